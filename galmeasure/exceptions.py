@@ -1,0 +1,13 @@
+"""Warnings of galmeasure; errors are the built-in ``ValueError`` and ``TypeError``."""
+
+from astropy.utils.exceptions import AstropyUserWarning
+
+__all__ = ["CatalogError", "GalmeasureWarning"]
+
+
+class GalmeasureWarning(AstropyUserWarning):
+    """Base class of every warning that galmeasure issues; at most one a call, never one a galaxy."""
+
+
+class CatalogError(ValueError):
+    """A file that cannot be read as a catalogue, an image or a PSF; the message names the file and the rule."""
