@@ -48,9 +48,7 @@ class SersicParameter:
 PARAMETERS = (
     SersicParameter("flux", "flux", -np.inf, np.inf, r"$F$", "total flux of the Sersic model, integrated to infinity"),
     SersicParameter("n", "number", 0.3, 8.0, r"$n$", "Sersic index"),
-    SersicParameter(
-        "r_eff", "length", 0.05, np.inf, r"$r_\mathrm{eff}$", "half-light radius, circularised: sqrt(a b)"
-    ),
+    SersicParameter("r_eff", "length", 0.05, np.inf, r"$r_\mathrm{eff}$", "half-light radius, circularised: sqrt(a b)"),
     SersicParameter("g1", "number", -0.95, 0.95, r"$g_1$", "reduced shear along the x axis, |g| = (a-b)/(a+b)"),
     SersicParameter("g2", "number", -0.95, 0.95, r"$g_2$", "reduced shear along the diagonal, |g| = (a-b)/(a+b)"),
     SersicParameter("x", "position", -np.inf, np.inf, r"$x$", "centre, pixels, 0 is the centre of the first pixel"),
