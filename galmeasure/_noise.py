@@ -1,0 +1,96 @@
+"""Noise of a stack of cutouts: medians over the good pixels, and the estimate from the border."""
+
+import numpy as np
+
+__all__ = ["FRAME_WIDTH", "border_noise", "masked_median"]
+
+FRAME_WIDTH = 2
+"""Width in pixels of the border from which the noise is estimated."""
+
+_MIN_FRAME_PIXELS = 8
+_MAD_TO_SIGMA = 1.482602218505602
+_CLIP_SIGMA = 4.0
+_N_CLIPS = 3
+
+
+def masked_median(values, good):
+    """Median of the good values of each row.
+
+    Parameters
+    ----------
+    values : ndarray, shape (B, P)
+        Values; not modified.
+    good : ndarray of bool, shape (B, P)
+        Which values count.
+
+    Returns
+    -------
+    median : ndarray, shape (B,)
+        The median, NaN for rows with no good value.
+    """
+    count = good.sum(axis=1)
+    ordered = np.sort(np.where(good, values, np.inf), axis=1)
+    rows, last = np.arange(len(values)), values.shape[1] - 1
+    low, high = np.clip((count - 1) // 2, 0, last), np.clip(count // 2, 0, last)
+    with np.errstate(over="ignore", invalid="ignore"):
+        median = 0.5 * ordered[rows, low] + 0.5 * ordered[rows, high]
+    return np.where(count > 0, median, np.nan)
+
+
+def border_noise(image, good, shape):
+    """Gaussian noise of each cutout from its border: clipped median absolute deviation.
+
+    Parameters
+    ----------
+    image : ndarray, shape (B, ny, nx)
+        Pixel values.
+    good : ndarray of bool, shape (B, ny, nx)
+        Pixels that may be used.
+    shape : ndarray of int, shape (B, 2)
+        True ny, nx of each cutout; what lies beyond is padding.
+
+    Returns
+    -------
+    sigma : ndarray, shape (B,)
+        Standard deviation, NaN where the border is constant or has too few good pixels.
+    """
+    flat = image.reshape(len(image), -1)
+    flat_good = good.reshape(len(image), -1)
+    if (shape == image.shape[1:]).all():
+        columns = np.flatnonzero(_frame(*image.shape[1:]))
+        values, use = flat[:, columns], flat_good[:, columns]
+    else:
+        ny, nx = image.shape[1:]
+        y, x = np.arange(ny)[None, :, None], np.arange(nx)[None, None, :]
+        height, width = shape[:, 0, None, None], shape[:, 1, None, None]
+        inner = (y >= FRAME_WIDTH) & (y < height - FRAME_WIDTH) & (x >= FRAME_WIDTH) & (x < width - FRAME_WIDTH)
+        values, use = flat, flat_good & ~inner.reshape(len(image), -1)
+    few = use.sum(axis=1) < _MIN_FRAME_PIXELS
+    sigma = _clipped_mad(values, use)
+    if few.any():
+        sigma[few] = _clipped_mad(flat[few], flat_good[few])
+        sigma[few & (flat_good.sum(axis=1) < _MIN_FRAME_PIXELS)] = np.nan
+    return sigma
+
+
+def _frame(ny, nx):
+    """Boolean (ny, nx), True in the border."""
+    frame = np.ones((ny, nx), dtype=bool)
+    frame[FRAME_WIDTH : ny - FRAME_WIDTH, FRAME_WIDTH : nx - FRAME_WIDTH] = False
+    return frame
+
+
+def _clipped_mad(values, good):
+    """Standard deviation (B,) from the median absolute deviation, with outliers clipped."""
+    values = np.where(good, values, 0.0).astype(np.float64)
+    use = good
+    for _ in range(_N_CLIPS):
+        median = masked_median(values, use)
+        with np.errstate(all="ignore"):
+            deviation = np.abs(values - median[:, None])
+            sigma = _MAD_TO_SIGMA * masked_median(deviation, use)
+            clipped = good & (deviation <= _CLIP_SIGMA * sigma[:, None])
+        if (clipped == use).all():
+            break
+        use = clipped
+    return np.where(np.isfinite(sigma) & (sigma > 0), sigma, np.nan)

@@ -1,0 +1,117 @@
+"""Local geometry of celestial world coordinate systems: positions, pixel scale and orientation."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["LocalSky", "check_wcs", "local_sky"]
+
+_STEP = 0.5
+
+
+@dataclass(frozen=True)
+class LocalSky:
+    """Sky coordinates around pixel positions.
+
+    ``ra``, ``dec``: ICRS, degrees (N,). ``jacobian``: (N, 2, 2), arcsec towards (east, north) per pixel in (x, y).
+    """
+
+    ra: np.ndarray
+    dec: np.ndarray
+    jacobian: np.ndarray
+
+    @property
+    def pixel_scale(self):
+        """Arcsec per pixel (N,): root of the area of a pixel."""
+        return np.sqrt(np.abs(np.linalg.det(self.jacobian)))
+
+    def position_angle(self, theta):
+        """Angle east of north in degrees, in [0, 180), of directions ``theta`` (N,), degrees from +x in the pixel frame."""
+        angle = np.radians(theta)
+        direction = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+        east, north = np.einsum("nij,nj->in", self.jacobian, direction)
+        pa = np.degrees(np.arctan2(east, north)) % 180.0
+        return np.where(pa >= 180.0, 0.0, pa)
+
+
+def check_wcs(wcs, n_cutouts):
+    """List of N world coordinate systems (or None each) of one or of a list."""
+    entries = list(wcs) if isinstance(wcs, list | tuple) else [wcs] * n_cutouts
+    if isinstance(wcs, np.ndarray) and wcs.dtype == object:
+        entries = list(wcs)
+    if len(entries) != n_cutouts:
+        msg = f"wcs must be one WCS or one per cutout ({n_cutouts}), not {len(entries)}"
+        raise ValueError(msg)
+    for entry in {id(entry): entry for entry in entries}.values():
+        if entry is not None:
+            _check_celestial(entry)
+    return entries
+
+
+def _check_celestial(wcs):
+    """Raise unless ``wcs`` maps two pixel axes to the sky."""
+    if not hasattr(wcs, "pixel_to_world"):
+        msg = f"wcs must be an astropy WCS (or follow its interface), not {type(wcs).__name__}"
+        raise TypeError(msg)
+    low = getattr(wcs, "low_level_wcs", wcs)
+    types = list(low.world_axis_physical_types)
+    if (
+        low.pixel_n_dim != 2
+        or len(types) != 2
+        or not all(str(t or "").startswith(("pos.", "custom:pos.")) for t in types)
+    ):
+        msg = f"wcs must be celestial with two axes, not {types}"
+        raise ValueError(msg)
+
+
+def local_sky(wcs, x, y):
+    """:class:`LocalSky` of pixel positions; NaN where there is no WCS or no sky.
+
+    Parameters
+    ----------
+    wcs : list
+        WCS of every position; may repeat, may be None.
+    x, y : ndarray, shape (N,)
+        Pixel positions in the frame of each WCS.
+
+    Returns
+    -------
+    LocalSky
+        Positions and Jacobians.
+    """
+    ra, dec, jacobian = np.full(len(x), np.nan), np.full(len(x), np.nan), np.full((len(x), 2, 2), np.nan)
+    groups = {}
+    for i, entry in enumerate(wcs):
+        if entry is not None and np.isfinite(x[i]) and np.isfinite(y[i]):
+            groups.setdefault(id(entry), (entry, []))[1].append(i)
+    for entry, rows in groups.values():
+        index = np.array(rows)
+        px = x[index] + np.array([0.0, -_STEP, _STEP, 0.0, 0.0])[:, None]
+        py = y[index] + np.array([0.0, 0.0, 0.0, -_STEP, _STEP])[:, None]
+        lon, lat = _icrs(entry, px, py)
+        ra[index], dec[index] = lon[0], lat[0]
+        cos_dec = np.cos(np.radians(lat[0]))
+        for axis, (before, after) in enumerate(((1, 2), (3, 4))):
+            turn = (lon[after] - lon[before] + 180.0) % 360.0 - 180.0
+            jacobian[index, 0, axis] = 3600.0 * turn * cos_dec / (2 * _STEP)
+            jacobian[index, 1, axis] = 3600.0 * (lat[after] - lat[before]) / (2 * _STEP)
+    return LocalSky(ra, dec, jacobian)
+
+
+def _icrs(wcs, x, y):
+    """ICRS longitude and latitude in degrees; NaN where the WCS has no solution."""
+    nothing = np.full((2, *np.shape(x)), np.nan)
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            sky = wcs.pixel_to_world(x, y)
+            sky = sky if _is_plain_icrs(sky) else sky.icrs
+    except (ValueError, AttributeError, ArithmeticError):
+        return nothing
+    return np.asarray(sky.ra.deg, dtype=np.float64), np.asarray(sky.dec.deg, dtype=np.float64)
+
+
+def _is_plain_icrs(sky):
+    """Whether a SkyCoord is in ICRS already."""
+    return getattr(getattr(sky, "frame", None), "name", None) == "icrs"
