@@ -1,0 +1,96 @@
+"""Sphinx directives whose text is made from the package itself, so that nothing is written twice.
+
+``galmeasure-flags`` and ``galmeasure-parameters`` make tables of the two registries; ``galmeasure-names columns`` (or
+``keywords``, ``extensions``, ``pixels``, ``sky``) lists the names that files may use; ``galmeasure-help NAME`` shows
+the help of a subcommand, or of the command itself when there is no name.
+"""
+
+from galmeasure.flags import FLAGS
+from galmeasure.parameters import PARAMETERS
+
+
+def flag_rows():
+    """Bit, value, name and meaning of every quality flag."""
+    return [(str(flag.bit), str(flag.value), f"``{flag.name}``", flag.description) for flag in FLAGS]
+
+
+def parameter_rows():
+    """Name, bounds and meaning of every parameter."""
+    return [(f"``{p.name}``", f"{p.lower:g} to {p.upper:g}", p.description.replace("|", r"\|")) for p in PARAMETERS]
+
+
+def name_rows(kind):
+    """What a name stands for, and the names that stand for it."""
+    from galmeasure.io import _names
+
+    if kind in ("pixels", "sky"):
+        pairs = _names.PIXEL_NAMES if kind == "pixels" else _names.SKY_NAMES
+        return [
+            (f"``{x}``, ``{y}``", *(f"{first} is the centre of the first pixel" for first in rest))
+            for x, y, *rest in pairs
+        ]
+    names = {"columns": _names.COLUMN_NAMES, "keywords": _names.KEYWORDS, "extensions": _names.EXTENSION_NAMES}[kind]
+    return [(role.replace("_", " "), ", ".join(f"``{name}``" for name in known)) for role, known in names.items()]
+
+
+def help_lines(name):
+    """Help text of a subcommand, or of the command when ``name`` is empty."""
+    import click
+
+    from galmeasure.cli import main
+
+    context = click.Context(main, info_name="galmeasure", max_content_width=100, terminal_width=100)
+    command = main
+    if name:
+        command = main.get_command(context, name)
+        if command is None:
+            msg = f"name must be a subcommand of galmeasure, not {name!r}"
+            raise ValueError(msg)
+        context = click.Context(command, info_name=name, parent=context, max_content_width=100, terminal_width=100)
+    return command.get_help(context).splitlines()
+
+
+def list_table(header, rows):
+    """Lines of a list-table directive."""
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for row in (header, *rows):
+        lines += [f"   {'*' if i == 0 else ' '} - {cell}" for i, cell in enumerate(row)]
+    return [*lines, ""]
+
+
+def literal(lines):
+    """Lines of a literal block."""
+    return [".. code-block:: none", "", *(f"   {line}" for line in lines), ""]
+
+
+def setup(app):
+    """Register the directives."""
+    from docutils import nodes
+    from docutils.statemachine import StringList
+    from sphinx.util.docutils import SphinxDirective
+
+    def directive(make_lines):
+        class Generated(SphinxDirective):
+            optional_arguments = 1
+
+            def run(self):
+                lines = make_lines(*self.arguments)
+                parent = nodes.Element()
+                self.state.nested_parse(StringList(lines, source=self.get_location()), self.content_offset, parent)
+                return parent.children
+
+        return Generated
+
+    flags = list_table(("Bit", "Value", "Name", "Meaning"), flag_rows())
+    parameters = list_table(("Name", "Bounds of a fit", "Meaning"), parameter_rows())
+    app.add_directive("galmeasure-flags", directive(lambda: flags))
+    app.add_directive("galmeasure-parameters", directive(lambda: parameters))
+    found_as = ("What", "Names, in the order in which they are looked for")
+    headers = {"pixels": ("Columns", "Coordinates"), "sky": ("Columns, in degrees",)}
+
+    def names(kind):
+        return list_table(headers.get(kind, found_as), name_rows(kind))
+
+    app.add_directive("galmeasure-names", directive(names))
+    app.add_directive("galmeasure-help", directive(lambda name="": literal(help_lines(name))))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
