@@ -193,7 +193,7 @@ def _noise(store, rows, box, image, good, shape, flags):
 
 
 def _scaled(image, scale, good):
-    """Image over scale as float32; pixels that no float32 sum could hold are taken out of ``good`` and bad ones set to 0."""
+    """Image over scale as float32, bad pixels 0; pixels that no float32 sum could hold are taken out of ``good``."""
     if image.dtype == np.float32 and not ((scale > 1e-30) & (scale < 1e30)).all():
         image = image.astype(np.float64)
     image *= np.where(np.isfinite(scale), 1.0 / scale, 0.0).astype(image.dtype)[:, None, None]

@@ -16,8 +16,8 @@ class Pixels:
     """What the data argument holds, before the other arguments are looked at.
 
     ``images`` is an array (N, ny, nx) or a list of N 2-D arrays. ``masks`` is a list of mask sources, each shaped like
-    ``images`` (None entries allowed in lists). ``errors`` (list of (array, kind, factor) or None), ``wcs`` (list) and ``origins``
-    come from NDData and Cutout2D objects and are None if no cutout had them.
+    ``images`` (None entries allowed in lists). ``errors`` (list of (array, power, factor) or None), ``wcs`` (list) and
+    ``origins`` come from NDData and Cutout2D objects and are None if no cutout had them.
     """
 
     images: object
@@ -73,11 +73,11 @@ def _read_array(data):
     """:class:`Pixels` of one array, a stack or a single cutout."""
     value, unit, mask = split_unit("data", data)
     array = as_numbers("data", value)
-    if array.ndim not in (2, 3):
-        msg = f"data must be one cutout (ny, nx), a stack (N, ny, nx) or a list, not an array of shape {array.shape}"
-        raise ValueError(msg)
     if array.size == 0:
         msg = f"data must hold at least one cutout of at least one pixel, not shape {array.shape}"
+        raise ValueError(msg)
+    if array.ndim not in (2, 3):
+        msg = f"data must be one cutout (ny, nx), a stack (N, ny, nx) or a list, not an array of shape {array.shape}"
         raise ValueError(msg)
     stack = read_only(array if array.ndim == 3 else array[None])
     masks = [] if mask is None else [np.broadcast_to(mask, array.shape).reshape(stack.shape)]
@@ -180,6 +180,10 @@ def mask_arrays(mask, pixels):
         return list(pixels.masks)
     images, shapes = pixels.images, pixels.shapes
     n_cutouts = len(images)
+    if np.ndim(mask) == 0 and not isinstance(mask, list | tuple):
+        kind = TypeError if np.asarray(mask).dtype.kind not in "biu" else ValueError
+        msg = "mask must be an array of booleans with the shape of the data, or a list of them"
+        raise kind(msg)
     if isinstance(mask, list | tuple) and (isinstance(images, list) or any(m is None for m in mask)):
         if n_cutouts == 1 and len(mask) != 1:
             mask = [np.asarray(mask)]
@@ -211,8 +215,9 @@ def _split_stack(name, array, shapes, check):
 class Errors:
     """Noise of the cutouts as it was given.
 
-    ``values`` is float64 (N,) where the noise is one number per cutout (NaN where it is to be estimated: ``estimate``).
-    ``maps`` is None, a stack, or a list with (array, power, factor) or None per cutout: error = factor * array**(1/power).
+    ``values`` (N,) holds the noise where it is one number per cutout; it is to be estimated where ``estimate`` (N,).
+    ``maps`` is None, a stack (in units of ``factor``), or a list with (array, power, factor) or None per cutout:
+    error = factor * array**(1/power).
     """
 
     values: np.ndarray

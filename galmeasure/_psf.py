@@ -1,6 +1,7 @@
 """PSF images: normalisation with the light beyond the image, width and centre, and finding equal ones."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -11,14 +12,14 @@ _WING_END = 0.98
 _N_ANNULI = 10
 _MAX_MISSING = 0.05
 _EXPONENTS = (2.7, 8.0)
-_MAX_SCATTER = 0.02
+_MAX_SCATTER = 0.015
 _CORES = np.linspace(0.0, 0.5, 26)
 _CHUNK = 2**21
 
 
 @dataclass(frozen=True)
 class PSFStats:
-    """What is known of each PSF of a set: ``ok`` (M,), ``offset`` of the centroid and ``fwhm`` in native pixels (M,)."""
+    """What is known of each PSF of a set (M,): ``ok``, ``offset`` of the centroid and ``fwhm`` in native pixels."""
 
     ok: np.ndarray
     offset: np.ndarray
@@ -29,8 +30,9 @@ def missing_flux_fraction(image, oversampling=1):
     """Fraction of a PSF's flux that lies beyond its image.
 
     The azimuthal median profile in the outer annuli is fitted with ``A (r**2 + a**2)**(-p/2)``. If that is a clean
-    declining power law with 2.7 < p < 8, its integral over the plane outside the (rectangular) image is the missing flux. In all other cases
-    (noisy wings, wings that end, a pedestal, a Gaussian, more than 5 % missing) nothing is assumed to be missing.
+    declining power law with 2.7 < p < 8, its integral over the plane outside the (rectangular) image is the missing
+    flux. In all other cases (noisy wings, wings that end, a pedestal, a Gaussian, more than 5 % missing) nothing is
+    assumed to be missing.
 
     Parameters
     ----------
@@ -68,7 +70,7 @@ def missing_flux_fraction(image, oversampling=1):
 
 
 def _annuli(ny, nx, oversampling):
-    """List of (pixel indices, mean log radius over half size) of the outer annuli, or None if the image is too small."""
+    """List of (pixels, their radii over the half size) of the outer annuli, or None if the image is too small."""
     half = 0.5 * (min(ny, nx) - 1)
     n_annuli = int(min(_N_ANNULI, (_WING_END - _WING_START) * half / max(1, oversampling)))
     if n_annuli < 4:
@@ -78,25 +80,30 @@ def _annuli(ny, nx, oversampling):
     y, x = np.ogrid[:ny, :nx]
     radius = np.hypot(y - 0.5 * (ny - 1), x - 0.5 * (nx - 1)).ravel() / half
     edges = np.linspace(_WING_START, _WING_END, n_annuli + 1)
-    return [
-        (pixels, radius[pixels])
-        for pixels in (np.flatnonzero((radius >= a) & (radius < b)) for a, b in zip(edges[:-1], edges[1:], strict=True))
-    ]
+    groups = [np.flatnonzero((radius >= a) & (radius < b)) for a, b in pairwise(edges)]
+    return [(pixels, radius[pixels]) for pixels in groups]
 
 
 def _missing(stack, annuli):
     """Missing fraction (M,) of a stack, see :func:`missing_flux_fraction`."""
     n_psf, ny, nx = stack.shape
     flat, total = stack.reshape(n_psf, -1), stack.sum(axis=(1, 2))
-    profile = np.stack([np.median(flat[:, pixels], axis=1) for pixels, _ in annuli], axis=1)
+    wings = [flat[:, pixels] for pixels, _ in annuli]
     radius = np.array([np.median(r) for _, r in annuli])
-    log_profile = np.log(np.where(profile > 0, profile, np.nan))
+    profile = np.stack([np.median(wing, axis=1) for wing in wings], axis=1)
+    fit = _fit_wing(np.log(np.where(profile > 0, profile, np.nan)), radius)
+    # a second pass with the slope inside each annulus taken out: few distinct radii bias the plain medians
+    flat_wings = [
+        wing * (r**2 + fit[0][:, None]) ** -fit[1][:, None] for wing, (_, r) in zip(wings, annuli, strict=True)
+    ]
+    level = np.stack([np.median(wing, axis=1) for wing in flat_wings], axis=1)
+    log_level = np.log(np.where(level > 0, level, np.nan))
+    log_profile = log_level + fit[1][:, None] * np.log(radius**2 + fit[0][:, None])
     core2, slope, intercept, scatter = _fit_wing(log_profile, radius)
     exponent = -2.0 * slope
     outside = _integral_outside(core2, exponent, ny, nx) * np.exp(intercept)
     fraction = outside / (total + outside)
-    falling = (np.diff(profile, axis=1) < 0).all(axis=1)
-    clean = (scatter < _MAX_SCATTER) & falling & (exponent > _EXPONENTS[0]) & (exponent < _EXPONENTS[1])
+    clean = (scatter < _MAX_SCATTER) & (exponent > _EXPONENTS[0]) & (exponent < _EXPONENTS[1])
     return np.where(clean & (fraction > 0) & (fraction < _MAX_MISSING), fraction, 0.0)
 
 

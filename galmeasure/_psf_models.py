@@ -1,5 +1,7 @@
 """PSF models of other packages turned into images: photutils, astropy, GalSim and PSFEx, none of them imported here."""
 
+import warnings
+
 import numpy as np
 
 from galmeasure._psf import find_equal
@@ -235,9 +237,11 @@ def _draw_galsim(psf, scale, shape):
         effective = galsim.Convolve(psf.withGSParams(folding_threshold=_FOLDING), galsim.Pixel(scale))
         step = scale / factor
         size = _odd(min(effective.getGoodImageSize(step), 2 * factor * max(shape) + 1))
-        image = effective.drawImage(nx=size, ny=size, scale=step, method="no_pixel", dtype=float).array
-    except galsim.GalSimError as err:
-        msg = f"psf could not be drawn by GalSim: {err}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", galsim.GalSimWarning)  # of transforms that would not fit into memory
+            image = effective.drawImage(nx=size, ny=size, scale=step, method="no_pixel", dtype=float).array
+    except (galsim.GalSimError, galsim.GalSimWarning, MemoryError) as err:
+        msg = f"psf must be an object that GalSim can draw at this pixel_scale ({' '.join(str(err).split())})"
         raise ValueError(msg) from err
     flux = float(psf.flux)
     fraction = float(image.sum()) / flux if flux > 0 else 1.0

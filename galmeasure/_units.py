@@ -46,7 +46,7 @@ def as_numbers(name, value):
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as err:
-        msg = f"{name} must be an array of real numbers of a regular shape ({err})"
+        msg = f"{name} must be an array of real numbers of a regular shape"
         raise type(err)(msg) from err
     if array.dtype.kind not in "iuf":
         msg = f"{name} must hold real numbers, not {_kind_name(array)}"
@@ -86,7 +86,7 @@ def unit_factor(name, unit, data_unit, *, data_name="data"):
         if present == u.dimensionless_unscaled:
             return 1.0
         with_unit, without = (name, data_name) if data_unit is None else (data_name, name)
-        msg = f"{name} and {data_name} must both have a unit or both be plain: {with_unit} is in {present}, {without} is not"
+        msg = f"{name} and {data_name} must both have a unit or neither: {with_unit} is in {present}, {without} is not"
         raise ValueError(msg)
     try:
         return float(unit.to(data_unit))
@@ -96,10 +96,12 @@ def unit_factor(name, unit, data_unit, *, data_name="data"):
 
 
 def per_cutout(name, value, n_cutouts, *, what="positive"):
-    """Values of a per-cutout argument as float64 ``(N,)``, and which of them are usable.
+    """Values of a per-cutout argument as read-only float64 ``(N,)``, and which of them are usable; None stays None.
 
     A scalar must be usable; of an array only the rows that are not usable are lost.
     """
+    if value is None:
+        return None, np.ones(n_cutouts, dtype=bool)
     value, _, mask = split_unit(name, value)
     array = as_numbers(name, value)
     if array.ndim > 1 or (array.ndim == 1 and array.shape[0] != n_cutouts):
@@ -116,7 +118,7 @@ def per_cutout(name, value, n_cutouts, *, what="positive"):
             msg = f"{name} must be {rule}, not {values}"
             raise ValueError(msg)
         values, usable = np.full(n_cutouts, float(values)), np.ones(n_cutouts, dtype=bool)
-    return values, usable
+    return read_only(values), usable
 
 
 def gain_values(gain, data_unit):

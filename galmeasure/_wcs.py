@@ -24,10 +24,11 @@ class LocalSky:
     @property
     def pixel_scale(self):
         """Arcsec per pixel (N,): root of the area of a pixel."""
-        return np.sqrt(np.abs(np.linalg.det(self.jacobian)))
+        (a, b), (c, d) = np.moveaxis(self.jacobian, 0, -1)
+        return np.sqrt(np.abs(a * d - b * c))
 
     def position_angle(self, theta):
-        """Angle east of north in degrees, in [0, 180), of directions ``theta`` (N,), degrees from +x in the pixel frame."""
+        """Angle east of north, degrees in [0, 180), of directions ``theta`` (N,), degrees from +x in pixels."""
         angle = np.radians(theta)
         direction = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
         east, north = np.einsum("nij,nj->in", self.jacobian, direction)

@@ -1,76 +1,13 @@
 """Cutouts: the validated, read-only set of images, errors, masks and PSFs that every fitter takes."""
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 
 from galmeasure._batches import CutoutBatch, make_batch, plan_batches
-from galmeasure._inputs import Errors, error_arrays, error_values, mask_arrays, read_pixels
-from galmeasure._psf_set import PSFSet, read_psf_set
-from galmeasure._units import (
-    as_numbers,
-    gain_values,
-    per_cutout,
-    pixel_scale_values,
-    positive_integer,
-    read_only,
-    split_unit,
-    zero_point_values,
-)
-from galmeasure._wcs import check_wcs, local_sky
+from galmeasure._inputs import error_values
+from galmeasure._store import build_store, row_index
+from galmeasure._units import positive_integer, read_only
 
 __all__ = ["CutoutBatch", "Cutouts"]
-
-
-@dataclass(frozen=True)
-class _Store:
-    """Everything a set of cutouts holds; arrays of the length of the set, or None."""
-
-    images: object
-    masks: list
-    errors: Errors
-    shapes: np.ndarray
-    psfs: PSFSet
-    bad_rows: np.ndarray
-    ids: np.ndarray
-    origin: np.ndarray
-    unit: object
-    gain: np.ndarray | None
-    pixel_scale: np.ndarray | None
-    zero_point: np.ndarray | None
-    wcs: list | None
-    wcs_in_parent: bool
-
-    def rows(self, key):
-        """The store of some of the rows; a slice gives views."""
-        pick = _take(key)
-        return replace(
-            self,
-            images=pick(self.images),
-            masks=[pick(source) for source in self.masks],
-            errors=replace(
-                self.errors,
-                values=pick(self.errors.values),
-                estimate=pick(self.errors.estimate),
-                maps=pick(self.errors.maps),
-            ),
-            psfs=self.psfs.rows(key),
-            **{
-                name: pick(getattr(self, name))
-                for name in ("shapes", "bad_rows", "ids", "origin", "gain", "pixel_scale", "zero_point", "wcs")
-            },
-        )
-
-
-def _take(key):
-    """Function that takes rows ``key`` of an array or a list, and leaves None alone."""
-
-    def pick(values):
-        if isinstance(values, list):
-            return values[key] if isinstance(key, slice) else [values[i] for i in key]
-        return None if values is None else read_only(values[key])
-
-    return pick
 
 
 class Cutouts:
@@ -79,16 +16,17 @@ class Cutouts:
     Parameters
     ----------
     data : array_like, `~astropy.units.Quantity`, list or Cutouts
-        Background-subtracted pixels ``[y, x]``: one cutout ``(ny, nx)``, a stack ``(N, ny, nx)``, or a list (of unequal shapes
-        if need be) of arrays, `~astropy.nddata.NDData`, `~astropy.nddata.CCDData` or `~astropy.nddata.Cutout2D`. Any real type
-        and byte order, masked arrays, memory-mapped files. Never copied and never modified.
+        Background-subtracted pixels ``[y, x]``: one cutout ``(ny, nx)``, a stack ``(N, ny, nx)``, or a list (of unequal
+        shapes if need be) of arrays, `~astropy.nddata.NDData`, `~astropy.nddata.CCDData` or
+        `~astropy.nddata.Cutout2D`. Any real type and byte order, masked arrays, memory-mapped files. Never modified,
+        and not copied.
     psf : array_like or model
         PSF, pixel response included: one image, one per cutout (stack or list), a photutils or astropy 2-D model, a
-        photutils GriddedPSFModel or a PSFEx model (both evaluated at ``positions``), a GalSim object (drawn with its pixel), or a list of
-        models. Images may have any odd or even shape and any normalisation.
+        photutils GriddedPSFModel or a PSFEx model (both evaluated at ``positions``), a GalSim object (drawn with its
+        pixel), or a list of models. Images may have any odd or even shape and any normalisation.
     error : scalar, array_like or list, optional
-        1-sigma Gaussian noise in the unit of ``data``: a number, one number per cutout ``(N,)``, or one per pixel. Estimated from
-        the border pixels if not given (and if NDData bring no uncertainty).
+        1-sigma Gaussian noise in the unit of ``data``: a number, one number per cutout ``(N,)``, or one per pixel.
+        Estimated from the border pixels if not given (and if NDData bring no uncertainty).
     mask : array_like of bool or list, optional
         True (non-zero) = bad pixel. Joined with the masks of masked arrays and NDData.
     gain : float or array_like, shape (N,), optional
@@ -109,14 +47,14 @@ class Cutouts:
     Raises
     ------
     ValueError
-        If shapes cannot match, units are incompatible, the input is empty, or a PSF given for all has no positive finite sum.
+        If shapes cannot match, units are incompatible, the input is empty, or no PSF has a positive finite sum.
     TypeError
         If an argument is of the wrong kind.
 
     Notes
     -----
-    What is wrong with one cutout only (pixels, its number in a per-cutout argument, its PSF) never raises: its row fails
-    alone, and is flagged. PSFs are normalised to 1 minus the fraction of their flux beyond the image, see
+    What is wrong with one cutout only (pixels, its number in a per-cutout argument, its PSF) never raises: its row
+    fails alone, and is flagged. PSFs are normalised to 1 minus the fraction of their flux beyond the image, see
     :attr:`psf_images`.
 
     Examples
@@ -162,50 +100,7 @@ class Cutouts:
             _refuse_others(given, psf_oversampling)
             self._store = data._store
             return
-        positive_integer("psf_oversampling", psf_oversampling)
-        pixels = read_pixels(data)
-        shapes = read_only(pixels.shapes)
-        n_cutouts = len(shapes)
-        errors, error_masks = error_arrays(error, pixels)
-        masks = mask_arrays(mask, pixels) + error_masks
-        bad_rows = ~errors.estimate & ~_usable_errors(errors)
-        values = {}
-        for name, argument, what in (
-            ("gain", None if gain is None else gain_values(gain, pixels.unit), "positive"),
-            ("pixel_scale", None if pixel_scale is None else pixel_scale_values(pixel_scale), "positive"),
-            ("zero_point", None if zero_point is None else zero_point_values(zero_point), "finite"),
-        ):
-            values[name], usable = (
-                (None, True) if argument is None else per_cutout(name, argument, n_cutouts, what=what)
-            )
-            bad_rows |= ~np.broadcast_to(usable, n_cutouts) & (name != "zero_point")
-        origin, positions = _origin_and_positions(positions, pixels.origins, shapes)
-        bad_rows |= ~np.isfinite(origin).all(axis=1)
-        entries, in_parent = _wcs_of(wcs, pixels.wcs, n_cutouts)
-        centre = 0.5 * (shapes[:, ::-1] - 1)
-        if values["pixel_scale"] is None and entries is not None:
-            values["pixel_scale"] = local_sky(entries, *(centre + (origin if in_parent else 0.0)).T).pixel_scale
-        psfs = read_psf_set(
-            psf,
-            shapes=shapes,
-            oversampling=psf_oversampling,
-            positions=positions,
-            pixel_scale=values["pixel_scale"],
-        )
-        self._store = _Store(
-            images=pixels.images,
-            masks=masks,
-            errors=errors,
-            shapes=shapes,
-            psfs=psfs,
-            bad_rows=bad_rows | psfs.bad(),
-            ids=_ids(ids, n_cutouts),
-            origin=read_only(origin),
-            unit=pixels.unit,
-            wcs=entries,
-            wcs_in_parent=in_parent,
-            **{name: None if array is None else read_only(array) for name, array in values.items()},
-        )
+        self._store = build_store(data, psf_oversampling=psf_oversampling, **given)
 
     def __len__(self):
         """Number of cutouts."""
@@ -223,14 +118,14 @@ class Cutouts:
         return f"<{type(self).__name__}: {len(self)} of {size} pixels{unit}>"
 
     def __getitem__(self, key):
-        """Some of the cutouts, as a :class:`Cutouts`: views for a slice, copies of pixels for an index or boolean array."""
+        """Some of the cutouts: a :class:`Cutouts` with views for a slice, with copies for an index or boolean array."""
         if isinstance(key, int | np.integer):
             if not -len(self) <= key < len(self):
                 msg = f"index {key} is out of range for {len(self)} cutouts"
                 raise IndexError(msg)
             key = slice(int(key) % len(self), int(key) % len(self) + 1)
         elif not isinstance(key, slice):
-            key = _row_index(key, len(self))
+            key = row_index(key, len(self))
         new = object.__new__(type(self))
         new._store = self._store.rows(key)
         return new
@@ -284,8 +179,9 @@ class Cutouts:
     def psf_images(self):
         """Distinct PSFs, a list of read-only float64 arrays.
 
-        Each sums to 1 minus the fraction of its flux that lies beyond the image. That fraction is extrapolated where the outer profile is
-        a clean power law (a Moffat image of 64 pixels lacks 0.3 to 1 %), and 0 otherwise. Unusable PSFs are zeros.
+        Each sums to 1 minus the fraction of its flux that lies beyond the image. That fraction is extrapolated where
+        the outer profile is a clean power law (a Moffat image of 64 pixels lacks 0.3 to 1 %), and 0 otherwise.
+        Unusable PSFs are zeros.
         """
         return list(self._store.psfs.images)
 
@@ -389,7 +285,7 @@ class Cutouts:
             A batch.
         """
         max_pixels = positive_integer("max_pixels", max_pixels)
-        rows = np.arange(len(self)) if select is None else np.unique(_row_index(select, len(self)))
+        rows = np.arange(len(self)) if select is None else np.unique(row_index(select, len(self)))
         ragged = isinstance(self._store.images, list)
         for index, box in plan_batches(self.shapes, rows, max_pixels, pad=ragged):
             yield make_batch(self._store, index, box)
@@ -416,65 +312,3 @@ def _refuse_others(given, psf_oversampling):
     if names:
         msg = f"{names[0]} must not be given if data is a Cutouts object, which holds its own"
         raise ValueError(msg)
-
-
-def _row_index(key, n_rows):
-    """Integer rows of an index array, list or boolean mask."""
-    key = np.atleast_1d(np.asarray(key))
-    if key.size == 0:
-        return np.zeros(0, dtype=np.int64)
-    if key.dtype == bool and key.shape == (n_rows,):
-        return np.flatnonzero(key)
-    if key.dtype.kind not in "iu" or key.ndim != 1:
-        msg = f"rows must be a slice, integers or a boolean array of length {n_rows}"
-        raise TypeError(msg)
-    if key.min() < -n_rows or key.max() >= n_rows:
-        msg = f"rows must lie between {-n_rows} and {n_rows - 1}"
-        raise IndexError(msg)
-    return key.astype(np.int64) % n_rows
-
-
-def _usable_errors(errors):
-    """Boolean (N,): rows with a valid number or a map of errors."""
-    has_map = errors.maps is not None
-    if isinstance(errors.maps, list):
-        has_map = np.array([entry is not None for entry in errors.maps])
-    with np.errstate(invalid="ignore"):
-        return (np.isfinite(errors.values) & (errors.values > 0)) | has_map
-
-
-def _origin_and_positions(positions, origins, shapes):
-    """(origin (N, 2), positions (N, 2) or None) of the cutouts in the parent image."""
-    centre = 0.5 * (shapes[:, ::-1] - 1)
-    if positions is None:
-        return (np.zeros((len(shapes), 2)), None) if origins is None else (origins, origins + centre)
-    value, _, mask = split_unit("positions", positions)
-    positions = as_numbers("positions", value).astype(np.float64)
-    if mask is not None:
-        positions[np.broadcast_to(mask, positions.shape)] = np.nan
-    if positions.shape == (2,) and len(shapes) == 1:
-        positions = positions[None]
-    if positions.shape != (len(shapes), 2):
-        msg = f"positions must have x and y for every cutout, shape ({len(shapes)}, 2), not {positions.shape}"
-        raise ValueError(msg)
-    return positions - centre, positions
-
-
-def _wcs_of(wcs, of_data, n_cutouts):
-    """(list of WCS or None, whether they are in pixels of the parent image)."""
-    if wcs is None:
-        return (None, False) if of_data is None else (check_wcs(of_data, n_cutouts), False)
-    return check_wcs(wcs, n_cutouts), not isinstance(wcs, list | tuple | np.ndarray)
-
-
-def _ids(ids, n_cutouts):
-    """Names of the cutouts, (N,), read-only."""
-    if ids is None:
-        return read_only(np.arange(1, n_cutouts + 1))
-    array = np.atleast_1d(np.asarray(ids.filled() if isinstance(ids, np.ma.MaskedArray) else ids))
-    if array.shape != (n_cutouts,):
-        msg = f"ids must have one entry per cutout ({n_cutouts}), not shape {array.shape}"
-        raise ValueError(msg)
-    if array.dtype.kind not in "iufUSb":
-        array = array.astype(str)
-    return read_only(array.copy())
