@@ -1,0 +1,126 @@
+"""Batched Levenberg-Marquardt within bounds: many small problems at once; what has converged leaves the batch."""
+
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["Solution", "minimise"]
+
+_DAMPING = 1e-3
+_DAMPING_MIN = 1e-9
+_DAMPING_MAX = 1e10
+
+
+@dataclass
+class Solution:
+    """Where each problem stands.
+
+    Parameters
+    ----------
+    x : Tensor
+        Shape ``(B, P)``.
+    loss : Tensor
+        Shape ``(B,)``; infinite for a problem that could not be evaluated at its start.
+    gradient : Tensor
+        Half the negative gradient of the loss, shape ``(B, P)``, at the last evaluation.
+    hessian : Tensor
+        Half the expected second derivative of the loss, shape ``(B, P, P)``, at the last evaluation.
+    converged : Tensor
+        Boolean, shape ``(B,)``.
+    n_iter : Tensor
+        Evaluations used, shape ``(B,)``.
+    """
+
+    x: torch.Tensor
+    loss: torch.Tensor
+    gradient: torch.Tensor
+    hessian: torch.Tensor
+    converged: torch.Tensor
+    n_iter: torch.Tensor
+
+
+def minimise(evaluate, start, lower, upper, *, free=None, max_iter=60, tolerance=1e-4):
+    """Minimise ``B`` losses of ``P`` variables each.
+
+    Parameters
+    ----------
+    evaluate : callable
+        ``evaluate(rows, x)`` with ``rows`` (K,) and ``x`` (K, P) gives loss (K,), half the negative gradient
+        (K, P) and half the (approximate) second derivative (K, P, P).
+    start, lower, upper : Tensor
+        Shape ``(B, P)``, double precision.
+    free : Tensor, optional
+        Boolean, shape ``(P,)``: variables that may move; all by default.
+    max_iter : int, optional
+        Most evaluations for one problem.
+    tolerance : float, optional
+        A problem has converged when its next step has a squared length, in units of sigma, below this; the step
+        is taken, without another evaluation.
+
+    Returns
+    -------
+    Solution
+        Rows in the order of ``start``.
+    """
+    x = torch.clamp(start, lower, upper)
+    count, size = x.shape
+    free = torch.ones(size, dtype=torch.bool, device=x.device) if free is None else free
+    rows = torch.arange(count, device=x.device)
+    loss, gradient, hessian = evaluate(rows, x)
+    usable = torch.isfinite(loss) & torch.isfinite(hessian).flatten(1).all(1) & torch.isfinite(gradient).all(1)
+    at = Solution(
+        x, torch.where(usable, loss, torch.inf), gradient, hessian, torch.zeros_like(usable), torch.ones_like(rows)
+    )
+    damping, growth = torch.full_like(loss, _DAMPING), torch.full_like(loss, 2.0)
+    rows = rows[usable]
+    while len(rows):
+        step = _step(at, rows, damping[rows], lower[rows], upper[rows], free)
+        target = torch.clamp(at.x[rows] + step, lower[rows], upper[rows])
+        step = target - at.x[rows]
+        curvature = torch.einsum("bi,bij,bj->b", step, at.hessian[rows], step)
+        predicted = 2.0 * (step * at.gradient[rows]).sum(1) - curvature
+        last = (curvature < tolerance) & (damping[rows] < 1.0)
+        done = rows[last]
+        at.x[done], at.converged[done] = target[last], True
+        at.loss[done] -= predicted[last]
+        rows, step, target, predicted = (each[~last] for each in (rows, step, target, predicted))
+        if not len(rows):
+            break
+        loss, gradient, hessian = evaluate(rows, target)
+        at.n_iter[rows] += 1
+        gain = at.loss[rows] - loss
+        finite = torch.isfinite(loss) & torch.isfinite(hessian).flatten(1).all(1)
+        accept = finite & (gain > 0)
+        taken = rows[accept]
+        at.x[taken], at.loss[taken] = target[accept], loss[accept]
+        at.gradient[taken], at.hessian[taken] = gradient[accept], hessian[accept]
+        ratio = torch.where(predicted > 0, gain / predicted.clamp_min(1e-300), torch.zeros_like(gain))
+        shrink = (1.0 - (2.0 * ratio - 1.0).clamp(-1.0, 1.0) ** 3).clamp_min(0.1)
+        factor = torch.where(accept, shrink, growth[rows])
+        damping[rows] = (damping[rows] * factor).clamp_min(_DAMPING_MIN)
+        growth[rows] = torch.where(accept, torch.full_like(gain, 2.0), growth[rows] * 2.0)
+        rows = rows[(damping[rows] < _DAMPING_MAX) & (at.n_iter[rows] < max_iter)]
+    return at
+
+
+def _step(at, rows, damping, lower, upper, free):
+    """Damped step; variables that are fixed, or at a bound that the step pushes against, stay."""
+    x, gradient, hessian = at.x[rows], at.gradient[rows], at.hessian[rows]
+    held = (~free).expand_as(x) | ((x <= lower) & (gradient < 0)) | ((x >= upper) & (gradient > 0))
+    step = _solve(gradient, hessian, damping, held)
+    leaves = ((x <= lower) & (step < 0)) | ((x >= upper) & (step > 0))
+    if (leaves & ~held).any():
+        step = _solve(gradient, hessian, damping, held | leaves)
+    return step
+
+
+def _solve(gradient, hessian, damping, held):
+    """Solve the balanced, damped normal equations; held variables get a zero step."""
+    diagonal = hessian.diagonal(dim1=-2, dim2=-1)
+    scale = torch.where(held | (diagonal <= 0), torch.ones_like(diagonal), diagonal).sqrt()
+    moves = (~held).to(hessian.dtype)
+    matrix = hessian / (scale[:, :, None] * scale[:, None, :]) * (moves[:, :, None] * moves[:, None, :])
+    matrix = matrix + torch.diag_embed(damping[:, None] + (1.0 - moves) + 1e-12)
+    factor, _ = torch.linalg.cholesky_ex(matrix)
+    step = torch.cholesky_solve((gradient / scale * moves)[:, :, None], factor)[:, :, 0] / scale
+    return torch.nan_to_num(step * moves, nan=0.0, posinf=0.0, neginf=0.0)

@@ -1,0 +1,218 @@
+"""The Sersic model and its derivatives: evaluated in Fourier space, transformed to stamps."""
+
+from functools import lru_cache
+
+import torch
+
+from galmeasure._sersic import TABLE_LOG_K, TABLE_LOG_N, load_table, profile_table
+from galmeasure.parameters import N_PARAMETERS
+from galmeasure.render.grid import wavenumbers
+from galmeasure.render.wrap import wrapped_light
+
+__all__ = ["quadratic_form", "raw_jacobian_matrix", "render_raw", "render_sersic"]
+
+KAPPA_MIN = 1e-4
+"""Wavenumbers below this, in units of the inverse half-light radius, count as zero."""
+
+
+@lru_cache(maxsize=16)
+def _tables(device, dtype):
+    """B-spline coefficients of transform, ``b_n`` and log amplitude, on a device."""
+    transform = torch.tensor(load_table(), dtype=dtype, device=device)
+    profile = torch.tensor(profile_table(), dtype=dtype, device=device)
+    return transform, profile
+
+
+_BSPLINE = ((1 / 6, -1 / 2, 1 / 2, -1 / 6), (2 / 3, 0.0, -1.0, 1 / 2), (1 / 6, 1 / 2, 1 / 2, -1 / 2), (0.0, 0.0, 0.0, 1 / 6))
+
+
+@lru_cache(maxsize=16)
+def _bspline_matrix(device, dtype):
+    """Polynomial coefficients (columns: power of t) of the four uniform cubic B-splines."""
+    return torch.tensor(_BSPLINE, dtype=dtype, device=device)
+
+
+def _index_weights(n):
+    """First row of the n-table used by each galaxy, and its spline weights and their derivatives in ``n``."""
+    step = float(TABLE_LOG_N[1] - TABLE_LOG_N[0])
+    position = (torch.log(n) - float(TABLE_LOG_N[0])) / step
+    first = position.floor().clamp(0, len(TABLE_LOG_N) - 2)
+    t = position - first
+    matrix = _bspline_matrix(n.device, n.dtype)
+    one, zero = torch.ones_like(t), torch.zeros_like(t)
+    weights = torch.stack([one, t, t**2, t**3], -1) @ matrix.T
+    slopes = torch.stack([zero, one, 2 * t, 3 * t**2], -1) @ matrix.T
+    return first.long(), weights, slopes / (step * n)[:, None]
+
+
+def _profiles(n):
+    """Per-galaxy tables: polynomial pieces in log k of the transform and of its derivative in ``n``."""
+    transform, profile = _tables(n.device, n.dtype)
+    first, weights, slopes = _index_weights(n)
+    rows = first[:, None] + torch.arange(4, device=n.device)
+    both = torch.stack([weights, slopes], 1)  # (B, 2, 4)
+    tables = torch.bmm(both, transform[rows])  # (B, 2, K + 2)
+    windows = torch.stack([tables[..., j : tables.shape[-1] - 3 + j] for j in range(4)], -1)  # (B, 2, K - 1, 4)
+    pieces = windows @ _bspline_matrix(n.device, n.dtype)
+    b_and_amplitude = torch.bmm(both, profile[rows])  # (B, 2, 2): value and slope of b_n, log amplitude
+    return pieces.permute(0, 1, 3, 2).contiguous(), b_and_amplitude
+
+
+def quadratic_form(parameters):
+    """Coefficients ``a, b, c`` of ``kappa**2`` for parameters ``(B, 7)``, shape ``(B, 3)``."""
+    r_eff, g1, g2 = parameters[:, 2], parameters[:, 3], parameters[:, 4]
+    g_squared = g1**2 + g2**2
+    scale = r_eff**2 / (1.0 - g_squared)
+    return torch.stack([scale * (1.0 + g_squared), 2.0 * scale * g1, 2.0 * scale * g2], -1)
+
+
+def raw_jacobian_matrix(parameters):
+    """Matrix from raw derivatives (model, n, a, b, c, y, x) to the seven parameters, shape ``(B, 7, 7)``.
+
+    Row ``i`` holds the weights that sum raw images to the derivative with respect to parameter ``i``.
+    """
+    flux, _, r_eff, g1, g2, _, _ = parameters.unbind(-1)
+    a, b, c = quadratic_form(parameters).unbind(-1)
+    rest = 1.0 - (g1**2 + g2**2)
+    matrix = parameters.new_zeros(parameters.shape[0], N_PARAMETERS, N_PARAMETERS)
+    matrix[:, 0, 0] = 1.0
+    for row, column in ((1, 1), (5, 6), (6, 5)):
+        matrix[:, row, column] = flux
+    for column, value in ((2, a), (3, b), (4, c)):
+        matrix[:, 2, column] = flux * 2.0 * value / r_eff
+        matrix[:, 3, column] = flux * 2.0 * g1 * value / rest
+        matrix[:, 4, column] = flux * 2.0 * g2 * value / rest
+    scale = flux * 2.0 * r_eff**2 / rest
+    matrix[:, 3, 2] += scale * g1
+    matrix[:, 3, 3] += scale
+    matrix[:, 4, 2] += scale * g2
+    matrix[:, 4, 4] += scale
+    return matrix
+
+
+def _evaluate_transform(parameters, psf, derivatives):
+    """Transform on the Fourier grid: value, its derivatives by ``n`` and by ``kappa**2``, and the profile table."""
+    _, _, forms = wavenumbers(psf.padded, psf.fold, parameters.device, parameters.dtype)
+    count, grid = parameters.shape[0], forms.shape[1:]
+    plus, minus, cross = forms.flatten(1)
+    pieces, b_and_amplitude = _profiles(parameters[:, 1])
+    form = quadratic_form(parameters)[:, :, None]
+    kappa2 = torch.addcmul(form[:, 0] * plus, form[:, 1], minus).addcmul(form[:, 2], cross).clamp_min(KAPPA_MIN**2)
+    step = float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
+    position = torch.log(kappa2).mul_(0.5 / step).sub_(float(TABLE_LOG_K[0]) / step)
+    position.clamp_(0.0, len(TABLE_LOG_K) - 1.0001)
+    index = position.long()
+    t = position.sub_(index)
+    c0, c1, c2, c3 = (torch.gather(pieces[:, 0, j], 1, index) for j in range(4))
+    value = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
+    if not derivatives:
+        return value.view(count, *grid), None, None, b_and_amplitude
+    slope = torch.addcmul(c1, t, torch.addcmul(c2.mul_(2.0), t, c3, value=3.0))
+    slope = slope.mul_(0.5 / step).div_(kappa2)
+    c0, c1, c2, c3 = (torch.gather(pieces[:, 1, j], 1, index) for j in range(4))
+    by_n = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
+    return value.view(count, *grid), by_n.view(count, *grid), slope.view(count, *grid), b_and_amplitude
+
+
+def _to_pixels(spectrum, psf):
+    """Inverse transform ``(B, C, fold ly, fold lx // 2 + 1)`` to stamps."""
+    (ny, nx), (ly, lx), fold = psf.shape, psf.padded, psf.fold
+    if fold > 1:
+        spectrum = spectrum.unflatten(-2, (fold, ly)).sum(-3)
+    columns = torch.fft.ifft(spectrum, dim=-2)[..., :ny, :]
+    images = torch.fft.irfft(columns, n=fold * lx, dim=-1)
+    if fold > 1:
+        return images[..., : fold * nx : fold] * fold
+    return images[..., :nx]
+
+
+def _spectra(parameters, psf, psf_index, value, by_n, slope):
+    """Complex spectra of the model (and of the six raw derivatives), shape ``(B, 1 or 7, fold ly, ...)``."""
+    ky, kx, forms = wavenumbers(psf.padded, psf.fold, parameters.device, parameters.dtype)
+    x, y = parameters[:, 5, None], parameters[:, 6, None]
+    phase_y = torch.polar(torch.ones_like(y), -y * ky[:, 0])
+    phase_x = torch.polar(torch.ones_like(x), -x * kx[0])
+    transform = psf.transform[:1] if psf_index is None else psf.transform[psf_index]
+    carrier = transform * phase_y[:, :, None] * phase_x[:, None, :]
+    real, imag = carrier.real.contiguous(), carrier.imag.contiguous()
+    if by_n is None:
+        return torch.complex(value * real, value * imag)[:, None]
+    by_y, by_x = value * ky, value * kx
+    channels = [(factor, real, imag) for factor in (value, by_n, slope * forms[0], slope * forms[1], slope * forms[2])]
+    channels += [(by_y, imag, real), (by_x, imag, real)]
+    parts = value.new_empty((value.shape[0], len(channels), *value.shape[1:], 2))
+    for i, (factor, re, im) in enumerate(channels):
+        parts[:, i, ..., 0] = factor * re
+        parts[:, i, ..., 1] = factor * im
+    parts[:, 5:, ..., 1].neg_()
+    return torch.view_as_complex(parts)
+
+
+def render_raw(parameters, psf, psf_index=None, *, derivatives=True):
+    """Render unit-flux models and their derivatives along the renderer's own coordinates.
+
+    Parameters
+    ----------
+    parameters : Tensor
+        Shape ``(B, 7)``, in the order of :data:`galmeasure.parameters.PARAMETERS`; the flux is not used.
+    psf : PSFGrid
+        From :func:`prepare_psf`.
+    psf_index : Tensor, optional
+        Shape ``(B,)``, which PSF of the grid each galaxy has; the first one by default.
+    derivatives : bool, optional
+        Also return the derivatives.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(B, 7, ny, nx)``: the model, then its derivatives with respect to ``n``, the three coefficients of
+        ``kappa**2 = a (kx^2 + ky^2) + b (kx^2 - ky^2) + c 2 kx ky``, ``y`` and ``x``, all for unit flux
+        (:func:`raw_jacobian_matrix` turns them into derivatives by parameter); the model alone, ``(B, 1, ny, nx)``,
+        without ``derivatives``.
+    """
+    value, by_n, slope, b_and_amplitude = _evaluate_transform(parameters, psf, derivatives)
+    images = _to_pixels(_spectra(parameters, psf, psf_index, value, by_n, slope), psf)
+    return images - wrapped_light(parameters, quadratic_form(parameters), b_and_amplitude, psf, derivatives)
+
+
+def render_sersic(parameters, psf, psf_index=None, *, jacobian=False):
+    """Render Sersic models convolved with a PSF.
+
+    Parameters
+    ----------
+    parameters : Tensor
+        Shape ``(B, 7)``: flux, n, r_eff (circularised, pixels), g1, g2, x, y (pixels, 0 is the centre of the first).
+    psf : PSFGrid
+        From :func:`prepare_psf`.
+    psf_index : Tensor, optional
+        Shape ``(B,)``, which PSF of the grid each galaxy has; the first one by default.
+    jacobian : bool, optional
+        Also return the derivatives by the seven parameters.
+
+    Returns
+    -------
+    model : Tensor
+        Shape ``(B, ny, nx)``, flux per pixel.
+    jacobian : Tensor
+        Shape ``(B, 7, ny, nx)``; only with ``jacobian=True``.
+
+    Notes
+    -----
+    The model can be differentiated by autograd as well; the analytic Jacobian is cheaper.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from galmeasure.render import prepare_psf, render_sersic
+    >>> y, x = torch.meshgrid(torch.arange(25.0) - 12, torch.arange(25.0) - 12, indexing="ij")
+    >>> star = torch.exp(-(x**2 + y**2) / 8)
+    >>> psf = prepare_psf((star / star.sum())[None], (32, 32))
+    >>> model = render_sersic(torch.tensor([[100.0, 1.0, 3.0, 0.1, 0.0, 15.5, 15.5]]), psf)
+    >>> print(tuple(model.shape), round(float(model.sum())))
+    (1, 32, 32) 99
+    """
+    raw = render_raw(parameters, psf, psf_index, derivatives=jacobian)
+    model = parameters[:, 0, None, None] * raw[:, 0]
+    if not jacobian:
+        return model
+    return model, torch.einsum("bij,bjyx->biyx", raw_jacobian_matrix(parameters), raw)

@@ -1,0 +1,91 @@
+"""Light that a periodic Fourier grid wraps around into the stamp, to be subtracted.
+
+The copies of a galaxy that the grid's periods bring in are far away, so that they are smooth: they need no
+PSF, and are evaluated in real space at a few nodes and interpolated by polynomials.
+"""
+
+from functools import lru_cache
+
+import torch
+
+__all__ = ["wrapped_light"]
+
+_N_NODES = 6
+_RINGS = 3
+
+
+@lru_cache(maxsize=64)
+def _interpolation(side, device, dtype):
+    """Chebyshev nodes on ``[0, side - 1]`` and the matrix ``(side, nodes)`` of their Lagrange polynomials."""
+    order = torch.arange(_N_NODES, dtype=torch.float64, device=device)
+    nodes = (side - 1) / 2.0 * (1.0 - torch.cos(torch.pi * (order + 0.5) / _N_NODES))
+    pixels = torch.arange(side, dtype=torch.float64, device=device)
+    matrix = torch.ones((side, _N_NODES), dtype=torch.float64, device=device)
+    for i in range(_N_NODES):
+        for j in range(_N_NODES):
+            if i != j and side > 1:
+                matrix[:, i] *= (pixels - nodes[j]) / (nodes[i] - nodes[j])
+    if side == 1:
+        matrix /= _N_NODES
+    return nodes.to(dtype), matrix.to(dtype)
+
+
+@lru_cache(maxsize=64)
+def _lattice(padded, device, dtype):
+    """Offsets ``(2, rings)`` in x and y of the periodic copies within the nearest rings."""
+    steps = torch.arange(-_RINGS, _RINGS + 1, dtype=dtype, device=device)
+    y, x = torch.meshgrid(steps * padded[0], steps * padded[1], indexing="ij")
+    away = (x != 0) | (y != 0)
+    return torch.stack([x[away], y[away]])
+
+
+def wrapped_light(parameters, form, b_and_amplitude, psf, derivatives):
+    """Images of the wrapped light and of its derivatives, shape ``(B, 7 or 1, ny, nx)``, for unit flux.
+
+    Parameters
+    ----------
+    parameters : Tensor
+        Shape ``(B, 7)``.
+    form : Tensor
+        Shape ``(B, 3)``, coefficients of ``kappa**2``.
+    b_and_amplitude : Tensor
+        Shape ``(B, 2, 2)``: value and slope in ``n`` of ``b_n`` and of the log amplitude.
+    psf : PSFGrid
+        Gives the stamp and the period.
+    derivatives : bool
+        Whether the derivatives by n, a, b, c, y, x follow the model.
+    """
+    nodes_y, matrix_y = _interpolation(psf.shape[0], parameters.device, parameters.dtype)
+    nodes_x, matrix_x = _interpolation(psf.shape[1], parameters.device, parameters.dtype)
+    offsets = _lattice(psf.padded, parameters.device, parameters.dtype)
+    dx = nodes_x - parameters[:, 5, None]
+    dy = nodes_y - parameters[:, 6, None]
+    dx = (dx[:, None, None, :] + offsets[0][:, None, None]).expand(-1, -1, len(nodes_y), -1)
+    dy = (dy[:, None, :, None] + offsets[1][:, None, None]).expand(-1, -1, -1, len(nodes_x))
+    values = _profile(dx, dy, parameters[:, 1], form, b_and_amplitude, derivatives)  # (B, C, nodes, nodes)
+    return matrix_y @ values @ matrix_x.T
+
+
+def _profile(dx, dy, n, form, b_and_amplitude, derivatives):
+    """Sum over copies of the Sersic profile and its raw derivatives at offsets ``(B, copies, nodes, nodes)``."""
+    expand = (slice(None), None, None, None)
+    a, b, c = (column[expand] for column in form.unbind(-1))
+    n, b_n, log_amplitude = n[expand], b_and_amplitude[:, 0, 0][expand], b_and_amplitude[:, 0, 1][expand]
+    determinant = a**2 - b**2 - c**2
+    plus, minus, cross = dx**2 + dy**2, dx**2 - dy**2, 2.0 * dx * dy
+    z2 = (a * plus - b * minus - c * cross) / determinant
+    log_z = 0.5 * torch.log(z2)
+    power = b_n * torch.exp(log_z / n)
+    light = torch.exp(log_amplitude - power) / torch.sqrt(determinant)
+    if not derivatives:
+        return light.sum(1)[:, None]
+    b_slope, amplitude_slope = b_and_amplitude[:, 1, 0][expand], b_and_amplitude[:, 1, 1][expand]
+    by_n = light * (amplitude_slope - power * (b_slope / b_n - log_z / n**2))
+    by_z2 = -light * power / (2.0 * n * z2)
+    inverse = 1.0 / determinant
+    by_a = -light * a * inverse + by_z2 * (plus - 2.0 * a * z2) * inverse
+    by_b = light * b * inverse + by_z2 * (2.0 * b * z2 - minus) * inverse
+    by_c = light * c * inverse + by_z2 * (2.0 * c * z2 - cross) * inverse
+    by_x = -by_z2 * 2.0 * ((a - b) * dx - c * dy) * inverse
+    by_y = -by_z2 * 2.0 * ((a + b) * dy - c * dx) * inverse
+    return torch.stack([image.sum(1) for image in (light, by_n, by_a, by_b, by_c, by_y, by_x)], 1)
