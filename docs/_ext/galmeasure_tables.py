@@ -5,6 +5,8 @@
 the help of a subcommand, or of the command itself when there is no name.
 """
 
+import math
+
 from galmeasure.flags import FLAGS
 from galmeasure.parameters import PARAMETERS
 
@@ -14,9 +16,20 @@ def flag_rows():
     return [(str(flag.bit), str(flag.value), f"``{flag.name}``", flag.description) for flag in FLAGS]
 
 
+def bounds(parameter):
+    """Bounds of a parameter in words; infinite ones are those of the stamp, but for the flux."""
+    limits = (parameter.lower, parameter.upper)
+    if parameter.kind == "flux":
+        return "none"
+    if not any(map(math.isfinite, limits)):
+        return "the stamp"
+    unit = " pixel" if parameter.kind == "length" else ""
+    return " to ".join(f"{limit:g}{unit}" if math.isfinite(limit) else "the stamp" for limit in limits)
+
+
 def parameter_rows():
     """Name, bounds and meaning of every parameter."""
-    return [(f"``{p.name}``", f"{p.lower:g} to {p.upper:g}", p.description.replace("|", r"\|")) for p in PARAMETERS]
+    return [(f"``{p.name}``", bounds(p), p.description.replace("|", r"\|")) for p in PARAMETERS]
 
 
 def name_rows(kind):
@@ -37,12 +50,12 @@ def help_lines(name):
     """Help text of a subcommand, or of the command when ``name`` is empty."""
     import click
 
-    from galmeasure.cli import main
+    from galmeasure.cli.commands import cli
 
-    context = click.Context(main, info_name="galmeasure", max_content_width=100, terminal_width=100)
-    command = main
+    context = click.Context(cli, info_name="galmeasure", max_content_width=100, terminal_width=100)
+    command = cli
     if name:
-        command = main.get_command(context, name)
+        command = cli.get_command(context, name)
         if command is None:
             msg = f"name must be a subcommand of galmeasure, not {name!r}"
             raise ValueError(msg)
