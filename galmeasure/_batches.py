@@ -17,6 +17,7 @@ PAD_MULTIPLE = 16
 _MAX_RATIO = 1e9
 _MAX_PIXEL = 1e12
 _SCALE_RANGE = (1e-140, 1e140)
+_GAIN_RANGE = (1e-30, 1e30)
 
 
 @dataclass(frozen=True)
@@ -111,15 +112,12 @@ def _inside(shape, box):
 
 
 def _error_block(errors, rows, box):
-    """Error maps of the rows that have one: (positions in the batch, float64 (B', ny, nx)), or None."""
+    """Error maps of the rows that have one: (positions in the batch, (B', ny, nx), unit of the maps), or None."""
     maps = errors.maps
     if maps is None:
         return None
     if isinstance(maps, np.ndarray):
-        block = _plane(maps, rows, box, np.float64, 1.0)
-        with np.errstate(all="ignore"):
-            block *= errors.factor
-        return np.arange(len(rows)), block
+        return np.arange(len(rows)), _plane(maps, rows, box, _work_dtype(maps), 1.0), errors.factor
     have = np.flatnonzero([maps[row] is not None for row in rows])
     if len(have) == 0:
         return None
@@ -127,7 +125,7 @@ def _error_block(errors, rows, box):
     for plane, row in zip(block, rows[have], strict=True):
         values = error_values(*maps[row])
         plane[: values.shape[0], : values.shape[1]] = values
-    return have, block
+    return have, block, 1.0
 
 
 def make_batch(store, rows, box):
@@ -161,11 +159,12 @@ def make_batch(store, rows, box):
         scale = np.where((sigma >= _SCALE_RANGE[0]) & (sigma <= _SCALE_RANGE[1]), sigma, np.nan)
         image = _scaled(image, scale, good)
         n_good = np.count_nonzero(good, axis=(1, 2))
+        gain = None if store.gain is None else np.clip(store.gain[rows] * scale, *_GAIN_RANGE)
     flags[n_good < n_wanted] |= Flag.NONFINITE_PIXELS
     flags[_many_masked(good, n_good, shape)] |= Flag.MANY_MASKED
     flags[store.psfs.unusual(store.shapes, rows)] |= Flag.PSF_UNUSUAL
     failed = ~np.isfinite(scale) | store.bad_rows[rows] | (n_good <= N_PARAMETERS)
-    return _assemble(store, rows, flags, failed, image, relative, good, shape, scale)
+    return _assemble(store, rows, flags, failed, image, relative, good, shape, scale, gain)
 
 
 def _noise(store, rows, box, image, good, shape, flags):
@@ -180,13 +179,13 @@ def _noise(store, rows, box, image, good, shape, flags):
     found = _error_block(errors, rows, box)
     if found is None:
         return sigma, None
-    have, block = found
+    have, block, factor = found
     valid = np.isfinite(block) & (block > 0) & good[have]
     median = masked_median(block.reshape(len(have), -1), valid.reshape(len(have), -1))
-    block /= median[:, None, None]
+    block /= median.astype(block.dtype)[:, None, None]
     valid &= (block < _MAX_RATIO) & (block > 1.0 / _MAX_RATIO)
     good[have] = valid
-    sigma[have] = median
+    sigma[have] = median * factor
     relative = np.ones(image.shape, dtype=np.float32)
     relative[have] = np.where(valid, block, 1.0)
     return sigma, relative
@@ -216,7 +215,7 @@ def _many_masked(good, n_good, shape):
     return many | ~centre
 
 
-def _assemble(store, rows, flags, failed, image, relative, good, shape, scale):
+def _assemble(store, rows, flags, failed, image, relative, good, shape, scale, gain):
     """The batch, with failed rows emptied."""
     flags[failed] |= Flag.FAILED
     scale = np.where(failed, 1.0, scale)
@@ -226,9 +225,8 @@ def _assemble(store, rows, flags, failed, image, relative, good, shape, scale):
         relative = np.ones((len(rows), 1, 1), dtype=np.float32)
     else:
         relative[failed] = 1.0
-    gain = None
-    if store.gain is not None:
-        gain = np.where(failed, 1.0, store.gain[rows] * scale)
+    if gain is not None:
+        gain = np.where(failed, 1.0, gain)
     kinds, psf_index = np.unique(store.psfs.index[rows], return_inverse=True)
     psf = tuple(store.psfs.images[kind] for kind in kinds)
     return CutoutBatch(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from galmeasure._units import as_numbers, flux_unit, read_only, split_unit, unit_factor
+from galmeasure._units import as_array, as_numbers, flux_unit, read_only, split_unit, unit_factor
 
 __all__ = ["Pixels", "error_arrays", "mask_arrays", "read_pixels"]
 
@@ -37,12 +37,12 @@ class Pixels:
 
 def _is_nddata(item):
     """Whether an object is NDData-like (NDData, CCDData)."""
-    return hasattr(item, "data") and hasattr(item, "uncertainty") and not isinstance(item, np.ndarray)
+    return not isinstance(item, np.ndarray) and hasattr(item, "data") and hasattr(item, "uncertainty")
 
 
 def _is_cutout2d(item):
     """Whether an object is a Cutout2D."""
-    return hasattr(item, "data") and hasattr(item, "origin_original") and not isinstance(item, np.ndarray)
+    return not isinstance(item, np.ndarray) and hasattr(item, "data") and hasattr(item, "origin_original")
 
 
 def read_pixels(data):
@@ -163,7 +163,7 @@ def _boolean(name, mask, shape):
     """A mask as a boolean array of ``shape`` (a view if it can be), True = bad; None stays None."""
     if mask is None or mask is np.ma.nomask:
         return None
-    array = np.asarray(mask)
+    array = as_array(name, mask)
     if array.dtype.kind not in "biu":
         msg = f"mask must be boolean (or integer, non-zero = bad): {name} is of type {array.dtype}"
         raise TypeError(msg)
@@ -180,7 +180,7 @@ def mask_arrays(mask, pixels):
         return list(pixels.masks)
     images, shapes = pixels.images, pixels.shapes
     n_cutouts = len(images)
-    if np.ndim(mask) == 0 and not isinstance(mask, list | tuple):
+    if not isinstance(mask, list | tuple) and np.ndim(mask) == 0:
         kind = TypeError if np.asarray(mask).dtype.kind not in "biu" else ValueError
         msg = "mask must be an array of booleans with the shape of the data, or a list of them"
         raise kind(msg)
@@ -191,7 +191,7 @@ def mask_arrays(mask, pixels):
             msg = f"mask must have one entry per cutout ({n_cutouts}), not {len(mask)}"
             raise ValueError(msg)
         return [*pixels.masks, [_boolean(f"mask[{i}]", m, tuple(shapes[i])) for i, m in enumerate(mask)]]
-    array = np.asarray(mask) if not isinstance(mask, list | tuple) else np.array(mask)
+    array = as_array("mask", mask)
     if isinstance(images, list):
         if array.dtype == object and array.ndim == 1 and len(array) == n_cutouts:
             return mask_arrays(list(array), pixels)

@@ -12,6 +12,7 @@ __all__ = ["PSFSet", "read_psf_set"]
 
 _MAX_OFFSET = 0.5 + 1e-6
 _MIN_FWHM = 1.5
+_MAX_OVERSAMPLING = 100
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def read_psf_set(psf, *, shapes, oversampling=1, positions=None, pixel_scale=Non
     if isinstance(psf, str | bytes):
         msg = "psf must be an image or a model, not a string; galmeasure.read_psf reads files"
         raise TypeError(msg)
-    oversampling = positive_integer("psf_oversampling", oversampling)
+    oversampling = positive_integer("psf_oversampling", oversampling, largest=_MAX_OVERSAMPLING)
     if is_position_model(psf) or is_model(psf) or _is_list_of_models(psf, n_cutouts):
         if oversampling != 1:
             msg = "psf_oversampling is for PSF images; a PSF model is sampled as it needs"
@@ -142,7 +143,7 @@ def _as_array_if_regular(psf):
         if len(psf) == 0:
             msg = "psf must hold at least one image, not an empty list"
             raise ValueError(msg)
-        if any(hasattr(entry, "ndim") or hasattr(entry, "data") for entry in psf) and np.ndim(psf[0]) != 1:
+        if any(hasattr(entry, "ndim") or hasattr(entry, "uncertainty") for entry in psf) and np.ndim(psf[0]) != 1:
             return list(psf)
         return np.asarray(psf) if _regular(psf) else list(psf)
     return psf
@@ -159,7 +160,7 @@ def _regular(nested):
 
 def _image(name, value, n_dim):
     """Array of a PSF image; masked pixels become NaN."""
-    if hasattr(value, "data") and hasattr(value, "uncertainty"):
+    if hasattr(value, "uncertainty"):
         value = value.data
     value, _, mask = split_unit(name, value)
     array = as_numbers(name, value)

@@ -7,11 +7,11 @@ import numpy as np
 from galmeasure._inputs import Errors, error_arrays, mask_arrays, read_pixels
 from galmeasure._psf_set import PSFSet, read_psf_set
 from galmeasure._units import (
+    as_array,
     as_numbers,
     gain_values,
     per_cutout,
     pixel_scale_values,
-    positive_integer,
     read_only,
     split_unit,
     zero_point_values,
@@ -77,7 +77,6 @@ def _take(key):
 
 def build_store(data, *, psf, error, mask, gain, pixel_scale, wcs, psf_oversampling, positions, ids, zero_point):
     """:class:`Store` of the arguments of :class:`~galmeasure.Cutouts`, all of them checked."""
-    positive_integer("psf_oversampling", psf_oversampling)
     pixels = read_pixels(data)
     shapes = read_only(pixels.shapes)
     n_cutouts = len(shapes)
@@ -143,7 +142,8 @@ def _origin_and_positions(positions, origins, shapes):
     if positions is None:
         return (np.zeros((len(shapes), 2)), None) if origins is None else (origins, origins + centre)
     value, _, mask = split_unit("positions", positions)
-    positions = as_numbers("positions", value).astype(np.float64)
+    with np.errstate(all="ignore"):
+        positions = as_numbers("positions", value).astype(np.float64)
     if mask is not None:
         positions[np.broadcast_to(mask, positions.shape)] = np.nan
     if positions.shape == (2,) and len(shapes) == 1:
@@ -168,7 +168,8 @@ def _ids(ids, n_cutouts):
     """Names of the cutouts, (N,), read-only."""
     if ids is None:
         return read_only(np.arange(1, n_cutouts + 1))
-    array = np.atleast_1d(np.asarray(ids.filled() if isinstance(ids, np.ma.MaskedArray) else ids))
+    ids = ids.filled() if isinstance(ids, np.ma.MaskedArray) else ids
+    array = np.atleast_1d(as_array("ids", ids))
     if array.shape != (n_cutouts,):
         msg = f"ids must have one entry per cutout ({n_cutouts}), not shape {array.shape}"
         raise ValueError(msg)

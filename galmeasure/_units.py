@@ -7,6 +7,7 @@ import numpy as np
 from astropy.units.function.core import FunctionUnitBase
 
 __all__ = [
+    "as_array",
     "as_numbers",
     "per_cutout",
     "positive_integer",
@@ -43,15 +44,20 @@ def split_unit(name, value):
 
 def as_numbers(name, value):
     """``value`` as an array of real numbers, not copied if it is one already."""
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError) as err:
-        msg = f"{name} must be an array of real numbers of a regular shape"
-        raise type(err)(msg) from err
+    array = as_array(name, value)
     if array.dtype.kind not in "iuf":
         msg = f"{name} must hold real numbers, not {_kind_name(array)}"
         raise TypeError(msg)
     return array
+
+
+def as_array(name, value):
+    """``value`` as an array, with the argument's name in the message if that is impossible."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as err:
+        msg = f"{name} must be an array of a regular shape"
+        raise type(err)(msg) from err
 
 
 def _kind_name(array):
@@ -107,10 +113,10 @@ def per_cutout(name, value, n_cutouts, *, what="positive"):
     if array.ndim > 1 or (array.ndim == 1 and array.shape[0] != n_cutouts):
         msg = f"{name} must be a scalar or have one value per cutout ({n_cutouts}), not shape {array.shape}"
         raise ValueError(msg)
-    values = array.astype(np.float64)
-    if mask is not None:
-        values = np.where(mask, np.nan, values)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
+        values = array.astype(np.float64)
+        if mask is not None:
+            values = np.where(mask, np.nan, values)
         usable = np.isfinite(values) & ((values > 0) if what == "positive" else True)
     if values.ndim == 0:
         if not usable:
@@ -167,8 +173,8 @@ def zero_point_values(zero_point):
     return values if mask is None else np.ma.MaskedArray(values, mask=mask)
 
 
-def positive_integer(name, value):
-    """``value`` as an int >= 1."""
+def positive_integer(name, value, *, largest=None):
+    """``value`` as an int >= 1, and not above ``largest``."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -180,5 +186,8 @@ def positive_integer(name, value):
             raise TypeError(msg) from None
     if isinstance(value, bool) or not isinstance(number, int) or number < 1:
         msg = f"{name} must be an integer >= 1, not {value!r}"
+        raise ValueError(msg)
+    if largest is not None and number > largest:
+        msg = f"{name} must be an integer <= {largest}"
         raise ValueError(msg)
     return number

@@ -114,6 +114,14 @@ def build_table(cutouts, measurement, *, covariance=False, meta=None):
     0.40 arcsec 0.57 arcsec 0.50 45 deg
     """
     _check_lengths(cutouts, measurement)
+    with np.errstate(all="ignore"):  # huge values may overflow when they are squared or scaled
+        table = _build(cutouts, measurement, covariance)
+    table.meta.update(_meta(meta))
+    return table
+
+
+def _build(cutouts, measurement, covariance):
+    """The table without its meta, see :func:`build_table`."""
     flags = np.asarray(measurement.flags).astype(np.int64)
     failed = (flags & Flag.FAILED) != 0
     values = _blanked(measurement.values, failed)
@@ -149,7 +157,6 @@ def build_table(cutouts, measurement, *, covariance=False, meta=None):
     table["method"].info.description = "what measured the row"
     table["flags"] = flags
     table["flags"].info.description = "quality bits, see galmeasure.decode_flags"
-    table.meta.update(_meta(meta))
     return table
 
 
