@@ -1,0 +1,5 @@
+"""Command line: ``galmeasure catalog.fits``."""
+
+from .commands import main
+
+__all__ = ["main"]

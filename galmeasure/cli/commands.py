@@ -1,0 +1,158 @@
+"""Commands and options; what they do is imported when they run, so that help is quick."""
+
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from contextlib import contextmanager
+
+import click
+
+__all__ = ["cli", "main"]
+
+METHODS = {
+    "lsq": ("galmeasure.fitters", "LSQSersicFitter"),
+}
+"""Module and class of each method."""
+
+DEFAULT_METHOD = "lsq"
+
+
+class DefaultGroup(click.Group):
+    """Group in which ``galmeasure FILE`` means ``galmeasure measure FILE``."""
+
+    def parse_args(self, ctx, args):
+        """Put ``measure`` in front of what is not a command."""
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version"):
+            args = ["measure", *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx, formatter):
+        """Usage of both forms."""
+        formatter.write_usage(ctx.command_path, "CATALOG [OPTIONS]\nCOMMAND [OPTIONS]")
+
+
+def _version(ctx, _, value):
+    if value and not ctx.resilient_parsing:
+        from galmeasure import __version__
+
+        click.echo(f"galmeasure {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=DefaultGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
+def cli():
+    """Measure galaxies: flux, Sersic index, half-light radius, ellipticity and centre, with errors.
+
+    galmeasure catalog.fits measures every cutout of a catalogue and writes catalog_galmeasure.fits; it is
+    short for galmeasure measure catalog.fits. See galmeasure measure --help for the options.
+    """
+
+
+@cli.command()
+@click.argument("catalog", required=False)
+@click.option("-o", "--output", help="Table to write: .fits, .ecsv, .csv, .parquet or .votable.")
+@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+@click.option(
+    "--method", type=click.Choice(list(METHODS)), default=DEFAULT_METHOD, show_default=True, help="Estimator."
+)
+@click.option("--fit-background", is_flag=True, help="Fit a constant background as well.")
+@click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")
+@click.option("--image", help="Image in which the sources of a list are measured.")
+@click.option("--detect", is_flag=True, help="Detect the sources of an image, background subtracted.")
+@click.option("--psf", help="PSF: FITS image, cube of one a row, or PSFEx .psf file.")
+@click.option("--psf-oversampling", type=click.IntRange(min=1), help="Samples in a pixel of the PSF images.")
+@click.option("--error", help="1-sigma error: a number, an image, or a column of a cutout table.")
+@click.option("--weight", help="Inverse variance: an image, or a column of a cutout table.")
+@click.option("--mask", help="Bad pixels, not zero: an image, or a column of a cutout table.")
+@click.option("--segmentation", help="Segment labels, to mask neighbours: an image, or a column.")
+@click.option("--size", type=int, help="Side of the stamps cut from an image. [default: from the segments, else 64]")
+@click.option("--pixel-scale", type=float, help="Arcsec per pixel. [default: from the headers]")
+@click.option("--gain", type=float, help="Electrons per unit; 0 for none. [default: from the headers]")
+@click.option("--zero-point", type=float, help="Magnitude of one unit. [default: from the headers]")
+@click.option("--rows", help="Rows to measure, counted from 0, e.g. 0:100 or 3,5,7.")
+@click.option("--columns", help="Columns to write, e.g. id,flux_fit,flags; input columns are copied.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Cutouts read and measured at once.")
+@click.option("--n-jobs", type=int, default=1, show_default=True, help="Processes; -1 for one a core.")
+@click.option("--plots", help="Folder for a plot of each fit; choose them with --rows.")
+@click.option("--no-progress", is_flag=True, help="No progress bar.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more; show where an error came from.")
+def measure(catalog, **options):
+    """Measure the galaxies of CATALOG.
+
+    CATALOG is a FITS table of cutouts (a column cutout, image, stamp or VIGNET, plain or FITS_LDAC), a FITS file
+    of cutouts in extensions, a list of sources (FITS, ECSV, CSV, Parquet, VOTable) with --image, or an image
+    with --detect. The table goes to CATALOG_galmeasure.fits unless --output says otherwise. Exit codes: 0 done,
+    2 bad arguments or input.
+    """
+    verbose = options["verbose"]
+    with _plain_warnings(), _terminable():
+        try:
+            from .measure import run
+
+            click.echo(run(catalog, options, method=METHODS[options["method"]]))
+        except (ValueError, TypeError, OSError, ImportError) as err:
+            if verbose:
+                traceback.print_exc()
+            raise click.UsageError(_one_line(err)) from err
+
+
+def main(args=None):
+    """Entry point of the command ``galmeasure``; exits with 0 (done) or 2 (bad arguments or input).
+
+    Parameters
+    ----------
+    args : list of str, optional
+        Arguments; those of the process if not given.
+    """
+    try:
+        code = cli.main(args=args, prog_name="galmeasure", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as err:
+        click.echo(err.format_message())
+        code = 2
+    except click.ClickException as err:
+        click.echo(f"galmeasure: error: {_one_line(err.format_message())}", err=True)
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("galmeasure: stopped; no table was written", err=True)
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line(err):
+    return " ".join(str(err).split()) or type(err).__name__
+
+
+@contextmanager
+def _plain_warnings():
+    """Warnings as one line on stderr, each text once."""
+    seen = set()
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        text = _one_line(message)
+        if text not in seen:
+            seen.add(text)
+            click.echo(f"galmeasure: warning: {text}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def _terminable():
+    """SIGTERM ends the command as Ctrl-C does, so that temporary files go."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

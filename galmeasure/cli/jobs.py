@@ -1,0 +1,126 @@
+"""Chunks measured in order, in this process or in several."""
+
+import os
+import signal
+import threading
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
+from multiprocessing import connection, get_context, parent_process
+
+__all__ = ["measured_chunks"]
+
+
+def measured_chunks(source, rows, fitter, batch_size=None, n_jobs=1):
+    """Read and measure a catalogue chunk by chunk.
+
+    Parameters
+    ----------
+    source : CatalogSource
+        The catalogue.
+    rows : ndarray of int
+        Rows to measure.
+    fitter : tuple
+        Module, class and arguments of the fitter.
+    batch_size : int, optional
+        Rows in a chunk; by default as many as hold about two million pixels.
+    n_jobs : int, optional
+        Processes; -1 for one a core.
+
+    Yields
+    ------
+    rows : ndarray of int
+        Rows of the chunk.
+    cutouts : galmeasure.Cutouts
+        Their cutouts.
+    table : astropy.table.QTable
+        Their measurements.
+    """
+    n_jobs = _n_jobs(n_jobs)
+    blocks = list(source.blocks(rows, batch_size))
+    n_jobs = min(n_jobs, len(blocks))
+    if n_jobs == 1:
+        fit = make_fitter(fitter)
+        for block in blocks:
+            cutouts = source.read(block)
+            yield block, cutouts, fit(cutouts)
+        return
+    yield from _in_processes(source, blocks, fitter, n_jobs)
+
+
+def make_fitter(fitter):
+    """Fitter of a module, a class and its arguments."""
+    module, name, arguments = fitter
+    return getattr(import_module(module), name)(**arguments)
+
+
+def n_cores():
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _n_jobs(n_jobs):
+    if n_jobs == -1:
+        return n_cores()
+    if n_jobs < 1:
+        msg = f"n_jobs must be 1 or more, or -1 for one a core, not {n_jobs}"
+        raise ValueError(msg)
+    return n_jobs
+
+
+def _in_processes(source, blocks, fitter, n_jobs):
+    """Chunks are read here, measured elsewhere, and given back in order; at most two a process are under way."""
+    threads = max(1, n_cores() // n_jobs)
+    pool = ProcessPoolExecutor(n_jobs, get_context("spawn"), initializer=_start_worker, initargs=(fitter, threads))
+    waiting = deque()
+    try:
+        for block in blocks:
+            cutouts = source.read(block)
+            waiting.append((block, cutouts, pool.submit(_measure, cutouts)))
+            if len(waiting) >= 2 * n_jobs:
+                yield _next(waiting)
+        while waiting:
+            yield _next(waiting)
+    except BrokenProcessPool as err:
+        msg = "n_jobs: a process that measured has died (not enough memory?)"
+        raise ValueError(msg) from err
+    finally:
+        pool.shutdown(wait=not waiting, cancel_futures=True)
+        if waiting:
+            _end_workers(pool)
+
+
+def _next(waiting):
+    block, cutouts, future = waiting[0]
+    table = future.result()
+    waiting.popleft()
+    return block, cutouts, table
+
+
+def _end_workers(pool):
+    """End processes whose results nobody waits for any more."""
+    for process in list((pool._processes or {}).values()):
+        process.terminate()
+
+
+_STATE = {}
+
+
+def _start_worker(fitter, threads):
+    """Make the fitter of a worker, which leaves Ctrl-C to its parent and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+
+    torch.set_num_threads(threads)
+    _STATE["fit"] = make_fitter(fitter)
+
+
+def _end_with_parent():
+    connection.wait([parent_process().sentinel])
+    os._exit(1)
+
+
+def _measure(cutouts):
+    return _STATE["fit"](cutouts)

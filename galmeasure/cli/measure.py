@@ -1,0 +1,253 @@
+"""What ``galmeasure measure`` does: read, measure and write in chunks."""
+
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from galmeasure.flags import FLAGS, Flag
+from galmeasure.io import ChunkedWriter, open_catalog
+
+from .jobs import measured_chunks
+
+__all__ = ["Summary", "parse_rows", "run"]
+
+READ_OPTIONS = (
+    "image",
+    "psf",
+    "psf_oversampling",
+    "error",
+    "weight",
+    "mask",
+    "segmentation",
+    "size",
+    "detect",
+    "gain",
+    "pixel_scale",
+    "zero_point",
+)
+"""Options of the command that go to `open_catalog`."""
+
+MOST_PLOTS = 500
+"""Plots that are made without being asked for by --rows."""
+
+
+@dataclass
+class Summary:
+    """Closing lines of the command.
+
+    Parameters
+    ----------
+    path : Path
+        The table.
+    notes : list of str
+        What was read from the headers.
+    n_rows, n_failed : int
+        Rows of the table, and those that could not be measured.
+    by_flag : ndarray of int
+        Rows with each flag, in the order of `FLAGS`.
+    seconds : float
+        Time the measurements took.
+    """
+
+    path: Path
+    notes: list
+    n_rows: int = 0
+    n_failed: int = 0
+    by_flag: np.ndarray = None
+    seconds: float = 0.0
+
+    def add(self, flags):
+        """Count the flags of more rows."""
+        flags = np.asarray(flags, dtype=np.int64)
+        counts = np.array([np.count_nonzero(flags & flag.value) for flag in FLAGS])
+        self.by_flag = counts if self.by_flag is None else self.by_flag + counts
+        self.n_rows += len(flags)
+        self.n_failed += np.count_nonzero(flags & Flag.FAILED)
+
+    def __str__(self):
+        rate = self.n_rows / max(self.seconds, 1e-9)
+        lines = [
+            f"measured {self.n_rows - self.n_failed} of {self.n_rows} galaxies in {self.seconds:.1f} s "
+            f"({rate:.3g} galaxies/s)"
+        ]
+        for flag, count in zip(FLAGS, self.by_flag, strict=True):
+            if count:
+                lines.append(f"  {count:>8}  {flag.name}: {flag.description}")
+        if self.notes:
+            lines.append(f"used {', '.join(self.notes)}")
+        lines.append(f"table {self.path}")
+        return "\n".join(lines)
+
+
+def run(catalog, options, *, method):
+    """Measure a catalogue.
+
+    Parameters
+    ----------
+    catalog : str or None
+        The file.
+    options : dict
+        Options of the command.
+    method : tuple of str
+        Module and class of the fitter.
+
+    Returns
+    -------
+    Summary
+        What was done.
+    """
+    reading = {name: options[name] for name in READ_OPTIONS}
+    reading["error"] = _number_or_text(reading["error"])
+    source = open_catalog(catalog, **reading)
+    rows = parse_rows(options["rows"], len(source))
+    output = _output_path(catalog or options["image"], options["output"])
+    plots = _plot_folder(options["plots"], rows, options["rows"])
+    fitter = _fitter(method, options)
+    wanted = None if options["columns"] is None else _names(options["columns"])
+    summary = Summary(output, source.notes)
+    if options["verbose"]:
+        _say(f"{source.kind} {source.path}: {len(rows)} of {len(source)} rows, method {options['method']}")
+    with ChunkedWriter(output, overwrite=options["overwrite"]) as writer, _progress(len(rows), options) as progress:
+        start = time.perf_counter()
+        for block, cutouts, table in measured_chunks(source, rows, fitter, options["batch_size"], options["n_jobs"]):
+            summary.add(table["flags"])
+            writer.write(table if wanted is None else _select(table, wanted, source, block))
+            if plots is not None:
+                _plot(plots, block, cutouts, table)
+            progress.update(len(block))
+        summary.seconds = time.perf_counter() - start
+        writer.finish()
+    return summary
+
+
+def parse_rows(text, count):
+    """Row numbers of a text such as ``0:100``, ``3,5,7`` or ``::10``.
+
+    Parameters
+    ----------
+    text : str or None
+        Numbers and Python slices between commas, counted from 0; None for all rows.
+    count : int
+        Rows of the catalogue.
+
+    Returns
+    -------
+    ndarray of int
+        In the order given.
+
+    Raises
+    ------
+    ValueError
+        If the text is something else, or a row does not exist.
+
+    Examples
+    --------
+    >>> from galmeasure.cli.measure import parse_rows
+    >>> parse_rows("0:3,8", 10).tolist()
+    [0, 1, 2, 8]
+    """
+    if text is None:
+        return np.arange(count)
+    rows = []
+    for part in text.replace(" ", "").split(","):
+        if re.fullmatch(r"-?\d+", part):
+            if not -count <= int(part) < count:
+                msg = f"rows: there is no row {part} in {count} rows (counted from 0)"
+                raise ValueError(msg)
+            rows.append(int(part) % count)
+        elif re.fullmatch(r"(-?\d+)?:(-?\d+)?(:(-?[1-9]\d*)?)?", part):
+            rows.extend(range(*slice(*(int(n) if n else None for n in part.split(":"))).indices(count)))
+        else:
+            msg = f"rows must be numbers or ranges such as 0:100 or 3,5,7, not {text!r}"
+            raise ValueError(msg)
+    if not rows:
+        msg = f"rows: {text} chooses none of the {count} rows"
+        raise ValueError(msg)
+    return np.array(rows, dtype=np.int64)
+
+
+def _number_or_text(text):
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return text
+
+
+def _output_path(catalog, output):
+    """Path of the table: the option, or the input's name with ``_galmeasure.fits``."""
+    source = Path(re.sub(r"\[\w+\]$", "", str(catalog)))
+    if output is None:
+        name = source.name.removesuffix(".gz").removesuffix(".fz")
+        return source.with_name(Path(name).stem + "_galmeasure.fits")
+    if Path(output).exists() and source.exists() and Path(output).samefile(source):
+        msg = f"output must not be the catalogue itself, {output}"
+        raise ValueError(msg)
+    return Path(output)
+
+
+def _fitter(method, options):
+    """Class and arguments of the fitter, so that other processes can make it too."""
+    arguments = {"device": options["device"]}
+    if options["batch_size"] is not None:
+        arguments["batch_size"] = options["batch_size"]
+    if options["fit_background"]:
+        arguments["fit_background"] = True
+    return (*method, arguments)
+
+
+def _names(text):
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or len(set(names)) < len(names):
+        msg = f"columns must be different names between commas, not {text!r}"
+        raise ValueError(msg)
+    return names
+
+
+def _select(table, names, source, rows):
+    """Chosen columns of a result table; names that are not there are copied from the catalogue."""
+    copied = [name for name in names if name not in table.colnames]
+    for name in copied:
+        if name not in source.column_names:
+            msg = f"columns: there is no {name}, neither in the results nor in the catalogue"
+            raise ValueError(msg)
+    if copied:
+        for name, values in source.columns(rows, copied).items():
+            table[name] = values
+    return table[names]
+
+
+def _progress(count, options):
+    from tqdm import tqdm
+
+    hidden = options["no_progress"] or not sys.stderr.isatty()
+    return tqdm(total=count, unit="gal", file=sys.stderr, disable=hidden, dynamic_ncols=True)
+
+
+def _say(text):
+    import click
+
+    click.echo(text, err=True)
+
+
+def _plot_folder(folder, rows, chosen):
+    if folder is None:
+        return None
+    if chosen is None and len(rows) > MOST_PLOTS:
+        msg = f"plots: {len(rows)} plots are many; choose some with --rows"
+        raise ValueError(msg)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _plot(folder, rows, cutouts, table):
+    from galmeasure.evaluation import plot_fit
+
+    for i, row in enumerate(rows):
+        figure = plot_fit(table[i], cutouts[i])
+        name = re.sub(r"[^\w.+-]+", "_", str(table["id"][i]))
+        figure.savefig(folder / f"{row:06d}_{name}.png")

@@ -1,0 +1,16 @@
+"""Catalogues, images and PSF files to `~galmeasure.Cutouts`, and result tables to files."""
+
+from .catalog import open_catalog, read_cutouts
+from .psf import PSFExModel, read_psf
+from .source import CatalogSource
+from .writers import ChunkedWriter, write_table
+
+__all__ = [
+    "CatalogSource",
+    "ChunkedWriter",
+    "PSFExModel",
+    "open_catalog",
+    "read_cutouts",
+    "read_psf",
+    "write_table",
+]

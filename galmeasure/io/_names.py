@@ -1,0 +1,92 @@
+"""Names by which columns, extensions and header keywords are known in other people's files."""
+
+__all__ = [
+    "COLUMN_NAMES",
+    "EXTENSION_NAMES",
+    "KEYWORDS",
+    "PIXEL_NAMES",
+    "SKY_NAMES",
+    "find_column",
+    "find_pair",
+    "some_names",
+]
+
+COLUMN_NAMES = {
+    "cutout": ("cutout", "image", "stamp", "vignet"),
+    "error": ("error", "err", "sigma", "rms"),
+    "weight": ("weight", "ivar", "invvar", "wht"),
+    "mask": ("mask",),
+    "segmentation": ("segmentation", "segmap", "segm"),
+    "psf": ("psf",),
+    "id": ("id", "number", "source_id", "object_id", "objid", "label"),
+    "gain": ("gain",),
+    "zero_point": ("zero_point", "zeropoint"),
+    "pixel_scale": ("pixel_scale", "pixscale"),
+    "ny": ("ny", "naxis2", "cutout_ny"),
+    "nx": ("nx", "naxis1", "cutout_nx"),
+}
+"""Column names of a cutout table by what they hold, without regard to case; the first one found counts."""
+
+PIXEL_NAMES = (
+    ("x", "y", 0),
+    ("x_image", "y_image", 1),
+    ("xwin_image", "ywin_image", 1),
+    ("xcentroid", "ycentroid", 0),
+    ("x_centroid", "y_centroid", 0),
+    ("x_fit", "y_fit", 0),
+)
+"""Columns of pixel positions, and the coordinate of the centre of the first pixel in each."""
+
+SKY_NAMES = (
+    ("ra", "dec"),
+    ("alpha_j2000", "delta_j2000"),
+    ("alphawin_j2000", "deltawin_j2000"),
+    ("raj2000", "dej2000"),
+)
+"""Columns of sky positions, in degrees."""
+
+EXTENSION_NAMES = {
+    "cutout": ("SCI", "SCIENCE", "IMAGE", "CUTOUT", "STAMP"),
+    "error": ("ERR", "ERROR", "SIGMA", "RMS"),
+    "uncertainty": ("UNCERT",),
+    "variance": ("VAR", "VARIANCE"),
+    "weight": ("WHT", "WEIGHT", "IVAR", "INVVAR"),
+    "mask": ("MASK", "DQ"),
+    "segmentation": ("SEG", "SEGM", "SEGMAP", "SEGMENTATION"),
+    "psf": ("PSF", "PSFIMAGE"),
+}
+"""Names of image extensions by what they hold; a trailing number (``SCI_7``) says to which set they belong."""
+
+KEYWORDS = {
+    "pixel_scale": ("PIXSCALE", "PIXELSCL", "PIXSCAL1", "PIXELSCA", "PIXSCAL", "SECPIX", "SEXPIXS"),
+    "gain": ("GAIN", "EGAIN", "SEXGAIN"),
+    "zero_point": ("ZEROPNT", "MAGZERO", "MAGZPT", "ZEROPT", "PHOTZP", "MAGZP", "ZP", "SEXMGZPT"),
+    "oversampling": ("OVERSAMP", "DET_SAMP"),
+    "psf_step": ("PSFSAMP", "PSF_SAMP"),
+}
+"""Header keywords by what they hold; the first one found counts."""
+
+
+def find_column(names, role):
+    """Spelling in `names` of the first column that holds `role`, or None."""
+    return _first(names, COLUMN_NAMES[role])
+
+
+def find_pair(names, pairs):
+    """First of `pairs` (two column names, then anything) whose two columns are both in `names`, or None."""
+    for first, second, *rest in pairs:
+        found = _first(names, (first,)), _first(names, (second,))
+        if None not in found:
+            return (*found, *rest)
+    return None
+
+
+def _first(names, wanted):
+    lower = {name.lower(): name for name in reversed(list(names))}
+    return next((lower[name] for name in wanted if name in lower), None)
+
+
+def some_names(names, most=12):
+    """Names for a message, the first of them if there are many."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,126 @@
+"""The door: what kind of catalogue a file is."""
+
+import os
+
+import numpy as np
+
+from galmeasure.exceptions import CatalogError
+
+from ._fits import existing, has_fits_magic, is_image, is_table, open_fits, split_extension
+from ._names import COLUMN_NAMES, some_names
+from .cutout_table import CutoutTableSource, find_cutout_table
+from .multi_extension import MultiExtensionSource
+from .source import ReadOptions
+from .source_list import DetectionSource, SourceListSource, read_list
+
+__all__ = ["open_catalog", "read_cutouts"]
+
+
+def open_catalog(path=None, **options):
+    """Open a catalogue to be read in chunks.
+
+    Parameters
+    ----------
+    path : path-like
+        A FITS cutout table (one stamp a row in a column ``cutout``, ``image``, ``stamp`` or ``vignet``),
+        a FITS file of cutouts in extensions or a cube, a source list (with `image`), or an image
+        (with `detect`). ``file.fits[NAME]`` chooses an extension.
+    image : path-like, optional
+        Image in which the sources of the list at `path` are measured.
+    psf : path-like, ndarray or PSFExModel, optional
+        PSF, see `read_psf`; instead of the one in the file.
+    psf_oversampling : int, optional
+        Samples in a pixel of the PSF images; instead of what their header says.
+    error : float or str, optional
+        1-sigma error: a number, an image (with `image` or `detect`), or a column of the cutout table.
+    weight : str, optional
+        Inverse variances in place of the error: an image or a column. Pixels without weight are masked.
+    mask : str, optional
+        Image or column in which anything but zero is bad.
+    segmentation : str, optional
+        Image or column of segment labels. Other labels than that of the target are masked.
+    size : int, optional
+        Side of the stamps cut from an image. By default twice the source's segment, rounded up to a
+        multiple of 16 between 32 and 512, or 64 without a segmentation.
+    detect : bool, optional
+        Detect the sources of the image, and subtract its background.
+    gain, pixel_scale, zero_point : float, optional
+        e- per unit, arcsec per pixel, and magnitude of one unit; instead of what the headers say.
+        A gain of 0 means none.
+
+    Returns
+    -------
+    CatalogSource
+        With ``len()``, ``kind``, ``blocks(rows)``, ``chunks(rows)``, ``read(rows)`` and ``columns(rows, names)``.
+
+    Raises
+    ------
+    CatalogError
+        If a file cannot be read, or something is missing in it.
+    ValueError
+        If options do not fit together.
+    """
+    options = ReadOptions(**options)
+    path = options.image if path is None else path
+    if path is None:
+        msg = "path: a catalogue or an image is needed"
+        raise ValueError(msg)
+    if options.detect:
+        if options.image is not None and os.fspath(options.image) != os.fspath(path):
+            msg = "detect finds the sources in the image itself: it takes no list"
+            raise ValueError(msg)
+        source = DetectionSource(path, options)
+    elif options.image is not None:
+        if os.fspath(options.image) == os.fspath(path):
+            msg = "image: give a source list as well, or detect"
+            raise ValueError(msg)
+        source = SourceListSource(path, options)
+    else:
+        source = _open_cutouts(path, options)
+    if not len(source):
+        msg = f"{path}: no rows"
+        raise CatalogError(msg)
+    return source
+
+
+def _open_cutouts(path, options):
+    """Cutout table, cube or multi-extension file; or the reason why it is none of them."""
+    path, extension = split_extension(path)
+    existing(path)
+    if not has_fits_magic(path):
+        names = read_list(path)
+        msg = f"{path}: has no cutouts (columns {some_names(names)}); a source list needs an image (--image)"
+        raise CatalogError(msg)
+    with open_fits(path) as hdus:
+        if find_cutout_table(hdus, extension) is not None:
+            return CutoutTableSource(path, options, hdus, extension)
+        tables = [hdu for hdu in hdus if is_table(hdu)]
+        if tables:
+            msg = (
+                f"{path}: no cutout column ({', '.join(COLUMN_NAMES['cutout'])}) in the table; it has "
+                f"{some_names(tables[0].columns.names)}; a source list needs an image (--image)"
+            )
+            raise CatalogError(msg)
+        if not any(is_image(hdu) for hdu in hdus):
+            msg = f"{path}: neither a table nor an image is there (is the file truncated?)"
+            raise CatalogError(msg)
+        return MultiExtensionSource(path, options, hdus)
+
+
+def read_cutouts(path, **options):
+    """All the cutouts of a catalogue.
+
+    Parameters
+    ----------
+    path : path-like
+        The catalogue; see `open_catalog`.
+    **options
+        Options of `open_catalog`.
+
+    Returns
+    -------
+    galmeasure.Cutouts
+        One cutout a row.
+    """
+    source = open_catalog(path, **options)
+    return source.read(np.arange(len(source)))

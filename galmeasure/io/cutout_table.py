@@ -1,0 +1,294 @@
+"""Cutout tables: FITS binary tables with one stamp a row, SExtractor's VIGNET catalogues included."""
+
+import math
+
+import astropy.units as u
+import numpy as np
+from astropy.io import fits
+
+from galmeasure.exceptions import CatalogError
+
+from ._fits import TableRows, is_image, is_table
+from ._headers import celestial_wcs, parse_unit, psf_oversampling, wcs_pixel_scale
+from ._names import EXTENSION_NAMES, PIXEL_NAMES, find_column, find_pair
+from .psf import PSFInput, psf_from_hdu
+from .source import SENTINEL, CatalogSource, segmentation_mask, weight_to_error
+
+__all__ = ["CutoutTableSource", "find_cutout_table"]
+
+
+def find_cutout_table(hdus, extension=None):
+    """First table of a file with a cutout column, or None; see `COLUMN_NAMES` for the names."""
+    for number, hdu in enumerate(hdus):
+        if extension is not None and extension not in (str(number), hdu.name.upper()):
+            continue
+        if is_table(hdu) and find_column(hdu.columns.names, "cutout"):
+            return hdu
+    return None
+
+
+class CutoutTableSource(CatalogSource):
+    """Cutout table, read from its file by ranges of rows.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    options : ReadOptions
+        Options; `error`, `weight`, `mask` and `segmentation` name columns, `error` may be a number.
+    hdus : astropy.io.fits.HDUList
+        The open file; used during the call only.
+    extension : str, optional
+        Name or number of the table's extension.
+    """
+
+    def __init__(self, path, options, hdus, extension=None):
+        super().__init__(path, options, kind="cutout table")
+        if options.size is not None:
+            msg = "size is for source lists and images; the stamps of a cutout table have their shape"
+            raise ValueError(msg)
+        hdu = find_cutout_table(hdus, extension)
+        self._rows = TableRows(path, hdu)
+        self._cutout = find_column(self._rows.names, "cutout")
+        self._roles = self._find_roles()
+        for role, name in (("cutout", self._cutout), *self._roles.items()):
+            if role != "id" and not self._rows.is_number(name):
+                msg = f"{path}: the column {name} must hold numbers, not {self._rows.dtype_name(name)}"
+                raise CatalogError(msg)
+        self._pixels = find_pair(self._rows.names, PIXEL_NAMES)
+        self._check_shapes()
+        ldac = _ldac_header(hdus)
+        headers = [hdu.header, hdus[0].header, *([ldac] if ldac is not None else [])]
+        self._wcs = celestial_wcs(ldac) if ldac is not None and self._pixels else None
+        self._calibrate(headers, wcs_pixel_scale(self._wcs))
+        self._set_units()
+        self._set_psf(self._find_psf(hdus, hdu))
+        if self.psf.varies and not self._pixels:
+            msg = f"{path}: psf: a PSF that varies over the image needs positions, columns x and y"
+            raise CatalogError(msg)
+
+    def __len__(self):
+        return len(self._rows)
+
+    def _find_roles(self):
+        names, roles = self._rows.names, {}
+        for role in ("error", "weight", "mask", "segmentation"):
+            option = getattr(self.options, role)
+            if option is None:
+                roles[role] = find_column(names, role)
+            elif not _is_number(option):
+                roles[role] = next((n for n in names if n.lower() == str(option).lower()), None)
+                if roles[role] is None:
+                    kinds = "a number or a column" if role == "error" else "a column"
+                    msg = f"{role} must be {kinds} of the cutout table, which has no {option!r}"
+                    raise CatalogError(msg)
+        if self.options.error is not None:
+            roles["weight"] = None
+        elif self.options.weight is not None or roles.get("error"):
+            roles["error" if self.options.weight is not None else "weight"] = None
+        for role in ("psf", "gain", "pixel_scale", "zero_point"):
+            roles[role] = find_column(names, role) if getattr(self.options, role) is None else None
+        for role in ("id", "ny", "nx"):
+            roles[role] = find_column(names, role)
+        return {role: name for role, name in roles.items() if name is not None}
+
+    def _check_shapes(self):
+        for role in ("cutout", "error", "weight", "mask", "segmentation", "psf"):
+            name = self._cutout if role == "cutout" else self._roles.get(role)
+            shape = () if name is None else self._rows.shape(name)
+            if shape is None or (role in ("error", "weight") and shape == ()) or name is None:
+                continue
+            self._shape_2d(name)
+
+    def _shape_2d(self, name):
+        """Shape of the stamps in a column; a flat one is square."""
+        shape = self._rows.shape(name)
+        if len(shape) > 2:
+            shape = tuple(n for n in shape if n > 1)
+        side = math.isqrt(math.prod(shape))
+        if len(shape) == 1 and side * side == shape[0]:
+            return side, side
+        if len(shape) == 2 and 0 not in shape:
+            return shape
+        msg = f"{self.path}: the column {name} must hold a 2-D stamp a row (TDIM), not {shape or 'one value'}"
+        raise CatalogError(msg)
+
+    def _set_units(self):
+        self.unit = parse_unit(self._rows.unit(self._cutout))
+        self._error_factor = 1.0
+        name = self._roles.get("error")
+        unit = parse_unit(self._rows.unit(name)) if name else None
+        if unit is None:
+            return
+        try:
+            self._error_factor = unit.to(self.unit) if self.unit is not None else None
+        except u.UnitConversionError:
+            self._error_factor = None
+        if self._error_factor is None:
+            msg = f"{self.path}: the unit of {name}, {unit}, does not fit that of {self._cutout}, {self.unit}"
+            raise CatalogError(msg)
+
+    def _find_psf(self, hdus, table):
+        if "psf" in self._roles:
+            return PSFInput(None, psf_oversampling(table.header))
+        if self.options.psf is not None:
+            return None
+        named = [h for h in hdus if is_image(h) and h.name.upper() in EXTENSION_NAMES["psf"]]
+        return psf_from_hdu(named[0], self.path) if named else None
+
+    def n_pixels(self, rows):
+        """Pixels of the stamps of some rows."""
+        if self._rows.shape(self._cutout) is not None:
+            return np.full(len(rows), math.prod(self._rows.shape(self._cutout)))
+        if {"ny", "nx"} <= self._roles.keys():
+            sides = self._rows.read(rows, [self._roles["ny"], self._roles["nx"]])
+            return np.prod([np.asarray(side, dtype=np.int64) for side in sides.values()], axis=0)
+        return np.full(len(rows), 128 * 128)
+
+    @property
+    def column_names(self):
+        """Names of the input columns with one value a row."""
+        return [name for name in self._rows.names if self._rows.shape(name) == ()]
+
+    def columns(self, rows, names):
+        """Input columns with one value a row."""
+        return {name: _native(values) for name, values in self._rows.read(rows, names).items()}
+
+    def _parts(self, rows):
+        names = {self._cutout, *self._roles.values(), *(self._pixels or ())[:2]}
+        values = self._rows.read(rows, sorted(names))
+        column = {role: values[name] for role, name in self._roles.items()}
+        shapes = self._shapes(column, len(rows))
+        data = self._stamps(values[self._cutout], self._cutout, shapes)
+        error, bad = self._errors(column, shapes)
+        masks = [bad, self._masks(column, shapes)]
+        data, sentinel = _without_sentinels(data)
+        parts = {"data": data, "error": error, "mask": _either(*masks, sentinel)}
+        parts["ids"] = _native(column["id"]) if "id" in column else rows + 1
+        for role in ("gain", "pixel_scale", "zero_point"):
+            if role in column:
+                parts[role] = np.asarray(column[role], dtype=float)
+        if "psf" in column:
+            parts["psf"] = self._psfs(column["psf"])
+        if self._pixels:
+            sizes = np.array(shapes, dtype=float)
+            parts["positions"] = self._positions(values, sizes)
+            parts["wcs"] = self._wcs
+        return parts
+
+    def _shapes(self, column, count):
+        """(ny, nx) of each row."""
+        if self._rows.shape(self._cutout) is not None:
+            return [self._shape_2d(self._cutout)] * count
+        if "ny" in column and "nx" in column:
+            return [(int(ny), int(nx)) for ny, nx in zip(column["ny"], column["nx"], strict=True)]
+        return [None] * count
+
+    def _stamps(self, values, name, shapes):
+        """A column as an array (N, ny, nx), or a list of 2-D arrays where lengths vary."""
+        if not isinstance(values, list):
+            return values.reshape(len(values), *self._shape_2d(name))
+        stamps = []
+        for i, value in enumerate(values):
+            side = math.isqrt(value.size)
+            shape = shapes[i] or (side, side)
+            if math.prod(shape) != value.size or value.size == 0:
+                msg = f"{self.path}: {name}: {value.size} pixels in a row do not make a stamp of shape {shape} (ny, nx)"
+                raise CatalogError(msg)
+            shapes[i] = shape
+            stamps.append(value.reshape(shape))
+        return stamps
+
+    def _errors(self, column, shapes):
+        if _is_number(self.options.error):
+            return float(self.options.error), None
+        if "error" in column:
+            return self._scaled_error(column["error"], shapes), None
+        if "weight" not in column:
+            return None, None
+        if isinstance(column["weight"], list):
+            stamps = self._stamps(column["weight"], self._roles["weight"], shapes)
+            pairs = [weight_to_error(stamp) for stamp in stamps]
+            return [error for error, _ in pairs], [bad for _, bad in pairs]
+        if column["weight"].ndim == 1:
+            error, bad = weight_to_error(column["weight"])
+            return error, [np.full(shape, b) for shape, b in zip(shapes, bad, strict=True)] if bad.any() else None
+        return weight_to_error(self._stamps(column["weight"], self._roles["weight"], shapes))
+
+    def _scaled_error(self, values, shapes):
+        if not isinstance(values, list) and values.ndim == 1:
+            return np.asarray(values, dtype=float) * self._error_factor
+        stamps = self._stamps(values, self._roles["error"], shapes)
+        if self._error_factor == 1.0:
+            return stamps
+        return [s * self._error_factor for s in stamps] if isinstance(stamps, list) else stamps * self._error_factor
+
+    def _masks(self, column, shapes):
+        mask = None
+        if "mask" in column:
+            stamps = self._stamps(column["mask"], self._roles["mask"], shapes)
+            mask = [s != 0 for s in stamps] if isinstance(stamps, list) else stamps != 0
+        if "segmentation" not in column:
+            return mask
+        stamps = self._stamps(column["segmentation"], self._roles["segmentation"], shapes)
+        neighbours = [segmentation_mask(s, (s.shape[1] - 1) / 2, (s.shape[0] - 1) / 2) for s in stamps]
+        return _either(mask, neighbours)
+
+    def _psfs(self, values):
+        if isinstance(values, list):
+            return self._stamps(values, self._roles["psf"], [None] * len(values))
+        return values.reshape(len(values), *self._shape_2d(self._roles["psf"]))
+
+    def _positions(self, values, sizes):
+        """Stamp centres in the parent image: source positions moved to the grid of whole pixels."""
+        x_name, y_name, first = self._pixels
+        positions = np.stack([np.asarray(values[name], dtype=float) - first for name in (x_name, y_name)], axis=1)
+        positions = np.where(np.abs(positions) < 1e9, positions, np.nan)
+        sizes = sizes[:, ::-1]
+        if self._cutout.lower() == "vignet":
+            origin = np.floor(positions + 0.5) - sizes // 2
+        else:
+            origin = np.ceil(positions - sizes / 2.0)
+        return origin + (sizes - 1.0) / 2.0
+
+
+def _ldac_header(hdus):
+    """Header of the image that SExtractor keeps in a table of its FITS_LDAC catalogues, or None."""
+    for hdu in hdus:
+        if hdu.name == "LDAC_IMHEAD" and isinstance(hdu, fits.BinTableHDU) and hdu.header["NAXIS2"]:
+            cards = np.atleast_1d(hdu.data[0][0])
+            text = "".join(str(card).ljust(80) for card in cards)
+            return fits.Header.fromstring(text)
+    return None
+
+
+def _is_number(value):
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _native(values):
+    values = np.asarray(values)
+    return values.astype(values.dtype.newbyteorder("=")) if values.dtype.kind in "iufc" else values
+
+
+def _without_sentinels(data):
+    """Data with SExtractor's sentinels set to zero, and where they were; None where there are none."""
+    if isinstance(data, list):
+        pairs = [_without_sentinels(stamp) for stamp in data]
+        found = any(bad is not None for _, bad in pairs)
+        masks = [np.zeros(s.shape, bool) if bad is None else bad for s, bad in pairs]
+        return [s for s, _ in pairs], masks if found else None
+    if data.dtype.kind != "f":
+        return data, None
+    bad = (data <= SENTINEL) & np.isfinite(data)
+    return (np.where(bad, data.dtype.type(0), data), bad) if bad.any() else (data, None)
+
+
+def _either(*masks):
+    """Pixels that are bad in any of the masks (arrays, lists of arrays or None)."""
+    masks = [mask for mask in masks if mask is not None]
+    if not masks:
+        return None
+    if all(isinstance(mask, np.ndarray) for mask in masks):
+        return np.logical_or.reduce(masks)
+    return [np.logical_or.reduce(stamps) for stamps in zip(*masks, strict=True)]

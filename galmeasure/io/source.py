@@ -1,0 +1,246 @@
+"""What every kind of catalogue has in common: its length, its chunks of rows, its PSF and calibration."""
+
+import itertools
+import os
+from dataclasses import dataclass, field
+
+import astropy.units as u
+import numpy as np
+
+from galmeasure.exceptions import CatalogError
+
+from ._headers import keyword_number
+from .psf import PSFInput, load_psf
+
+__all__ = ["CatalogSource", "ReadOptions"]
+
+MAX_PIXELS = 2**21
+"""Pixels of image read at once, unless a number of rows is asked for."""
+
+SENTINEL = -1e29
+"""Pixels at or below this are masked: SExtractor marks what lies outside the image or in a neighbour with -1e30."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Options of `open_catalog`, which describes them."""
+
+    image: object = None
+    psf: object = None
+    psf_oversampling: int | None = None
+    error: object = None
+    weight: object = None
+    mask: object = None
+    segmentation: object = None
+    size: int | None = None
+    detect: bool = False
+    gain: float | None = None
+    pixel_scale: float | None = None
+    zero_point: float | None = None
+
+    def __post_init__(self):
+        for name in ("gain", "pixel_scale", "zero_point"):
+            value = getattr(self, name)
+            if value is not None and not np.isfinite(value):
+                msg = f"{name} must be a finite number, not {value}"
+                raise ValueError(msg)
+        if self.pixel_scale is not None and self.pixel_scale <= 0:
+            msg = f"pixel_scale must be positive, not {self.pixel_scale}"
+            raise ValueError(msg)
+        if self.gain is not None and self.gain < 0:
+            msg = f"gain must be positive, or 0 for none, not {self.gain}"
+            raise ValueError(msg)
+        if self.size is not None and not 3 <= self.size <= 4096:
+            msg = f"size must lie between 3 and 4096 pixels, not {self.size}"
+            raise ValueError(msg)
+        if self.error is not None and self.weight is not None:
+            msg = "error and weight exclude one another"
+            raise ValueError(msg)
+
+
+@dataclass
+class CatalogSource:
+    """A catalogue that is read row by row; made by `open_catalog`.
+
+    Attributes
+    ----------
+    kind : str
+        "cutout table", "source list", "detection" or "multi-extension file".
+    path : Path
+        The file.
+    notes : list of str
+        What was found in the headers and is used, for people to read.
+    """
+
+    path: os.PathLike
+    options: ReadOptions
+    kind: str = ""
+    notes: list = field(default_factory=list)
+    psf: PSFInput | None = None
+    unit: u.UnitBase | None = None
+    gain: object = None
+    pixel_scale: object = None
+    zero_point: object = None
+
+    def __len__(self):
+        raise NotImplementedError
+
+    def read(self, rows):
+        """Cutouts of the given rows.
+
+        Parameters
+        ----------
+        rows : array_like of int
+            Row numbers, counted from 0.
+
+        Returns
+        -------
+        galmeasure.Cutouts
+            In the order of `rows`.
+        """
+        from galmeasure.cutouts import Cutouts
+
+        rows = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        parts = self._parts(rows)
+        data, error = parts.pop("data"), parts.pop("error")
+        if self.unit is not None:
+            data, error = _with_unit(data, self.unit), _with_unit(error, self.unit)
+        oversampling = self.options.psf_oversampling or (1 if self.psf.varies else self.psf.oversampling)
+        psf = parts.pop("psf", None)
+        psf = self.psf.at_rows(rows) if psf is None else psf
+        calibration = {name: self._per_row(name, parts, rows) for name in ("gain", "pixel_scale", "zero_point")}
+        return Cutouts(data, psf, error=error, psf_oversampling=oversampling, **calibration, **parts)
+
+    def _parts(self, rows):
+        """Arguments of `Cutouts` for some rows: data, error, and what else there is; plain numbers in `unit`."""
+        raise NotImplementedError
+
+    def _per_row(self, name, parts, rows):
+        if name in parts:
+            return parts.pop(name)
+        value = getattr(self, name)
+        return value[rows] if isinstance(value, np.ndarray) else value
+
+    def n_pixels(self, rows):
+        """Pixels of the stamps of some rows."""
+        raise NotImplementedError
+
+    def blocks(self, rows=None, size=None):
+        """Row numbers in blocks that are small enough to be read at once.
+
+        Parameters
+        ----------
+        rows : array_like of int, optional
+            Rows wanted; all of them if not given.
+        size : int, optional
+            Rows in a block; by default as many as hold about two million pixels.
+
+        Yields
+        ------
+        ndarray of int
+            Row numbers.
+        """
+        rows = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
+        if size is not None:
+            edges = np.arange(0, len(rows) + size, size)
+        else:
+            number = np.cumsum(self.n_pixels(rows)) // MAX_PIXELS
+            edges = np.concatenate([[0], np.flatnonzero(np.diff(number)) + 1, [len(rows)]])
+        for first, last in itertools.pairwise(edges):
+            if first < min(last, len(rows)):
+                yield rows[first:last]
+
+    def chunks(self, rows=None, size=None):
+        """Cutouts in chunks, in order; see `blocks` for the parameters.
+
+        Yields
+        ------
+        galmeasure.Cutouts
+            The next rows.
+        """
+        for block in self.blocks(rows, size):
+            yield self.read(block)
+
+    def columns(self, rows, names):
+        """Input columns with one value a row, to be copied beside the measurements.
+
+        Parameters
+        ----------
+        rows : array_like of int
+            Row numbers, counted from 0.
+        names : list of str
+            Columns; those that `column_names` lists.
+
+        Returns
+        -------
+        dict of str to ndarray
+            One entry a column.
+        """
+        raise NotImplementedError
+
+    @property
+    def column_names(self):
+        """Names of the input columns with one value a row."""
+        return []
+
+    def _calibrate(self, headers, scale=None):
+        """Set gain, pixel scale and zero point: options first, then the first keyword found."""
+        for name in ("gain", "pixel_scale", "zero_point"):
+            value, origin = getattr(self.options, name), "option"
+            if value is None:
+                value, origin = keyword_number(headers, name)
+            if value is None and name == "pixel_scale":
+                value, origin = scale, "WCS"
+            if value is None or (name == "gain" and value == 0):
+                continue
+            setattr(self, name, float(value))
+            self.notes.append(f"{name.replace('_', ' ')} {value:.6g} ({origin})")
+
+    def _set_psf(self, found=None):
+        """Set the PSF: the option first, then what was found in the file."""
+        option = self.options.psf
+        if option is not None:
+            found = load_psf(option) if isinstance(option, str | os.PathLike) else PSFInput(option)
+        if found is None:
+            msg = f"{self.path}: no PSF: there is no psf column and no PSF extension; give one with --psf (psf=)"
+            raise CatalogError(msg)
+        if found.per_row and len(found.psf) == 1:
+            found = PSFInput(found.psf[0], found.oversampling)
+        if found.per_row and len(found.psf) != len(self):
+            msg = f"{self.path}: psf: must be one image, or one for each of the {len(self)} rows, not {len(found.psf)}"
+            raise CatalogError(msg)
+        self.psf = found
+
+
+def _with_unit(values, unit):
+    if values is None:
+        return None
+    if isinstance(values, list):
+        return [_with_unit(v, unit) for v in values]
+    return values << unit
+
+
+def weight_to_error(weight):
+    """Errors of inverse variances, and the mask of pixels without weight."""
+    weight = np.asarray(weight, dtype=np.float64 if np.asarray(weight).dtype.itemsize > 4 else np.float32)
+    bad = ~(weight > 0) | ~np.isfinite(weight)
+    error = np.ones_like(weight)
+    np.divide(1.0, np.sqrt(weight, where=~bad, out=np.ones_like(weight)), out=error, where=~bad)
+    return error, bad
+
+
+def segmentation_mask(segmentation, x, y):
+    """Mask of the neighbours in one segmentation stamp.
+
+    The target is the label at (x, y), or else the label nearest to it within three pixels; every
+    other positive label is masked. Without such a label every positive label is.
+    """
+    positive = segmentation > 0
+    rows, columns = np.nonzero(positive)
+    if not len(rows):
+        return positive
+    distance = np.hypot(columns - x, rows - y)
+    nearest = np.argmin(distance)
+    if distance[nearest] > 3.0:
+        return positive
+    return positive & (segmentation != segmentation[rows[nearest], columns[nearest]])

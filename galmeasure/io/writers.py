@@ -1,0 +1,322 @@
+"""Result tables to files: chunk by chunk, under the final name only when complete."""
+
+import os
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from ._fits import quiet
+
+__all__ = ["FORMATS", "ChunkedWriter", "output_format", "write_table"]
+
+FORMATS = {
+    ".fits": "fits",
+    ".ecsv": "ascii.ecsv",
+    ".csv": "ascii.csv",
+    ".parquet": "parquet",
+    ".votable": "votable",
+}
+"""Formats of result tables by the end of the file's name."""
+
+BLOCK_BYTES = 2**25
+"""Bytes of a table that are converted at once when the file is made."""
+
+
+def output_format(path):
+    """Format of a result table by the end of its name.
+
+    Raises
+    ------
+    ValueError
+        If the end of the name is not one of `FORMATS`.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        msg = f"output must end in one of {', '.join(FORMATS)}, not {suffix or Path(path).name!r}"
+        raise ValueError(msg)
+    if suffix == ".parquet" and find_spec("pyarrow") is None:
+        msg = "output: Parquet files need pyarrow, which is not installed"
+        raise ValueError(msg)
+    return FORMATS[suffix]
+
+
+class ChunkedWriter:
+    """Write a table in chunks.
+
+    The chunks wait in a nameless temporary file in the output's folder, which vanishes with the process;
+    `finish` makes the table under a temporary name and renames it, so no half file is ever seen.
+    Memory stays that of one chunk for FITS, CSV and Parquet; ECSV and VOTable are made in memory.
+    CSV keeps no units, and the elements of a vector column are columns of their own; Parquet flattens them to one list.
+
+    Parameters
+    ----------
+    path : path-like
+        The table; the end of its name gives the format.
+    overwrite : bool, optional
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    ValueError
+        If the format is unknown.
+    FileExistsError
+        If the file exists and may not be replaced.
+    """
+
+    def __init__(self, path, *, overwrite=False):
+        self.path, self.overwrite = Path(path), overwrite
+        self.format = output_format(self.path)
+        self._check_free()
+        if not self.path.parent.is_dir():
+            msg = f"{self.path}: the folder does not exist"
+            raise FileNotFoundError(msg)
+        self._template, self._chunks = None, []
+        self._spool = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.abort()
+
+    def __len__(self):
+        return sum(count for _, _, count in self._chunks)
+
+    def _check_free(self):
+        if self.path.is_dir():
+            msg = f"{self.path}: is a folder"
+            raise IsADirectoryError(msg)
+        if self.path.exists() and not self.overwrite:
+            msg = f"{self.path}: exists already; --overwrite (overwrite=True) replaces it"
+            raise FileExistsError(msg)
+
+    def write(self, table):
+        """Append rows.
+
+        Parameters
+        ----------
+        table : astropy.table.QTable
+            Its columns must be those of the first chunk.
+
+        Raises
+        ------
+        ValueError
+            If the columns differ from those of the first chunk.
+        """
+        if self._template is None:
+            self._template = table[:0]
+        elif table.colnames != self._template.colnames:
+            msg = f"table must have the columns of the first chunk, {self._template.colnames}, not {table.colnames}"
+            raise ValueError(msg)
+        rows = np.empty(len(table), dtype=[(n, _dtype(table[n]), table[n].shape[1:]) for n in table.colnames])
+        for name in table.colnames:
+            unit = self._template[name].unit
+            column = table[name]
+            rows[name] = column.to_value(unit) if unit is not None and hasattr(column, "to_value") else column
+        offset = self._spool.seek(0, os.SEEK_END)
+        self._spool.write(rows.tobytes())
+        self._chunks.append((offset, rows.dtype, len(rows)))
+
+    def finish(self):
+        """Make the table and give it its name.
+
+        Raises
+        ------
+        ValueError
+            If nothing was written.
+        """
+        if self._template is None:
+            msg = "table: nothing was written"
+            raise ValueError(msg)
+        self._check_free()
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp{self.path.suffix}")
+        try:
+            with quiet():  # about units outside the standard, which astropy keeps all the same
+                _MAKERS[self.format](self, temporary)
+            if self.overwrite:
+                temporary.replace(self.path)
+            else:
+                _rename_new(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+            self.abort()
+
+    def abort(self):
+        """Forget what was written."""
+        self._spool.close()
+
+    def row_type(self):
+        """Type of a row that holds every chunk: the widest text of each column."""
+        first = self._chunks[0][1]
+        if all(dtype == first for _, dtype, _ in self._chunks):
+            return first
+        fields = []
+        for name in first.names:
+            kinds = [dtype.fields[name][0] for _, dtype, _ in self._chunks]
+            fields.append((name, np.result_type(*(kind.base for kind in kinds)), kinds[0].shape))
+        return np.dtype(fields)
+
+    def tables(self, block_bytes=BLOCK_BYTES):
+        """The table again, in blocks of about `block_bytes`."""
+        dtype, waiting, size = self.row_type(), [], 0
+        for offset, kind, count in self._chunks:
+            self._spool.seek(offset)
+            rows = np.frombuffer(self._spool.read(count * kind.itemsize), dtype=kind)
+            waiting.append(rows if kind == dtype else rows.astype(dtype))
+            size += count * dtype.itemsize
+            if size >= block_bytes:
+                yield self._table(np.concatenate(waiting))
+                waiting, size = [], 0
+        if waiting:
+            yield self._table(np.concatenate(waiting))
+
+    def _table(self, rows):
+        import astropy.units as u
+        from astropy.table import QTable
+
+        table = QTable(meta=self._template.meta)
+        for name in self._template.colnames:
+            unit = self._template[name].unit
+            table[name] = rows[name] if unit is None else u.Quantity(rows[name], unit, copy=False)
+            table[name].info.description = self._template[name].info.description
+            table[name].info.format = self._template[name].info.format
+        return table
+
+
+def write_table(table, path, *, overwrite=False):
+    """Write a table; the end of the name gives the format.
+
+    Parameters
+    ----------
+    table : astropy.table.QTable
+        Result table.
+    path : path-like
+        ``.fits``, ``.ecsv``, ``.csv``, ``.parquet`` or ``.votable``.
+    overwrite : bool, optional
+        Whether an existing file may be replaced.
+    """
+    with ChunkedWriter(path, overwrite=overwrite) as writer:
+        writer.write(table)
+        writer.finish()
+
+
+def _dtype(column):
+    dtype = column.dtype
+    if dtype.kind == "O":
+        msg = f"table: the column {column.info.name} must hold numbers or text, not objects"
+        raise ValueError(msg)
+    return dtype.newbyteorder("=")
+
+
+def _rename_new(temporary, path):
+    """Rename, unless another file has taken the name in the meantime."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        temporary.replace(path)
+
+
+def _make_fits(writer, path):
+    """Header of the first block, then the rows of every block, then the true number of rows."""
+    import io
+
+    from astropy.io import fits
+
+    written = 0
+    with path.open("w+b") as file:
+        for table in writer.tables():
+            buffer = io.BytesIO()
+            table.write(buffer, format="fits")
+            buffer.seek(0)
+            with fits.open(buffer) as hdus:
+                start, header = hdus[1].fileinfo()["datLoc"], hdus[1].header
+                width = header["NAXIS1"]
+                if not written:
+                    file.write(buffer.getvalue()[:start])
+                    card = str(fits.Card("NAXIS2", len(table), header.comments["NAXIS2"])).encode()
+                file.write(buffer.getbuffer()[start : start + width * len(table)])
+            written += len(table)
+        file.write(b"\0" * (-file.tell() % 2880))
+        _patch(file, card, str(fits.Card("NAXIS2", written, header.comments["NAXIS2"])).encode())
+
+
+def _patch(file, old, new):
+    """Replace the first card `old` of an open FITS file by `new`."""
+    file.seek(0)
+    head = file.read(2880 * 40)
+    file.seek(head.index(old))
+    file.write(new)
+
+
+def _make_csv(writer, path):
+    """Header once, then rows; elements of vector columns are columns of their own. CSV keeps no units."""
+    from astropy.io import ascii as text
+
+    with path.open("w", newline="") as file:
+        for number, table in enumerate(writer.tables(BLOCK_BYTES // 8)):
+            fmt = "csv" if number == 0 else "no_header"
+            text.write(_flat(table), file, format=fmt, delimiter=",", comment=False)
+
+
+def _flat(table):
+    from astropy.table import Table
+
+    flat = Table()
+    for name in table.colnames:
+        values = np.asarray(getattr(table[name], "value", table[name]))
+        if values.ndim == 1:
+            flat[name] = values
+            continue
+        for index in np.ndindex(values.shape[1:]):
+            flat["_".join([name, *map(str, index)])] = values[(slice(None), *index)]
+    return flat
+
+
+def _make_parquet(writer, path):
+    """Schema as astropy writes it, so that `QTable.read` restores units; one row group a block."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parquet = None
+    try:
+        for table in writer.tables():
+            if parquet is None:
+                table[:1].write(path, format="parquet", overwrite=True)
+                parquet = pq.ParquetWriter(path, pq.read_schema(path))
+            parquet.write_table(pa.Table.from_arrays(list(_arrow(table, parquet.schema)), schema=parquet.schema))
+    finally:
+        if parquet is not None:
+            parquet.close()
+
+
+def _arrow(table, schema):
+    import pyarrow as pa
+
+    for field in schema:
+        values = np.ascontiguousarray(getattr(table[field.name], "value", table[field.name]))
+        if values.ndim == 1:
+            yield pa.array(values, type=field.type)
+        else:
+            flat = pa.array(values.reshape(-1))
+            yield pa.FixedSizeListArray.from_arrays(flat, int(np.prod(values.shape[1:])))
+
+
+def _make_in_memory(writer, path):
+    from astropy.table import vstack
+
+    tables = list(writer.tables(2**62))
+    table = tables[0] if len(tables) == 1 else vstack(tables)
+    table.write(path, format=writer.format, overwrite=True)
+
+
+_MAKERS = {
+    "fits": _make_fits,
+    "ascii.csv": _make_csv,
+    "ascii.ecsv": _make_in_memory,
+    "parquet": _make_parquet,
+    "votable": _make_in_memory,
+}
