@@ -52,7 +52,7 @@ def missing_flux_fraction(image, oversampling=1):
     >>> from galmeasure._psf import missing_flux_fraction
     >>> y, x = np.mgrid[-32:33, -32:33]
     >>> print(f"{missing_flux_fraction((1 + (x**2 + y**2) / 3) ** -2.0):.4f}")
-    0.0035
+    0.0023
     >>> print(missing_flux_fraction(np.exp(-(x**2 + y**2) / 8)))
     0.0
     """
@@ -175,24 +175,33 @@ def psf_stats(stack, ok, oversampling=1):
 def _half_width(profiles, peak_index):
     """Full width at half maximum (B,) of profiles (B, P) around their peaks, interpolated as Gaussians; inf if none."""
     rows, n_pixels = np.arange(len(profiles)), profiles.shape[1]
-    peak = profiles[rows, peak_index]
-    width = np.zeros(len(profiles))
     distance = np.arange(n_pixels)
+    width = np.zeros(len(profiles))
     with np.errstate(all="ignore"):
-        log_ratio = np.log(np.maximum(profiles / peak[:, None], 1e-12))
-        below = log_ratio < np.log(0.5)
+        log_ratio = np.log(np.maximum(profiles / profiles[rows, peak_index][:, None], 1e-12))
+        shift, half = _sub_pixel_peak(log_ratio, peak_index)
+        half = half - np.log(2.0)
         for side in (1, -1):
-            beyond = below & (side * (distance - peak_index[:, None]) > 0)
-            if side == 1:
-                first = np.where(beyond.any(axis=1), beyond.argmax(axis=1), -1)
-            else:
-                first = np.where(beyond.any(axis=1), n_pixels - 1 - beyond[:, ::-1].argmax(axis=1), -1)
-            outer, inner = np.abs(first - peak_index), np.abs(first - side - peak_index)
+            beyond = (log_ratio < half[:, None]) & (side * (distance - peak_index[:, None]) > 0)
+            steps = np.where(beyond, side * (distance - peak_index[:, None]), n_pixels)
+            outer = steps.min(axis=1)
+            first = np.clip(peak_index + side * outer, 0, n_pixels - 1)
             low, high = log_ratio[rows, first], log_ratio[rows, np.clip(first - side, 0, n_pixels - 1)]
-            part = (np.log(0.5) - high) / (low - high)
-            crossing = np.sqrt(inner**2 + part * (outer**2 - inner**2))
-            width += np.where(first >= 0, crossing, np.inf)
+            far, near = (outer - side * shift) ** 2, (outer - 1 - side * shift) ** 2
+            crossing = np.sqrt(np.maximum(near + (half - high) / (low - high) * (far - near), 0.0))
+            width += np.where(outer < n_pixels, crossing, np.inf)
     return width
+
+
+def _sub_pixel_peak(log_ratio, peak_index):
+    """(shift from the peak pixel, log height) of the parabola through the peak and its neighbours, (B,) each."""
+    rows, last = np.arange(len(log_ratio)), log_ratio.shape[1] - 1
+    left = log_ratio[rows, np.maximum(peak_index - 1, 0)]
+    right = log_ratio[rows, np.minimum(peak_index + 1, last)]
+    curvature = left + right
+    inside = (peak_index > 0) & (peak_index < last) & (curvature < 0)
+    shift = np.where(inside, 0.5 * (left - right) / np.where(inside, curvature, -1.0), 0.0)
+    return shift, -0.25 * (left - right) * shift
 
 
 def find_equal(stack):
