@@ -190,4 +190,3 @@ def invert_information(fisher):
     factor, info = torch.linalg.cholesky_ex(torch.where(usable[..., None, None], balanced, identity))
     inverse = torch.cholesky_inverse(factor) / outer
     return torch.where((usable & (info == 0))[..., None, None], inverse, torch.nan)
-

@@ -6,7 +6,7 @@ import torch
 
 __all__ = ["Solution", "minimise"]
 
-_DAMPING = 1e-3
+_DAMPING = 1e-2
 _DAMPING_MIN = 1e-9
 _DAMPING_MAX = 1e10
 

@@ -1,6 +1,6 @@
 """PSFs on the wavenumbers of a stamp: padding, oversampling and the Fourier bands that hold power."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -16,6 +16,7 @@ MAX_FOLD = 3
 """Most copies of the native Fourier band that an oversampled PSF may fill."""
 
 _FOLD_TOLERANCE = 1e-4
+_PIECE = 32  # images transformed at once
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class PSFGrid:
     shape: tuple[int, int]
     padded: tuple[int, int]
     fold: int
+
+    def with_transform(self, transform):
+        """Return the same grid with other transforms."""
+        return replace(self, transform=transform)
 
 
 def good_size(size):
@@ -89,16 +94,69 @@ def prepare_psf(images, shape, *, oversampling=1, device="cpu", dtype=torch.floa
     PSFGrid
         Ready for :func:`render_sersic`.
     """
+    parts = prepare_psfs(images, shape, oversampling=oversampling, device=device, dtype=dtype, together=True)
+    return next(iter(parts))[1]
+
+
+def prepare_psfs(images, shape, *, oversampling=1, device="cpu", dtype=torch.float32, together=False):
+    """Transform PSF images as :func:`prepare_psf` does, in groups that fill the same number of bands.
+
+    Parameters
+    ----------
+    images, shape, oversampling, device, dtype
+        As in :func:`prepare_psf`.
+    together : bool, optional
+        Keep all of them in one group, with as many bands as any of them needs.
+
+    Yields
+    ------
+    members : Tensor
+        Which of the images, shape ``(K,)``.
+    grid : PSFGrid
+        Their transforms.
+    """
     images = images.to(device=device, dtype=torch.float64)
     padded = padded_shape(shape)
-    transform = _centred_transform(images, padded, oversampling)
-    if oversampling == 1:
-        transform, fold = _native_bands(transform, padded, images.shape)
-    else:
-        fold = _bands_needed(transform, oversampling)
-        transform = _crop_band(transform, fold * padded[0], fold * padded[1])
     complex_dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
-    return PSFGrid(transform.to(complex_dtype), tuple(shape), padded, fold)
+    pieces = {}
+    for rows in torch.arange(images.shape[0], device=images.device).split(_PIECE):
+        transform = _centred_transform(images[rows], padded, oversampling)
+        bands = _bands(transform, padded, oversampling)
+        if together:
+            bands = torch.full_like(bands, int(_most_bands(images, padded, oversampling)))
+        for fold in bands.unique().tolist():
+            chosen = bands == fold
+            part = _to_bands(transform[chosen], padded, oversampling, fold, images.shape)
+            pieces.setdefault(fold, []).append((rows[chosen], part.to(complex_dtype)))
+    for fold, parts in pieces.items():
+        transform = torch.cat([part for _, part in parts])
+        yield torch.cat([rows for rows, _ in parts]), PSFGrid(transform, tuple(shape), padded, fold)
+
+
+def _most_bands(images, padded, oversampling):
+    """Bands that the most demanding of the images needs."""
+    parts = images.split(_PIECE)
+    return max(
+        int(_bands(_centred_transform(part, padded, oversampling), padded, oversampling).max()) for part in parts
+    )
+
+
+def _bands(transform, padded, oversampling):
+    """Bands that each full transform needs, shape ``(M,)``."""
+    if oversampling == 1:
+        aliased = is_aliased(transform[..., : padded[1] // 2 + 1])
+        return torch.where(aliased, FOLD, 1)
+    return _bands_needed(transform, oversampling)
+
+
+def _to_bands(transform, padded, oversampling, fold, shape):
+    """Half-plane of ``fold`` bands of full transforms."""
+    if oversampling > 1 or fold == 1:
+        return _crop_band(transform, fold * padded[0], fold * padded[1])
+    half = transform[..., : padded[1] // 2 + 1].contiguous()
+    keys = (transform.device, torch.float64)
+    native, extended = (wavenumbers(padded, bands, *keys)[:2] for bands in (1, FOLD))
+    return extend_band(half, native, extended, (shape[-2] % 2 == 0, shape[-1] % 2 == 0))
 
 
 def _centred_transform(images, padded, oversampling):
@@ -113,18 +171,6 @@ def _centred_transform(images, padded, oversampling):
     return transform
 
 
-def _native_bands(transform, padded, shape):
-    """The native band of native images, or two bands if any of them is under-sampled."""
-    half = transform[..., : padded[1] // 2 + 1].contiguous()
-    aliased = is_aliased(half)
-    if not aliased.any():
-        return half, 1
-    keys = (transform.device, torch.float64)
-    native, extended = (wavenumbers(padded, fold, *keys)[:2] for fold in (1, FOLD))
-    half_pixel = (shape[-2] % 2 == 0, shape[-1] % 2 == 0)
-    return extend_band(half, native, extended, half_pixel), FOLD
-
-
 def _wrap_image(images, size):
     """Place images at the origin of a periodic grid; what is larger than the grid wraps around."""
     for axis, side in ((-2, size[0]), (-1, size[1])):
@@ -136,17 +182,18 @@ def _wrap_image(images, size):
 
 
 def _bands_needed(transform, oversampling):
-    """Smallest number of native bands beyond which the PSF holds no power."""
+    """Smallest number of native bands beyond which each oversampled PSF holds no power, shape ``(M,)``."""
     my, mx = transform.shape[-2:]
     fy = torch.fft.fftfreq(my, dtype=torch.float64, device=transform.device).abs() * oversampling
     fx = torch.fft.fftfreq(mx, dtype=torch.float64, device=transform.device).abs() * oversampling
     band = torch.maximum(fy[:, None].expand(my, mx), fx.expand(my, mx))
-    power = transform.abs().amax(0) if transform.shape[0] else torch.zeros((my, mx), device=transform.device)
+    power = transform.abs()
+    limit = _FOLD_TOLERANCE * power.amax((1, 2))
+    needed = torch.ones_like(limit, dtype=torch.int64)
     for fold in range(1, min(oversampling, MAX_FOLD)):
-        outside = power[band > fold / 2.0]
-        if not outside.numel() or outside.max() < _FOLD_TOLERANCE * power.max():
-            return fold
-    return min(oversampling, MAX_FOLD)
+        outside = torch.where(band > fold / 2.0, power, 0.0).amax((1, 2))
+        needed = torch.where(outside > limit, fold + 1, needed)
+    return needed
 
 
 def _crop_band(transform, my, mx):

@@ -1,0 +1,7 @@
+"""Estimators: cutouts in, a table of Sersic parameters out."""
+
+from galmeasure.fitters.base import SersicFitterBase
+from galmeasure.fitters.images import make_model_images, make_residual_images
+from galmeasure.fitters.lsq import LSQSersicFitter
+
+__all__ = ["LSQSersicFitter", "SersicFitterBase", "make_model_images", "make_residual_images"]

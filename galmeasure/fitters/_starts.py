@@ -1,0 +1,151 @@
+"""Starting values from adaptive moments of the cutout and of its PSF."""
+
+import torch
+
+from galmeasure.likelihood import variance
+from galmeasure.parameters import G_MAX
+from galmeasure.render import render_raw
+
+__all__ = ["psf_moments", "starting_values"]
+
+_ITERATIONS = 8
+_SMALLEST = 0.4  # variance of the weight, pixels squared
+_N_START = 2.0
+_RADIUS_PER_SIGMA = 0.9  # half-light radius of a galaxy of index 2 over its adaptive Gaussian width, about
+
+
+def _quadratic_basis(shape, device, dtype):
+    """Columns 1, x, y, x^2, x y, y^2 about the stamp's centre, shape ``(ny nx, 6)``, and half sides."""
+    ny, nx = shape
+    y = torch.arange(ny, device=device, dtype=dtype) - (ny - 1) / 2.0
+    x = torch.arange(nx, device=device, dtype=dtype) - (nx - 1) / 2.0
+    y, x = (grid.flatten() for grid in torch.meshgrid(y, x, indexing="ij"))
+    return torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], 1)
+
+
+def adaptive_moments(image, centre):
+    """Centre and covariance of the elliptical Gaussian that matches each image (Bernstein & Jarvis 2002, section 3).
+
+    Parameters
+    ----------
+    image : Tensor
+        Shape ``(B, ny, nx)``, masked pixels 0.
+    centre : Tensor
+        First guess of x, y relative to the stamp's centre, shape ``(B, 2)``.
+
+    Returns
+    -------
+    centre : Tensor
+        Shape ``(B, 2)``, relative to the stamp's centre.
+    covariance : Tensor
+        Shape ``(B, 2, 2)``, pixels squared, positive definite.
+    """
+    shape = image.shape[-2:]
+    basis = _quadratic_basis(shape, image.device, image.dtype)
+    flat = image.flatten(1)
+    largest = (min(shape) / 3.0) ** 2
+    identity = torch.eye(2, dtype=image.dtype, device=image.device)
+    covariance = identity * min(9.0, largest) + torch.zeros_like(image[:, :1, :1])
+    reach = min(shape) / 4.0
+    first = centre
+    for _ in range(_ITERATIONS):
+        inverse = torch.linalg.inv(covariance)
+        a, b, c = inverse[:, 0, 0], inverse[:, 0, 1], inverse[:, 1, 1]
+        x0, y0 = centre.unbind(1)
+        exponent = torch.stack(
+            [a * x0**2 + 2 * b * x0 * y0 + c * y0**2, -2 * (a * x0 + b * y0), -2 * (b * x0 + c * y0), a, 2 * b, c], 1
+        )
+        weighted = flat * torch.exp(-0.5 * (exponent @ basis.T).clamp(0.0, 80.0))
+        sums = weighted @ basis
+        total = sums[:, 0]
+        usable = total > 1e-3 * weighted.abs().sum(1).clamp_min(1e-20)
+        mean = sums[:, 1:3] / total[:, None]
+        second = sums[:, 3:] / total[:, None]
+        moment = torch.stack(
+            [
+                second[:, 0] - 2 * mean[:, 0] * x0 + x0**2,
+                second[:, 1] - mean[:, 0] * y0 - mean[:, 1] * x0 + x0 * y0,
+                second[:, 2] - 2 * mean[:, 1] * y0 + y0**2,
+            ],
+            1,
+        )
+        step = (2.0 * (mean - centre)).clamp(-2.0, 2.0)
+        moved = (centre + step - first).clamp(-reach, reach) + first
+        matched = _bounded(2.0 * moment, largest)
+        centre = torch.where(usable[:, None], moved, centre)
+        covariance = torch.where(usable[:, None, None], matched, covariance)
+    return centre, covariance
+
+
+def _bounded(moments, largest):
+    """Covariance ``(B, 2, 2)`` of moments xx, xy, yy with eigenvalues kept within bounds."""
+    xx, xy, yy = torch.nan_to_num(moments, nan=1.0, posinf=1.0, neginf=1.0).unbind(1)
+    half, difference = (xx + yy) / 2.0, (xx - yy) / 2.0
+    spread = torch.hypot(difference, xy)
+    upper = (half + spread).clamp(_SMALLEST, largest)
+    lower = (half - spread).clamp(_SMALLEST, largest)
+    lower = torch.maximum(lower, 0.02 * upper)
+    ratio = torch.where(spread > 1e-9, (upper - lower) / 2.0 / spread.clamp_min(1e-9), torch.zeros_like(spread))
+    mean = (upper + lower) / 2.0
+    rows = [mean + ratio * difference, ratio * xy, ratio * xy, mean - ratio * difference]
+    return torch.stack(rows, 1).reshape(-1, 2, 2)
+
+
+def psf_moments(images, oversampling):
+    """Adaptive covariance of PSF images ``(M, py, px)``, native pixels squared, shape ``(M, 2, 2)``."""
+    images = images.float()
+    centre = torch.zeros(images.shape[0], 2, device=images.device)
+    return adaptive_moments(images / images.amax((1, 2), keepdim=True), centre)[1] / oversampling**2
+
+
+def starting_values(problem, psf_covariance, centre):
+    """Sersic parameters ``(B, 7)`` to start a fit from, double precision.
+
+    Parameters
+    ----------
+    problem : Problem
+        The cutouts.
+    psf_covariance : Tensor
+        Shape ``(B, 2, 2)``.
+    centre : Tensor
+        Where to look for the galaxy, stamp pixels x, y, shape ``(B, 2)``.
+    """
+    ny, nx = problem.psf.shape
+    middle = torch.tensor([(nx - 1) / 2.0, (ny - 1) / 2.0], device=centre.device, dtype=centre.dtype)
+    centre, covariance = adaptive_moments(problem.image, (centre - middle).to(problem.image.dtype))
+    intrinsic = (covariance - psf_covariance.to(covariance.dtype)).double()
+    xx, xy, yy = intrinsic[:, 0, 0], intrinsic[:, 0, 1], intrinsic[:, 1, 1]
+    half, spread = (xx + yy) / 2.0, torch.hypot((xx - yy) / 2.0, xy)
+    floor = 0.1 * psf_covariance.double().diagonal(dim1=1, dim2=2).mean(1)
+    major, minor = torch.maximum(half + spread, floor), torch.maximum(half - spread, floor)
+    q = torch.sqrt(minor / major)
+    g = ((1.0 - q) / (1.0 + q)).clamp_max(0.6 * G_MAX)
+    angle = torch.atan2(2.0 * xy, xx - yy)
+    r_eff = _RADIUS_PER_SIGMA * (major * minor) ** 0.25
+    x, y = (centre.double() + middle.double()).unbind(1)
+    columns = [
+        torch.ones_like(q),
+        torch.full_like(q, _N_START),
+        r_eff,
+        g * torch.cos(angle),
+        g * torch.sin(angle),
+        x,
+        y,
+    ]
+    parameters = torch.stack(columns, 1)
+    parameters[:, 0] = _best_flux(problem, parameters)
+    return parameters
+
+
+def _best_flux(problem, parameters):
+    """Least-squares flux of each galaxy at the other parameters given."""
+    fluxes = []
+    for rows in problem.pieces(torch.arange(len(parameters), device=parameters.device)):
+        image, error, good, _ = problem.data(rows)
+        model = render_raw(parameters[rows].to(image.dtype), problem.psf, problem.psf_index[rows], derivatives=False)[
+            :, 0
+        ]
+        weight = good / variance(model, error)
+        top, bottom = ((weight * model * each).flatten(1).sum(1, dtype=torch.float64) for each in (image, model))
+        fluxes.append(top / bottom.clamp_min(1e-30))
+    return torch.cat(fluxes)

@@ -1,0 +1,282 @@
+"""What every estimator shares: prepare, measure, assemble; and model images from a result table."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from galmeasure.cutouts import Cutouts
+from galmeasure.fitters._columns import fixed_values, initial_values
+from galmeasure.fitters.images import make_model_images, make_residual_images
+from galmeasure.flags import Flag
+from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
+from galmeasure.table import Measurement, build_table
+
+__all__ = ["BatchMeasurement", "SersicFitterBase"]
+
+_MAX_PIXELS = 2**20
+
+
+@dataclass
+class BatchMeasurement:
+    """What a fitter found for one batch, in the units of the batch and pixels of the stamp.
+
+    Parameters
+    ----------
+    values, init : ndarray, shape (B, 7)
+        Parameters, and where the fit began; NaN where there is no measurement.
+    covariance : ndarray, shape (B, 7, 7)
+        Their covariance.
+    snr, chi2_reduced : ndarray, shape (B,)
+        Of the model at ``values``.
+    n_pixels_fit, flags : ndarray of int, shape (B,)
+        Pixels used and bits found while measuring.
+    background, background_err : ndarray, shape (B,), or None
+        Constant per pixel.
+    crb : ndarray, shape (B, 7), or None
+        Cramer-Rao bounds.
+    quantiles : ndarray, shape (B, 3, 7), or None
+        16, 50 and 84 % quantiles.
+    """
+
+    values: np.ndarray
+    init: np.ndarray
+    covariance: np.ndarray
+    snr: np.ndarray
+    chi2_reduced: np.ndarray
+    n_pixels_fit: np.ndarray
+    flags: np.ndarray
+    background: np.ndarray | None = None
+    background_err: np.ndarray | None = None
+    crb: np.ndarray | None = None
+    quantiles: np.ndarray | None = None
+
+    @classmethod
+    def empty(cls, count, *, background=False, crb=False, quantiles=False):
+        """Nothing measured yet: NaN and no flags."""
+
+        def nan(*shape):
+            return np.full((count, *shape), np.nan)
+
+        return cls(
+            values=nan(N_PARAMETERS),
+            init=nan(N_PARAMETERS),
+            covariance=nan(N_PARAMETERS, N_PARAMETERS),
+            snr=nan(),
+            chi2_reduced=nan(),
+            n_pixels_fit=np.zeros(count, dtype=np.int64),
+            flags=np.zeros(count, dtype=np.int64),
+            background=nan() if background else None,
+            background_err=nan() if background else None,
+            crb=nan(N_PARAMETERS) if crb else None,
+            quantiles=nan(3, N_PARAMETERS) if quantiles else None,
+        )
+
+    def in_flux_units(self, scale):
+        """Multiply what is a flux by ``scale`` ``(B,)``, in place."""
+        flux = PARAMETER_INDEX["flux"]
+        for array in (self.values, self.init, self.crb):
+            if array is not None:
+                array[:, flux] *= scale
+        if self.quantiles is not None:
+            self.quantiles[:, :, flux] *= scale[:, None]
+        self.covariance[:, flux, :] *= scale[:, None]
+        self.covariance[:, :, flux] *= scale[:, None]
+        for array in (self.background, self.background_err):
+            if array is not None:
+                array *= scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class SersicFitterBase(ABC):
+    """Base of the estimators: configuration only; one fitter may serve many threads.
+
+    A subclass is a frozen dataclass with the fields ``crb``, ``covariance``, ``device``, ``batch_size`` and
+    ``fixed``, and gives `measure`.
+    """
+
+    def __post_init__(self):
+        """Check what all fitters have in common."""
+        fixed = getattr(self, "fixed", {})
+        if not isinstance(fixed, Mapping):
+            msg = f"fixed must be a dict of parameter names and values, not {type(fixed).__name__}"
+            raise TypeError(msg)
+        for name, value in fixed.items():
+            _check_fixed(name, value)
+        size = self.batch_size
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            msg = f"batch_size must be a positive integer or None, not {size!r}"
+            raise ValueError(msg)
+
+    @property
+    def method(self):
+        """Short name of the estimator, as in the column ``method``."""
+        return type(self).__name__.removesuffix("SersicFitter").lower()
+
+    @abstractmethod
+    def measure(self, batch, init):
+        """Measure one batch.
+
+        Parameters
+        ----------
+        batch : CutoutBatch
+            Cutouts in units of their noise.
+        init : ndarray, shape (B, 7)
+            Starting values in the units of the batch, NaN where none are given.
+
+        Returns
+        -------
+        BatchMeasurement
+            In the units of the batch.
+        """
+
+    def fit(
+        self,
+        cutouts,
+        psf=None,
+        *,
+        error=None,
+        mask=None,
+        gain=None,
+        pixel_scale=None,
+        wcs=None,
+        psf_oversampling=1,
+        positions=None,
+        init_params=None,
+        ids=None,
+        zero_point=None,
+        progress_bar=False,
+    ):
+        """Measure galaxies.
+
+        Parameters
+        ----------
+        cutouts : array_like, Quantity, NDData, Cutout2D, list of these, or Cutouts
+            Background-subtracted stamps, ``(N, ny, nx)``, ``(ny, nx)`` or a list of unequal shapes; see
+            `~galmeasure.Cutouts` for these arguments up to ``ids`` and ``zero_point``.
+        psf : array_like, PSF model, GalSim object, or list of these
+            Pixel response included; one for all or one per cutout.
+        error : float or array_like, optional
+            1-sigma noise; estimated from the border pixels, and flagged, when not given.
+        mask : array_like of bool, optional
+            True is a bad pixel.
+        gain : float or array_like, optional
+            Electrons per unit: adds the source's shot noise to ``error``.
+        pixel_scale : float, Quantity or array_like, optional
+            Arcsec per pixel.
+        wcs : WCS or list of WCS, optional
+            Gives ra, dec, pa and the pixel scale.
+        psf_oversampling : int, optional
+            PSF pixels per cutout pixel.
+        positions : array_like, optional
+            Centres of the stamps in the parent image, x, y, shape ``(N, 2)``.
+        init_params : table, optional
+            Starting values, columns ``<p>_init``, ``<p>_fit`` or ``<p>``, in the units of the result table; what
+            is missing or NaN is estimated.
+        ids : sequence, optional
+            Identifiers of the rows.
+        zero_point : float or array_like, optional
+            Magnitude of one unit of flux.
+        progress_bar : bool, optional
+            Show a bar on standard error.
+
+        Returns
+        -------
+        `~astropy.table.QTable`
+            One row per cutout in their order; a cutout that cannot be measured holds NaN and a flag.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind, shape or unit; the message names it and the rule.
+        """
+        options = {
+            "error": error, "mask": mask, "gain": gain, "pixel_scale": pixel_scale, "wcs": wcs,
+            "psf_oversampling": psf_oversampling, "positions": positions, "ids": ids, "zero_point": zero_point,
+        }  # fmt: skip
+        cutouts = Cutouts(cutouts, psf, **options)
+        init = fixed_values(getattr(self, "fixed", {}), initial_values(init_params, cutouts), cutouts)
+        self._check_init_fixed(init)
+        found = BatchMeasurement.empty(len(cutouts), **self._columns())
+        largest = int(cutouts.shapes.prod(axis=1).max())
+        max_pixels = _MAX_PIXELS if self.batch_size is None else self.batch_size * largest
+        with _progress(len(cutouts), progress_bar) as bar:
+            for batch in cutouts.batches(max_pixels):
+                self._measure_into(found, batch, init)
+                bar.update(len(batch))
+        return self._assemble(cutouts, found)
+
+    def __call__(self, cutouts, psf=None, **options):
+        """Measure galaxies; the same as `fit`."""
+        return self.fit(cutouts, psf, **options)
+
+    def make_model_images(self, table, cutouts):
+        """Model images of fitted galaxies; see `galmeasure.fitters.make_model_images`."""
+        return make_model_images(table, cutouts)
+
+    def make_residual_images(self, table, cutouts):
+        """Data minus model of fitted galaxies; see `galmeasure.fitters.make_residual_images`."""
+        return make_residual_images(table, cutouts)
+
+    def _columns(self):
+        """Optional arrays of the measurement."""
+        return {"background": getattr(self, "fit_background", False), "crb": self.crb}
+
+    def _check_init_fixed(self, init):
+        for name, value in getattr(self, "fixed", {}).items():
+            if isinstance(value, str) and np.isnan(init[:, PARAMETER_INDEX[name]]).any():
+                msg = f"init_params must give {name} for every cutout, because fixed[{name!r}] is 'init'"
+                raise ValueError(msg)
+
+    def _measure_into(self, found, batch, init):
+        """Measure a batch and put it into its rows of the whole."""
+        start = init[batch.index]
+        start[:, PARAMETER_INDEX["flux"]] /= batch.scale
+        part = self.measure(batch, start)
+        part.in_flux_units(batch.scale)
+        part.flags |= batch.flags
+        part.flags[~np.isfinite(part.values).all(axis=1)] |= Flag.FAILED
+        for each in fields(part):
+            array = getattr(part, each.name)
+            if array is not None:
+                getattr(found, each.name)[batch.index] = array
+
+    def _assemble(self, cutouts, found):
+        extra = {}
+        if found.background is not None:
+            extra = {"background_fit": found.background, "background_err": found.background_err}
+        measurement = Measurement(
+            values=found.values, covariance=found.covariance, flags=found.flags, snr=found.snr,
+            chi2_reduced=found.chi2_reduced, n_pixels_fit=found.n_pixels_fit, init=found.init, crb=found.crb,
+            quantiles=found.quantiles, method=self.method, extra=extra,
+        )  # fmt: skip
+        return build_table(cutouts, measurement, covariance=self.covariance, meta={"FITTER": repr(self)})
+
+
+def _check_fixed(name, value):
+    """One entry of ``fixed``."""
+    if name not in PARAMETER_INDEX:
+        msg = f"fixed names {name!r}, which is not one of {', '.join(PARAMETER_INDEX)}"
+        raise ValueError(msg)
+    if isinstance(value, str):
+        if value != "init":
+            msg = f"fixed[{name!r}] must be a number or 'init', not {value!r}"
+            raise ValueError(msg)
+        return
+    number = getattr(value, "value", value)
+    if isinstance(number, bool) or not np.isscalar(number) or not np.isfinite(number):
+        msg = f"fixed[{name!r}] must be one finite number or 'init', not {value!r}"
+        raise ValueError(msg)
+    parameter = PARAMETERS[PARAMETER_INDEX[name]]
+    inside = number > 0 if parameter.kind == "length" else parameter.lower <= number <= parameter.upper
+    if not inside:
+        msg = f"fixed[{name!r}] = {value!r} lies outside the bounds of {name}"
+        raise ValueError(msg)
+
+
+def _progress(total, show):
+    """A tqdm bar, or one that shows nothing."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="galaxy", disable=not show)

@@ -1,0 +1,258 @@
+"""The traditional estimator: maximum likelihood of a PSF-convolved Sersic model, many cutouts at once."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from galmeasure.fitters import _variables
+from galmeasure.fitters._levenberg import minimise
+from galmeasure.fitters._starts import starting_values
+from galmeasure.fitters._tensors import groups, reserve_heap
+from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase
+from galmeasure.flags import Flag
+from galmeasure.likelihood import cramer_rao_bound, invert_information, normal_equations, variance
+from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
+from galmeasure.render import render_sersic
+
+__all__ = ["LSQSersicFitter"]
+
+_LOSSES = ("gaussian", "student-t")
+_SECOND_STARTS = (0.8, 5.0)  # n, when the first fit ended above and below _N_MIDDLE
+_N_MIDDLE = 2.0
+_SLOW = 15
+_BAD_FIT_SIGMA = 5.0
+_TRUNCATED = 0.75
+_BOUND_MARGIN = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSQSersicFitter(SersicFitterBase):
+    """Least-squares fit of a Sersic model convolved with the PSF (batched Levenberg-Marquardt).
+
+    Parameters
+    ----------
+    fit_background : bool, optional
+        Also fit a constant per pixel; adds the columns ``background_fit`` and ``background_err``.
+    fixed : dict, optional
+        Parameters that do not move: name to value in the units of the result table, or to ``"init"``, which holds
+        the galaxy at its value in ``init_params`` (forced photometry). ``{"n": 4}`` is a de Vaucouleurs fit.
+    loss : {"gaussian", "student-t"}, optional
+        ``"student-t"`` gives outlying pixels less weight.
+    dof : float, optional
+        Degrees of freedom of the Student t distribution.
+    max_iter : int, optional
+        Most model evaluations for one start of one galaxy.
+    crb : bool, optional
+        Add the columns ``<p>_crb``, the Cramer-Rao bound at the solution.
+    covariance : bool, optional
+        Add the column ``covariance``, in the order of `galmeasure.parameters.PARAMETERS`.
+    device : str, optional
+        A torch device.
+    batch_size : int, optional
+        Cutouts held as tensors at one time; chosen by their size by default.
+
+    Notes
+    -----
+    Errors are the square roots of the diagonal of the inverse Fisher matrix at the solution, all parameters
+    free that are not fixed; they are those of the noise alone, and do not cover a galaxy that is not a Sersic
+    profile. A parameter at its bound is flagged.
+
+    Examples
+    --------
+    >>>     >>> from galmeasure import LSQSersicFitter
+    >>> y, x = np.mgrid[-12:13, -12:13]
+    >>> psf = np.exp(-(x**2 + y**2) / 8.0)
+    >>> rng = np.random.default_rng(1)
+    >>> image = 500 * np.exp(-np.hypot(x, y) / 3.0) + rng.normal(0, 1, x.shape)
+    >>> table = LSQSersicFitter().fit(image, psf, error=1.0)
+    >>> len(table), int(table["flags"][0])
+    (1, 0)
+    """
+
+    fit_background: bool = False
+    fixed: dict = field(default_factory=dict)
+    loss: str = "gaussian"
+    dof: float = 4.0
+    max_iter: int = 100
+    crb: bool = False
+    covariance: bool = False
+    device: str = "cpu"
+    batch_size: int | None = None
+
+    def __post_init__(self):
+        """Check the configuration."""
+        super().__post_init__()
+        if self.loss not in _LOSSES:
+            msg = f"loss must be one of {', '.join(map(repr, _LOSSES))}, not {self.loss!r}"
+            raise ValueError(msg)
+        if not self.dof > 0:
+            msg = f"dof must be positive, not {self.dof!r}"
+            raise ValueError(msg)
+        if isinstance(self.max_iter, bool) or not isinstance(self.max_iter, int) or self.max_iter < 1:
+            msg = f"max_iter must be a positive integer, not {self.max_iter!r}"
+            raise ValueError(msg)
+
+    def measure(self, batch, init):
+        """Fit one batch; see `SersicFitterBase.measure`."""
+        reserve_heap()
+        found = BatchMeasurement.empty(len(batch), background=self.fit_background, crb=self.crb)
+        dof = self.dof if self.loss == "student-t" else None
+        with torch.inference_mode():
+            for group in groups(batch, device=self.device, dof=dof):
+                self._fit_group(group, init[group.rows], found)
+        return found
+
+    def _fit_group(self, group, init, found):
+        problem, rows = group.problem, group.rows
+        given = torch.from_numpy(init).to(self.device)
+        start = self._start(group, given)
+        size = N_PARAMETERS + self.fit_background
+        variables = torch.nn.functional.pad(_variables.from_parameters(start), (0, size - N_PARAMETERS))
+        lower, upper = _variables.bounds(group.shapes, size)
+        free = self._free(size)
+        # what is fixed stays where it is, also outside the bounds
+        lower, upper = (torch.where(free, bound, variables) for bound in (lower, upper))
+        solution = minimise(problem.evaluate, variables, lower, upper, free=free, max_iter=self.max_iter)
+        if free[1]:
+            self._second_start(problem, solution, lower, upper, free)
+        self._store(group, solution, free, found)
+        found.init[rows] = start.cpu().numpy()
+
+    def _free(self, size):
+        free = torch.ones(size, dtype=torch.bool, device=self.device)
+        for name in self.fixed:
+            free[PARAMETER_INDEX[name]] = False
+        return free
+
+    def _start(self, group, given):
+        """Moments, replaced by what is given where it is finite and within bounds."""
+        sides = group.shapes.double()
+        middle = (sides.flip(1) - 1.0) / 2.0
+        centre = torch.where(torch.isfinite(given[:, 5:]), given[:, 5:], middle)
+        start = starting_values(group.problem, group.psf_covariance, centre)
+        start = torch.where(torch.isfinite(given), given, start)
+        for name in ("n", "r_eff"):
+            column, limits = PARAMETER_INDEX[name], PARAMETERS[PARAMETER_INDEX[name]]
+            start[:, column] = start[:, column].clamp(min=limits.lower)
+            if name not in self.fixed:
+                start[:, column] = start[:, column].clamp(max=limits.upper)
+        return start
+
+    def _second_start(self, problem, solution, lower, upper, free):
+        """Start again from another Sersic index where the first fit was slow, failed or ended at a bound."""
+        x = solution.x
+        margin = _BOUND_MARGIN
+        at_bound = ((x[:, 1:3] < lower[:, 1:3] + margin) | (x[:, 1:3] > upper[:, 1:3] - margin)).any(1)
+        elongated = torch.hypot(x[:, 3], x[:, 4]) > 2.0
+        doubtful = at_bound | elongated | ~solution.converged | (solution.n_iter > _SLOW)
+        rows = torch.nonzero(doubtful & torch.isfinite(solution.loss))[:, 0]
+        if not len(rows):
+            return
+        start = x[rows].clone()
+        low, high = (torch.full_like(start[:, 1], value).log() for value in _SECOND_STARTS)
+        start[:, 1] = torch.where(start[:, 1] > torch.log(torch.tensor(_N_MIDDLE)), low, high)
+        start[:, 3:5] = torch.where(free[3:5], 0.5 * start[:, 3:5].clamp(-1.0, 1.0), start[:, 3:5])
+        start[:, 2] = torch.where(free[2], start[:, 2].clamp_min(-0.7), start[:, 2])
+        again = minimise(
+            lambda inner, variables: problem.evaluate(rows[inner], variables),
+            start, lower[rows], upper[rows], free=free, max_iter=self.max_iter,
+        )  # fmt: skip
+        better = again.loss < solution.loss[rows] - _BOUND_MARGIN
+        solution.n_iter[rows] += again.n_iter
+        chosen = rows[better]
+        for name in ("x", "loss", "gradient", "hessian", "converged"):
+            getattr(solution, name)[chosen] = getattr(again, name)[better]
+
+    def _store(self, group, solution, free, found):
+        """Turn a solution into parameters, errors, quality measures and flags."""
+        problem, rows = group.problem, group.rows
+        x = solution.x
+        parameters = _variables.to_parameters(x)
+        covariance = torch.zeros_like(solution.hessian)
+        inverse = invert_information(solution.hessian[:, free][:, :, free])
+        index = torch.nonzero(free)[:, 0]
+        covariance[:, index[:, None], index] = inverse
+        chain = _variables.jacobian(x)
+        covariance = chain.transpose(1, 2) @ covariance @ chain
+        usable = torch.isfinite(solution.loss)
+        values = torch.where(usable[:, None], parameters, torch.nan)
+        found.values[rows] = values.cpu().numpy()
+        found.covariance[rows] = covariance[:, :N_PARAMETERS, :N_PARAMETERS].cpu().numpy()
+        if self.fit_background:
+            found.background[rows] = torch.where(usable, x[:, -1], torch.nan).cpu().numpy()
+            found.background_err[rows] = covariance[:, -1, -1].sqrt().cpu().numpy()
+        quality = _quality(problem, values, x[:, -1] if self.fit_background else None, self.crb, self._crb_free(free))
+        n_free = int(free.sum())
+        dof = (quality.n_pixels - n_free).clamp_min(1).double()
+        reduced = quality.chi2 / dof
+        found.snr[rows] = quality.snr.cpu().numpy()
+        found.chi2_reduced[rows] = reduced.cpu().numpy()
+        found.n_pixels_fit[rows] = quality.n_pixels.cpu().numpy()
+        if self.crb:
+            found.crb[rows] = quality.crb.cpu().numpy()
+        bad = reduced > 1.0 + _BAD_FIT_SIGMA * torch.sqrt(2.0 / dof)
+        bits = _position_flags(values, group.shapes) | bad * Flag.BAD_FIT
+        bits |= self._bound_flags(values, group.shapes, free) | ~usable * Flag.FAILED
+        bits |= (usable & ~solution.converged) * Flag.NOT_CONVERGED | (
+            usable & (quality.inside < _TRUNCATED)
+        ) * Flag.TRUNCATED
+        found.flags[rows] |= bits.cpu().numpy()
+
+    def _crb_free(self, free):
+        return torch.nonzero(free[:N_PARAMETERS])[:, 0].tolist()
+
+    def _bound_flags(self, values, shapes, free):
+        n, r_eff = values[:, 1], values[:, 2]
+        limits_n, limits_r = PARAMETERS[1], PARAMETERS[2]
+        at_n = (n < limits_n.lower * (1 + _BOUND_MARGIN)) | (n > limits_n.upper * (1 - _BOUND_MARGIN))
+        at_r = (r_eff < limits_r.lower * (1 + _BOUND_MARGIN)) | (r_eff > shapes.amax(1) * (1 - _BOUND_MARGIN))
+        at_g = torch.hypot(values[:, 3], values[:, 4]) > G_MAX * (1 - _BOUND_MARGIN)
+        lower, upper = _variables.bounds(shapes, N_PARAMETERS)
+        at_x = ((values[:, 5:] <= lower[:, 5:]) | (values[:, 5:] >= upper[:, 5:])).any(1)
+        return ((at_n & free[1]) | (at_r & free[2]) | (at_g & free[3:5].any()) | at_x) * Flag.AT_BOUND
+
+
+@dataclass(frozen=True)
+class _Quality:
+    chi2: torch.Tensor
+    snr: torch.Tensor
+    n_pixels: torch.Tensor
+    inside: torch.Tensor
+    crb: torch.Tensor | None
+
+
+def _quality(problem, values, background, crb, free):
+    """Sums over pixels at the solution: chi2, S/N, pixels used, fraction of the flux inside the stamp, bound."""
+    chi2, snr, n_pixels, inside, bounds = [], [], [], [], []
+    parameters = torch.nan_to_num(values, nan=0.5)
+    for rows in problem.pieces(torch.arange(len(values), device=values.device)):
+        image, error, good, gain = problem.data(rows)
+        part = parameters[rows].to(image.dtype)
+        rendered = render_sersic(part, problem.psf, problem.psf_index[rows], jacobian=crb)
+        model = rendered[0] if crb else rendered
+        total = model if background is None else model + background[rows, None, None].to(model.dtype)
+        weight = good / variance(total, error, gain)
+        chi2.append((weight * (image - total) ** 2).flatten(1).sum(1, dtype=torch.float64))
+        snr.append((weight * model**2).flatten(1).sum(1, dtype=torch.float64).sqrt())
+        n_pixels.append(good.flatten(1).sum(1))
+        inside.append(model.flatten(1).sum(1, dtype=torch.float64) / part[:, 0])
+        if crb:
+            images = rendered[1]
+            if background is not None:
+                images = torch.cat([images, torch.ones_like(images[:, :1])], 1)
+                columns = [*free, N_PARAMETERS]
+            else:
+                columns = free
+            fisher = normal_equations(total, images, image, error, good, gain).fisher
+            bounds.append(cramer_rao_bound(fisher, columns)[:, :N_PARAMETERS])
+    failed = ~torch.isfinite(values).all(1)
+    chi2, snr = (torch.where(failed, torch.nan, torch.cat(each)) for each in (chi2, snr))
+    bound = torch.where(failed[:, None], torch.nan, torch.cat(bounds)) if crb else None
+    return _Quality(chi2, snr, torch.cat(n_pixels), torch.cat(inside), bound)
+
+
+def _position_flags(values, shapes):
+    """Bits for a negative flux and a centre outside the stamp."""
+    x, y, sides = values[:, 5], values[:, 6], shapes.double()
+    outside = (x < -0.5) | (y < -0.5) | (x > sides[:, 1] - 0.5) | (y > sides[:, 0] - 0.5)
+    return (values[:, 0] < 0) * Flag.NEGATIVE_FLUX | outside * Flag.CENTRE_OUTSIDE
