@@ -57,10 +57,10 @@ def position_images(psf, positions):
     """
     index = np.full(len(positions), -1, dtype=np.int64)
     finite = np.isfinite(positions).all(axis=1)
-    if not finite.any():
-        msg = "positions must be finite for at least one cutout if psf depends on the position"
-        raise ValueError(msg)
-    places, index[finite] = _distinct_positions(positions[finite])
+    if finite.any():
+        places, index[finite] = _distinct_positions(positions[finite])
+    else:
+        places = np.zeros((1, 2))
     if hasattr(psf, "grid_xypos"):
         images, oversampling = _gridded_images(psf, places), _equal_pair(psf.oversampling)
     else:

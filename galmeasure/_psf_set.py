@@ -45,7 +45,7 @@ class PSFSet:
             return (offset > _MAX_OFFSET) | (fwhm < _MIN_FWHM) | (fwhm > shapes[rows].min(axis=1))
 
 
-def read_psf_set(psf, *, shapes, oversampling=1, positions=None, pixel_scale=None):
+def read_psf_set(psf, *, shapes, oversampling=1, positions=None, pixel_scale=None, strict=True):
     """:class:`PSFSet` of any accepted form of PSF.
 
     Parameters
@@ -60,6 +60,8 @@ def read_psf_set(psf, *, shapes, oversampling=1, positions=None, pixel_scale=Non
         x, y in the parent image, for models that depend on the position.
     pixel_scale : ndarray, shape (N,), optional
         Arcsec per pixel, for GalSim objects.
+    strict : bool, optional
+        Whether it is an error if none of several PSFs can be used.
 
     Returns
     -------
@@ -78,9 +80,13 @@ def read_psf_set(psf, *, shapes, oversampling=1, positions=None, pixel_scale=Non
         if oversampling != 1:
             msg = "psf_oversampling is for PSF images; a PSF model is sampled as it needs"
             raise ValueError(msg)
-        return _from_models(psf, shapes, positions, pixel_scale)
-    images, index = _read_images(psf, n_cutouts)
-    return _build(images, index, oversampling, n_cutouts)
+        found = _from_models(psf, shapes, positions, pixel_scale)
+    else:
+        found = _build(*_read_images(psf, n_cutouts), oversampling, n_cutouts)
+    if (strict or getattr(psf, "ndim", 3) == 2) and found.bad().all():
+        msg = "psf must have only finite pixels and a positive sum (and finite positions, if it depends on them)"
+        raise ValueError(msg)
+    return found
 
 
 def _is_list_of_models(psf, n_cutouts):
@@ -173,7 +179,7 @@ def _image(name, value, n_dim):
 
 
 def _build(images, index, oversampling, n_cutouts, enclosed=None):
-    """:class:`PSFSet` of images and their index; raises if no image can be used."""
+    """:class:`PSFSet` of images and their index."""
     shapes = {image.shape for image in images}
     if len(shapes) == 1:
         stack, ok = normalise_psf(images, oversampling)
@@ -193,9 +199,6 @@ def _build(images, index, oversampling, n_cutouts, enclosed=None):
         normalised, ok = [*normalised, np.zeros_like(normalised[0])], np.append(ok, False)
         offset, fwhm = np.append(offset, np.nan), np.append(fwhm, np.nan)
         index = np.where(index < 0, len(ok) - 1, index)
-    if not ok[index].any():
-        msg = "psf must have only finite pixels and a positive sum"
-        raise ValueError(msg)
     for image in normalised:
         image.flags.writeable = False
     return PSFSet(normalised, index, oversampling, ok, offset, fwhm)

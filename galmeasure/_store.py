@@ -75,8 +75,25 @@ def _take(key):
     return pick
 
 
-def build_store(data, *, psf, error, mask, gain, pixel_scale, wcs, psf_oversampling, positions, ids, zero_point):
-    """:class:`Store` of the arguments of :class:`~galmeasure.Cutouts`, all of them checked."""
+def build_store(
+    data,
+    psf=None,
+    *,
+    error=None,
+    mask=None,
+    gain=None,
+    pixel_scale=None,
+    wcs=None,
+    psf_oversampling=1,
+    positions=None,
+    ids=None,
+    zero_point=None,
+    strict=True,
+):
+    """:class:`Store` of the arguments of :class:`~galmeasure.Cutouts`, all of them checked.
+
+    ``strict=False`` is for a part of a catalogue, of which all PSFs may be bad.
+    """
     pixels = read_pixels(data)
     shapes = read_only(pixels.shapes)
     n_cutouts = len(shapes)
@@ -91,7 +108,14 @@ def build_store(data, *, psf, error, mask, gain, pixel_scale, wcs, psf_oversampl
         centre = 0.5 * (shapes[:, ::-1] - 1) + (origin if in_parent else 0.0)
         scale = local_sky(entries, centre[:, 0], centre[:, 1]).pixel_scale
         good_scale = np.isfinite(scale) & (scale > 0)
-    psfs = read_psf_set(psf, shapes=shapes, oversampling=psf_oversampling, positions=positions, pixel_scale=scale)
+    psfs = read_psf_set(
+        psf,
+        shapes=shapes,
+        oversampling=psf_oversampling,
+        positions=positions,
+        pixel_scale=scale,
+        strict=strict,
+    )
     good = _usable_errors(errors) & good_gain & good_scale & np.isfinite(origin).all(axis=1) & ~psfs.bad()
     return Store(
         images=pixels.images,

@@ -102,17 +102,23 @@ def local_sky(wcs, x, y):
 
 def _icrs(wcs, x, y):
     """ICRS longitude and latitude in degrees; NaN where the WCS has no solution."""
-    nothing = np.full((2, *np.shape(x)), np.nan)
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            sky = wcs.pixel_to_world(x, y)
-            sky = sky if _is_plain_icrs(sky) else sky.icrs
+            if _is_fits_icrs(wcs):
+                lon, lat = wcs.pixel_to_world_values(x, y)
+            else:
+                sky = wcs.pixel_to_world(x, y).icrs
+                lon, lat = sky.ra.deg, sky.dec.deg
     except (ValueError, AttributeError, ArithmeticError):
-        return nothing
-    return np.asarray(sky.ra.deg, dtype=np.float64), np.asarray(sky.dec.deg, dtype=np.float64)
+        return np.full((2, *np.shape(x)), np.nan)
+    return np.asarray(lon, dtype=np.float64), np.asarray(lat, dtype=np.float64)
 
 
-def _is_plain_icrs(sky):
-    """Whether a SkyCoord is in ICRS already."""
-    return getattr(getattr(sky, "frame", None), "name", None) == "icrs"
+def _is_fits_icrs(wcs):
+    """Whether a FITS WCS gives ICRS right ascension and declination as they are; saves most of the time."""
+    fits = getattr(wcs, "wcs", None)
+    if fits is None or not hasattr(fits, "radesys"):
+        return False
+    in_icrs = fits.radesys.strip() == "ICRS" or (not fits.radesys.strip() and not np.isfinite(fits.equinox))
+    return in_icrs and list(wcs.world_axis_physical_types) == ["pos.eq.ra", "pos.eq.dec"]

@@ -102,6 +102,13 @@ class Cutouts:
             return
         self._store = build_store(data, psf_oversampling=psf_oversampling, **given)
 
+    @classmethod
+    def _from_chunk(cls, data, psf, **options):
+        """Part of a catalogue: rows whose PSFs are all bad fail as they would in the whole catalogue."""
+        new = object.__new__(cls)
+        new._store = build_store(data, psf, strict=False, **options)
+        return new
+
     def __len__(self):
         """Number of cutouts."""
         return len(self._store.shapes)

@@ -161,6 +161,12 @@ class TestForms:
         assert_array_equal(flags_of(Cutouts(DATA, psfs, error=1)), [0, Flag.FAILED, Flag.FAILED, 0])
         assert_array_equal(flags_of(Cutouts(DATA, list(psfs), error=1)), [0, Flag.FAILED, Flag.FAILED, 0])
 
+    def test_part_of_a_catalogue_may_have_bad_ones_only(self):
+        cutouts = Cutouts._from_chunk(DATA[:1], np.zeros((1, 9, 9)), error=1)
+        assert_array_equal(flags_of(cutouts), Flag.FAILED)
+        with pytest.raises(ValueError, match="psf must have only finite pixels"):
+            Cutouts._from_chunk(DATA[:1], np.zeros((9, 9)), error=1)
+
     def test_inputs_stay_as_they_are(self):
         psf = 5 * gaussian()
         keep = psf.copy()

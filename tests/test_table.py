@@ -196,12 +196,14 @@ def test_sky_frames_and_the_meridian():
     wcs.wcs.crval = [0.0, 10.0]
     sky = local_sky([wcs, None], np.array([8.5, 8.5]), np.array([7.5, 7.5]))
     assert_allclose(sky.pixel_scale, [0.25, np.nan], rtol=1e-6)
-    galactic = make_wcs()
+    galactic, fk5 = make_wcs(), make_wcs()
     galactic.wcs.ctype = ["GLON-TAN", "GLAT-TAN"]
-    expected = galactic.pixel_to_world(3.0, 4.0).icrs
-    found = local_sky([galactic], np.array([3.0]), np.array([4.0]))
-    assert_allclose([found.ra[0], found.dec[0]], [expected.ra.deg, expected.dec.deg])
-    assert_allclose(found.pixel_scale, 0.25, rtol=1e-5)
+    fk5.wcs.radesys, fk5.wcs.equinox = "FK5", 1975.0
+    for other in (galactic, fk5, make_wcs()):
+        expected = other.pixel_to_world(3.0, 4.0).icrs
+        found = local_sky([other], np.array([3.0]), np.array([4.0]))
+        assert_allclose([found.ra[0], found.dec[0]], [expected.ra.deg, expected.dec.deg])
+        assert_allclose(found.pixel_scale, 0.25, rtol=1e-5)
 
 
 def test_magnitude_from_zero_point():

@@ -109,7 +109,7 @@ class CatalogSource:
         psf = parts.pop("psf", None)
         psf = self.psf.at_rows(rows) if psf is None else psf
         calibration = {name: self._per_row(name, parts, rows) for name in ("gain", "pixel_scale", "zero_point")}
-        return Cutouts(data, psf, error=error, psf_oversampling=oversampling, **calibration, **parts)
+        return Cutouts._from_chunk(data, psf, error=error, psf_oversampling=oversampling, **calibration, **parts)
 
     def _parts(self, rows):
         """Arguments of `Cutouts` for some rows: data, error, and what else there is; plain numbers in `unit`."""
