@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from galmeasure._inputs import error_values
+from galmeasure._errors import error_values
 from galmeasure._noise import border_noise, masked_median
 from galmeasure.flags import Flag
 from galmeasure.parameters import N_PARAMETERS

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from galmeasure._inputs import Errors, error_arrays, mask_arrays, read_pixels
+from galmeasure._errors import Errors, error_arrays
+from galmeasure._inputs import mask_arrays, read_pixels
 from galmeasure._psf_set import PSFSet, read_psf_set
 from galmeasure._units import (
     as_array,

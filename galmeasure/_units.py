@@ -4,7 +4,7 @@ import operator
 
 import astropy.units as u
 import numpy as np
-from astropy.units.function.core import FunctionUnitBase
+from astropy.units.function import FunctionUnitBase
 
 __all__ = [
     "as_array",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from galmeasure._batches import CutoutBatch, make_batch, plan_batches
-from galmeasure._inputs import error_values
+from galmeasure._errors import error_values
 from galmeasure._store import build_store, row_index
 from galmeasure._units import positive_integer, read_only
 

@@ -231,6 +231,16 @@ class TestErrorAndMask:
         assert_allclose(ragged.error[:, :NY, :NX], batch.error, rtol=1e-6)
         assert_array_equal(Cutouts(data, PSF, error=error).error(2), error[2])
 
+    def test_uncertainty_objects(self, data):
+        four = np.full((NY, NX), 4.0)
+        assert_allclose(Cutouts(data[0], PSF, error=Variance(four)).error(0), 2)
+        cutouts = Cutouts(data, PSF, error=[Variance(four), 1.0, InverseVariance(four), StdDevUncertainty(four), None])
+        assert_allclose([cutouts.error(i)[0, 0] for i in range(4)], [2, 1, 0.5, 4])
+        with pytest.raises(ValueError, match="error must be a list with one uncertainty per cutout"):
+            Cutouts(data, PSF, error=Variance(four))
+        with pytest.raises(ValueError, match=r"error and data must both have a unit or neither: error is in nJy2"):
+            Cutouts(data[0], PSF, error=Variance(four, unit="nJy2"))
+
     def test_masked_errors_are_bad_pixels(self, data):
         error = np.ma.MaskedArray(np.ones(data.shape), mask=data > 20)
         assert_array_equal(Cutouts(data, PSF, error=error).mask(1), data[1] > 20)
