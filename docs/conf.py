@@ -26,8 +26,9 @@ default_role = "py:obj"
 nitpicky = True
 # Names of other packages resolve where their inventories can be fetched, that is where the pages are published.
 nitpick_ignore_regex = [
-    ("py:.*", r"(astropy|click|enum|galsim|matplotlib|numpy|os|pathlib|photutils|scipy|torch)\..*"),
+    ("py:.*", r"(abc|astropy|click|enum|galsim|matplotlib|numpy|os|pathlib|photutils|scipy|torch)\..*"),
     ("py:mod", r"galmeasure\._.*"),  # private helpers
+    ("py:mod", r"galmeasure\.render\..*"),
     ("py:obj", r"[a-z_]+"),  # arguments in docstrings
 ]
 if os.environ.get("READTHEDOCS"):
@@ -59,4 +60,4 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"galmeasure {release}"
 html_show_sourcelink = False
 html_theme_options = {"header_links_before_dropdown": 10, "show_prev_next": False}
-html_sidebars = {"**": [], "api": ["sidebar-nav-bs"], "api/*": ["sidebar-nav-bs"]}
+html_sidebars = {"**": []}

@@ -97,7 +97,7 @@ def make_row(rng, kind):
         light *= truth["flux"] * unit_image.max() * rng.uniform(0.3, 1.0) / light.max()
         total = model + light
         if kind == "neighbour_masked":
-            mask = (light > 0.3 * error) & (light > model)
+            mask = (light > 0.1 * error) & (light > 0.3 * model)
     # a sky this bright has Poisson noise that is Gaussian to a very good approximation
     pixels = total + np.sqrt(error**2 + total / GAIN) * rng.normal(size=total.shape)
     pixels = np.rint(np.minimum(pixels, SATURATION)).astype(np.int16)
