@@ -59,5 +59,5 @@ plot_working_directory = str(Path(__file__).parents[1])
 html_theme = "pydata_sphinx_theme"
 html_title = f"galmeasure {release}"
 html_show_sourcelink = False
-html_theme_options = {"header_links_before_dropdown": 10, "show_prev_next": False}
+html_theme_options = {"header_links_before_dropdown": 7, "show_prev_next": False}
 html_sidebars = {"**": []}
