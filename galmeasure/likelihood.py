@@ -12,6 +12,9 @@ from galmeasure.render import PSFGrid, render_sersic
 
 __all__ = ["NormalEquations", "cramer_rao_bound", "fisher_matrix", "log_likelihood", "normal_equations", "variance"]
 
+CACHE_LINE = 16
+"""Single-precision numbers in a cache line: matrix products round alike wherever such a block lies in memory."""
+
 
 @dataclass(frozen=True)
 class NormalEquations:
@@ -125,14 +128,26 @@ def normal_equations(model, images, data, error, good, gain=None, *, dof=None):
         score = score + 0.5 * slope * shot
         weight = weight + 0.5 * slope**2 * shot_weight
         loss = loss + torch.where(good, torch.log(var), 0.0)
-    flat = images.flatten(2)
-    fisher = torch.bmm(flat * weight.flatten(1)[:, None], flat.transpose(1, 2)).double()
+    sums = _pixel_sums(images.flatten(2), weight.flatten(1), score.flatten(1))
+    fisher = sums[:, :-1]
     return NormalEquations(
         loss=loss.flatten(1).sum(1, dtype=torch.float64),
         chi2=residual2.flatten(1).sum(1, dtype=torch.float64),
-        score=torch.bmm(flat, score.flatten(1)[:, :, None])[:, :, 0].double(),
+        score=sums[:, -1],
         fisher=0.5 * (fisher + fisher.transpose(1, 2)),
     )
+
+
+def _pixel_sums(images, weight, score):
+    """Sums over pixels of ``weight images_i images_j``, and in the last row of ``score images_j``, double precision.
+
+    Each galaxy's pixels fill whole cache lines, which makes the sums independent of the other galaxies of the batch.
+    """
+    left = torch.cat([images * weight[:, None], score[:, None]], 1)
+    missing = -images.shape[-1] % CACHE_LINE
+    if missing:
+        left, images = (torch.nn.functional.pad(each, (0, missing)) for each in (left, images))
+    return torch.bmm(left, images.transpose(1, 2)).double()
 
 
 def fisher_matrix(parameters, psf: PSFGrid, error, *, psf_index=None, good=None, gain=None):

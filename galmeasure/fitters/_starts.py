@@ -2,7 +2,7 @@
 
 import torch
 
-from galmeasure.likelihood import variance
+from galmeasure.likelihood import CACHE_LINE, variance
 from galmeasure.parameters import G_MAX
 from galmeasure.render import render_raw
 
@@ -15,12 +15,13 @@ _RADIUS_PER_SIGMA = 0.9  # half-light radius of a galaxy of index 2 over its ada
 
 
 def _quadratic_basis(shape, device, dtype):
-    """Columns 1, x, y, x^2, x y, y^2 about the stamp's centre, shape ``(ny nx, 6)``, and half sides."""
+    """Rows 1, x, y, x^2, x y, y^2 about the stamp's centre, shape ``(6, ny nx)``, filled up to whole cache lines."""
     ny, nx = shape
     y = torch.arange(ny, device=device, dtype=dtype) - (ny - 1) / 2.0
     x = torch.arange(nx, device=device, dtype=dtype) - (nx - 1) / 2.0
     y, x = (grid.flatten() for grid in torch.meshgrid(y, x, indexing="ij"))
-    return torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], 1)
+    basis = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y])
+    return torch.nn.functional.pad(basis, (0, -basis.shape[1] % CACHE_LINE))
 
 
 def adaptive_moments(image, centre):
@@ -41,8 +42,9 @@ def adaptive_moments(image, centre):
         Shape ``(B, 2, 2)``, pixels squared, positive definite.
     """
     shape = image.shape[-2:]
-    basis = _quadratic_basis(shape, image.device, image.dtype)
-    flat = image.flatten(1)
+    flat = torch.nn.functional.pad(image.flatten(1), (0, -image[0].numel() % CACHE_LINE))
+    # one product a galaxy: in a product with all of them at once, rounding would depend on their number
+    basis = _quadratic_basis(shape, image.device, image.dtype).expand(len(flat), -1, -1)
     largest = (min(shape) / 3.0) ** 2
     identity = torch.eye(2, dtype=image.dtype, device=image.device)
     covariance = identity * min(9.0, largest) + torch.zeros_like(image[:, :1, :1])
@@ -55,8 +57,8 @@ def adaptive_moments(image, centre):
         exponent = torch.stack(
             [a * x0**2 + 2 * b * x0 * y0 + c * y0**2, -2 * (a * x0 + b * y0), -2 * (b * x0 + c * y0), a, 2 * b, c], 1
         )
-        weighted = flat * torch.exp(-0.5 * (exponent @ basis.T).clamp(0.0, 80.0))
-        sums = weighted @ basis
+        weighted = flat * torch.exp(-0.5 * torch.bmm(exponent[:, None], basis)[:, 0].clamp(0.0, 80.0))
+        sums = torch.bmm(weighted[:, None], basis.transpose(1, 2))[:, 0]
         total = sums[:, 0]
         usable = total > 1e-3 * weighted.abs().sum(1).clamp_min(1e-20)
         mean = sums[:, 1:3] / total[:, None]

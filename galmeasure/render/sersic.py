@@ -44,9 +44,10 @@ def _index_weights(n):
     first = position.floor().clamp(0, len(TABLE_LOG_N) - 2)
     t = position - first
     matrix = _bspline_matrix(n.device, n.dtype)
-    one, zero = torch.ones_like(t), torch.zeros_like(t)
-    weights = torch.stack([one, t, t**2, t**3], -1) @ matrix.T
-    slopes = torch.stack([zero, one, 2 * t, 3 * t**2], -1) @ matrix.T
+    c0, c1, c2, c3 = matrix.T
+    t = t[:, None]
+    weights = c0 + t * (c1 + t * (c2 + t * c3))
+    slopes = c1 + t * (2.0 * c2 + t * (3.0 * c3))
     return first.long(), weights, slopes / (step * n)[:, None]
 
 
@@ -214,7 +215,7 @@ def render_sersic(parameters, psf, psf_index=None, *, jacobian=False):
     >>> psf = prepare_psf((star / star.sum())[None], (32, 32))
     >>> model = render_sersic(torch.tensor([[100.0, 1.0, 3.0, 0.1, 0.0, 15.5, 15.5]]), psf)
     >>> print(tuple(model.shape), round(float(model.sum())))
-    (1, 32, 32) 99
+    (1, 32, 32) 100
     """
     raw = render_raw(parameters, psf, psf_index, derivatives=jacobian)
     model = parameters[:, 0, None, None] * raw[:, 0]
