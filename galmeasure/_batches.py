@@ -96,11 +96,15 @@ def _plane(source, rows, box, dtype, fill):
     return block
 
 
-def _work_dtype(images):
-    """float32 where it holds the pixel values exactly, else float64."""
-    kinds = {image.dtype for image in images} if isinstance(images, list) else {images.dtype}
-    small = all(kind.itemsize <= (4 if kind.kind == "f" else 2) for kind in kinds)
-    return np.float32 if small else np.float64
+def _single(images, rows):
+    """Boolean (B,): whether float32 holds the pixel values of these rows exactly."""
+    if isinstance(images, np.ndarray):
+        return np.full(len(rows), _fits_single(images.dtype))
+    return np.array([_fits_single(images[row].dtype) for row in rows], dtype=bool)
+
+
+def _fits_single(dtype):
+    return dtype.itemsize <= (4 if dtype.kind == "f" else 2)
 
 
 def _inside(shape, box):
@@ -117,7 +121,8 @@ def _error_block(errors, rows, box):
     if maps is None:
         return None
     if isinstance(maps, np.ndarray):
-        return np.arange(len(rows)), _plane(maps, rows, box, _work_dtype(maps), 1.0), errors.factor
+        dtype = np.float32 if _fits_single(maps.dtype) else np.float64
+        return np.arange(len(rows)), _plane(maps, rows, box, dtype, 1.0), errors.factor
     have = np.flatnonzero([maps[row] is not None for row in rows])
     if len(have) == 0:
         return None
@@ -148,7 +153,8 @@ def make_batch(store, rows, box):
     shape = store.shapes[rows]
     flags = np.zeros(len(rows), dtype=np.int64)
     with np.errstate(all="ignore"):
-        image = _plane(store.images, rows, box, _work_dtype(store.images), 0.0)
+        single = _single(store.images, rows)
+        image = _plane(store.images, rows, box, np.float32 if single.all() else np.float64, 0.0)
         wanted = _inside(shape, box)
         for source in store.masks:
             wanted &= ~_plane(source, rows, box, bool, False)
@@ -157,7 +163,7 @@ def make_batch(store, rows, box):
         good &= wanted
         sigma, relative = _noise(store, rows, box, image, good, shape, flags)
         scale = np.where((sigma >= _SCALE_RANGE[0]) & (sigma <= _SCALE_RANGE[1]), sigma, np.nan)
-        image = _scaled(image, scale, good)
+        image = _scaled(image, scale, good, single)
         n_good = np.count_nonzero(good, axis=(1, 2))
         gain = None if store.gain is None else np.clip(store.gain[rows] * scale, *_GAIN_RANGE)
     flags[n_good < n_wanted] |= Flag.NONFINITE_PIXELS
@@ -191,11 +197,17 @@ def _noise(store, rows, box, image, good, shape, flags):
     return sigma, relative
 
 
-def _scaled(image, scale, good):
-    """Image over scale as float32, bad pixels 0; pixels that no float32 sum could hold are taken out of ``good``."""
-    if image.dtype == np.float32 and not ((scale > 1e-30) & (scale < 1e30)).all():
-        image = image.astype(np.float64)
-    image *= np.where(np.isfinite(scale), 1.0 / scale, 0.0).astype(image.dtype)[:, None, None]
+def _scaled(image, scale, good, single):
+    """Image over scale as float32, bad pixels 0; pixels that no float32 sum could hold are taken out of ``good``.
+
+    Rows that are ``single`` come out alike whether the batch is float32 or float64 (their products are exact there).
+    """
+    single = single & (scale > 1e-30) & (scale < 1e30)
+    factor = np.where(np.isfinite(scale), 1.0 / scale, 0.0)
+    factor = np.where(single, factor.astype(np.float32), factor)
+    if not single[np.isfinite(scale)].all():
+        image = image.astype(np.float64, copy=False)
+    image *= factor.astype(image.dtype)[:, None, None]
     good &= np.abs(image) < _MAX_PIXEL
     if not good.all():
         image[~good] = 0.0
