@@ -8,7 +8,7 @@ _EXPORTS = {
     "FLAGS": "flags",
     "GalmeasureWarning": "exceptions",
     "LSQSersicFitter": "fitters",
-    "PSFConvolvedSersic2D": "fitters",
+    "PSFConvolvedSersic2D": "models",
     "decode_flags": "flags",
     "read_cutouts": "io",
     "read_psf": "io",

@@ -203,5 +203,6 @@ def invert_information(fisher):
     usable = torch.isfinite(balanced).flatten(-2).all(-1)
     identity = torch.eye(fisher.shape[-1], dtype=fisher.dtype, device=fisher.device)
     factor, info = torch.linalg.cholesky_ex(torch.where(usable[..., None, None], balanced, identity))
-    inverse = torch.cholesky_inverse(factor) / outer
-    return torch.where((usable & (info == 0))[..., None, None], inverse, torch.nan)
+    usable = (usable & (info == 0))[..., None, None]
+    inverse = torch.cholesky_inverse(torch.where(usable, factor, identity)) / outer
+    return torch.where(usable, inverse, torch.nan)

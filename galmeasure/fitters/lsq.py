@@ -59,11 +59,12 @@ class LSQSersicFitter(SersicFitterBase):
 
     Examples
     --------
-    >>>     >>> from galmeasure import LSQSersicFitter
+    >>> import numpy as np
+    >>> from galmeasure import LSQSersicFitter
     >>> y, x = np.mgrid[-12:13, -12:13]
     >>> psf = np.exp(-(x**2 + y**2) / 8.0)
     >>> rng = np.random.default_rng(1)
-    >>> image = 500 * np.exp(-np.hypot(x, y) / 3.0) + rng.normal(0, 1, x.shape)
+    >>> image = 500 * np.exp(-(x**2 + y**2) / 50.0) + rng.normal(0, 1, x.shape)
     >>> table = LSQSersicFitter().fit(image, psf, error=1.0)
     >>> len(table), int(table["flags"][0])
     (1, 0)
@@ -93,7 +94,7 @@ class LSQSersicFitter(SersicFitterBase):
             raise ValueError(msg)
 
     def measure(self, batch, init):
-        """Fit one batch; see `SersicFitterBase.measure`."""
+        """Fit one batch; see `~galmeasure.fitters.SersicFitterBase.measure`."""
         reserve_heap()
         found = BatchMeasurement.empty(len(batch), background=self.fit_background, crb=self.crb)
         dof = self.dof if self.loss == "student-t" else None

@@ -12,6 +12,9 @@ __all__ = ["PSFGrid", "good_size", "padded_shape", "prepare_psf", "wavenumbers"]
 PADDING = 1.5
 """Side of the Fourier grid over side of the stamp; what wraps around is subtracted (:mod:`galmeasure.render.wrap`)."""
 
+MIN_PADDING = 24
+"""Pixels added at least, for small stamps."""
+
 MAX_FOLD = 3
 """Most copies of the native Fourier band that an oversampled PSF may fill."""
 
@@ -60,7 +63,7 @@ def good_size(size):
 
 def padded_shape(shape):
     """Fourier grid of a stamp of ``shape`` ``(ny, nx)``."""
-    return tuple(good_size(max(PADDING * side, side + 8)) for side in shape)
+    return tuple(good_size(max(PADDING * side, side + MIN_PADDING)) for side in shape)
 
 
 @lru_cache(maxsize=64)

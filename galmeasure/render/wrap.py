@@ -1,17 +1,21 @@
 """Light that a periodic Fourier grid wraps around into the stamp, to be subtracted.
 
 The copies of a galaxy that the grid's periods bring in are far away, so that they are smooth: they need no
-PSF, and are evaluated in real space at a few nodes and interpolated by polynomials.
+PSF, and are evaluated in real space at a few nodes and interpolated by polynomials. All copies beyond a few
+rings add up to a constant, the light outside the rings spread over one period.
 """
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 
 __all__ = ["wrapped_light"]
 
 _N_NODES = 6
-_RINGS = 3
+_RINGS = 2
+_N_ANGLES = 32
+_N_LAGUERRE = 12
 
 
 @lru_cache(maxsize=64)
@@ -63,6 +67,8 @@ def wrapped_light(parameters, form, b_and_amplitude, psf, derivatives):
     dx = (dx[:, None, None, :] + offsets[0][:, None, None]).expand(-1, -1, len(nodes_y), -1)
     dy = (dy[:, None, :, None] + offsets[1][:, None, None]).expand(-1, -1, -1, len(nodes_x))
     values = _profile(dx, dy, parameters[:, 1], form, b_and_amplitude, derivatives)  # (B, C, nodes, nodes)
+    tail = _light_beyond(parameters[:, 1, None], form, b_and_amplitude, psf.padded, derivatives)
+    values[:, : tail.shape[1]] += tail[:, :, None, None]
     return matrix_y @ values @ matrix_x.T
 
 
@@ -89,3 +95,50 @@ def _profile(dx, dy, n, form, b_and_amplitude, derivatives):
     by_x = -by_z2 * 2.0 * ((a - b) * dx - c * dy) * inverse
     by_y = -by_z2 * 2.0 * ((a + b) * dy - c * dx) * inverse
     return torch.stack([image.sum(1) for image in (light, by_n, by_a, by_b, by_c, by_y, by_x)], 1)
+
+
+@lru_cache(maxsize=64)
+def _boundary(padded, device, dtype):
+    """Distance squared to the end of the rings, at angles, and its products with cosine and sine of twice the angle."""
+    angle = (torch.arange(_N_ANGLES, dtype=torch.float64, device=device) + 0.5) * (2.0 * torch.pi / _N_ANGLES)
+    half_y, half_x = ((_RINGS + 0.5) * side for side in padded)
+    distance = torch.minimum(half_x / torch.cos(angle).abs(), half_y / torch.sin(angle).abs())
+    square = distance**2
+    return torch.stack([square, square * torch.cos(2 * angle), square * torch.sin(2 * angle)]).to(dtype)
+
+
+@lru_cache(maxsize=16)
+def _laguerre(device, dtype):
+    """Nodes and weights of Gauss-Laguerre quadrature."""
+    nodes, weights = np.polynomial.laguerre.laggauss(_N_LAGUERRE)
+    return torch.tensor(nodes, dtype=dtype, device=device), torch.tensor(weights, dtype=dtype, device=device)
+
+
+def _light_beyond(n, form, b_and_amplitude, padded, derivatives):
+    """Light beyond the rings per pixel of a period and its derivatives by n, a, b, c, shape ``(B, 1 or 5)``.
+
+    In each direction the light beyond ``z`` is ``Gamma(2 n, t) / Gamma(2 n)`` with ``t = b_n z**(1 / n)``.
+    """
+    plus, minus, cross = _boundary(padded, n.device, n.dtype)
+    a, b, c = (column[:, None] for column in form.unbind(-1))
+    b_n, b_slope = b_and_amplitude[:, 0, 0, None], b_and_amplitude[:, 1, 0, None]
+    determinant = a**2 - b**2 - c**2
+    z2 = (a * plus - b * minus - c * cross) / determinant
+    log_z = 0.5 * torch.log(z2)
+    t = b_n * torch.exp(log_z / n)
+    nodes, weights = _laguerre(n.device, n.dtype)
+    log_sum = torch.log(t[..., None] + nodes)
+    log_gamma = torch.lgamma(2.0 * n)
+    terms = weights * torch.exp((2.0 * n[..., None] - 1.0) * log_sum - (t + log_gamma)[..., None])
+    beyond = terms.sum(-1)
+    share = plus / (determinant.sqrt() * z2) / (_N_ANGLES * padded[0] * padded[1])
+    if not derivatives:
+        return (share * beyond).sum(1, keepdim=True)
+    by_t = -torch.exp((2.0 * n - 1.0) * torch.log(t) - t - log_gamma)
+    by_n = 2.0 * ((terms * log_sum).sum(-1) - beyond * torch.digamma(2.0 * n))
+    by_n = by_n + by_t * t * (b_slope / b_n - log_z / n**2)
+    by_z2 = by_t * t / (2.0 * n * z2) - beyond / z2
+    columns = [beyond, by_n]
+    for value, part, sign in ((a, plus, 1.0), (b, minus, -1.0), (c, cross, -1.0)):
+        columns.append((by_z2 * (sign * part - 2.0 * sign * value * z2) - sign * value * beyond) / determinant)
+    return torch.stack([(share * column).sum(1) for column in columns], 1)
