@@ -30,7 +30,8 @@ class DefaultGroup(click.Group):
 
     def format_usage(self, ctx, formatter):
         """Usage of both forms."""
-        formatter.write_usage(ctx.command_path, "CATALOG [OPTIONS]\nCOMMAND [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "CATALOG [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "COMMAND [OPTIONS]", prefix="       ")
 
 
 def _version(ctx, _, value):

@@ -16,6 +16,8 @@ from galmeasure.exceptions import CatalogError
 
 __all__ = ["TableRows", "has_fits_magic", "is_table", "load_plane", "open_fits"]
 
+_VALID_HDUS = (fits.PrimaryHDU, fits.ImageHDU, fits.BinTableHDU, fits.TableHDU, fits.CompImageHDU, fits.GroupsHDU)
+
 READ_ERRORS = (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError)
 """What astropy and numpy raise on damaged files."""
 
@@ -56,6 +58,19 @@ def quiet():
         yield
 
 
+@contextmanager
+def reading(path):
+    """What damaged files raise in astropy and numpy becomes a CatalogError that names the file; no warnings."""
+    try:
+        with quiet():
+            yield
+    except ValueError:
+        raise
+    except Exception as err:  # damaged headers end in errors of every kind
+        msg = f"{path}: damaged file ({type(err).__name__}: {one_line(err)[:200]})"
+        raise CatalogError(msg) from err
+
+
 def open_fits(path):
     """HDUList of a FITS file whose data are all there.
 
@@ -80,38 +95,63 @@ def open_fits(path):
         raise CatalogError(msg)
     try:
         with quiet():
-            hdus = fits.open(path, memmap=True, lazy_load_hdus=False)
+            hdus = fits.open(path, memmap=True, lazy_load_hdus=True)
     except READ_ERRORS as err:
         msg = f"{path}: damaged FITS file ({one_line(err)})"
         raise CatalogError(msg) from err
     try:
-        _check_length(hdus, path)
-    except CatalogError:
+        with quiet():
+            _check_length(hdus, path)
+    except BaseException:
         hdus.close()
         raise
     return hdus
 
 
 def _check_length(hdus, path):
-    """Raise if data end early, or if the header of one more HDU begins and does not end."""
+    """Load every header; raise if data end early, or if the header of one more HDU begins and does not end."""
     end = 0
     try:
         with open_binary(path) as file:
             size = None if isinstance(file, gzip.GzipFile) else path.stat().st_size
-            for number, hdu in enumerate(hdus):
-                info = hdu.fileinfo()
-                wanted, end = info["datLoc"] + min(hdu.size, info["datSpan"]), info["datLoc"] + info["datSpan"]
-                if size is not None and wanted > size:
-                    msg = f"{path}: truncated FITS file, HDU {number} needs {wanted} bytes and there are {size}"
-                    raise CatalogError(msg)
+            for number, hdu in enumerate(_each(hdus)):
+                end = _end_of_data(hdu, number, path, size, end)
             file.seek(end)
             rest = file.read(8)
-    except (OSError, EOFError, zlib.error) as err:
+    except CatalogError:
+        raise
+    except READ_ERRORS as err:
         msg = f"{path}: truncated or damaged FITS file ({one_line(err)})"
         raise CatalogError(msg) from err
     if rest == b"XTENSION":
         msg = f"{path}: truncated or damaged FITS file, its last header is not whole"
         raise CatalogError(msg)
+
+
+def _each(hdus):
+    """HDUs one by one as they are read, since a damaged size can make a list of them endless."""
+    for number in itertools.count():
+        try:
+            hdu = hdus[number]
+        except IndexError:
+            return
+        yield hdu
+
+
+def _end_of_data(hdu, number, path, size, before):
+    """End of an HDU in the file; raise if it is not there or not after the HDU before it."""
+    if not isinstance(hdu, _VALID_HDUS):
+        msg = f"{path}: damaged FITS file, HDU {number} is neither an image nor a table"
+        raise CatalogError(msg)
+    info = hdu.fileinfo()
+    wanted, end = info["datLoc"] + min(hdu.size, info["datSpan"]), info["datLoc"] + info["datSpan"]
+    if end <= before or hdu.size < 0:
+        msg = f"{path}: damaged FITS file, HDU {number} has an impossible size"
+        raise CatalogError(msg)
+    if size is not None and wanted > size:
+        msg = f"{path}: truncated FITS file, HDU {number} needs {wanted} bytes and there are {size}"
+        raise CatalogError(msg)
+    return end
 
 
 def one_line(err):

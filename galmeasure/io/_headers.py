@@ -78,8 +78,8 @@ def psf_oversampling(header):
     if value is None:
         step, keyword = keyword_number([header], "psf_step")
         value = 1.0 if step is None else max(step, 1.0 / step)
-    if abs(value - round(value)) > 1e-3 * value or round(value) < 1:
-        msg = f"{keyword}: a PSF image must have a whole number of samples a pixel, not {value:g}"
+    if abs(value - round(value)) > 1e-3 * value or not 1 <= round(value) <= 50:
+        msg = f"{keyword}: a PSF image must have a whole number of samples a pixel, 1 to 50, not {value:g}"
         raise CatalogError(msg)
     return round(value)
 

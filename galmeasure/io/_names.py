@@ -82,7 +82,7 @@ def find_pair(names, pairs):
 
 
 def _first(names, wanted):
-    lower = {name.lower(): name for name in reversed(list(names))}
+    lower = {name.lower(): name for name in reversed(list(names)) if name}
     return next((lower[name] for name in wanted if name in lower), None)
 
 

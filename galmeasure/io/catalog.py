@@ -6,7 +6,7 @@ import numpy as np
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import existing, has_fits_magic, is_image, is_table, open_fits, split_extension
+from ._fits import existing, has_fits_magic, is_image, is_table, open_fits, reading, split_extension
 from ._names import COLUMN_NAMES, some_names
 from .cutout_table import CutoutTableSource, find_cutout_table
 from .multi_extension import MultiExtensionSource
@@ -65,22 +65,27 @@ def open_catalog(path=None, **options):
     if path is None:
         msg = "path: a catalogue or an image is needed"
         raise ValueError(msg)
+    with reading(path):
+        source = _open(path, options)
+        if not len(source):
+            msg = f"{path}: no rows"
+            raise CatalogError(msg)
+    return source
+
+
+def _open(path, options):
+    """Source of the kind that the options ask for."""
     if options.detect:
         if options.image is not None and os.fspath(options.image) != os.fspath(path):
             msg = "detect finds the sources in the image itself: it takes no list"
             raise ValueError(msg)
-        source = DetectionSource(path, options)
-    elif options.image is not None:
+        return DetectionSource(path, options)
+    if options.image is not None:
         if os.fspath(options.image) == os.fspath(path):
             msg = "image: give a source list as well, or detect"
             raise ValueError(msg)
-        source = SourceListSource(path, options)
-    else:
-        source = _open_cutouts(path, options)
-    if not len(source):
-        msg = f"{path}: no rows"
-        raise CatalogError(msg)
-    return source
+        return SourceListSource(path, options)
+    return _open_cutouts(path, options)
 
 
 def _open_cutouts(path, options):

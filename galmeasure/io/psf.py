@@ -8,7 +8,7 @@ import numpy as np
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import TableRows, image_data, is_image, is_table, open_fits, split_extension
+from ._fits import TableRows, image_data, is_image, is_table, open_fits, reading, split_extension
 from ._headers import psf_oversampling
 from ._names import EXTENSION_NAMES
 
@@ -64,8 +64,8 @@ class PSFExModel:
         if basis.ndim != 3 or len(basis) != n_terms:
             msg = f"basis must have {n_terms} images for degree {self.degree} in {self.n_axes} variables: {basis.shape}"
             raise ValueError(msg)
-        if not (self.pixel_step > 0 and math.isfinite(self.pixel_step)):
-            msg = f"pixel_step must be positive, not {pixel_step}"
+        if not 0.02 <= self.pixel_step <= 50.0:
+            msg = f"pixel_step must lie between 0.02 and 50 pixels, not {pixel_step}"
             raise ValueError(msg)
         self.oversampling = max(1, math.ceil(1.0 / self.pixel_step - 1e-3))
         self.basis = _resample(basis, 1.0 / (self.oversampling * self.pixel_step))
@@ -174,7 +174,7 @@ def read_psf(path, *, return_oversampling=False):
 def load_psf(path):
     """PSF of a file as a `PSFInput`; see `read_psf`."""
     path, extension = split_extension(path)
-    with open_fits(path) as hdus:
+    with reading(path), open_fits(path) as hdus:
         tables = [hdu for hdu in hdus if is_table(hdu) and "PSF_MASK" in _column_names(hdu)]
         if tables:
             return _read_psfex(path, tables[0])

@@ -9,6 +9,7 @@ import numpy as np
 
 from galmeasure.exceptions import CatalogError
 
+from ._fits import reading
 from ._headers import keyword_number
 from .psf import PSFInput, load_psf
 
@@ -101,7 +102,8 @@ class CatalogSource:
         from galmeasure.cutouts import Cutouts
 
         rows = np.atleast_1d(np.asarray(rows, dtype=np.int64))
-        parts = self._parts(rows)
+        with reading(self.path):
+            parts = self._parts(rows)
         data, error = parts.pop("data"), parts.pop("error")
         if self.unit is not None:
             data, error = _with_unit(data, self.unit), _with_unit(error, self.unit)

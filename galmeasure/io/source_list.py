@@ -214,6 +214,9 @@ def _table_columns(path):
         ".xml": "votable",
         ".cat": "ascii.sextractor",
     }
+    if path.suffix.lower() in (".fits", ".fit", ".gz", ".fz"):
+        msg = f"{path}: not a FITS file"
+        raise CatalogError(msg)
     if path.suffix.lower() not in formats:
         known = ", ".join([".fits", *formats, ".parquet"])
         msg = f"{path}: not a FITS file, and its name ends in none of {known}"
