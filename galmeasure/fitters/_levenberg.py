@@ -9,6 +9,7 @@ __all__ = ["Solution", "minimise"]
 _DAMPING = 1e-2
 _DAMPING_MIN = 1e-9
 _DAMPING_MAX = 1e10
+_ROUNDING = 1e-6  # of the loss: differences below this are rounding
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Solution:
     n_iter: torch.Tensor
 
 
-def minimise(evaluate, start, lower, upper, *, free=None, max_iter=60, tolerance=1e-4):
+def minimise(evaluate, start, lower, upper, *, free=None, hold=None, max_step=None, max_iter=60, tolerance=1e-4):
     """Minimise ``B`` losses of ``P`` variables each.
 
     Parameters
@@ -51,11 +52,17 @@ def minimise(evaluate, start, lower, upper, *, free=None, max_iter=60, tolerance
         Shape ``(B, P)``, double precision.
     free : Tensor, optional
         Boolean, shape ``(P,)``: variables that may move; all by default.
+    hold : callable, optional
+        ``hold(held)`` gets a boolean ``(K, P)``, true where a bound stops a variable, and gives it back with what
+        has no meaning then held as well.
+    max_step : Tensor, optional
+        Shape ``(P,)``: no variable moves by more in one step; the whole step is shortened.
     max_iter : int, optional
         Most evaluations for one problem.
     tolerance : float, optional
         A problem has converged when its next step has a squared length, in units of sigma, below this; the step
-        is taken, without another evaluation.
+        is taken, without another evaluation. So has one whose next step promises less than the rounding of the
+        loss and does not keep it.
 
     Returns
     -------
@@ -74,7 +81,9 @@ def minimise(evaluate, start, lower, upper, *, free=None, max_iter=60, tolerance
     damping, growth = torch.full_like(loss, _DAMPING), torch.full_like(loss, 2.0)
     rows = rows[usable]
     while len(rows):
-        step = _step(at, rows, damping[rows], lower[rows], upper[rows], free)
+        step = _step(at, rows, damping[rows], lower[rows], upper[rows], free, hold)
+        if max_step is not None:
+            step = step / (step.abs() / max_step).amax(1, keepdim=True).clamp_min(1.0)
         target = torch.clamp(at.x[rows] + step, lower[rows], upper[rows])
         step = target - at.x[rows]
         curvature = torch.einsum("bi,bij,bj->b", step, at.hessian[rows], step)
@@ -94,19 +103,22 @@ def minimise(evaluate, start, lower, upper, *, free=None, max_iter=60, tolerance
         taken = rows[accept]
         at.x[taken], at.loss[taken] = target[accept], loss[accept]
         at.gradient[taken], at.hessian[taken] = gradient[accept], hessian[accept]
+        stalled = ~accept & (predicted < _ROUNDING * at.loss[rows].abs().clamp_min(1.0)) & (damping[rows] < 1.0)
+        at.converged[rows[stalled]] = True
         ratio = torch.where(predicted > 0, gain / predicted.clamp_min(1e-300), torch.zeros_like(gain))
         shrink = (1.0 - (2.0 * ratio - 1.0).clamp(-1.0, 1.0) ** 3).clamp_min(0.1)
         factor = torch.where(accept, shrink, growth[rows])
         damping[rows] = (damping[rows] * factor).clamp_min(_DAMPING_MIN)
         growth[rows] = torch.where(accept, torch.full_like(gain, 2.0), growth[rows] * 2.0)
-        rows = rows[(damping[rows] < _DAMPING_MAX) & (at.n_iter[rows] < max_iter)]
+        rows = rows[~stalled & (damping[rows] < _DAMPING_MAX) & (at.n_iter[rows] < max_iter)]
     return at
 
 
-def _step(at, rows, damping, lower, upper, free):
+def _step(at, rows, damping, lower, upper, free, hold):
     """Damped step; variables that are fixed, or at a bound that the step pushes against, stay."""
     x, gradient, hessian = at.x[rows], at.gradient[rows], at.hessian[rows]
-    held = (~free).expand_as(x) | ((x <= lower) & (gradient < 0)) | ((x >= upper) & (gradient > 0))
+    stopped = ((x <= lower) & (gradient < 0)) | ((x >= upper) & (gradient > 0))
+    held = ~free | (stopped if hold is None else hold(stopped))
     step = _solve(gradient, hessian, damping, held)
     leaves = ((x <= lower) & (step < 0)) | ((x >= upper) & (step > 0))
     if (leaves & ~held).any():

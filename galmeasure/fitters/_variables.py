@@ -4,7 +4,7 @@ import torch
 
 from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETERS
 
-__all__ = ["BACKGROUND", "bounds", "from_parameters", "to_parameters", "jacobian"]
+__all__ = ["BACKGROUND", "bounds", "from_parameters", "hold_shape_of_a_point", "jacobian", "max_step", "to_parameters"]
 
 BACKGROUND = N_PARAMETERS
 """Index of the background among the variables, when it is free."""
@@ -62,3 +62,16 @@ def bounds(shapes, size):
         lower[:, column] = -0.5 - margin
         upper[:, column] = sides[:, axis] - 0.5 + margin
     return lower, upper
+
+
+def hold_shape_of_a_point(held):
+    """Where the radius is stopped at its bound, Sersic index and shear have no meaning: hold them too."""
+    point = held[:, 2:3]
+    return torch.cat([held[:, :1], held[:, 1:2] | point, point, held[:, 3:5] | point, held[:, 5:]], 1)
+
+
+def max_step(size, device):
+    """Longest step of each variable, shape ``(size,)``: none for flux and background."""
+    step = torch.full((size,), torch.inf, dtype=torch.float64, device=device)
+    step[1:7] = torch.tensor([1.0, 1.0, 1.0, 1.0, 3.0, 3.0], dtype=torch.float64)
+    return step

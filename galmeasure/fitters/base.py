@@ -8,6 +8,7 @@ import numpy as np
 
 from galmeasure.cutouts import Cutouts
 from galmeasure.fitters._columns import fixed_values, initial_values
+from galmeasure.fitters._threads import map_batches, single_threaded
 from galmeasure.fitters.images import make_model_images, make_residual_images
 from galmeasure.flags import Flag
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
@@ -86,6 +87,13 @@ class BatchMeasurement:
         for array in (self.background, self.background_err):
             if array is not None:
                 array *= scale
+
+    def put(self, index, part):
+        """Copy what was found for one batch into the rows ``index``."""
+        for each in fields(part):
+            array = getattr(part, each.name)
+            if array is not None:
+                getattr(self, each.name)[index] = array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,12 +207,10 @@ class SersicFitterBase(ABC):
         init = fixed_values(getattr(self, "fixed", {}), initial_values(init_params, cutouts), cutouts)
         self._check_init_fixed(init)
         found = BatchMeasurement.empty(len(cutouts), **self._columns())
-        largest = int(cutouts.shapes.prod(axis=1).max())
-        max_pixels = _MAX_PIXELS if self.batch_size is None else self.batch_size * largest
         with _progress(len(cutouts), progress_bar) as bar:
-            for batch in cutouts.batches(max_pixels):
-                self._measure_into(found, batch, init)
-                bar.update(len(batch))
+            for index, part in self._measure_batches(cutouts, init):
+                found.put(index, part)
+                bar.update(len(index))
         return self._assemble(cutouts, found)
 
     def __call__(self, cutouts, psf=None, **options):
@@ -229,18 +235,29 @@ class SersicFitterBase(ABC):
                 msg = f"init_params must give {name} for every cutout, because fixed[{name!r}] is 'init'"
                 raise ValueError(msg)
 
-    def _measure_into(self, found, batch, init):
-        """Measure a batch and put it into its rows of the whole."""
+    def _measure_batches(self, cutouts, init):
+        """Yield rows and what was found in them, in input units, batch by batch."""
+        with single_threaded() as n_threads:
+            n_workers = n_threads if self.device == "cpu" else 1
+            batches = cutouts.batches(self._max_pixels(cutouts, n_workers))
+            yield from map_batches(lambda batch: self._measure_batch(batch, init), batches, n_workers)
+
+    def _max_pixels(self, cutouts, n_workers):
+        """Pixels of one batch: as many as fit, but something for every worker."""
+        largest = int(cutouts.shapes.prod(axis=1).max())
+        if self.batch_size is not None:
+            return self.batch_size * largest
+        share = -(-len(cutouts) // n_workers)
+        return min(_MAX_PIXELS, share * largest)
+
+    def _measure_batch(self, batch, init):
         start = init[batch.index]
         start[:, PARAMETER_INDEX["flux"]] /= batch.scale
         part = self.measure(batch, start)
         part.in_flux_units(batch.scale)
         part.flags |= batch.flags
         part.flags[~np.isfinite(part.values).all(axis=1)] |= Flag.FAILED
-        for each in fields(part):
-            array = getattr(part, each.name)
-            if array is not None:
-                getattr(found, each.name)[batch.index] = array
+        return batch.index, part
 
     def _assemble(self, cutouts, found):
         extra = {}

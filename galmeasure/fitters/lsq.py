@@ -113,9 +113,13 @@ class LSQSersicFitter(SersicFitterBase):
         free = self._free(size)
         # what is fixed stays where it is, also outside the bounds
         lower, upper = (torch.where(free, bound, variables) for bound in (lower, upper))
-        solution = minimise(problem.evaluate, variables, lower, upper, free=free, max_iter=self.max_iter)
+        options = {
+            "free": free, "hold": _variables.hold_shape_of_a_point, "max_iter": self.max_iter,
+            "max_step": _variables.max_step(size, self.device),
+        }  # fmt: skip
+        solution = minimise(problem.evaluate, variables, lower, upper, **options)
         if free[1]:
-            self._second_start(problem, solution, lower, upper, free)
+            _second_start(problem, solution, lower, upper, options)
         self._store(group, solution, free, found)
         found.init[rows] = start.cpu().numpy()
 
@@ -138,31 +142,6 @@ class LSQSersicFitter(SersicFitterBase):
             if name not in self.fixed:
                 start[:, column] = start[:, column].clamp(max=limits.upper)
         return start
-
-    def _second_start(self, problem, solution, lower, upper, free):
-        """Start again from another Sersic index where the first fit was slow, failed or ended at a bound."""
-        x = solution.x
-        margin = _BOUND_MARGIN
-        at_bound = ((x[:, 1:3] < lower[:, 1:3] + margin) | (x[:, 1:3] > upper[:, 1:3] - margin)).any(1)
-        elongated = torch.hypot(x[:, 3], x[:, 4]) > 2.0
-        doubtful = at_bound | elongated | ~solution.converged | (solution.n_iter > _SLOW)
-        rows = torch.nonzero(doubtful & torch.isfinite(solution.loss))[:, 0]
-        if not len(rows):
-            return
-        start = x[rows].clone()
-        low, high = (torch.full_like(start[:, 1], value).log() for value in _SECOND_STARTS)
-        start[:, 1] = torch.where(start[:, 1] > torch.log(torch.tensor(_N_MIDDLE)), low, high)
-        start[:, 3:5] = torch.where(free[3:5], 0.5 * start[:, 3:5].clamp(-1.0, 1.0), start[:, 3:5])
-        start[:, 2] = torch.where(free[2], start[:, 2].clamp_min(-0.7), start[:, 2])
-        again = minimise(
-            lambda inner, variables: problem.evaluate(rows[inner], variables),
-            start, lower[rows], upper[rows], free=free, max_iter=self.max_iter,
-        )  # fmt: skip
-        better = again.loss < solution.loss[rows] - _BOUND_MARGIN
-        solution.n_iter[rows] += again.n_iter
-        chosen = rows[better]
-        for name in ("x", "loss", "gradient", "hessian", "converged"):
-            getattr(solution, name)[chosen] = getattr(again, name)[better]
 
     def _store(self, group, solution, free, found):
         """Turn a solution into parameters, errors, quality measures and flags."""
@@ -211,6 +190,31 @@ class LSQSersicFitter(SersicFitterBase):
         lower, upper = _variables.bounds(shapes, N_PARAMETERS)
         at_x = ((values[:, 5:] <= lower[:, 5:]) | (values[:, 5:] >= upper[:, 5:])).any(1)
         return ((at_n & free[1]) | (at_r & free[2]) | (at_g & free[3:5].any()) | at_x) * Flag.AT_BOUND
+
+
+def _second_start(problem, solution, lower, upper, options):
+    """Start again from another Sersic index where the first fit was slow, failed or ended at a bound."""
+    x, free = solution.x, options["free"]
+    margin = _BOUND_MARGIN
+    at_bound = ((x[:, 1:3] < lower[:, 1:3] + margin) | (x[:, 1:3] > upper[:, 1:3] - margin)).any(1)
+    elongated = torch.hypot(x[:, 3], x[:, 4]) > 2.0
+    doubtful = at_bound | elongated | ~solution.converged | (solution.n_iter > _SLOW)
+    rows = torch.nonzero(doubtful & torch.isfinite(solution.loss))[:, 0]
+    if not len(rows):
+        return
+    start = x[rows].clone()
+    low, high = (torch.full_like(start[:, 1], value).log() for value in _SECOND_STARTS)
+    start[:, 1] = torch.where(start[:, 1] > torch.log(torch.tensor(_N_MIDDLE)), low, high)
+    start[:, 3:5] = torch.where(free[3:5], 0.5 * start[:, 3:5].clamp(-1.0, 1.0), start[:, 3:5])
+    start[:, 2] = torch.where(free[2], start[:, 2].clamp_min(-0.7), start[:, 2])
+    again = minimise(
+        lambda inner, variables: problem.evaluate(rows[inner], variables), start, lower[rows], upper[rows], **options
+    )
+    better = again.loss < solution.loss[rows] - _BOUND_MARGIN
+    solution.n_iter[rows] += again.n_iter
+    chosen = rows[better]
+    for name in ("x", "loss", "gradient", "hessian", "converged"):
+        getattr(solution, name)[chosen] = getattr(again, name)[better]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,54 @@
+"""Batches side by side in threads, each with single-threaded tensor operations.
+
+The operations of a fit are too small to be split among threads: that costs more than it gives, and very much more on
+a busy machine. So while a fit runs, torch works with one thread, and as many batches as it had threads before
+run at the same time. What the caller had set is put back when the last fit ends.
+"""
+
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["map_batches", "single_threaded"]
+
+_LOCK = threading.Lock()
+_STATE = {"depth": 0, "threads": 1}
+
+
+@contextmanager
+def single_threaded():
+    """Run torch with one thread for the time being; gives the number of threads it had."""
+    with _LOCK:
+        if _STATE["depth"] == 0:
+            _STATE["threads"] = torch.get_num_threads()
+            torch.set_num_threads(1)
+        _STATE["depth"] += 1
+    try:
+        yield _STATE["threads"]
+    finally:
+        with _LOCK:
+            _STATE["depth"] -= 1
+            if _STATE["depth"] == 0:
+                torch.set_num_threads(_STATE["threads"])
+
+
+def map_batches(function, batches, n_workers):
+    """Yield ``function(batch)`` in order, ``n_workers`` at a time, with few batches in memory."""
+    if n_workers == 1:
+        yield from map(function, batches)
+        return
+    with ThreadPoolExecutor(n_workers) as pool:
+        waiting = deque()
+        try:
+            for batch in batches:
+                waiting.append(pool.submit(function, batch))
+                if len(waiting) > n_workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
