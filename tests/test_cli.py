@@ -173,9 +173,21 @@ def test_processes_keep_the_order(catalog):
     assert os.getpid() not in two["process"]
 
 
-def test_error_in_a_process(catalog, capsys, monkeypatch):
-    monkeypatch.setattr("galmeasure.cli.measure._fitter", lambda *_: ("_fake_fitter", "SumFitter", {"fail": True}))
-    assert failure(capsys, "cat.fits", "--batch-size", "2", "--n-jobs", "2") == "data must be good"
+@pytest.mark.parametrize(("fail", "message"), [(True, "data must be good"), ("die", "n_jobs: a process that measured")])
+def test_error_in_a_process(catalog, capsys, monkeypatch, fail, message):
+    monkeypatch.setattr("galmeasure.cli.measure._fitter", lambda *_: ("_fake_fitter", "SumFitter", {"fail": fail}))
+    before = sorted(catalog.iterdir())
+    assert failure(capsys, "cat.fits", "--batch-size", "2", "--n-jobs", "2").startswith(message)
+    assert sorted(catalog.iterdir()) == before
+
+
+def test_lsq_from_the_command_line(catalog, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.chdir(catalog)
+    assert call("cat.fits", "--rows", "0:3", "--no-progress") == 0
+    table = Table.read("cat_galmeasure.fits")
+    assert (np.asarray(table["method"]).astype(str) == "lsq").all()
+    assert np.isfinite(table["flux_fit"]).all()
 
 
 def test_plots(catalog, monkeypatch):
@@ -242,9 +254,10 @@ def test_stopped_runs_leave_nothing(catalog, number, jobs):
     (catalog / "run.py").write_text(SLOW)
     before = sorted(catalog.iterdir())
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "run.py", "cat.fits", "--batch-size", "1", "--n-jobs", jobs]
+    command = [sys.executable, "run.py", "cat.fits", "--batch-size", "1", "--n-jobs", jobs, "--verbose"]
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(3.0)
+        assert process.stderr.readline().startswith("cutout table cat.fits: 7 of 7 rows")
+        time.sleep(1.0)
         assert process.poll() is None
         process.send_signal(number)
         _, err = process.communicate(timeout=20)

@@ -86,9 +86,10 @@ def _in_processes(source, blocks, fitter, n_jobs):
         msg = "n_jobs: a process that measured has died (not enough memory?)"
         raise ValueError(msg) from err
     finally:
+        workers = list((pool._processes or {}).values()) if waiting else []
         pool.shutdown(wait=not waiting, cancel_futures=True)
-        if waiting:
-            _end_workers(pool)
+        for worker in workers:  # nobody waits for their results any more
+            worker.terminate()
 
 
 def _next(waiting):
@@ -96,12 +97,6 @@ def _next(waiting):
     table = future.result()
     waiting.popleft()
     return block, cutouts, table
-
-
-def _end_workers(pool):
-    """End processes whose results nobody waits for any more."""
-    for process in list((pool._processes or {}).values()):
-        process.terminate()
 
 
 _STATE = {}
