@@ -21,6 +21,7 @@ def catalog(tmp_path, monkeypatch):
     """A catalogue of seven rows in the current folder, measured by a quick fitter."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(commands.METHODS, "lsq", ("_fake_fitter", "SumFitter"))
+    monkeypatch.setattr("galmeasure.cli.jobs.n_cores", lambda: 1)
     cutout_table("cat.fits", {"error": np.ones(7), "field": [f"F{i}" for i in range(7)]}, units={"cutout": "electron"})
     return tmp_path
 
@@ -91,6 +92,8 @@ def test_output_must_not_be_the_catalogue(catalog, capsys):
         (["cat.fits", "--gain", "-1"], "gain must be positive"),
         (["cat.fits", "--gain", "much"], "Invalid value for '--gain'"),
         (["cat.fits", "--error", "nothing"], "error must be a number or a column"),
+        (["cat.fits", "--device", "fpga"], "device 'fpga' cannot be used"),
+        (["cat.fits", "--device", "nonsense"], "device 'nonsense' cannot be used"),
         (["cat.fits", "--n-jobs", "0"], "n_jobs must be 1 or more"),
         (["cat.fits", "--psf", "nope.psf"], "nope.psf: no such file"),
         (["cat.fits", "--size", "50"], "size is for source lists"),
@@ -240,7 +243,8 @@ def test_help_is_light():
 
 SLOW = """
 import sys
-from galmeasure.cli import commands, measure
+from galmeasure.cli import commands, jobs, measure
+jobs.n_cores = lambda: 1
 measure._fitter = lambda *_: ("_fake_fitter", "SumFitter", {"delay": 1.0})
 if __name__ == "__main__":
     commands.main(sys.argv[1:])

@@ -216,10 +216,9 @@ def test_rows_in_any_order_and_chunks(tmp_path):
     assert source.columns([2, 6], ["tag"])["tag"].tolist() == [20, 60]
 
 
-def test_blocks_hold_a_limited_number_of_pixels(tmp_path, monkeypatch):
-    monkeypatch.setattr("galmeasure.io.source.MAX_PIXELS", 3 * SIZE**2)
+def test_blocks_hold_a_limited_number_of_pixels(tmp_path):
     cutout_table(tmp_path / "c.fits")
-    blocks = list(open_catalog(tmp_path / "c.fits").blocks())
+    blocks = list(open_catalog(tmp_path / "c.fits").blocks(max_pixels=3 * SIZE**2))
     assert np.concatenate(blocks).tolist() == list(range(7))
     assert max(len(b) for b in blocks) == 3
 

@@ -75,7 +75,7 @@ def cli():
 @click.option("--zero-point", type=float, help="Magnitude of one unit. [default: from the headers]")
 @click.option("--rows", help="Rows to measure, counted from 0, e.g. 0:100 or 3,5,7.")
 @click.option("--columns", help="Columns to write, e.g. id,flux_fit,flags; input columns are copied.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Cutouts read and measured at once.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Cutouts measured at once by each thread.")
 @click.option("--n-jobs", type=int, default=1, show_default=True, help="Processes; -1 for one a core.")
 @click.option("--plots", help="Folder for a plot of each fit; choose them with --rows.")
 @click.option("--no-progress", is_flag=True, help="No progress bar.")

@@ -9,7 +9,10 @@ from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from multiprocessing import connection, get_context, parent_process
 
-__all__ = ["measured_chunks"]
+__all__ = ["check_device", "measured_chunks"]
+
+MOST_PIXELS = 2**24
+"""Most pixels of image read at once, however many threads there are."""
 
 
 def measured_chunks(source, rows, fitter, batch_size=None, n_jobs=1):
@@ -24,7 +27,7 @@ def measured_chunks(source, rows, fitter, batch_size=None, n_jobs=1):
     fitter : tuple
         Module, class and arguments of the fitter.
     batch_size : int, optional
-        Rows in a chunk; by default as many as hold about two million pixels.
+        Cutouts measured at once by each thread; by default as many as hold about a million pixels.
     n_jobs : int, optional
         Processes; -1 for one a core.
 
@@ -38,7 +41,9 @@ def measured_chunks(source, rows, fitter, batch_size=None, n_jobs=1):
         Their measurements.
     """
     n_jobs = _n_jobs(n_jobs)
-    blocks = list(source.blocks(rows, batch_size))
+    threads = max(1, n_cores() // n_jobs)
+    size = None if batch_size is None else batch_size * threads
+    blocks = list(source.blocks(rows, size, min(2**20 * max(2, threads), MOST_PIXELS)))
     n_jobs = min(n_jobs, len(blocks))
     if n_jobs == 1:
         fit = make_fitter(fitter)
@@ -46,7 +51,20 @@ def measured_chunks(source, rows, fitter, batch_size=None, n_jobs=1):
             cutouts = source.read(block)
             yield block, cutouts, fit(cutouts)
         return
-    yield from _in_processes(source, blocks, fitter, n_jobs)
+    yield from _in_processes(source, blocks, fitter, n_jobs, threads)
+
+
+def check_device(name):
+    """Raise if torch cannot compute on a device."""
+    if name == "cpu":
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as err:
+        msg = f"device {name!r} cannot be used: {err}"
+        raise ValueError(msg) from err
 
 
 def make_fitter(fitter):
@@ -69,9 +87,8 @@ def _n_jobs(n_jobs):
     return n_jobs
 
 
-def _in_processes(source, blocks, fitter, n_jobs):
+def _in_processes(source, blocks, fitter, n_jobs, threads):
     """Chunks are read here, measured elsewhere, and given back in order; at most two a process are under way."""
-    threads = max(1, n_cores() // n_jobs)
     pool = ProcessPoolExecutor(n_jobs, get_context("spawn"), initializer=_start_worker, initargs=(fitter, threads))
     waiting = deque()
     try:

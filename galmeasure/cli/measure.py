@@ -11,7 +11,7 @@ import numpy as np
 from galmeasure.flags import FLAGS, Flag
 from galmeasure.io import ChunkedWriter, open_catalog
 
-from .jobs import measured_chunks
+from .jobs import check_device, measured_chunks
 
 __all__ = ["Summary", "parse_rows", "run"]
 
@@ -191,6 +191,7 @@ def _output_path(catalog, output):
 
 def _fitter(method, options):
     """Class and arguments of the fitter, so that other processes can make it too."""
+    check_device(options["device"])
     arguments = {"device": options["device"]}
     if options["batch_size"] is not None:
         arguments["batch_size"] = options["batch_size"]

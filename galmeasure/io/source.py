@@ -16,7 +16,7 @@ from .psf import PSFInput, load_psf
 __all__ = ["CatalogSource", "ReadOptions"]
 
 MAX_PIXELS = 2**21
-"""Pixels of image read at once, unless a number of rows is asked for."""
+"""Pixels of image read at once, unless asked for otherwise."""
 
 SENTINEL = -1e29
 """Pixels at or below this are masked: SExtractor marks what lies outside the image or in a neighbour with -1e30."""
@@ -127,7 +127,7 @@ class CatalogSource:
         """Pixels of the stamps of some rows."""
         raise NotImplementedError
 
-    def blocks(self, rows=None, size=None):
+    def blocks(self, rows=None, size=None, max_pixels=MAX_PIXELS):
         """Row numbers in blocks that are small enough to be read at once.
 
         Parameters
@@ -135,7 +135,9 @@ class CatalogSource:
         rows : array_like of int, optional
             Rows wanted; all of them if not given.
         size : int, optional
-            Rows in a block; by default as many as hold about two million pixels.
+            Rows in a block; by default as many as hold about `max_pixels`.
+        max_pixels : int, optional
+            Pixels in a block.
 
         Yields
         ------
@@ -146,7 +148,7 @@ class CatalogSource:
         if size is not None:
             edges = np.arange(0, len(rows) + size, size)
         else:
-            number = np.cumsum(self.n_pixels(rows)) // MAX_PIXELS
+            number = np.cumsum(self.n_pixels(rows)) // max_pixels
             edges = np.concatenate([[0], np.flatnonzero(np.diff(number)) + 1, [len(rows)]])
         for first, last in itertools.pairwise(edges):
             if first < min(last, len(rows)):
