@@ -310,7 +310,7 @@ def _make_in_memory(writer, path):
 
     tables = list(writer.tables(2**62))
     table = tables[0] if len(tables) == 1 else vstack(tables)
-    table.write(path, format=writer.format, overwrite=True)
+    table.write(os.fspath(path), format=writer.format, overwrite=True)  # astropy 6 takes no Path for VOTable
 
 
 _MAKERS = {

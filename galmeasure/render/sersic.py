@@ -16,6 +16,7 @@ KAPPA_MIN = 1e-4
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must serve autograd too
 def _tables(device, dtype):
     """B-spline coefficients of transform, ``b_n`` and log amplitude, on a device."""
     transform = torch.tensor(load_table(), dtype=dtype, device=device)
@@ -32,6 +33,7 @@ _BSPLINE = (
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must serve autograd too
 def _bspline_matrix(device, dtype):
     """Polynomial coefficients (columns: power of t) of the four uniform cubic B-splines."""
     return torch.tensor(_BSPLINE, dtype=dtype, device=device)

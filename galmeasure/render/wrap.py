@@ -19,6 +19,7 @@ _N_LAGUERRE = 12
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept must serve autograd too
 def _interpolation(side, device, dtype):
     """Chebyshev nodes on ``[0, side - 1]`` and the matrix ``(side, nodes)`` of their Lagrange polynomials."""
     order = torch.arange(_N_NODES, dtype=torch.float64, device=device)
@@ -35,6 +36,7 @@ def _interpolation(side, device, dtype):
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept must serve autograd too
 def _lattice(padded, device, dtype):
     """Offsets ``(2, rings)`` in x and y of the periodic copies within the nearest rings."""
     steps = torch.arange(-_RINGS, _RINGS + 1, dtype=dtype, device=device)
@@ -98,6 +100,7 @@ def _profile(dx, dy, n, form, b_and_amplitude, derivatives):
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept must serve autograd too
 def _boundary(padded, device, dtype):
     """Distance squared to the end of the rings, at angles, and its products with cosine and sine of twice the angle."""
     angle = (torch.arange(_N_ANGLES, dtype=torch.float64, device=device) + 0.5) * (2.0 * torch.pi / _N_ANGLES)
@@ -108,6 +111,7 @@ def _boundary(padded, device, dtype):
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must serve autograd too
 def _laguerre(device, dtype):
     """Nodes and weights of Gauss-Laguerre quadrature."""
     nodes, weights = np.polynomial.laguerre.laggauss(_N_LAGUERRE)
