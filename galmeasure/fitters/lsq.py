@@ -19,6 +19,7 @@ __all__ = ["LSQSersicFitter"]
 _LOSSES = ("gaussian", "student-t")
 _SECOND_STARTS = (0.8, 5.0)  # n, when the first fit ended above and below _N_MIDDLE
 _N_MIDDLE = 2.0
+_N_FLAT = 0.6
 _SLOW = 15
 _BAD_FIT_SIGMA = 5.0
 _TRUNCATED = 0.75
@@ -198,7 +199,8 @@ def _second_start(problem, solution, lower, upper, options):
     margin = _BOUND_MARGIN
     at_bound = ((x[:, 1:3] < lower[:, 1:3] + margin) | (x[:, 1:3] > upper[:, 1:3] - margin)).any(1)
     elongated = torch.hypot(x[:, 3], x[:, 4]) > 2.0
-    doubtful = at_bound | elongated | ~solution.converged | (solution.n_iter > _SLOW)
+    flat = torch.exp(x[:, 1]) < _N_FLAT
+    doubtful = at_bound | elongated | flat | ~solution.converged | (solution.n_iter > _SLOW)
     rows = torch.nonzero(doubtful & torch.isfinite(solution.loss))[:, 0]
     if not len(rows):
         return

@@ -17,7 +17,8 @@ ALIAS_THRESHOLD = 1.5e-3
 """Mean power at the native Nyquist wavenumber, relative to zero, above which a PSF is extended."""
 
 _LOWEST = 0.4  # of Nyquist: where the fit begins
-_STEPS = 25
+_STEPS = 15
+_SAMPLES = 16  # wavenumbers of the fit in y, half as many in x
 _SOFTENING = 0.01
 
 
@@ -47,7 +48,7 @@ def extend_band(transform, native_k, extended_k, half_pixel):
     """
     amplitude = transform[:, :1, :1].real
     scaled = transform / amplitude
-    stride = max(1, transform.shape[1] // 32)
+    stride = max(1, transform.shape[1] // _SAMPLES)
     ky, kx = native_k[0][::stride], native_k[1][:, ::stride]
     target = scaled.real[:, ::stride, ::stride]
     upper = torch.maximum(ky.abs().expand(target.shape[1:]), kx.expand(target.shape[1:])) > _LOWEST * torch.pi
@@ -118,7 +119,7 @@ def _fit(target, weight, ky, kx, half_pixel):
         new_model, new_slopes = _folded(trial, ky, kx, half_pixel)
         new_loss = ((weight * (target - new_model)) ** 2).sum((1, 2))
         better = torch.isfinite(new_loss) & (new_loss < loss)
-        small = better & (loss - new_loss < 1e-6 * loss)
+        small = better & (loss - new_loss < 1e-4 * loss)
         shape = torch.where(better[:, None], trial, shape)
         model = torch.where(better[:, None, None], new_model, model)
         slopes = torch.where(better[:, None, None, None], new_slopes, slopes)

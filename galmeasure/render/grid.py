@@ -67,6 +67,7 @@ def padded_shape(shape):
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept must serve autograd too
 def wavenumbers(padded, fold, device, dtype):
     """``ky (fold ly, 1)``, ``kx (1, fold lx // 2 + 1)`` and the three quadratic forms of the grid."""
     ly, lx = padded
@@ -90,7 +91,7 @@ def prepare_psf(images, shape, *, oversampling=1, device="cpu", dtype=torch.floa
         PSF pixels per native pixel. Only as many Fourier bands are kept as hold power; native images that are
         under-sampled are extended (:mod:`galmeasure.render.dealias`).
     device, dtype : optional
-        Of the result; the transform itself is taken in double precision.
+        Of the result.
 
     Returns
     -------
@@ -118,7 +119,7 @@ def prepare_psfs(images, shape, *, oversampling=1, device="cpu", dtype=torch.flo
     grid : PSFGrid
         Their transforms.
     """
-    images = images.to(device=device, dtype=torch.float64)
+    images = images.to(device=device, dtype=dtype)
     padded = padded_shape(shape)
     complex_dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
     pieces = {}
@@ -145,33 +146,30 @@ def _most_bands(images, padded, oversampling):
 
 
 def _bands(transform, padded, oversampling):
-    """Bands that each full transform needs, shape ``(M,)``."""
+    """Bands that each transform needs, shape ``(M,)``."""
     if oversampling == 1:
-        aliased = is_aliased(transform[..., : padded[1] // 2 + 1])
-        return torch.where(aliased, FOLD, 1)
+        return torch.where(is_aliased(transform), FOLD, 1)
     return _bands_needed(transform, oversampling)
 
 
 def _to_bands(transform, padded, oversampling, fold, shape):
-    """Half-plane of ``fold`` bands of full transforms."""
+    """The lowest ``fold`` bands of transforms."""
     if oversampling > 1 or fold == 1:
         return _crop_band(transform, fold * padded[0], fold * padded[1])
-    half = transform[..., : padded[1] // 2 + 1].contiguous()
     keys = (transform.device, torch.float64)
     native, extended = (wavenumbers(padded, bands, *keys)[:2] for bands in (1, FOLD))
-    return extend_band(half, native, extended, (shape[-2] % 2 == 0, shape[-1] % 2 == 0))
+    return extend_band(transform.to(torch.complex128), native, extended, (shape[-2] % 2 == 0, shape[-1] % 2 == 0))
 
 
 def _centred_transform(images, padded, oversampling):
-    """Full transforms on the (oversampled) grid, with the centre of the images at phase zero."""
+    """Half-plane transforms on the (oversampled) grid, with the centre of the images at phase zero."""
     sides = [oversampling * side for side in padded]
-    transform = torch.fft.fft2(_wrap_image(images, sides))
-    for axis, side in ((-2, sides[0]), (-1, sides[1])):
-        k = 2.0 * torch.pi * torch.fft.fftfreq(side, dtype=torch.float64, device=images.device)
-        angle = k * (images.shape[axis] - 1) / 2.0
-        phase = torch.polar(torch.ones_like(angle), angle)
-        transform = transform * (phase[:, None] if axis == -2 else phase)
-    return transform
+    transform = torch.fft.rfft2(_wrap_image(images, sides))
+    phases = []
+    for axis, frequencies in ((-2, torch.fft.fftfreq(sides[0])), (-1, torch.fft.rfftfreq(sides[1]))):
+        angle = torch.pi * frequencies.to(images.device, torch.float64) * (images.shape[axis] - 1)
+        phases.append(torch.polar(torch.ones_like(angle), angle).to(transform.dtype))
+    return transform * phases[0][:, None] * phases[1]
 
 
 def _wrap_image(images, size):
@@ -188,7 +186,7 @@ def _bands_needed(transform, oversampling):
     """Smallest number of native bands beyond which each oversampled PSF holds no power, shape ``(M,)``."""
     my, mx = transform.shape[-2:]
     fy = torch.fft.fftfreq(my, dtype=torch.float64, device=transform.device).abs() * oversampling
-    fx = torch.fft.fftfreq(mx, dtype=torch.float64, device=transform.device).abs() * oversampling
+    fx = torch.arange(mx, dtype=torch.float64, device=transform.device) / (2 * (mx - 1)) * oversampling
     band = torch.maximum(fy[:, None].expand(my, mx), fx.expand(my, mx))
     power = transform.abs()
     limit = _FOLD_TOLERANCE * power.amax((1, 2))
