@@ -8,7 +8,7 @@ from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
 
 __all__ = ["column_values", "fixed_values", "initial_values", "table_values"]
 
-_SUFFIXES = ("_init", "_fit", "")
+_SUFFIXES = ("_fit", "_init", "")  # a result table, which has both, is taken up where its fits ended
 
 
 def column_values(name, values, cutouts, argument):
@@ -39,9 +39,12 @@ def column_values(name, values, cutouts, argument):
 
 def _numbers(values, argument):
     try:
-        return np.ma.filled(np.ma.asarray(values, dtype=float), np.nan)
+        array = np.ma.asarray(values)
+        if array.dtype.kind == "c":
+            raise TypeError
+        return np.ma.filled(array.astype(float), np.nan)
     except (TypeError, ValueError):
-        msg = f"{argument} must hold numbers"
+        msg = f"{argument} must hold real numbers"
         raise TypeError(msg) from None
 
 
@@ -95,7 +98,8 @@ def initial_values(init_params, cutouts):
         i = PARAMETER_INDEX[name]
         values[~(values[:, i] > 0), i] = np.nan
     shear = [PARAMETER_INDEX["g1"], PARAMETER_INDEX["g2"]]
-    values[~(np.hypot(*values[:, shear].T) < 1.0)[:, None] & np.isin(np.arange(N_PARAMETERS), shear)] = np.nan
+    impossible = np.hypot(*np.nan_to_num(values[:, shear]).T) >= 1.0
+    values[np.ix_(impossible, shear)] = np.nan
     return values
 
 

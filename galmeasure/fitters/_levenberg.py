@@ -117,7 +117,7 @@ def minimise(evaluate, start, lower, upper, *, free=None, hold=None, max_step=No
 def _step(at, rows, damping, lower, upper, free, hold):
     """Damped step; variables that are fixed, or at a bound that the step pushes against, stay."""
     x, gradient, hessian = at.x[rows], at.gradient[rows], at.hessian[rows]
-    stopped = ((x <= lower) & (gradient < 0)) | ((x >= upper) & (gradient > 0))
+    stopped = free & (((x <= lower) & (gradient < 0)) | ((x >= upper) & (gradient > 0)))
     held = ~free | (stopped if hold is None else hold(stopped))
     step = _solve(gradient, hessian, damping, held)
     leaves = ((x <= lower) & (step < 0)) | ((x >= upper) & (step > 0))

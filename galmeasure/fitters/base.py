@@ -180,8 +180,8 @@ class SersicFitterBase(ABC):
         positions : array_like, optional
             Centres of the stamps in the parent image, x, y, shape ``(N, 2)``.
         init_params : table, optional
-            Starting values, columns ``<p>_init``, ``<p>_fit`` or ``<p>``, in the units of the result table; what
-            is missing or NaN is estimated.
+            Starting values, columns ``<p>_fit``, ``<p>_init`` or ``<p>`` (the first of them that is there), in the
+            units of the result table; what is missing or NaN is estimated.
         ids : sequence, optional
             Identifiers of the rows.
         zero_point : float or array_like, optional
