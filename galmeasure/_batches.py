@@ -96,15 +96,11 @@ def _plane(source, rows, box, dtype, fill):
     return block
 
 
-def _single(images, rows):
-    """Boolean (B,): whether float32 holds the pixel values of these rows exactly."""
-    if isinstance(images, np.ndarray):
-        return np.full(len(rows), _fits_single(images.dtype))
-    return np.array([_fits_single(images[row].dtype) for row in rows], dtype=bool)
-
-
-def _fits_single(dtype):
-    return dtype.itemsize <= (4 if dtype.kind == "f" else 2)
+def _work_dtype(source, rows):
+    """float32 where it holds the pixel values of these rows exactly, else float64."""
+    kinds = {source.dtype} if isinstance(source, np.ndarray) else {source[row].dtype for row in rows}
+    small = all(kind.itemsize <= (4 if kind.kind == "f" else 2) for kind in kinds)
+    return np.float32 if small else np.float64
 
 
 def _inside(shape, box):
@@ -121,8 +117,7 @@ def _error_block(errors, rows, box):
     if maps is None:
         return None
     if isinstance(maps, np.ndarray):
-        dtype = np.float32 if _fits_single(maps.dtype) else np.float64
-        return np.arange(len(rows)), _plane(maps, rows, box, dtype, 1.0), errors.factor
+        return np.arange(len(rows)), _plane(maps, rows, box, _work_dtype(maps, rows), 1.0), errors.factor
     have = np.flatnonzero([maps[row] is not None for row in rows])
     if len(have) == 0:
         return None
@@ -153,8 +148,7 @@ def make_batch(store, rows, box):
     shape = store.shapes[rows]
     flags = np.zeros(len(rows), dtype=np.int64)
     with np.errstate(all="ignore"):
-        single = _single(store.images, rows)
-        image = _plane(store.images, rows, box, np.float32 if single.all() else np.float64, 0.0)
+        image = _plane(store.images, rows, box, _work_dtype(store.images, rows), 0.0)
         wanted = _inside(shape, box)
         for source in store.masks:
             wanted &= ~_plane(source, rows, box, bool, False)
@@ -163,7 +157,7 @@ def make_batch(store, rows, box):
         good &= wanted
         sigma, relative = _noise(store, rows, box, image, good, shape, flags)
         scale = np.where((sigma >= _SCALE_RANGE[0]) & (sigma <= _SCALE_RANGE[1]), sigma, np.nan)
-        image = _scaled(image, scale, good, single)
+        image = _scaled(image, scale, good)
         n_good = np.count_nonzero(good, axis=(1, 2))
         gain = None if store.gain is None else np.clip(store.gain[rows] * scale, *_GAIN_RANGE)
     flags[n_good < n_wanted] |= Flag.NONFINITE_PIXELS
@@ -188,30 +182,28 @@ def _noise(store, rows, box, image, good, shape, flags):
     have, block, factor = found
     valid = np.isfinite(block) & (block > 0) & good[have]
     median = masked_median(block.reshape(len(have), -1), valid.reshape(len(have), -1))
-    block /= median.astype(block.dtype)[:, None, None]
-    valid &= (block < _MAX_RATIO) & (block > 1.0 / _MAX_RATIO)
+    ratio = np.empty(block.shape, dtype=np.float32)
+    np.divide(block, median[:, None, None], out=ratio, dtype=np.float64, casting="same_kind")
+    valid &= (ratio < _MAX_RATIO) & (ratio > 1.0 / _MAX_RATIO)
     good[have] = valid
     sigma[have] = median * factor
     relative = np.ones(image.shape, dtype=np.float32)
-    relative[have] = np.where(valid, block, 1.0)
+    relative[have] = np.where(valid, ratio, np.float32(1.0))
     return sigma, relative
 
 
-def _scaled(image, scale, good, single):
+def _scaled(image, scale, good):
     """Image over scale as float32, bad pixels 0; pixels that no float32 sum could hold are taken out of ``good``.
 
-    Rows that are ``single`` come out alike whether the batch is float32 or float64 (their products are exact there).
+    The product is double precision whatever the type of the pixels, so that equal values come out alike.
     """
-    single = single & (scale > 1e-30) & (scale < 1e30)
-    factor = np.where(np.isfinite(scale), 1.0 / scale, 0.0)
-    factor = np.where(single, factor.astype(np.float32), factor)
-    if not single[np.isfinite(scale)].all():
-        image = image.astype(np.float64, copy=False)
-    image *= factor.astype(image.dtype)[:, None, None]
-    good &= np.abs(image) < _MAX_PIXEL
+    factor = np.where(np.isfinite(scale), 1.0 / scale, 0.0)[:, None, None]
+    out = np.empty(image.shape, dtype=np.float32)
+    np.multiply(image, factor, out=out, dtype=np.float64, casting="same_kind")
+    good &= np.abs(out) < _MAX_PIXEL
     if not good.all():
-        image[~good] = 0.0
-    return image.astype(np.float32, copy=False)
+        out[~good] = 0.0
+    return out
 
 
 def _many_masked(good, n_good, shape):

@@ -33,7 +33,7 @@ def masked_median(values, good):
     rows, last = np.arange(len(values)), values.shape[1] - 1
     low, high = np.clip((count - 1) // 2, 0, last), np.clip(count // 2, 0, last)
     with np.errstate(over="ignore", invalid="ignore"):
-        median = 0.5 * ordered[rows, low] + 0.5 * ordered[rows, high]
+        median = 0.5 * ordered[rows, low].astype(np.float64) + 0.5 * ordered[rows, high].astype(np.float64)
     return np.where(count > 0, median, np.nan)
 
 
