@@ -240,6 +240,23 @@ def test_start_from_some_values():
     assert (np.abs(values(table) - values(usual)) < 0.02 * values(usual, "err")).all()
 
 
+def test_start_with_one_shear():
+    """One component of the shear may be given alone; together they count only where |g| is below 1."""
+    images = draws(2, seed=9)
+    usual = LSQSersicFitter().fit(images, PSF, error=SIGMA)
+    table = LSQSersicFitter().fit(images, PSF, error=SIGMA, init_params={"g1": [0.3, 0.3]})
+    np.testing.assert_allclose(table["g1_init"], 0.3, rtol=1e-9)
+    table = LSQSersicFitter().fit(images, PSF, error=SIGMA, init_params={"g1": [0.9, 0.1], "g2": [0.9, 0.2]})
+    assert table["g1_init"][0] == pytest.approx(usual["g1_init"][0], rel=1e-6)
+    assert table["g2_init"][1] == pytest.approx(0.2)
+
+
+@pytest.mark.xfail(reason="what is held is a variable of the fit that mixes both components")
+def test_one_shear_fixed():
+    table = LSQSersicFitter(fixed={"g1": 0.3}).fit(draws(2, seed=9), PSF, error=SIGMA)
+    np.testing.assert_allclose(table["g1_fit"], 0.3, rtol=1e-6)
+
+
 def test_masked_pixels_do_not_count():
     images = draws(12, seed=10)
     mask = np.zeros(images.shape, dtype=bool)

@@ -75,7 +75,11 @@ def table_values(table, cutouts, suffixes=_SUFFIXES, *, argument="init_params"):
         for suffix in suffixes:
             column = parameter.name + suffix
             if column in table.colnames:
-                values[:, i] = column_values(parameter.name, table[column], cutouts, f"{argument}[{column!r}]")
+                name = f"{argument}[{column!r}]"
+                if table[column].shape != (len(cutouts),):
+                    msg = f"{name} must hold one number per cutout, not an array of shape {table[column].shape}"
+                    raise ValueError(msg)
+                values[:, i] = column_values(parameter.name, table[column], cutouts, name)
                 break
     return values
 
