@@ -76,6 +76,13 @@ def _from_astropy(model, converged, image):
     return _standard(*(value[name] for name in names)), fine
 
 
+def _converged(fitter):
+    """What the solver says, MINPACK's or scipy's."""
+    if "ierr" in fitter.fit_info:
+        return fitter.fit_info["ierr"] in (1, 2, 3, 4)
+    return bool(fitter.fit_info.get("success", True))
+
+
 class Astropy:
     """astropy's Sersic2D averaged over sub-pixels, convolved with the PSF; Levenberg-Marquardt of astropy."""
 
@@ -118,15 +125,18 @@ class Astropy:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = fitter(self._model(image, psf / psf.sum()), x, y, image, weights=1 / error, maxiter=500)
-        return _from_astropy(found, fitter.fit_info.get("ierr", 1) in (1, 2, 3, 4), image)
+        return _from_astropy(found, _converged(fitter), image)
 
 
 class Petrofit:
-    """petrofit's PSFConvolvedModel2D of astropy's Sersic2D, sub-sampled where it is steep."""
+    """petrofit's PSFConvolvedModel2D of astropy's Sersic2D, sub-sampled where it is steep.
+
+    ``TRFLSQFitter`` is what petrofit takes by default, ``LevMarLSQFitter`` the faster choice.
+    """
 
     name = "petrofit"
 
-    def __init__(self, oversampling=1):
+    def __init__(self, oversampling=1, fitter="LevMarLSQFitter"):
         # petrofit 0.5.0 asks for names that current astropy no longer has, and does not need them
         configuration = importlib.import_module("astropy.config.configuration")
         for name in ("update_default_config", "ConfigurationDefaultMissingError", "ConfigurationDefaultMissingWarning"):
@@ -141,9 +151,7 @@ class Petrofit:
                 return base.evaluate(self, x, y, *(np.atleast_1d(value) for value in parameters), **options)
 
         self.model = Convolved
-        from astropy.modeling.fitting import LevMarLSQFitter
-
-        self.fitter = LevMarLSQFitter
+        self.fitter = getattr(importlib.import_module("astropy.modeling.fitting"), fitter)
         self.oversampling = oversampling
 
     def fit(self, image, error, psf):
@@ -163,7 +171,7 @@ class Petrofit:
                 model, x.ravel(), y.ravel(), image.ravel(), weights=1 / error.ravel(), maxiter=500,
                 estimate_jacobian=True,
             )  # fmt: skip
-        return _from_astropy(found, fitter.fit_info.get("ierr", 1) in (1, 2, 3, 4), image)
+        return _from_astropy(found, _converged(fitter), image)
 
 
 @contextlib.contextmanager
@@ -217,6 +225,7 @@ RUNNERS = {
     "astropy": lambda: Astropy(),
     "astropy, oversampled PSF": lambda: Astropy(3),
     "petrofit": lambda: Petrofit(),
+    "petrofit, its default solver": lambda: Petrofit(fitter="TRFLSQFitter"),
     "petrofit, oversampled PSF": lambda: Petrofit(3),
     "pyimfit": lambda: Pyimfit(),
 }
