@@ -10,7 +10,15 @@ import torch
 
 from galmeasure.render import PSFGrid, render_sersic
 
-__all__ = ["NormalEquations", "cramer_rao_bound", "fisher_matrix", "log_likelihood", "normal_equations", "variance"]
+__all__ = [
+    "NormalEquations",
+    "cramer_rao_bound",
+    "deviance",
+    "fisher_matrix",
+    "log_likelihood",
+    "normal_equations",
+    "variance",
+]
 
 CACHE_LINE = 16
 """Single-precision numbers in a cache line: matrix products round alike wherever such a block lies in memory."""
@@ -23,7 +31,7 @@ class NormalEquations:
     Parameters
     ----------
     loss : Tensor
-        Minus twice the log-likelihood without its constant, shape ``(B,)``, double precision.
+        What a fit minimises: minus twice the (quasi-)log-likelihood without its constant, shape ``(B,)``.
     chi2 : Tensor
         Sum of squared residuals over the variance, shape ``(B,)``, double precision.
     score : Tensor
@@ -108,26 +116,21 @@ def normal_equations(model, images, data, error, good, gain=None, *, dof=None):
     -------
     NormalEquations
         Pixel sums. With a Student t loss, the Fisher matrix is that of the t distribution.
+
+    Notes
+    -----
+    The Gaussian loss is :func:`deviance`: chi-squared without a gain, and with one the function whose derivative is
+    ``-2 (data - model) / variance``, so that the score vanishes at the truth for an image without noise.
     """
     residual = data - model
     var = variance(model, error, gain)
     inverse = good / var
-    scaled = residual * inverse
-    residual2 = residual * scaled
-    loss, score, weight = residual2, scaled, inverse
-    if dof is not None:
-        loss = (dof + 1.0) * torch.log1p(residual2 / dof)
-        tail = (dof + 1.0) / (dof + residual2)
-        score, weight = scaled * tail, inverse * ((dof + 1.0) / (dof + 3.0))
-        shot = scaled**2 * tail - inverse
-        shot_weight = inverse**2 * (dof / (dof + 3.0))
+    score, weight = residual * inverse, inverse
+    residual2 = residual * score
+    if dof is None:
+        loss = residual2 if gain is None else residual2 + _skewness(model, data, error, var, gain) * good
     else:
-        shot, shot_weight = scaled**2 - inverse, inverse**2
-    if gain is not None:
-        slope = (model > 0) / gain[:, None, None]  # of the variance by the model
-        score = score + 0.5 * slope * shot
-        weight = weight + 0.5 * slope**2 * shot_weight
-        loss = loss + torch.where(good, torch.log(var), 0.0)
+        loss, score, weight = _student_t(model, residual2, score, inverse, good, var, gain, dof)
     sums = _pixel_sums(images.flatten(2), weight.flatten(1), score.flatten(1))
     fisher = sums[:, :-1]
     return NormalEquations(
@@ -136,6 +139,75 @@ def normal_equations(model, images, data, error, good, gain=None, *, dof=None):
         score=sums[:, -1],
         fisher=0.5 * (fisher + fisher.transpose(1, 2)),
     )
+
+
+def deviance(model, data, error, good, gain=None):
+    """Minus twice the quasi-log-likelihood, up to a constant: chi-squared where the noise does not follow the model.
+
+    Parameters
+    ----------
+    model, data, error, good, gain
+        As in :func:`log_likelihood`.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(B,)``, double precision.
+
+    Notes
+    -----
+    With a gain this is the likelihood of the shifted Poisson distribution that has the noise's mean and variance
+    (Snyder et al. 1995, JOSA A 12, 272): its derivative by the model is ``-2 (data - model) / variance``, and its
+    information ``1 / variance``. Source counts that are Poisson distributed are described better than by a Gaussian.
+    """
+    var = variance(model, error, gain)
+    loss = (data - model) ** 2 / var
+    if gain is not None:
+        loss = loss + _skewness(model, data, error, var, gain)
+    return (loss * good).flatten(1).sum(1, dtype=torch.float64)
+
+
+_SERIES = (0.0, -1 / 3, 1 / 6, -1 / 10, 1 / 15, -1 / 21)
+_SERIES_LIMIT = 0.05
+_GAIN_MAX = 1e12  # no shot noise to speak of beyond
+
+
+def _excess(w):
+    """``2 ((1 + w) log(1 + w) - w) - w**2`` over ``w**2``, for ``w > -1``."""
+    series = torch.full_like(w, _SERIES[-1])
+    for coefficient in reversed(_SERIES[:-1]):
+        series = series * w + coefficient
+    small = w.abs() < _SERIES_LIMIT
+    other = torch.where(small, 1.0, w.clamp_min(-1.0 + 1e-6))
+    return torch.where(small, series, 2.0 * ((1.0 + other) * torch.log1p(other) - other) / other**2 - 1.0)
+
+
+def _skewness(model, data, error, var, gain):
+    """Deviance with shot noise minus squared residual over variance, per pixel."""
+    gain = gain.clamp_max(_GAIN_MAX)[:, None, None]
+    base = error**2
+    lit = model > 0
+    at_zero = data / (gain * base)
+    w = torch.where(lit, (data - model) / (gain * var), at_zero)
+    reference = torch.where(lit, (data - model) ** 2 / var, data**2 / base)
+    usual = reference * _excess(w)
+    # pixels so low that the shifted counts are negative: the same derivative, another constant
+    counts = base + data / gain
+    below = 2.0 * gain**2 * (var - base - counts * torch.log(var / base)) + data**2 / base - (data - model) ** 2 / var
+    return torch.where(counts > 0, usual, torch.where(lit, below, 0.0))
+
+
+def _student_t(model, residual2, scaled, inverse, good, var, gain, dof):
+    """Loss, score and weight per pixel of a t distribution whose scale is the noise."""
+    loss = (dof + 1.0) * torch.log1p(residual2 / dof)
+    tail = (dof + 1.0) / (dof + residual2)
+    score, weight = scaled * tail, inverse * ((dof + 1.0) / (dof + 3.0))
+    if gain is not None:
+        slope = (model > 0) / gain[:, None, None]  # of the variance by the model
+        score = score + 0.5 * slope * (scaled**2 * tail - inverse)
+        weight = weight + 0.5 * slope**2 * inverse**2 * (dof / (dof + 3.0))
+        loss = loss + torch.where(good, torch.log(var), 0.0)
+    return loss, score, weight
 
 
 def _pixel_sums(images, weight, score):

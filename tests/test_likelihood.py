@@ -6,6 +6,7 @@ import torch
 
 from galmeasure.likelihood import (
     cramer_rao_bound,
+    deviance,
     fisher_matrix,
     invert_information,
     log_likelihood,
@@ -49,23 +50,66 @@ def test_fixing_a_parameter_tightens_the_others():
     assert (fixed[[0, 2]] < 0.9 * free[[0, 2]]).all()
 
 
-def test_score_is_the_gradient_of_the_log_likelihood():
+def _noisy(gain):
     generator = torch.Generator().manual_seed(1)
     grid = _grid()
-    gain = torch.tensor([2.0], dtype=torch.float64)
     data = render_sersic(PARAMETERS, grid) * 1.05 + torch.randn((1, 32, 32), generator=generator, dtype=torch.float64)
     good = torch.rand((1, 32, 32), generator=generator) > 0.1
     error = torch.full((1, 1, 1), 1.3, dtype=torch.float64)
-    for dof in (None, 4.0):
-        parameters = PARAMETERS.clone().requires_grad_()
-        log_likelihood(render_sersic(parameters, grid), data, error, good, gain, dof=dof).sum().backward()
-        model, jacobian = render_sersic(PARAMETERS, grid, jacobian=True)
-        found = normal_equations(model, jacobian, data, error, good, gain, dof=dof)
-        torch.testing.assert_close(found.score, parameters.grad, rtol=1e-6, atol=1e-6)
-        doubled = log_likelihood(model, data, error, good, gain, dof=dof)
-        other = log_likelihood(model * 1.01, data, error, good, gain, dof=dof)
-        change = normal_equations(model * 1.01, jacobian, data, error, good, gain, dof=dof).loss - found.loss
-        torch.testing.assert_close(change, -2 * (other - doubled))
+    return grid, data, error, good, None if gain is None else torch.tensor([gain], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("gain", "dof"), [(None, None), (None, 4.0), (2.0, 4.0)])
+def test_score_is_the_gradient_of_the_log_likelihood(gain, dof):
+    grid, data, error, good, gain = _noisy(gain)
+    parameters = PARAMETERS.clone().requires_grad_()
+    log_likelihood(render_sersic(parameters, grid), data, error, good, gain, dof=dof).sum().backward()
+    model, jacobian = render_sersic(PARAMETERS, grid, jacobian=True)
+    found = normal_equations(model, jacobian, data, error, good, gain, dof=dof)
+    torch.testing.assert_close(found.score, parameters.grad, rtol=1e-6, atol=1e-6)
+    first = log_likelihood(model, data, error, good, gain, dof=dof)
+    other = log_likelihood(model * 1.01, data, error, good, gain, dof=dof)
+    change = normal_equations(model * 1.01, jacobian, data, error, good, gain, dof=dof).loss - found.loss
+    torch.testing.assert_close(change, -2 * (other - first))
+
+
+@pytest.mark.parametrize("gain", [0.05, 0.5, 2.0, 1e3, 1e7, torch.inf])
+def test_deviance_has_the_score_as_its_gradient(gain):
+    grid, data, error, good, gain = _noisy(gain)
+    for flux in (900.0, -300.0):
+        parameters = PARAMETERS.clone()
+        parameters[0, 0] = flux
+        model, jacobian = render_sersic(parameters, grid, jacobian=True)
+        parameters.requires_grad_()
+        deviance(render_sersic(parameters, grid), data, error, good, gain).sum().backward()
+        found = normal_equations(model, jacobian, data, error, good, gain)
+        torch.testing.assert_close(-2 * found.score, parameters.grad, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(found.loss, deviance(model, data, error, good, gain))
+
+
+def test_deviance_in_single_precision_is_that_in_double():
+    for gain in (0.5, 300.0, 1e6):
+        grid, data, error, good, gain = _noisy(gain)
+        model = render_sersic(PARAMETERS, grid)
+        double = deviance(model, data, error, good, gain)
+        single = deviance(*(each.float() for each in (model, data, error)), good, gain.float())
+        torch.testing.assert_close(single, double, rtol=1e-4, atol=1e-3)
+
+
+def test_deviance_with_a_large_gain_is_chi_squared():
+    grid, data, error, good, _ = _noisy(None)
+    model = render_sersic(PARAMETERS, grid)
+    expected = deviance(model, data, error, good)
+    torch.testing.assert_close(deviance(model, data, error, good, torch.tensor([1e9]).double()), expected)
+    torch.testing.assert_close(deviance(model, data, error, good, torch.tensor([torch.inf]).double()), expected)
+
+
+def test_deviance_is_smallest_at_the_truth_without_noise():
+    grid, _, error, good, gain = _noisy(0.5)
+    model = render_sersic(PARAMETERS, grid)
+    least = deviance(model, model, error, good, gain)
+    for factor in (0.97, 0.999, 1.001, 1.03):
+        assert deviance(model * factor, model, error, good, gain) > least
 
 
 def test_fisher_is_the_covariance_of_the_score():
