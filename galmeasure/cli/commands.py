@@ -1,13 +1,11 @@
 """Commands and options; what they do is imported when they run, so that help is quick."""
 
-import signal
 import sys
-import threading
-import traceback
-import warnings
-from contextlib import contextmanager
 
 import click
+
+from ._run import one_line, reported
+from .simulate import simulate
 
 __all__ = ["cli", "main"]
 
@@ -88,16 +86,13 @@ def measure(catalog, **options):
     with --detect. The table goes to CATALOG_galmeasure.fits unless --output says otherwise. Exit codes: 0 done,
     2 bad arguments or input.
     """
-    verbose = options["verbose"]
-    with _plain_warnings(), _terminable():
-        try:
-            from .measure import run
+    with reported(options["verbose"]):
+        from .measure import run
 
-            click.echo(run(catalog, options, method=METHODS[options["method"]]))
-        except (ValueError, TypeError, OSError, ImportError) as err:
-            if verbose:
-                traceback.print_exc()
-            raise click.UsageError(_one_line(err)) from err
+        click.echo(run(catalog, options, method=METHODS[options["method"]]))
+
+
+cli.add_command(simulate)
 
 
 def main(args=None):
@@ -114,46 +109,9 @@ def main(args=None):
         click.echo(err.format_message())
         code = 2
     except click.ClickException as err:
-        click.echo(f"galmeasure: error: {_one_line(err.format_message())}", err=True)
+        click.echo(f"galmeasure: error: {one_line(err.format_message())}", err=True)
         code = 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("galmeasure: stopped; no table was written", err=True)
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _one_line(err):
-    return " ".join(str(err).split()) or type(err).__name__
-
-
-@contextmanager
-def _plain_warnings():
-    """Warnings as one line on stderr, each text once."""
-    seen = set()
-
-    def show(message, category, filename, lineno, file=None, line=None):
-        text = _one_line(message)
-        if text not in seen:
-            seen.add(text)
-            click.echo(f"galmeasure: warning: {text}", err=True)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
-
-
-@contextmanager
-def _terminable():
-    """SIGTERM ends the command as Ctrl-C does, so that temporary files go."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(signum, frame):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

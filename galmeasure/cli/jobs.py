@@ -1,13 +1,12 @@
 """Chunks measured in order, in this process or in several."""
 
-import os
-import signal
-import threading
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
+
+from galmeasure._processes import count_jobs, leave_with_parent, n_cores
 
 __all__ = ["check_device", "measured_chunks"]
 
@@ -40,7 +39,7 @@ def measured_chunks(source, rows, fitter, batch_size=None, n_jobs=1):
     table : astropy.table.QTable
         Their measurements.
     """
-    n_jobs = _n_jobs(n_jobs)
+    n_jobs = count_jobs(n_jobs, n_cores())
     threads = max(1, n_cores() // n_jobs)
     size = None if batch_size is None else batch_size * threads
     blocks = list(source.blocks(rows, size, min(2**20 * max(2, threads), MOST_PIXELS)))
@@ -71,20 +70,6 @@ def make_fitter(fitter):
     """Fitter of a module, a class and its arguments."""
     module, name, arguments = fitter
     return getattr(import_module(module), name)(**arguments)
-
-
-def n_cores():
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _n_jobs(n_jobs):
-    if n_jobs == -1:
-        return n_cores()
-    if n_jobs < 1:
-        msg = f"n_jobs must be 1 or more, or -1 for one a core, not {n_jobs}"
-        raise ValueError(msg)
-    return n_jobs
 
 
 def _in_processes(source, blocks, fitter, n_jobs, threads):
@@ -121,17 +106,11 @@ _STATE = {}
 
 def _start_worker(fitter, threads):
     """Make the fitter of a worker, which leaves Ctrl-C to its parent and does not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    leave_with_parent()
     import torch
 
     torch.set_num_threads(threads)
     _STATE["fit"] = make_fitter(fitter)
-
-
-def _end_with_parent():
-    connection.wait([parent_process().sentinel])
-    os._exit(1)
 
 
 def _measure(cutouts):

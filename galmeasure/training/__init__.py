@@ -1,0 +1,28 @@
+"""What it takes to train networks: simulated stamps on the fly, and reference data sets drawn with GalSim."""
+
+from importlib import import_module
+
+_EXPORTS = {
+    "DATASETS": "dataset_config",
+    "DatasetConfig": "dataset_config",
+    "get_dataset_config": "dataset_config",
+    "make_dataset": "datasets",
+    "read_dataset_config": "dataset_config",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name):
+    """Import a public name when it is first asked for."""
+    if name not in _EXPORTS:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    """Public names, those not yet imported included."""
+    return sorted({*globals(), *__all__})
