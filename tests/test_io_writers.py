@@ -1,5 +1,7 @@
 """Result tables to files: formats, chunks, and no half files."""
 
+import warnings
+
 import astropy.units as u
 import numpy as np
 import pytest
@@ -135,3 +137,28 @@ def test_nothing_written(tmp_path):
 def test_objects_are_refused(tmp_path):
     with ChunkedWriter(tmp_path / "t.fits") as writer, pytest.raises(ValueError, match="column a must hold numbers"):
         writer.write(QTable({"a": np.array([{}], dtype=object)}))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("name", ["nmgy", "DN", "electron / s", "AB", "3.631 uJy", "0.37 nmgy", "%"])
+def test_units_that_fits_does_not_have(tmp_path, suffix, name):
+    """Neither writing nor reading warns: warnings are errors here."""
+    unit, path = u.Unit(name), tmp_path / f"t.{suffix}"
+    write_table(QTable({"flux_fit": [1.5, 2.0] * unit, "x_fit": [1.0, 2.0] * u.pix}), path)
+    table = read(path)
+    np.testing.assert_array_equal(u.Quantity(table["flux_fit"]).value, [1.5, 2.0])
+    if suffix not in ("csv", "votable"):
+        assert table["flux_fit"].unit == unit
+        assert table["x_fit"].unit == u.pix
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_units_that_astropy_does_not_know(tmp_path, suffix):
+    path = tmp_path / f"t.{suffix}"
+    write_table(QTable({"flux_fit": u.Quantity([1.5, 2.0], u.Unit("e-/s", parse_strict="silent"))}), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", u.UnitsWarning)
+        table = read(path)
+    np.testing.assert_array_equal(getattr(table["flux_fit"], "value", table["flux_fit"]), [1.5, 2.0])
+    if suffix != "csv":
+        assert table["flux_fit"].unit.to_string() == "e-/s"

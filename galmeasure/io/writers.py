@@ -49,6 +49,8 @@ class ChunkedWriter:
     `finish` makes the table under a temporary name and renames it, so no half file is ever seen.
     Memory stays that of one chunk for FITS, CSV and Parquet; ECSV and VOTable are made in memory.
     CSV keeps no units, and the elements of a vector column are columns of their own; Parquet flattens them to one list.
+    Units that FITS does not have (nmgy, DN, 3.631 uJy) stand in the header's comments, where astropy finds them again;
+    of a unit that astropy does not know the text is written, as which it reads it, with a warning.
 
     Parameters
     ----------
@@ -179,6 +181,7 @@ class ChunkedWriter:
         table = QTable(meta=self._template.meta)
         for name in self._template.colnames:
             unit = self._template[name].unit
+            unit = _named(unit) if self.format == "fits" else unit
             table[name] = rows[name] if unit is None else u.Quantity(rows[name], unit, copy=False)
             table[name].info.description = self._template[name].info.description
             table[name].info.format = self._template[name].info.format
@@ -208,6 +211,21 @@ def _dtype(column):
         msg = f"table: the column {column.info.name} must hold numbers or text, not objects"
         raise ValueError(msg)
     return dtype.newbyteorder("=")
+
+
+def _named(unit):
+    """A unit with a factor in it, such as 3.631 uJy, as a mere name: astropy refuses to write FITS with the factor."""
+    import astropy.units as u
+    from astropy.units.format.fits import UnitScaleError
+
+    try:
+        if unit is not None:
+            unit.to_string(format="fits")
+    except UnitScaleError:
+        return u.def_unit(unit.to_string())
+    except ValueError:  # astropy keeps what FITS does not know
+        pass
+    return unit
 
 
 def _rename_new(temporary, path):
