@@ -78,11 +78,11 @@ def _error_array(error, pixels):
 
 
 def _fits(name, array, shape):
-    """View of ``array`` with the shape of the data."""
+    """View of ``array`` with the shape of the cutouts."""
     try:
         return np.broadcast_to(array, shape)
     except ValueError:
-        msg = f"{name} must have the shape of the data {shape}, not {array.shape}"
+        msg = f"{name} must have the shape of the cutouts {shape}, not {array.shape}"
         raise ValueError(msg) from None
 
 

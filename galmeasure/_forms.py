@@ -25,7 +25,7 @@ def boolean_mask(name, mask, shape):
     try:
         return np.broadcast_to(array, shape)
     except ValueError:
-        msg = f"{name} must have the shape of the data {shape}, not {array.shape}"
+        msg = f"{name} must have the shape of the cutouts {shape}, not {array.shape}"
         raise ValueError(msg) from None
 
 

@@ -13,7 +13,7 @@ __all__ = ["Pixels", "mask_arrays", "read_pixels"]
 
 @dataclass
 class Pixels:
-    """What the data argument holds, before the other arguments are looked at.
+    """What the argument ``cutouts`` holds, before the other arguments are looked at.
 
     ``images`` is an array (N, ny, nx) or a list of N 2-D arrays. ``masks`` is a list of mask sources, each shaped like
     ``images`` (None entries allowed in lists). ``errors`` (list of (array, power, factor) or None), ``wcs`` (list) and
@@ -45,46 +45,46 @@ def _is_cutout2d(item):
     return not isinstance(item, np.ndarray) and hasattr(item, "data") and hasattr(item, "origin_original")
 
 
-def read_pixels(data):
+def read_pixels(cutouts):
     """:class:`Pixels` of any accepted form of cutouts."""
-    if data is None:
-        msg = "data must be given: one cutout, a stack or a list of cutouts"
+    if cutouts is None:
+        msg = "cutouts must be given: one cutout, a stack or a list of cutouts"
         raise ValueError(msg)
-    if isinstance(data, str | bytes):
-        msg = "data must be pixels, not a string; galmeasure.read_cutouts reads files"
+    if isinstance(cutouts, str | bytes):
+        msg = "cutouts must be pixels, not a string; galmeasure.read_cutouts reads files"
         raise TypeError(msg)
-    if _is_nddata(data) or _is_cutout2d(data):
-        return _read_list([data])
-    if isinstance(data, list | tuple) and not all(is_numbers(item) for item in data):
-        return _read_list(list(data))
-    if isinstance(data, np.ndarray) and data.dtype == object and data.ndim == 1 and data.size:
-        return _read_list(list(data))
-    return _read_array(data)
+    if _is_nddata(cutouts) or _is_cutout2d(cutouts):
+        return _read_list([cutouts])
+    if isinstance(cutouts, list | tuple) and not all(is_numbers(item) for item in cutouts):
+        return _read_list(list(cutouts))
+    if isinstance(cutouts, np.ndarray) and cutouts.dtype == object and cutouts.ndim == 1 and cutouts.size:
+        return _read_list(list(cutouts))
+    return _read_array(cutouts)
 
 
-def _read_array(data):
+def _read_array(cutouts):
     """:class:`Pixels` of one array, a stack or a single cutout."""
-    value, unit, mask = split_unit("data", data)
-    array = as_numbers("data", value)
+    value, unit, mask = split_unit("cutouts", cutouts)
+    array = as_numbers("cutouts", value)
     if array.size == 0:
-        msg = f"data must hold at least one cutout of at least one pixel, not shape {array.shape}"
+        msg = f"cutouts must hold at least one cutout of at least one pixel, not shape {array.shape}"
         raise ValueError(msg)
     if array.ndim not in (2, 3):
-        msg = f"data must be one cutout (ny, nx), a stack (N, ny, nx) or a list, not an array of shape {array.shape}"
+        msg = f"cutouts must be one cutout (ny, nx), a stack (N, ny, nx) or a list, not an array of shape {array.shape}"
         raise ValueError(msg)
     stack = read_only(array if array.ndim == 3 else array[None])
     masks = [] if mask is None else [np.broadcast_to(mask, array.shape).reshape(stack.shape)]
-    return Pixels(stack, flux_unit("data", unit), masks)
+    return Pixels(stack, flux_unit("cutouts", unit), masks)
 
 
 def _read_list(items):
     """:class:`Pixels` of a list of arrays, NDData or Cutout2D objects."""
     if not items:
-        msg = "data must hold at least one cutout, not an empty list"
+        msg = "cutouts must hold at least one cutout, not an empty list"
         raise ValueError(msg)
     images, units, masks, errors, wcs, origins = [], [], [], [], [], []
     for i, item in enumerate(items):
-        name = f"data[{i}]"
+        name = f"cutouts[{i}]"
         value = item.data if _is_nddata(item) or _is_cutout2d(item) else item
         value, unit, mask = split_unit(name, value)
         image = as_numbers(name, value)
@@ -99,7 +99,7 @@ def _read_list(items):
         errors.append(read_uncertainty(uncertainty, units[-1], image.shape, f"{name}.uncertainty"))
         wcs.append(getattr(item, "wcs", None))
         origins.append(_origin(item))
-    factors = [unit_factor(f"data[{i}]", unit, units[0], data_name="data[0]") for i, unit in enumerate(units)]
+    factors = [unit_factor(f"cutouts[{i}]", unit, units[0], target_name="cutouts[0]") for i, unit in enumerate(units)]
     images = [
         image if factor == 1.0 else read_only(image * factor) for image, factor in zip(images, factors, strict=True)
     ]
@@ -141,7 +141,7 @@ def mask_arrays(mask, pixels):
     n_cutouts = len(images)
     if not isinstance(mask, list | tuple) and np.ndim(mask) == 0:
         kind = TypeError if np.asarray(mask).dtype.kind not in "biu" else ValueError
-        msg = "mask must be an array of booleans with the shape of the data, or a list of them"
+        msg = "mask must be an array of booleans with the shape of the cutouts, or a list of them"
         raise kind(msg)
     if isinstance(mask, list | tuple) and (isinstance(images, list) or any(m is None for m in mask)):
         if n_cutouts == 1 and len(mask) != 1:

@@ -77,7 +77,7 @@ def _take(key):
 
 
 def build_store(
-    data,
+    cutouts,
     psf=None,
     *,
     error=None,
@@ -95,7 +95,7 @@ def build_store(
 
     ``strict=False`` is for a part of a catalogue, of which all PSFs may be bad.
     """
-    pixels = read_pixels(data)
+    pixels = read_pixels(cutouts)
     shapes = read_only(pixels.shapes)
     n_cutouts = len(shapes)
     errors, error_masks = error_arrays(error, pixels)
@@ -179,10 +179,10 @@ def _origin_and_positions(positions, origins, shapes):
     return positions - centre, positions
 
 
-def _wcs_of(wcs, of_data, n_cutouts):
+def _wcs_of(wcs, of_cutouts, n_cutouts):
     """(list of WCS or None, whether they are in pixels of the parent image)."""
     if wcs is None:
-        return (None, False) if of_data is None else (check_wcs(of_data, n_cutouts), False)
+        return (None, False) if of_cutouts is None else (check_wcs(of_cutouts, n_cutouts), False)
     entries = check_wcs(wcs, n_cutouts)
     if all(entry is None for entry in entries):
         return None, False

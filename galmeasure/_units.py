@@ -83,21 +83,23 @@ def flux_unit(name, unit):
     return unit
 
 
-def unit_factor(name, unit, data_unit, *, data_name="data"):
-    """Factor that brings numbers in ``unit`` to ``data_unit``; both or neither must have a unit."""
-    if unit is None and data_unit is None:
+def unit_factor(name, unit, target, *, target_name="cutouts"):
+    """Factor that brings numbers in ``unit`` to ``target``; both or neither must have a unit."""
+    if unit is None and target is None:
         return 1.0
-    if unit is None or data_unit is None:
-        present = unit if data_unit is None else data_unit
+    if unit is None or target is None:
+        present = unit if target is None else target
         if present == u.dimensionless_unscaled:
             return 1.0
-        with_unit, without = (name, data_name) if data_unit is None else (data_name, name)
-        msg = f"{name} and {data_name} must both have a unit or neither: {with_unit} is in {present}, {without} is not"
+        with_unit, without = (name, target_name) if target is None else (target_name, name)
+        msg = (
+            f"{name} and {target_name} must both have a unit or neither: {with_unit} is in {present}, {without} is not"
+        )
         raise ValueError(msg)
     try:
-        return float(unit.to(data_unit))
+        return float(unit.to(target))
     except (u.UnitConversionError, TypeError) as err:
-        msg = f"{name} must be convertible to the unit of {data_name}: {unit} is not convertible to {data_unit}"
+        msg = f"{name} must be convertible to the unit of {target_name}: {unit} is not convertible to {target}"
         raise ValueError(msg) from err
 
 
@@ -127,20 +129,20 @@ def per_cutout(name, value, n_cutouts, *, what="positive"):
     return read_only(values), usable
 
 
-def gain_values(gain, data_unit):
-    """``gain`` in electrons per unit of the data, stripped of its unit."""
+def gain_values(gain, cutouts_unit):
+    """``gain`` in electrons per unit of the cutouts, stripped of its unit."""
     value, unit, mask = split_unit("gain", gain)
     if unit is None:
         return gain
     factor = None
-    if data_unit is not None:
+    if cutouts_unit is not None:
         for electron in (_ELECTRON, u.photon, u.dimensionless_unscaled):
-            if unit.is_equivalent(electron / data_unit):
-                factor = unit.to(electron / data_unit)
+            if unit.is_equivalent(electron / cutouts_unit):
+                factor = unit.to(electron / cutouts_unit)
     elif unit in (_ELECTRON / u.adu, u.photon / u.adu, _ELECTRON / u.DN, _ELECTRON, u.dimensionless_unscaled):
         factor = 1.0
     if factor is None:
-        per = "unit of the data" if data_unit is None else data_unit
+        per = "unit of the cutouts" if cutouts_unit is None else cutouts_unit
         msg = f"gain must be in electrons per {per}, not {unit}"
         raise ValueError(msg)
     values = np.asarray(value) * factor

@@ -15,7 +15,7 @@ class Cutouts:
 
     Parameters
     ----------
-    data : array_like, `~astropy.units.Quantity`, list or Cutouts
+    cutouts : array_like, `~astropy.units.Quantity`, list or Cutouts
         Background-subtracted pixels ``[y, x]``: one cutout ``(ny, nx)``, a stack ``(N, ny, nx)``, or a list (of unequal
         shapes if need be) of arrays, `~astropy.nddata.NDData`, `~astropy.nddata.CCDData` or
         `~astropy.nddata.Cutout2D`. Any real type and byte order, masked arrays, memory-mapped files. Never modified,
@@ -25,12 +25,12 @@ class Cutouts:
         photutils GriddedPSFModel or a PSFEx model (both evaluated at ``positions``), a GalSim object (drawn with its
         pixel), or a list of models. Images may have any odd or even shape and any normalisation.
     error : scalar, array_like or list, optional
-        1-sigma Gaussian noise in the unit of ``data``: a number, one number per cutout ``(N,)``, or one per pixel.
+        1-sigma Gaussian noise in the unit of ``cutouts``: a number, one number per cutout ``(N,)``, or one per pixel.
         Estimated from the border pixels if not given (and if NDData bring no uncertainty).
     mask : array_like of bool or list, optional
         True (non-zero) = bad pixel. Joined with the masks of masked arrays and NDData.
     gain : float or array_like, shape (N,), optional
-        Electrons per unit of ``data``; source shot noise is then added to ``error``.
+        Electrons per unit of ``cutouts``; source shot noise is then added to ``error``.
     pixel_scale : float, `~astropy.units.Quantity` or array_like, shape (N,), optional
         Arcsec per pixel. Taken from ``wcs`` if not given.
     wcs : WCS or list of WCS, optional
@@ -42,7 +42,7 @@ class Cutouts:
     ids : array_like, shape (N,), optional
         Names or numbers of the cutouts; 1..N if not given.
     zero_point : float or array_like, shape (N,), optional
-        Magnitude of a flux of 1 unit of ``data``.
+        Magnitude of a flux of 1 unit of ``cutouts``.
 
     Raises
     ------
@@ -72,7 +72,7 @@ class Cutouts:
 
     def __init__(
         self,
-        data,
+        cutouts,
         psf=None,
         *,
         error=None,
@@ -96,17 +96,17 @@ class Cutouts:
             "ids": ids,
             "zero_point": zero_point,
         }
-        if isinstance(data, Cutouts):
+        if isinstance(cutouts, Cutouts):
             _refuse_others(given, psf_oversampling)
-            self._store = data._store
+            self._store = cutouts._store
             return
-        self._store = build_store(data, psf_oversampling=psf_oversampling, **given)
+        self._store = build_store(cutouts, psf_oversampling=psf_oversampling, **given)
 
     @classmethod
-    def _from_chunk(cls, data, psf, **options):
+    def _from_chunk(cls, cutouts, psf, **options):
         """Part of a catalogue: rows whose PSFs are all bad fail as they would in the whole catalogue."""
         new = object.__new__(cls)
-        new._store = build_store(data, psf, strict=False, **options)
+        new._store = build_store(cutouts, psf, strict=False, **options)
         return new
 
     def __len__(self):
@@ -317,5 +317,5 @@ def _refuse_others(given, psf_oversampling):
     names = [name for name, value in given.items() if value is not None]
     names += ["psf_oversampling"] if psf_oversampling != 1 else []
     if names:
-        msg = f"{names[0]} must not be given if data is a Cutouts object, which holds its own"
+        msg = f"{names[0]} must not be given if cutouts is a Cutouts object, which holds its own"
         raise ValueError(msg)

@@ -21,7 +21,7 @@ class SumFitter:
         if self.fail == "die":
             os._exit(9)
         if self.fail:
-            msg = "data must be good"
+            msg = "cutouts must be good"
             raise ValueError(msg)
         flux, flags = np.full(len(cutouts), np.nan), np.zeros(len(cutouts), dtype=np.int64)
         for batch in cutouts.batches():

@@ -1,6 +1,5 @@
 """A thousand randomly broken inputs: a clear error or a flagged row, and the good rows as if nothing had happened."""
 
-import re
 import signal
 from contextlib import contextmanager
 
@@ -270,21 +269,21 @@ SHAPE = SHAPES[0]
 
 # argument, what is given for it, and whether the cutouts have a unit
 WRONG = [
-    ("data", None, False),
-    ("data", "galaxies.fits", False),
-    ("data", [], False),
-    ("data", np.zeros((0, 24, 24)), False),
-    ("data", np.zeros((3, 0, 24)), False),
-    ("data", np.zeros(24), False),
-    ("data", np.zeros((2, 3, 24, 24)), False),
-    ("data", np.zeros((24, 24), dtype=complex), False),
-    ("data", np.full((24, 24), "3"), False),
-    ("data", [np.zeros((24, 24)), np.zeros(5)], False),
-    ("data", [np.zeros((24, 24)), "three"], False),
-    ("data", [np.zeros((24, 24)), None], False),
-    ("data", {"a": 3}, False),
-    ("data", [np.ones((24, 24)) * u.Jy, np.ones((24, 24)) * u.m], False),
-    ("data", object(), False),
+    ("cutouts", None, False),
+    ("cutouts", "galaxies.fits", False),
+    ("cutouts", [], False),
+    ("cutouts", np.zeros((0, 24, 24)), False),
+    ("cutouts", np.zeros((3, 0, 24)), False),
+    ("cutouts", np.zeros(24), False),
+    ("cutouts", np.zeros((2, 3, 24, 24)), False),
+    ("cutouts", np.zeros((24, 24), dtype=complex), False),
+    ("cutouts", np.full((24, 24), "3"), False),
+    ("cutouts", [np.zeros((24, 24)), np.zeros(5)], False),
+    ("cutouts", [np.zeros((24, 24)), "three"], False),
+    ("cutouts", [np.zeros((24, 24)), None], False),
+    ("cutouts", {"a": 3}, False),
+    ("cutouts", [np.ones((24, 24)) * u.Jy, np.ones((24, 24)) * u.m], False),
+    ("cutouts", object(), False),
     ("psf", None, False),
     ("psf", "psf.fits", False),
     ("psf", np.zeros((21, 21)), False),
@@ -359,11 +358,11 @@ def check_arguments(rng, number, tmp_path, capsys):
     images = np.array([Row(rng, SHAPE, "f4").image for _ in range(N_ROWS)])
     images = images * u.Jy if with_unit else images
     options = {"psf": PSF, "error": SIGMA * u.Jy if with_unit else SIGMA}
-    if rng.random() < 0.5 and name != "data":
+    if rng.random() < 0.5 and name != "cutouts":
         options["gain"] = 3.0
-    if rng.random() < 0.5 and name != "data":
+    if rng.random() < 0.5 and name != "cutouts":
         images = list(images)
-    if name == "data":
+    if name == "cutouts":
         images = value
     else:
         options[name] = value
@@ -501,7 +500,7 @@ def check_file(rng, number, tmp_path, capsys):
     with no_hang():
         cutouts, message = _read(path)
         if cutouts is None:
-            assert re.search("catalogue.fits|data|psf|gain|scale|error|mask", message, re.IGNORECASE)
+            assert message.startswith(f"{path}: "), message
             assert len(message) < 600
         else:
             table = LSQSersicFitter().fit(cutouts)

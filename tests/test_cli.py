@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 
+import astropy.units as u
 import numpy as np
 import pytest
 from _catalogs import POSITIONS, cutout_table, field, psf_image
 from astropy.io import fits
-from astropy.table import Table
+from astropy.table import QTable, Table
 
 from galmeasure.cli import commands, main
 from galmeasure.cli.measure import parse_rows
@@ -54,6 +55,36 @@ def test_default_command_and_output(catalog, capsys, command):
     assert err == ""
     assert out.startswith("measured 7 of 7 galaxies in ")
     assert out.endswith("table cat_galmeasure.fits\n")
+
+
+@pytest.mark.parametrize(("text", "unit"), [("nmgy", "nmgy"), ("DN", "DN"), ("nanomaggies", "nmgy"), ("parsnip", None)])
+def test_units_that_fits_does_not_have(catalog, capsys, text, unit):
+    cutout_table("unit.fits", units={"cutout": text})
+    assert call("unit.fits") == 0
+    assert capsys.readouterr().err == ""
+    found = QTable.read("unit_galmeasure.fits")["flux_fit"].unit
+    assert found == (None if unit is None else u.Unit(unit))
+
+
+@pytest.mark.parametrize(
+    ("columns", "header", "message"),
+    [
+        ({}, {"GAIN": "high"}, "broken.fits: GAIN: the header keyword must be a number"),
+        ({}, {"GAIN": -3.0}, "broken.fits: GAIN: the header keyword must be positive"),
+        (
+            {"number": np.arange(7), "cutout": np.ones((7, 0))},
+            {},
+            "broken.fits: the column cutout must hold a 2-D stamp",
+        ),
+        ({"mask": np.ones((7, 5, 5), bool)}, {}, "broken.fits: mask must have the shape of the cutouts"),
+        ({"psf": np.ones((7, 3))}, {}, "broken.fits: the column psf must hold a 2-D stamp"),
+    ],
+)
+def test_broken_catalogue(catalog, capsys, columns, header, message):
+    cutout_table("broken.fits", columns, header=header)
+    before = sorted(catalog.iterdir())
+    assert failure(capsys, "broken.fits").startswith(message)
+    assert sorted(catalog.iterdir()) == before
 
 
 @pytest.mark.parametrize("suffix", ["fits", "ecsv", "csv", "parquet", "votable"])
@@ -176,7 +207,9 @@ def test_processes_keep_the_order(catalog):
     assert os.getpid() not in two["process"]
 
 
-@pytest.mark.parametrize(("fail", "message"), [(True, "data must be good"), ("die", "n_jobs: a process that measured")])
+@pytest.mark.parametrize(
+    ("fail", "message"), [(True, "cutouts must be good"), ("die", "n_jobs: a process that measured")]
+)
 def test_error_in_a_process(catalog, capsys, monkeypatch, fail, message):
     monkeypatch.setattr("galmeasure.cli.measure._fitter", lambda *_: ("_fake_fitter", "SumFitter", {"fail": fail}))
     before = sorted(catalog.iterdir())

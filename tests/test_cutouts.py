@@ -85,6 +85,9 @@ class TestForms:
             assert_array_equal(cutouts.image(0), data[0])
         assert_allclose(Cutouts(data[0], PSF, error=np.full((NY, NX), 3.0)).error(0), 3.0)
 
+    def test_keywords(self, data):
+        assert_array_equal(Cutouts(cutouts=data, psf=PSF, error=2.0).image(2), data[2])
+
     def test_nested_lists(self, data):
         assert_array_equal(Cutouts(data.tolist(), PSF, error=1).image(3), data[3])
 
@@ -155,7 +158,7 @@ class TestForms:
             Cutout2D(parent, (1, 58), 11, wcs=wcs, mode="partial"),
             Cutout2D(parent * u.adu, (20, 21), (9, 12), wcs=wcs),
         ]
-        with pytest.raises(ValueError, match=r"data\[2\] and data\[0\] must both have a unit or neither"):
+        with pytest.raises(ValueError, match=r"cutouts\[2\] and cutouts\[0\] must both have a unit or neither"):
             Cutouts(stamps, PSF, error=1)
         cutouts = Cutouts(stamps[:2], PSF, error=1)
         assert_array_equal(cutouts.origin, [[25, 35], [-4, 53]])
@@ -167,7 +170,7 @@ class TestForms:
     def test_cutouts_object(self, data):
         cutouts = Cutouts(data, PSF, error=1, gain=2.0)
         assert_array_equal(Cutouts(cutouts).gain, cutouts.gain)
-        with pytest.raises(ValueError, match="error must not be given if data is a Cutouts"):
+        with pytest.raises(ValueError, match="error must not be given if cutouts is a Cutouts"):
             Cutouts(cutouts, error=1)
         with pytest.raises(ValueError, match="psf_oversampling must not be given"):
             Cutouts(cutouts, psf_oversampling=2)
@@ -175,24 +178,24 @@ class TestForms:
     @pytest.mark.parametrize(
         ("wrong", "error", "match"),
         [
-            (None, ValueError, "data must be given"),
-            ("cutouts.fits", TypeError, "data must be pixels, not a string"),
-            ([], ValueError, "data must hold at least one cutout"),
-            (np.zeros((0, 5, 5)), ValueError, "data must hold at least one cutout of at least one pixel"),
-            (np.zeros(7), ValueError, r"data must be one cutout .* shape \(7,\)"),
-            (np.zeros((2, 2, 2, 2)), ValueError, "data must be one cutout"),
-            (np.zeros((3, 5, 5)) * 1j, TypeError, "data must hold real numbers, not complex numbers"),
-            (np.zeros((3, 5, 5), dtype=bool), TypeError, "data must hold real numbers, not booleans"),
-            (np.zeros((3, 5, 5), dtype=object), TypeError, "data must hold real numbers, not objects"),
-            ([["a", "b"], ["c", "d"]], TypeError, "data must hold real numbers, not strings"),
-            ([np.zeros((5, 5)), "x"], TypeError, r"data\[1\] must hold real numbers, not strings"),
-            ([np.zeros((5, 5)), np.zeros(5)], ValueError, r"data\[1\] must be a 2-D array"),
-            ([[1, 2], [3]], ValueError, "data must be an array of a regular shape"),
-            (np.zeros((5, 5)) * u.mag, ValueError, "data must have a linear flux unit"),
+            (None, ValueError, "cutouts must be given"),
+            ("cutouts.fits", TypeError, "cutouts must be pixels, not a string"),
+            ([], ValueError, "cutouts must hold at least one cutout"),
+            (np.zeros((0, 5, 5)), ValueError, "cutouts must hold at least one cutout of at least one pixel"),
+            (np.zeros(7), ValueError, r"cutouts must be one cutout .* shape \(7,\)"),
+            (np.zeros((2, 2, 2, 2)), ValueError, "cutouts must be one cutout"),
+            (np.zeros((3, 5, 5)) * 1j, TypeError, "cutouts must hold real numbers, not complex numbers"),
+            (np.zeros((3, 5, 5), dtype=bool), TypeError, "cutouts must hold real numbers, not booleans"),
+            (np.zeros((3, 5, 5), dtype=object), TypeError, "cutouts must hold real numbers, not objects"),
+            ([["a", "b"], ["c", "d"]], TypeError, "cutouts must hold real numbers, not strings"),
+            ([np.zeros((5, 5)), "x"], TypeError, r"cutouts\[1\] must hold real numbers, not strings"),
+            ([np.zeros((5, 5)), np.zeros(5)], ValueError, r"cutouts\[1\] must be a 2-D array"),
+            ([[1, 2], [3]], ValueError, "cutouts must be an array of a regular shape"),
+            (np.zeros((5, 5)) * u.mag, ValueError, "cutouts must have a linear flux unit"),
             (
                 [NDData(np.zeros((5, 5)), uncertainty=UnknownUncertainty(np.ones((5, 5))))],
                 TypeError,
-                r"data\[0\].uncertainty must be a standard deviation",
+                r"cutouts\[0\].uncertainty must be a standard deviation",
             ),
         ],
     )
@@ -238,7 +241,7 @@ class TestErrorAndMask:
         assert_allclose([cutouts.error(i)[0, 0] for i in range(4)], [2, 1, 0.5, 4])
         with pytest.raises(ValueError, match="error must be a list with one uncertainty per cutout"):
             Cutouts(data, PSF, error=Variance(four))
-        with pytest.raises(ValueError, match=r"error and data must both have a unit or neither: error is in nJy2"):
+        with pytest.raises(ValueError, match=r"error and cutouts must both have a unit or neither: error is in nJy2"):
             Cutouts(data[0], PSF, error=Variance(four, unit="nJy2"))
 
     def test_masked_errors_are_bad_pixels(self, data):
@@ -257,9 +260,9 @@ class TestErrorAndMask:
     @pytest.mark.parametrize(
         ("unit", "error", "match"),
         [
-            (u.nJy, 1.0, "error and data must both have a unit or neither: data is in nJy"),
-            (1, 1 * u.nJy, "error and data must both have a unit or neither: error is in nJy"),
-            (u.nJy, 1 * u.m, "error must be convertible to the unit of data"),
+            (u.nJy, 1.0, "error and cutouts must both have a unit or neither: cutouts is in nJy"),
+            (1, 1 * u.nJy, "error and cutouts must both have a unit or neither: error is in nJy"),
+            (u.nJy, 1 * u.m, "error must be convertible to the unit of cutouts"),
         ],
     )
     def test_mixed_units(self, data, unit, error, match):
@@ -275,7 +278,7 @@ class TestErrorAndMask:
             (np.nan, ValueError, "error must be positive and finite, not nan"),
             (1j, TypeError, "error must hold real numbers, not complex"),
             ([1, 2], ValueError, r"one value per cutout \(5\)"),
-            (np.ones((3, NY, NX)), ValueError, "error must have the shape of the data"),
+            (np.ones((3, NY, NX)), ValueError, "error must have the shape of the cutouts"),
             ([np.ones((NY, NX))] * 3, ValueError, r"error must have one entry per cutout \(5\), not 3"),
             ([np.ones((3, 3))] + [1.0] * 4, ValueError, r"error\[0\] must be a number or have the shape"),
         ],
@@ -304,7 +307,7 @@ class TestErrorAndMask:
             ("bad", TypeError, "mask must be an array of booleans"),
             (True, ValueError, "mask must be an array of booleans"),
             (np.zeros((N, NY, NX)), TypeError, "mask must be boolean"),
-            (np.zeros((3, NY, NX), dtype=bool), ValueError, "mask must have the shape of the data"),
+            (np.zeros((3, NY, NX), dtype=bool), ValueError, "mask must have the shape of the cutouts"),
             ([np.zeros((NY, NX), dtype=bool)] * 2 + [None], ValueError, r"mask must have one entry per cutout \(5\)"),
         ],
     )
@@ -322,7 +325,7 @@ class TestOtherArguments:
         gain = Cutouts(data * u.adu, PSF, error=4 * u.adu, gain=2 * u.electron / u.adu).gain
         assert_array_equal(gain, [2] * N)
         assert_array_equal(Cutouts(data, PSF, error=4, gain=np.arange(1, 6)[:, None][:, 0]).gain, np.arange(1, 6))
-        with pytest.raises(ValueError, match="gain must be in electrons per unit of the data, not m"):
+        with pytest.raises(ValueError, match="gain must be in electrons per unit of the cutouts, not m"):
             Cutouts(data, PSF, error=4, gain=2 * u.m)
 
     @pytest.mark.parametrize("scale", [0.2, 0.2 * u.arcsec, 0.2 / 60 * u.arcmin / u.pix, np.full(N, 0.2)])

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from _catalogs import SIZE, cutout_table, gaussian, psf_image, stamps, tan_wcs
 from astropy.io import fits
+from astropy.table import Table
 
 from galmeasure.exceptions import CatalogError
+from galmeasure.flags import Flag
 from galmeasure.io import open_catalog, read_cutouts
 
 
@@ -187,6 +189,53 @@ def test_stamps_of_unequal_shapes(tmp_path):
     assert (cutouts.error(1) == 2).all()
 
 
+def padded_table(path, ny, nx, **columns):
+    """Write stamps of unequal shapes, padded to 24 pixels with NaN; gives the padded pixels."""
+    data = stamps(3)
+    for image, rows, width in zip(data, ny, nx, strict=True):
+        image[rows:], image[:, width:] = np.nan, np.nan
+    table = Table({"cutout": data, "ny": ny, "nx": nx, **columns})
+    fits.HDUList([fits.PrimaryHDU(), fits.table_to_hdu(table)]).writeto(path)
+    return data
+
+
+@pytest.mark.parametrize("column", ["error", "weight", "mask", "segmap"])
+def test_padding_is_cut_off(tmp_path, column):
+    other = np.random.default_rng(0).integers(0 if column in ("mask", "segmap") else 1, 3, (3, SIZE, SIZE))
+    columns = {column: other, "x": [50.0, 60.0, 70.0], "y": [40.0, 50.0, 60.0]}
+    data = padded_table(tmp_path / "c.fits", [10, 14, SIZE], [12, 9, SIZE], **columns)
+    cutouts = open_catalog(tmp_path / "c.fits", psf=psf_image()).read([2, 0, 1])
+    assert cutouts.shapes.tolist() == [[SIZE, SIZE], [10, 12], [14, 9]]
+    np.testing.assert_array_equal(cutouts.image(1), data[0, :10, :12])
+    np.testing.assert_array_equal(cutouts.image(2), data[1, :14, :9])
+    assert cutouts.origin[1:].tolist() == [[44.0, 35.0], [56.0, 43.0]]
+    if column == "error":
+        np.testing.assert_array_equal(cutouts.error(1), other[0, :10, :12])
+    if column == "weight":
+        np.testing.assert_allclose(cutouts.error(2), other[1, :14, :9] ** -0.5)
+    if column == "mask":
+        np.testing.assert_array_equal(cutouts.mask(1), other[0, :10, :12] != 0)
+    for batch in cutouts.batches():
+        assert not (batch.flags & Flag.MANY_MASKED).any() or column in ("mask", "segmap")
+
+
+def test_padding_without_shapes_is_masked(tmp_path):
+    data = padded_table(tmp_path / "c.fits", [10, 14, SIZE], [12, 9, SIZE])
+    with fits.open(tmp_path / "c.fits", mode="update") as hdus:
+        hdus[1].columns.change_name("ny", "rows")
+    cutouts = read_cutouts(tmp_path / "c.fits", psf=psf_image())
+    np.testing.assert_array_equal(cutouts.mask(0), np.isnan(data[0]))
+    flags = next(cutouts.batches()).flags
+    assert ((flags & Flag.MANY_MASKED) != 0).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("ny", [0, -3, SIZE + 1])
+def test_shapes_beyond_the_padding(tmp_path, ny):
+    padded_table(tmp_path / "c.fits", [10, ny, SIZE], [12, 9, SIZE])
+    with pytest.raises(CatalogError, match=r"c\.fits: ny and nx must lie between 1 and the stamp's \(24, 24\), not"):
+        read_cutouts(tmp_path / "c.fits", psf=psf_image())
+
+
 @pytest.mark.parametrize("dtype", ["i2", "u2", "f8", "u1"])
 def test_types_and_scaling(tmp_path, dtype):
     data = (np.arange(3 * 8 * 8) % 200).reshape(3, 8, 8).astype(dtype)
@@ -276,8 +325,52 @@ class TestMessages:
     @pytest.mark.parametrize("value", ["wide", -0.2])
     def test_keyword(self, tmp_path, value):
         cutout_table(tmp_path / "c.fits", header={"PIXSCALE": value})
-        with pytest.raises(CatalogError, match="PIXSCALE: the header keyword must be"):
+        with pytest.raises(CatalogError, match=r"c\.fits: PIXSCALE: the header keyword must be"):
             open_catalog(tmp_path / "c.fits")
+
+    @pytest.mark.parametrize("value", ["high", -3.0])
+    def test_gain(self, tmp_path, value):
+        cutout_table(tmp_path / "c.fits", header={"GAIN": value})
+        with pytest.raises(CatalogError, match=rf"^\S*c\.fits: GAIN: the header keyword must be"):
+            read_cutouts(tmp_path / "c.fits")
+
+    @pytest.mark.parametrize("shape", [(0,), (0, 24), (0, 0)])
+    def test_no_pixels(self, tmp_path, shape):
+        table = Table({"number": np.arange(7), "cutout": np.ones((7, *shape))})
+        psf = fits.ImageHDU(psf_image(), name="PSF")
+        fits.HDUList([fits.PrimaryHDU(), fits.table_to_hdu(table), psf]).writeto(tmp_path / "c.fits")
+        with pytest.raises(CatalogError, match=rf"^\S*c\.fits: the column cutout must hold a 2-D stamp"):
+            read_cutouts(tmp_path / "c.fits")
+
+    @pytest.mark.parametrize(
+        ("columns", "message"),
+        [
+            ({"mask": np.ones((7, 23, 24), bool)}, "mask must have the shape of the cutouts"),
+            ({"mask": np.ones((7, 30, 30), bool)}, "mask must have the shape of the cutouts"),
+            ({"mask": np.ones((7, 5), bool)}, "the column mask must hold a 2-D stamp"),
+            ({"error": np.ones((7, 23, 24))}, "error must have the shape of the cutouts"),
+            ({"psf": np.ones((7, 3))}, "the column psf must hold a 2-D stamp"),
+        ],
+    )
+    def test_shapes_of_other_columns(self, tmp_path, columns, message):
+        cutout_table(tmp_path / "c.fits", columns, psf=False)
+        with pytest.raises(CatalogError, match=rf"^\S*c\.fits: {message}"):
+            read_cutouts(tmp_path / "c.fits", psf=None if "psf" in columns else psf_image())
+
+    @pytest.mark.parametrize("shape", [(25,), (2, 2, 5, 5), (3, 25, 25)])
+    def test_shapes_of_the_psf(self, tmp_path, shape):
+        fits.writeto(tmp_path / "p.fits", np.ones(shape))
+        cutout_table(tmp_path / "c.fits", psf=False)
+        name = "c" if shape == (3, 25, 25) else "p"
+        with pytest.raises(CatalogError, match=rf"^\S*{name}\.fits: psf: "):
+            read_cutouts(tmp_path / "c.fits", psf=tmp_path / "p.fits")
+
+    def test_argument_of_the_wrong_shape(self, tmp_path):
+        cutout_table(tmp_path / "c.fits", psf=False)
+        with pytest.raises(ValueError, match=r"^psf must"):
+            read_cutouts(tmp_path / "c.fits", psf=np.ones((2, 2, 5, 5)))
+        with pytest.raises(ValueError, match=r"^error must be positive"):
+            read_cutouts(tmp_path / "c.fits", psf=psf_image(), error=-1.0)
 
     @pytest.mark.parametrize("options", [{"gain": -1.0}, {"pixel_scale": 0.0}, {"zero_point": np.nan}, {"size": 1}])
     def test_options(self, tmp_path, options):

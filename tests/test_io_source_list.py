@@ -299,3 +299,20 @@ def test_field_is_not_a_cutout(tmp_path):
     fits.writeto(tmp_path / "c.fits", np.zeros((10, 3000), "u1"))
     with pytest.raises(CatalogError, match="is not a cutout: give --detect"):
         open_catalog(tmp_path / "c.fits", psf=psf_image())
+
+
+@pytest.mark.parametrize("value", ["high", -3.0])
+def test_keyword_of_the_image(tmp_path, image, value):
+    pixel_list().write(tmp_path / "l.fits")
+    fits.setval(image, "GAIN", value=value)
+    with pytest.raises(CatalogError, match=r"^\S*i\.fits: GAIN: the header keyword must be"):
+        open_catalog(tmp_path / "l.fits", image=image)
+    with pytest.raises(CatalogError, match=r"^\S*i\.fits: GAIN: the header keyword must be"):
+        open_catalog(image, detect=True)
+
+
+def test_extensions_without_pixels(tmp_path):
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(np.zeros((0, 24)), name="SCI"), fits.ImageHDU(psf_image(), name="PSF")]
+    fits.HDUList(hdus).writeto(tmp_path / "m.fits")
+    with pytest.raises(CatalogError, match=rf"^\S*m\.fits: "):
+        read_cutouts(tmp_path / "m.fits")

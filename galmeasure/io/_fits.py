@@ -50,6 +50,10 @@ def open_binary(path):
     return gzip.open(path) if compressed else Path(path).open("rb")
 
 
+class OptionError(ValueError):
+    """An option that does not fit the file: the message names the option."""
+
+
 @contextmanager
 def quiet():
     """Without warnings: what is wrong with a file is found out here and raised."""
@@ -64,7 +68,7 @@ def reading(path):
     try:
         with quiet():
             yield
-    except ValueError:
+    except (CatalogError, OptionError):
         raise
     except Exception as err:  # damaged headers end in errors of every kind
         msg = f"{path}: damaged file ({type(err).__name__}: {one_line(err)[:200]})"

@@ -25,7 +25,7 @@ _UNIT_SPELLINGS = {
 }
 
 
-def keyword_number(headers, role):
+def keyword_number(headers, role, path):
     """First number found under the keywords of `role`.
 
     Parameters
@@ -34,6 +34,8 @@ def keyword_number(headers, role):
         Headers, the one that counts first.
     role : str
         Key of ``KEYWORDS``.
+    path : path-like
+        The file of the headers, for messages.
 
     Returns
     -------
@@ -47,39 +49,39 @@ def keyword_number(headers, role):
             value = header.get(keyword)
             if value is None or isinstance(value, fits.card.Undefined) or value == "":
                 continue
-            number = _number(value, keyword)
+            number = _number(value, f"{path}: {keyword}")
             if number == 0 and role != "zero_point":
                 continue
             if role != "zero_point" and number < 0:
-                msg = f"{keyword}: the header keyword must be positive, not {number:g}"
+                msg = f"{path}: {keyword}: the header keyword must be positive, not {number:g}"
                 raise CatalogError(msg)
             return number, keyword
     return None, None
 
 
-def _number(value, keyword):
+def _number(value, name):
     try:
         number = float(value)
     except (TypeError, ValueError) as err:
-        msg = f"{keyword}: the header keyword must be a number, not {value!r}"
+        msg = f"{name}: the header keyword must be a number, not {value!r}"
         raise CatalogError(msg) from err
     if not math.isfinite(number):
-        msg = f"{keyword}: the header keyword must be a finite number"
+        msg = f"{name}: the header keyword must be a finite number"
         raise CatalogError(msg)
     return number
 
 
-def psf_oversampling(header):
+def psf_oversampling(header, path):
     """Samples a pixel of a PSF image, from its header: 1 unless a keyword says otherwise.
 
     ``PSFSAMP`` is the step of the samples in pixels when it is below 1, else the samples in a pixel.
     """
-    value, keyword = keyword_number([header], "oversampling")
+    value, keyword = keyword_number([header], "oversampling", path)
     if value is None:
-        step, keyword = keyword_number([header], "psf_step")
+        step, keyword = keyword_number([header], "psf_step", path)
         value = 1.0 if step is None else max(step, 1.0 / step)
     if abs(value - round(value)) > 1e-3 * value or not 1 <= round(value) <= 50:
-        msg = f"{keyword}: a PSF image must have a whole number of samples a pixel, 1 to 50, not {value:g}"
+        msg = f"{path}: {keyword}: a PSF image must have a whole number of samples a pixel, 1 to 50, not {value:g}"
         raise CatalogError(msg)
     return round(value)
 

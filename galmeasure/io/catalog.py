@@ -6,7 +6,7 @@ import numpy as np
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import existing, has_fits_magic, is_image, is_table, open_fits, reading, split_extension
+from ._fits import OptionError, existing, has_fits_magic, is_image, is_table, open_fits, reading, split_extension
 from ._names import COLUMN_NAMES, some_names
 from .cutout_table import CutoutTableSource, find_cutout_table
 from .multi_extension import MultiExtensionSource
@@ -78,12 +78,12 @@ def _open(path, options):
     if options.detect:
         if options.image is not None and os.fspath(options.image) != os.fspath(path):
             msg = "detect finds the sources in the image itself: it takes no list"
-            raise ValueError(msg)
+            raise OptionError(msg)
         return DetectionSource(path, options)
     if options.image is not None:
         if os.fspath(options.image) == os.fspath(path):
             msg = "image: give a source list as well, or detect"
-            raise ValueError(msg)
+            raise OptionError(msg)
         return SourceListSource(path, options)
     return _open_cutouts(path, options)
 

@@ -8,7 +8,7 @@ from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import TableRows, is_image, is_table
+from ._fits import OptionError, TableRows, is_image, is_table
 from ._headers import celestial_wcs, parse_unit, psf_oversampling, wcs_pixel_scale
 from ._names import EXTENSION_NAMES, PIXEL_NAMES, find_column, find_pair
 from .psf import PSFInput, psf_from_hdu
@@ -46,7 +46,7 @@ class CutoutTableSource(CatalogSource):
         super().__init__(path, options, kind="cutout table")
         if options.size is not None:
             msg = "size is for source lists and images; the stamps of a cutout table have their shape"
-            raise ValueError(msg)
+            raise OptionError(msg)
         hdu = find_cutout_table(hdus, extension)
         self._rows = TableRows(path, hdu)
         self._cutout = find_column(self._rows.names, "cutout")
@@ -60,7 +60,7 @@ class CutoutTableSource(CatalogSource):
         ldac = _ldac_header(hdus)
         headers = [hdu.header, hdus[0].header, *([ldac] if ldac is not None else [])]
         self._wcs = celestial_wcs(ldac) if ldac is not None and self._pixels else None
-        self._calibrate(headers, wcs_pixel_scale(self._wcs))
+        self._calibrate(headers, path, wcs_pixel_scale(self._wcs))
         self._set_units()
         self._set_psf(self._find_psf(hdus, hdu))
         if self.psf.varies and not self._pixels:
@@ -106,7 +106,7 @@ class CutoutTableSource(CatalogSource):
         if len(shape) > 2:
             shape = tuple(n for n in shape if n > 1)
         side = math.isqrt(math.prod(shape))
-        if len(shape) == 1 and side * side == shape[0]:
+        if len(shape) == 1 and side and side * side == shape[0]:
             return side, side
         if len(shape) == 2 and 0 not in shape:
             return shape
@@ -130,7 +130,7 @@ class CutoutTableSource(CatalogSource):
 
     def _find_psf(self, hdus, table):
         if "psf" in self._roles:
-            return PSFInput(None, psf_oversampling(table.header))
+            return PSFInput(None, psf_oversampling(table.header, self.path))
         if self.options.psf is not None:
             return None
         named = [h for h in hdus if is_image(h) and h.name.upper() in EXTENSION_NAMES["psf"]]
@@ -163,7 +163,7 @@ class CutoutTableSource(CatalogSource):
         error, bad = self._errors(column, shapes)
         masks = [bad, self._masks(column, shapes)]
         data, sentinel = _without_sentinels(data)
-        parts = {"data": data, "error": error, "mask": _either(*masks, sentinel)}
+        parts = {"cutouts": data, "error": error, "mask": _either(*masks, sentinel)}
         parts["ids"] = _native(column["id"]) if "id" in column else rows + 1
         for role in ("gain", "pixel_scale", "zero_point"):
             if role in column:
@@ -178,16 +178,25 @@ class CutoutTableSource(CatalogSource):
 
     def _shapes(self, column, count):
         """(ny, nx) of each row."""
-        if self._rows.shape(self._cutout) is not None:
-            return [self._shape_2d(self._cutout)] * count
-        if "ny" in column and "nx" in column:
-            return [(int(ny), int(nx)) for ny, nx in zip(column["ny"], column["nx"], strict=True)]
-        return [None] * count
+        largest = None if self._rows.shape(self._cutout) is None else self._shape_2d(self._cutout)
+        if "ny" not in column or "nx" not in column:
+            return [largest] * count
+        shapes = [(int(ny), int(nx)) for ny, nx in zip(column["ny"], column["nx"], strict=True)]
+        for ny, nx in shapes if largest is not None else ():
+            if not (1 <= ny <= largest[0] and 1 <= nx <= largest[1]):
+                names = f"{self._roles['ny']} and {self._roles['nx']}"
+                msg = f"{self.path}: {names} must lie between 1 and the stamp's {largest}, not {(ny, nx)}"
+                raise CatalogError(msg)
+        return shapes
 
     def _stamps(self, values, name, shapes):
-        """A column as an array (N, ny, nx), or a list of 2-D arrays where lengths vary."""
+        """A column as an array (N, ny, nx), or a list of 2-D arrays where shapes vary; what is beyond is padding."""
         if not isinstance(values, list):
-            return values.reshape(len(values), *self._shape_2d(name))
+            stamps = values.reshape(len(values), *self._shape_2d(name))
+            padded = self._rows.shape(self._cutout) is not None and stamps.shape[1:] == self._shape_2d(self._cutout)
+            if not padded or {stamps.shape[1:]} == set(shapes):
+                return stamps
+            return [stamp[:ny, :nx] for stamp, (ny, nx) in zip(stamps, shapes, strict=True)]
         stamps = []
         for i, value in enumerate(values):
             side = math.isqrt(value.size)
@@ -206,14 +215,14 @@ class CutoutTableSource(CatalogSource):
             return self._scaled_error(column["error"], shapes), None
         if "weight" not in column:
             return None, None
-        if isinstance(column["weight"], list):
-            stamps = self._stamps(column["weight"], self._roles["weight"], shapes)
-            pairs = [weight_to_error(stamp) for stamp in stamps]
-            return [error for error, _ in pairs], [bad for _, bad in pairs]
-        if column["weight"].ndim == 1:
+        if not isinstance(column["weight"], list) and column["weight"].ndim == 1:
             error, bad = weight_to_error(column["weight"])
             return error, [np.full(shape, b) for shape, b in zip(shapes, bad, strict=True)] if bad.any() else None
-        return weight_to_error(self._stamps(column["weight"], self._roles["weight"], shapes))
+        stamps = self._stamps(column["weight"], self._roles["weight"], shapes)
+        if not isinstance(stamps, list):
+            return weight_to_error(stamps)
+        pairs = [weight_to_error(stamp) for stamp in stamps]
+        return [error for error, _ in pairs], [bad for _, bad in pairs]
 
     def _scaled_error(self, values, shapes):
         if not isinstance(values, list) and values.ndim == 1:

@@ -6,7 +6,7 @@ import numpy as np
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import image_data, is_image, open_fits
+from ._fits import OptionError, image_data, is_image, open_fits
 from ._headers import celestial_wcs, keyword_number, parse_unit, wcs_pixel_scale
 from ._names import EXTENSION_NAMES
 from .psf import psf_from_hdu
@@ -51,7 +51,7 @@ class MultiExtensionSource(CatalogSource):
         self._wcs = None if self._cube else [celestial_wcs(self._header(i)) for i in range(len(self._sets))]
         if self._wcs and any(wcs is None for wcs in self._wcs):
             self._wcs = None
-        self._calibrate(headers, wcs_pixel_scale(self._wcs[0]) if self._wcs else None)
+        self._calibrate(headers, path, wcs_pixel_scale(self._wcs[0]) if self._wcs else None)
         self._calibrate_each()
         own = [found for found in self._sets if "psf" in found]
         self._own_psf = options.psf is None and len(own) == len(self._sets) and len(own) > 1 and not self._cube
@@ -69,10 +69,10 @@ class MultiExtensionSource(CatalogSource):
         for name in ("weight", "mask", "segmentation", "size"):
             if getattr(self.options, name) is not None:
                 msg = f"{name} does not apply to a file of cutouts in extensions: they are read from the file"
-                raise ValueError(msg)
+                raise OptionError(msg)
         if self.options.error is not None and not isinstance(self.options.error, int | float):
             msg = f"error must be a number for a file of cutouts in extensions, not {self.options.error!r}"
-            raise ValueError(msg)
+            raise OptionError(msg)
 
     def _find_shapes(self):
         if self._cube:
@@ -91,7 +91,7 @@ class MultiExtensionSource(CatalogSource):
             return
         for name in ("gain", "pixel_scale", "zero_point"):
             if getattr(self.options, name) is None:
-                values = [keyword_number([self._header(i)], name)[0] for i in range(len(self._sets))]
+                values = [keyword_number([self._header(i)], name, self.path)[0] for i in range(len(self._sets))]
                 if None not in values:
                     setattr(self, name, np.array(values, dtype=float))
 
@@ -130,9 +130,9 @@ class MultiExtensionSource(CatalogSource):
             msg = f"{self.path}: error: every cutout must have one, or none"
             raise CatalogError(msg)
         data, masks = [found["cutout"] for found in stamps], [mask for _, mask in pairs]
-        parts = {"data": data, "error": errors, "mask": masks, "ids": self._ids(rows)}
+        parts = {"cutouts": data, "error": errors, "mask": masks, "ids": self._ids(rows)}
         if self._cube:
-            parts["data"], parts["mask"] = np.stack(data), np.stack(masks)
+            parts["cutouts"], parts["mask"] = np.stack(data), np.stack(masks)
             parts["error"] = np.stack(errors) if isinstance(errors, list) else errors
         if self._wcs:
             parts["wcs"] = [self._wcs[row] for row in rows]

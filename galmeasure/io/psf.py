@@ -191,7 +191,7 @@ def load_psf(path):
 def psf_from_hdu(hdu, path):
     """PSF image or cube of an image HDU."""
     data = np.array(image_data(hdu, path, "psf"), dtype=float)
-    return PSFInput(data, psf_oversampling(hdu.header))
+    return PSFInput(data, psf_oversampling(hdu.header, path))
 
 
 def _column_names(hdu):

@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import astropy.units as u
@@ -104,17 +106,31 @@ class CatalogSource:
         rows = np.atleast_1d(np.asarray(rows, dtype=np.int64))
         with reading(self.path):
             parts = self._parts(rows)
-        data, error = parts.pop("data"), parts.pop("error")
+        images, error = parts.pop("cutouts"), parts.pop("error")
         if self.unit is not None:
-            data, error = _with_unit(data, self.unit), _with_unit(error, self.unit)
+            images, error = _with_unit(images, self.unit), _with_unit(error, self.unit)
         oversampling = self.options.psf_oversampling or (1 if self.psf.varies else self.psf.oversampling)
         psf = parts.pop("psf", None)
         psf = self.psf.at_rows(rows) if psf is None else psf
         calibration = {name: self._per_row(name, parts, rows) for name in ("gain", "pixel_scale", "zero_point")}
-        return Cutouts._from_chunk(data, psf, error=error, psf_oversampling=oversampling, **calibration, **parts)
+        with self._naming_the_file():
+            return Cutouts._from_chunk(images, psf, error=error, psf_oversampling=oversampling, **calibration, **parts)
+
+    @contextmanager
+    def _naming_the_file(self):
+        """What `Cutouts` refuses becomes a CatalogError with the name of the file, unless an option holds it."""
+        try:
+            yield
+        except (ValueError, TypeError) as err:
+            name = re.match(r"\w*", str(err))[0]
+            option = getattr(self.options, name, None)
+            if option is not None and not isinstance(option, str | os.PathLike):
+                raise
+            msg = f"{option if option is not None and name == 'psf' else self.path}: {err}"
+            raise CatalogError(msg) from err
 
     def _parts(self, rows):
-        """Arguments of `Cutouts` for some rows: data, error, and what else there is; plain numbers in `unit`."""
+        """Arguments of `Cutouts` for some rows: cutouts, error, and what else there is; plain numbers in `unit`."""
         raise NotImplementedError
 
     def _per_row(self, name, parts, rows):
@@ -187,12 +203,12 @@ class CatalogSource:
         """Names of the input columns with one value a row."""
         return []
 
-    def _calibrate(self, headers, scale=None):
-        """Set gain, pixel scale and zero point: options first, then the first keyword found."""
+    def _calibrate(self, headers, path, scale=None):
+        """Set gain, pixel scale and zero point: options first, then the first keyword found; `path` has the headers."""
         for name in ("gain", "pixel_scale", "zero_point"):
             value, origin = getattr(self.options, name), "option"
             if value is None:
-                value, origin = keyword_number(headers, name)
+                value, origin = keyword_number(headers, name, path)
             if value is None and name == "pixel_scale":
                 value, origin = scale, "WCS"
             if value is None or (name == "gain" and value == 0):

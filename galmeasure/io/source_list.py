@@ -38,7 +38,7 @@ class _ImageSource(CatalogSource):
         self.unit = planes.unit
         self._sizes = self._stamp_sizes()
         self._origins = stamp_origins(positions, self._sizes)
-        self._calibrate([planes.header, planes.primary_header], wcs_pixel_scale(planes.wcs))
+        self._calibrate([planes.header, planes.primary_header], planes.path, wcs_pixel_scale(planes.wcs))
         self._set_psf(planes.psf() if self.options.psf is None else None)
 
     def _stamp_sizes(self):
@@ -67,7 +67,7 @@ class _ImageSource(CatalogSource):
         centres = origins + (sizes[:, None] - 1.0) / 2.0
         centres[~np.isfinite(self._positions[rows]).all(axis=1)] = np.nan
         return {
-            "data": data,
+            "cutouts": data,
             "error": error,
             "mask": mask,
             "positions": centres,
