@@ -331,7 +331,7 @@ class TestMessages:
     @pytest.mark.parametrize("value", ["high", -3.0])
     def test_gain(self, tmp_path, value):
         cutout_table(tmp_path / "c.fits", header={"GAIN": value})
-        with pytest.raises(CatalogError, match=rf"^\S*c\.fits: GAIN: the header keyword must be"):
+        with pytest.raises(CatalogError, match=r"^\S*c\.fits: GAIN: the header keyword must be"):
             read_cutouts(tmp_path / "c.fits")
 
     @pytest.mark.parametrize("shape", [(0,), (0, 24), (0, 0)])
@@ -339,7 +339,7 @@ class TestMessages:
         table = Table({"number": np.arange(7), "cutout": np.ones((7, *shape))})
         psf = fits.ImageHDU(psf_image(), name="PSF")
         fits.HDUList([fits.PrimaryHDU(), fits.table_to_hdu(table), psf]).writeto(tmp_path / "c.fits")
-        with pytest.raises(CatalogError, match=rf"^\S*c\.fits: the column cutout must hold a 2-D stamp"):
+        with pytest.raises(CatalogError, match=r"^\S*c\.fits: the column cutout must hold a 2-D stamp"):
             read_cutouts(tmp_path / "c.fits")
 
     @pytest.mark.parametrize(

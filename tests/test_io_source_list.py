@@ -314,5 +314,5 @@ def test_keyword_of_the_image(tmp_path, image, value):
 def test_extensions_without_pixels(tmp_path):
     hdus = [fits.PrimaryHDU(), fits.ImageHDU(np.zeros((0, 24)), name="SCI"), fits.ImageHDU(psf_image(), name="PSF")]
     fits.HDUList(hdus).writeto(tmp_path / "m.fits")
-    with pytest.raises(CatalogError, match=rf"^\S*m\.fits: "):
+    with pytest.raises(CatalogError, match=r"^\S*m\.fits: "):
         read_cutouts(tmp_path / "m.fits")
