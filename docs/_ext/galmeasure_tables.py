@@ -1,8 +1,8 @@
 """Sphinx directives whose text is made from the package itself, so that nothing is written twice.
 
-``galmeasure-flags`` and ``galmeasure-parameters`` make tables of the two registries; ``galmeasure-names columns`` (or
-``keywords``, ``extensions``, ``pixels``, ``sky``) lists the names that files may use; ``galmeasure-help NAME`` shows
-the help of a subcommand, or of the command itself when there is no name.
+``galmeasure-flags``, ``galmeasure-parameters`` and ``galmeasure-datasets`` make tables of the registries;
+``galmeasure-names columns`` (or ``keywords``, ``extensions``, ``pixels``, ``sky``) lists the names that files may use;
+``galmeasure-help NAME`` shows the help of a subcommand, or of the command itself when there is no name.
 """
 
 import math
@@ -30,6 +30,19 @@ def bounds(parameter):
 def parameter_rows():
     """Name, bounds and meaning of every parameter."""
     return [(f"``{p.name}``", bounds(p), p.description.replace("|", r"\|")) for p in PARAMETERS]
+
+
+def dataset_rows():
+    """Name, galaxies, PSF and noise of every data set of the study."""
+    from galmeasure.training import DATASETS
+
+    def words(values, unit=""):
+        return f"{' to '.join(f'{value:g}' for value in dict.fromkeys(values))}{unit}"
+
+    for name, config in DATASETS.items():
+        shear = f"g1 {config.g1:g}, g2 {config.g2:g}" if config.g1 is not None else f"modulus of g {words(config.g)}"
+        galaxy = f"flux {words(config.flux)}, n {words(config.n)}, r_eff {words(config.r_eff)}″, {shear}"
+        yield f"``{name}``", galaxy, words(config.psf_fwhm, "″"), words(config.sigma), words(config.snr)
 
 
 def name_rows(kind):
@@ -98,6 +111,8 @@ def setup(app):
     parameters = list_table(("Name", "Bounds of a fit", "Meaning"), parameter_rows())
     app.add_directive("galmeasure-flags", directive(lambda: flags))
     app.add_directive("galmeasure-parameters", directive(lambda: parameters))
+    datasets = list_table(("Name", "Galaxies", "PSF FWHM", "sigma", "S/N kept"), dataset_rows())
+    app.add_directive("galmeasure-datasets", directive(lambda: datasets))
     found_as = ("What", "Names, in the order in which they are looked for")
     headers = {"pixels": ("Columns", "Coordinates"), "sky": ("Columns, in degrees",)}
 

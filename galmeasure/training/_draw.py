@@ -13,9 +13,9 @@ BLOCK_ROWS = 50
 """Rows that share a random generator, and are drawn by one process at a time."""
 
 _CANDIDATES = 128  # drawn at once by the random generator, before the cut
-_HOPELESS = 10_000  # candidates of a block without a galaxy within the cut
+_MOST_TRIED, _MOST_DRAWN = 100_000, 3_000  # candidates and stamps in search of one galaxy within the cut
 _MARGIN = 0.02  # of the estimate of the S/N by which candidates are left out before they are drawn
-_PSF_FOLDING = 1e-3  # aliased light of a PSF image, whose wings are extrapolated when it is read
+_PSF_ACCURACY = (("folding_threshold", 2e-4), ("maxk_threshold", 1e-4))  # its wings are extrapolated when it is read
 
 
 def import_galsim():
@@ -76,24 +76,30 @@ def block_rows(config, seed, block, count, noiseless=False):
     parameters, noise = (
         np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence(seed, spawn_key=(block,)).spawn(2)
     )
-    rows, n_rows, tried = np.zeros(count, row_type(config, noiseless)), 0, 0
+    rows = np.zeros(count, row_type(config, noiseless))
     rows["id"] = block * BLOCK_ROWS + 1 + np.arange(count)
-    while n_rows < count:
-        if tried >= _HOPELESS and not n_rows:
-            msg = f"snr: none of {tried} galaxies lies within {config.snr[0]:g} to {config.snr[1]:g}"
-            raise ValueError(msg)
-        candidates = _draw_candidates(config, parameters)
+    for row, (truth, image) in zip(rows, _galaxies(config, parameters), strict=False):
+        _fill(row, config, truth, image, noise)
+    return rows
+
+
+def _galaxies(config, rng):
+    """Truth and noiseless stamp of one galaxy within the cut after the other, without end."""
+    tried = drawn = 0
+    while True:
+        candidates = _draw_candidates(config, rng)
         tried += len(candidates["n"])
         for i in np.flatnonzero(_may_pass(config, candidates)):
-            galaxy = {name: float(values[i]) for name, values in candidates.items()}
-            image = _draw_galaxy(config, tuple(galaxy[name] for name in _DRAWN))
-            snr = math.sqrt(np.sum(image**2)) / galaxy["sigma"]
-            if config.snr[0] <= snr <= config.snr[1] and n_rows < count:
-                _fill(rows[n_rows], config, {**galaxy, "snr": snr}, image, noise)
-                n_rows += 1
-            if n_rows == count:
-                break
-    return rows
+            truth = {name: float(values[i]) for name, values in candidates.items()}
+            image = _draw_galaxy(config, tuple(truth[name] for name in _DRAWN))
+            drawn += 1
+            truth["snr"] = math.sqrt(np.sum(image**2)) / truth["sigma"]
+            if config.snr[0] <= truth["snr"] <= config.snr[1]:
+                yield truth, image
+                tried = drawn = 0
+        if tried >= _MOST_TRIED or drawn >= _MOST_DRAWN:
+            msg = f"snr: none of {tried} galaxies lies within {config.snr[0]:g} to {config.snr[1]:g}"
+            raise ValueError(msg)
 
 
 def _fill(row, config, truth, image, rng):
@@ -154,10 +160,10 @@ def _draw_galaxy(config, values):
 
 
 @lru_cache(maxsize=4)
-def _profile(config, fwhm, folding=None):
+def _profile(config, fwhm, accuracy=None):
     """GalSim object of the PSF, without the pixel."""
     galsim = import_galsim()
-    options = {} if folding is None else {"gsparams": galsim.GSParams(folding_threshold=folding)}
+    options = {} if accuracy is None else {"gsparams": galsim.GSParams(maximum_fft_size=2**14, **dict(accuracy))}
     if config.psf == "gaussian":
         return galsim.Gaussian(fwhm=fwhm, **options)
     if config.psf == "kolmogorov":
@@ -170,7 +176,7 @@ def draw_psf(config, fwhm):
     galsim = import_galsim()
     side = config.psf_size * config.psf_oversampling
     pixel = galsim.Pixel(config.pixel_scale)
-    effective = galsim.Convolve(_profile(config, fwhm, _PSF_FOLDING), pixel)
+    effective = galsim.Convolve(_profile(config, fwhm, _PSF_ACCURACY), pixel)
     step = config.pixel_scale / config.psf_oversampling
     return effective.drawImage(nx=side, ny=side, scale=step, method="no_pixel", dtype=float).array.astype(np.float32)
 

@@ -218,7 +218,7 @@ def get_dataset_config(name):
     Parameters
     ----------
     name : str
-        One of :data:`DATASETS`.
+        One of :data:`~galmeasure.training.DATASETS`.
 
     Returns
     -------
@@ -279,7 +279,7 @@ def read_dataset_config(path, base=None):
     ----------
     path : path-like
         File ending in .toml, .yaml or .yml, with fields of `DatasetConfig`; ``dataset`` names one of
-        :data:`DATASETS` that has the others.
+        :data:`~galmeasure.training.DATASETS` that has the others.
     base : DatasetConfig, optional
         Has the others instead.
 
