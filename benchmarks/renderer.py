@@ -89,7 +89,7 @@ def rendered(case, parameters, oversampling, dtype, perfect_psf):
     grid = prepare_psf(torch.from_numpy(image), (side, side), oversampling=oversampling, dtype=dtype)
     with torch.inference_mode():
         model = render_sersic(torch.from_numpy(parameters).to(dtype)[None], grid)
-    return model[0].double().numpy(), grid.fold
+    return model[0].double().numpy(), grid.band
 
 
 def measure(cases, truth, args):

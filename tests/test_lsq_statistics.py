@@ -80,7 +80,7 @@ def test_scatter_is_the_covariance(reference):
     chi2 = np.einsum("bi,bij,bj->b", offset, np.linalg.inv(table["covariance"]), offset)
     assert np.median(chi2) == pytest.approx(6.35, abs=4 * 1.5 * np.sqrt(14 / 250) / 1.25)
     errors = np.median(values(table, "err"), axis=0)
-    np.testing.assert_allclose(errors, np.median(values(table, "crb"), axis=0), rtol=0.01)
+    np.testing.assert_allclose(errors, plain_bound(200.0), rtol=0.05)
     scatter = np.array([np.subtract(*np.percentile(column, [84, 16])) / 2 for column in offset.T])
     np.testing.assert_allclose(scatter / errors, 1.0, atol=4 * 0.066)
     np.testing.assert_allclose(
@@ -96,31 +96,53 @@ def test_chi2_of_the_reference_galaxy(reference):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signal_to_noise", [60, 30])
-def test_many_draws_of_the_reference_galaxy(signal_to_noise):
-    sigma = {60: 200.0, 30: 400.0}[signal_to_noise]
-    table, offset = reference_table(2000, sigma, seed=12)
-    errors = np.median(values(table, "err"), axis=0)
+def test_faint_reference_galaxy():
+    """At S/N 30 the likelihood is far from normal: the pulls of the maximum itself are centred in the median."""
+    table, offset = reference_table(2000, 400.0, seed=12, bias_correction=False)
     converged = plain(table["flags"]) == 0
-    assert converged.mean() > (0.99 if signal_to_noise == 60 else 0.9)
-    if signal_to_noise == 30:  # the likelihood is far from normal: pulls of what is well measured only
-        pulls = (offset / values(table, "err"))[converged]
-        assert (np.abs(np.median(pulls, axis=0)) < 0.15).all()
-        return
-    # the likelihood is skewed, towards large n, r_eff and flux: the median is unbiased, the mean is not quite
-    assert (np.abs(np.median(offset, axis=0)) < 0.1 * errors).all(), np.median(offset, axis=0) / errors
-    assert (np.abs(offset.mean(0)) < 0.25 * errors).all(), offset.mean(0) / errors
-    scatter = np.subtract(*np.percentile(offset, [84.13, 15.87], axis=0)) / 2
-    assert (np.abs(scatter / errors - 1.0) < 0.08).all(), scatter / errors
-    assert_normal(offset / values(table, "err"), bias=0.1)
+    assert converged.mean() > 0.9
+    pulls = (offset / values(table, "err"))[converged]
+    assert (np.abs(np.median(pulls, axis=0)) < 0.15).all()
 
 
-def test_noise_free_reference_galaxy():
-    """No gain: without noise, a likelihood that knows of shot noise prefers a fainter galaxy, by 0.07 sigma."""
+@pytest.mark.slow
+def test_many_draws_of_the_reference_galaxy():
+    sigma = 200.0
+    table, offset = reference_table(2000, sigma, seed=12)
+    assert (plain(table["flags"]) == 0).mean() > 0.99
+    # without its bias the estimate is at the bound in the mean and in the scatter; its pulls are skewed
+    bound = plain_bound(sigma)
+    assert (np.abs(offset.mean(0)) < 0.1 * bound).all(), offset.mean(0) / bound
+    assert (np.abs(offset.std(0) / bound - 1.0) < 0.08).all(), offset.std(0) / bound
+    pulls = offset / values(table, "err")
+    assert (np.abs(pulls.std(0) - 1.0) < 0.1).all(), pulls.std(0)
+
+
+@pytest.mark.slow
+def test_maximum_likelihood_of_the_reference_galaxy():
+    """The maximum itself is unbiased in the median; in the mean it is off by more than a tenth of the bound."""
+    table, offset = reference_table(2000, 200.0, seed=12, bias_correction=False)
+    bound = plain_bound(200.0)
+    assert (np.abs(np.median(offset, axis=0)) < 0.1 * bound).all(), np.median(offset, axis=0) / bound
+    assert offset.mean(0)[2] > 0.1 * bound[2]
+    np.testing.assert_allclose(values(table, "err"), values(table, "crb"), rtol=0.03)
+
+
+def plain_bound(sigma):
+    """Cramer-Rao bound of the reference galaxy: what a fit to an image without noise reports."""
+    image = galsim_image()
+    fitter = LSQSersicFitter(crb=True)
+    table = fitter.fit(image, galsim_psf(), psf_oversampling=3, error=sigma, gain=1.0, pixel_scale=SCALE)
+    return values(table, "crb")[0]
+
+
+@pytest.mark.parametrize("gain", [None, 1.0])
+def test_noise_free_reference_galaxy(gain):
+    """Data without noise are not corrected for a bias, and shot noise in the model does not matter."""
     pytest.importorskip("galsim")
     image = galsim_image()
-    error = np.sqrt(200.0**2 + image)
-    table = LSQSersicFitter().fit(image, galsim_psf(), psf_oversampling=3, error=error, pixel_scale=SCALE)
+    options = {"psf_oversampling": 3, "error": 200.0, "pixel_scale": SCALE}
+    table = LSQSersicFitter().fit(image, galsim_psf(), gain=gain, **options)
     row = table[0]
     assert row["flux_fit"] == pytest.approx(1e5, rel=1e-3)
     assert row["n_fit"] == pytest.approx(3.0, abs=0.01)
@@ -174,9 +196,12 @@ def test_fixed_number():
 
 
 def test_fixed_number_that_is_wrong():
-    table = LSQSersicFitter(fixed={"n": 4, "g1": 0.0}).fit(draws(3, seed=4), PSF, error=SIGMA, pixel_scale=0.2)
+    table = LSQSersicFitter(fixed={"n": 4, "g1": 0.0, "g2": 0.1}).fit(
+        draws(3, seed=4), PSF, error=SIGMA, pixel_scale=0.2
+    )
     np.testing.assert_allclose(table["n_fit"], 4.0)
     np.testing.assert_array_equal(table["g1_fit"], 0.0)
+    np.testing.assert_allclose(table["g2_fit"], 0.1)
     assert (plain(table["flux_fit"]) > GALAXY[0]).all()
 
 
@@ -191,8 +216,12 @@ def test_forced_photometry():
     np.testing.assert_allclose(table["flux_err"], SIGMA / np.sqrt((unit**2).sum()), rtol=1e-4)
     for name in held:
         np.testing.assert_allclose(plain(table[f"{name}_fit"]), start[name], rtol=1e-12)
-    with pytest.raises(ValueError, match="init_params must give n for every cutout"):
+    with pytest.raises(ValueError, match="init_params must give the parameters that fixed holds"):
         LSQSersicFitter(fixed={"n": "init"}).fit(images, PSF, error=SIGMA)
+    start["n"][7] = np.nan
+    other = LSQSersicFitter(fixed=dict.fromkeys(held, "init")).fit(images, PSF, error=SIGMA, init_params=start)
+    assert [row for row in range(50) if "failed" in decode_flags(other["flags"][row])] == [7]
+    assert_same(table[:7], other[:7])
 
 
 def test_student_t_ignores_outliers():
@@ -251,10 +280,9 @@ def test_start_with_one_shear():
     assert table["g2_init"][1] == pytest.approx(0.2)
 
 
-@pytest.mark.xfail(reason="what is held is a variable of the fit that mixes both components")
-def test_one_shear_fixed():
-    table = LSQSersicFitter(fixed={"g1": 0.3}).fit(draws(2, seed=9), PSF, error=SIGMA)
-    np.testing.assert_allclose(table["g1_fit"], 0.3, rtol=1e-6)
+def test_one_shear_cannot_be_fixed_alone():
+    with pytest.raises(ValueError, match="fixed must hold g1 and g2 together"):
+        LSQSersicFitter(fixed={"g1": 0.3})
 
 
 def test_masked_pixels_do_not_count():

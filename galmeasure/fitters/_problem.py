@@ -42,8 +42,8 @@ class Problem:
 
     def pieces(self, rows):
         """Split ``rows`` so that the renderer's working set stays small."""
-        ly, lx = self.psf.padded
-        one = 2 * N_PARAMETERS * self.psf.fold**2 * ly * (lx // 2 + 1)
+        rows_k, columns_k = self.psf.transform.shape[1:]
+        one = 2 * N_PARAMETERS * max(rows_k, self.psf.padded[0]) * columns_k
         on_device = self.image.device.type == "cpu"
         return rows.split(max(1, _PIECE // one)) if on_device else rows.split(max(1, 200 * _PIECE // one))
 
@@ -52,18 +52,27 @@ class Problem:
         error = self.error if self.error.shape[0] == 1 else self.error[rows]
         return self.image[rows], error, self.good[rows], None if self.gain is None else self.gain[rows]
 
-    def equations(self, rows, variables):
-        """Normal equations along the raw images of some rows, with the matrix from these to the variables."""
-        parameters = _variables.to_parameters(variables)
+    def draw(self, rows, parameters, background=None):
+        """Model and raw images of some rows, with the matrix from these to parameters (and background).
+
+        Parameters
+        ----------
+        rows : Tensor
+            Shape ``(K,)``.
+        parameters : Tensor
+            Shape ``(K, 7)``, double precision.
+        background : Tensor, optional
+            Constant per pixel, shape ``(K,)``; adds an image of ones.
+        """
         raw = render_raw(parameters.to(self.image.dtype), self.psf, self.psf_index[rows])
         model = raw[:, 0] * parameters[:, 0, None, None].to(raw.dtype)
         matrix = raw_jacobian_matrix(parameters)
-        if variables.shape[1] > N_PARAMETERS:
-            model = model + variables[:, _variables.BACKGROUND, None, None].to(raw.dtype)
+        if background is not None:
+            model = model + background[:, None, None].to(raw.dtype)
             raw = torch.cat([raw, torch.ones_like(raw[:, :1])], 1)
             matrix = torch.nn.functional.pad(matrix, (0, 1, 0, 1))
             matrix[:, -1, -1] = 1.0
-        return normal_equations(model, raw, *self.data(rows), dof=self.dof), matrix
+        return model, raw, matrix
 
     def evaluate(self, rows, variables):
         """Loss, half the negative gradient and half the expected second derivative, by the fit's variables."""
@@ -72,7 +81,9 @@ class Problem:
         for piece in self.pieces(rows):
             part = variables[start : start + len(piece)]
             start += len(piece)
-            found, matrix = self.equations(piece, part)
+            background = part[:, _variables.BACKGROUND] if part.shape[1] > N_PARAMETERS else None
+            model, raw, matrix = self.draw(piece, _variables.to_parameters(part), background)
+            found = normal_equations(model, raw, *self.data(piece), dof=self.dof)
             matrix = _variables.jacobian(part) @ matrix
             losses.append(found.loss)
             gradients.append((matrix @ found.score[:, :, None])[:, :, 0])

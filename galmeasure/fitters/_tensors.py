@@ -68,7 +68,7 @@ def _tensor(array, device):
 
 
 def _psf_groups(batch, box, device):
-    """(positions in ``batch.psf``, PSFGrid, moments) for PSFs of equal shape and equal bands."""
+    """(positions in ``batch.psf``, PSFGrid, moments) for PSFs that fill the same band."""
     shapes = {}
     for position, image in enumerate(batch.psf):
         shapes.setdefault(image.shape, []).append(position)
@@ -79,7 +79,7 @@ def _psf_groups(batch, box, device):
         moments = psf_moments(images, batch.psf_oversampling)
         for members, grid in prepare_psfs(images, box, oversampling=batch.psf_oversampling, device=device):
             members = members.cpu().numpy()
-            found.setdefault(grid.fold, []).append((positions[members], grid, moments[members]))
+            found.setdefault(grid.band, []).append((positions[members], grid, moments[members]))
     for parts in found.values():
         positions = np.concatenate([part[0] for part in parts])
         order = np.argsort(positions)

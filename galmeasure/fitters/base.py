@@ -112,6 +112,9 @@ class SersicFitterBase(ABC):
             raise TypeError(msg)
         for name, value in fixed.items():
             _check_fixed(name, value)
+        if ("g1" in fixed) != ("g2" in fixed):
+            msg = "fixed must hold g1 and g2 together"
+            raise ValueError(msg)
         size = self.batch_size
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
             msg = f"batch_size must be a positive integer or None, not {size!r}"
@@ -205,12 +208,13 @@ class SersicFitterBase(ABC):
         }  # fmt: skip
         cutouts = Cutouts(cutouts, psf, **options)
         init = fixed_values(getattr(self, "fixed", {}), initial_values(init_params, cutouts), cutouts)
-        self._check_init_fixed(init)
+        not_held = self._not_held(init)
         found = BatchMeasurement.empty(len(cutouts), **self._columns())
         with _progress(len(cutouts), progress_bar) as bar:
             for index, part in self._measure_batches(cutouts, init):
                 found.put(index, part)
                 bar.update(len(index))
+        found.flags[not_held] |= Flag.FAILED
         return self._assemble(cutouts, found)
 
     def __call__(self, cutouts, psf=None, **options):
@@ -229,11 +233,16 @@ class SersicFitterBase(ABC):
         """Optional arrays of the measurement."""
         return {"background": getattr(self, "fit_background", False), "crb": self.crb}
 
-    def _check_init_fixed(self, init):
+    def _not_held(self, init):
+        """Rows ``(N,)`` whose value for a parameter that is fixed at ``"init"`` is missing; not all may be."""
+        missing = np.zeros(len(init), dtype=bool)
         for name, value in getattr(self, "fixed", {}).items():
-            if isinstance(value, str) and np.isnan(init[:, PARAMETER_INDEX[name]]).any():
-                msg = f"init_params must give {name} for every cutout, because fixed[{name!r}] is 'init'"
-                raise ValueError(msg)
+            if isinstance(value, str):
+                missing |= np.isnan(init[:, PARAMETER_INDEX[name]])
+        if missing.all():
+            msg = "init_params must give the parameters that fixed holds at 'init'"
+            raise ValueError(msg)
+        return missing
 
     def _measure_batches(self, cutouts, init):
         """Yield rows and what was found in them, in input units, batch by batch."""

@@ -13,8 +13,10 @@ __all__ = ["extend_band"]
 FOLD = 2
 """Native bands of the extended transform, in each direction."""
 
-ALIAS_THRESHOLD = 1.5e-3
-"""Mean power at the native Nyquist wavenumber, relative to zero, above which a PSF is extended."""
+ALIAS_THRESHOLD = 2e-3
+"""Mean power just inside the native band's edge, relative to zero, above which a PSF is extended."""
+
+_NEAR_EDGE = (0.75, 0.8, 0.85)  # of Nyquist; at Nyquist itself the aliases of a PSF of even side cancel
 
 _LOWEST = 0.4  # of Nyquist: where the fit begins
 _STEPS = 15
@@ -23,10 +25,13 @@ _SOFTENING = 0.01
 
 
 def is_aliased(transform):
-    """Whether each native transform ``(M, ly, lx // 2 + 1)`` holds power at its edge."""
-    edge = 0.5 * (transform[:, transform.shape[1] // 2].abs().mean(1) + transform[:, :, -1].abs().mean(1))
-    edge_near = 0.5 * (transform[:, transform.shape[1] // 2 - 2].abs().mean(1) + transform[:, :, -3].abs().mean(1))
-    return torch.maximum(edge, edge_near) > ALIAS_THRESHOLD * transform[:, 0, 0].abs()
+    """Whether each native transform ``(M, ly, lx // 2 + 1)`` holds power near its edge."""
+    high = transform.shape[1] // 2
+    rows = [round(fraction * high) for fraction in _NEAR_EDGE]
+    columns = [round(fraction * (transform.shape[2] - 1)) for fraction in _NEAR_EDGE]
+    along_x = transform[:, rows].abs().mean((1, 2))
+    along_y = transform[:, :, columns].abs().mean((1, 2))
+    return torch.maximum(along_x, along_y) > ALIAS_THRESHOLD * transform[:, 0, 0].abs()
 
 
 def extend_band(transform, native_k, extended_k, half_pixel):
@@ -100,34 +105,47 @@ def _folded(shape, ky, kx, half_pixel):
 
 
 def _fit(target, weight, ky, kx, half_pixel):
-    """Levenberg-Marquardt for the model's five numbers, all PSFs at once, shape ``(M, 5)``."""
+    """Levenberg-Marquardt for the model's five numbers, all PSFs at once, shape ``(M, 5)``.
+
+    A PSF that has converged leaves the batch, so that its numbers do not depend on the others.
+    """
     shape = target.new_tensor([0.0, 0.0, 0.0, 0.0, 1.5]).repeat(target.shape[0], 1)
     shape[:, 1] = torch.log(_width(target, kx))
+    active = torch.arange(target.shape[0], device=target.device)
     damping = torch.full_like(shape[:, 0], 1e-2)
     model, slopes = _folded(shape, ky, kx, half_pixel)
     loss = ((weight * (target - model)) ** 2).sum((1, 2))
     for _ in range(_STEPS):
-        images = (slopes * weight[:, None]).flatten(2)
-        normal = images @ images.transpose(1, 2)
-        gradient = (images @ (weight * (target - model)).flatten(1)[:, :, None])[:, :, 0]
-        diagonal = normal.diagonal(dim1=1, dim2=2)
-        normal = normal + torch.diag_embed(damping[:, None] * diagonal + 1e-10)
-        trial = shape + torch.linalg.solve(normal, gradient)
-        trial[:, 0] = trial[:, 0].clamp(-3.0, 3.0)
-        trial[:, 2:4] = trial[:, 2:4].clamp(-0.6, 0.6)
-        trial[:, 4] = trial[:, 4].clamp(0.7, 6.0)
+        trial = _step(shape[active], target, weight, model, slopes, damping)
         new_model, new_slopes = _folded(trial, ky, kx, half_pixel)
         new_loss = ((weight * (target - new_model)) ** 2).sum((1, 2))
         better = torch.isfinite(new_loss) & (new_loss < loss)
-        small = better & (loss - new_loss < 1e-4 * loss)
-        shape = torch.where(better[:, None], trial, shape)
+        more = ~(better & (loss - new_loss < 1e-4 * loss))
+        shape[active[better]] = trial[better]
         model = torch.where(better[:, None, None], new_model, model)
         slopes = torch.where(better[:, None, None, None], new_slopes, slopes)
         loss = torch.where(better, new_loss, loss)
         damping = torch.where(better, damping * 0.2, damping * 5.0)
-        if (small | (damping > 1e6)).all():
+        more &= damping < 1e6
+        if not more.any():
             break
+        active, target, weight, model, slopes, damping, loss = (
+            each[more] for each in (active, target, weight, model, slopes, damping, loss)
+        )
     return shape
+
+
+def _step(shape, target, weight, model, slopes, damping):
+    """One damped step, kept within what a PSF can be."""
+    images = (slopes * weight[:, None]).flatten(2)
+    normal = images @ images.transpose(1, 2)
+    gradient = (images @ (weight * (target - model)).flatten(1)[:, :, None])[:, :, 0]
+    normal = normal + torch.diag_embed(damping[:, None] * normal.diagonal(dim1=1, dim2=2) + 1e-10)
+    trial = shape + torch.linalg.solve_ex(normal, gradient)[0]
+    trial[:, 0] = trial[:, 0].clamp(-3.0, 3.0)
+    trial[:, 2:4] = trial[:, 2:4].clamp(-0.6, 0.6)
+    trial[:, 4] = trial[:, 4].clamp(0.7, 6.0)
+    return trial
 
 
 def _width(target, kx):

@@ -1,5 +1,6 @@
 """PSFs on the wavenumbers of a stamp: padding, oversampling and the Fourier bands that hold power."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -7,7 +8,7 @@ import torch
 
 from galmeasure.render.dealias import FOLD, extend_band, is_aliased
 
-__all__ = ["PSFGrid", "good_size", "padded_shape", "prepare_psf", "wavenumbers"]
+__all__ = ["BANDS", "PSFGrid", "band_shape", "good_size", "padded_shape", "place_rows", "prepare_psf", "wavenumbers"]
 
 PADDING = 1.5
 """Side of the Fourier grid over side of the stamp; what wraps around is subtracted (:mod:`galmeasure.render.wrap`)."""
@@ -15,10 +16,10 @@ PADDING = 1.5
 MIN_PADDING = 24
 """Pixels added at least, for small stamps."""
 
-MAX_FOLD = 3
-"""Most copies of the native Fourier band that an oversampled PSF may fill."""
+BANDS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 1.75, 2.0, 3.0)
+"""Largest wavenumbers that are kept, in units of the native Nyquist wavenumber."""
 
-_FOLD_TOLERANCE = 1e-4
+_BAND_TOLERANCE = 3e-4
 _PIECE = 32  # images transformed at once
 
 
@@ -29,23 +30,40 @@ class PSFGrid:
     Parameters
     ----------
     transform : Tensor
-        Complex, shape ``(M, fold * ly, fold * lx // 2 + 1)``, centre of the PSF at phase zero.
+        Complex, shape ``(M, *band_shape(padded, band))``, centre of the PSF at phase zero.
     shape : tuple of int
         Stamp ``(ny, nx)``.
     padded : tuple of int
         Fourier grid ``(ly, lx)`` in native pixels.
-    fold : int
-        Bands kept in each direction; 1 for natively sampled PSFs.
+    band : float
+        Largest wavenumber kept, in units of the native Nyquist wavenumber.
     """
 
     transform: torch.Tensor
     shape: tuple[int, int]
     padded: tuple[int, int]
-    fold: int
+    band: float
+
+    @property
+    def fold(self):
+        """Samples per native pixel that hold the band."""
+        return max(1, math.ceil(self.band))
 
     def with_transform(self, transform):
         """Return the same grid with other transforms."""
         return replace(self, transform=transform)
+
+    def doubled(self, index):
+        """Return the transforms ``index`` on a grid of twice the period, one for each entry."""
+        fine = [self.fold * side for side in self.padded]
+        image = torch.fft.irfft2(place_rows(self.transform[index], fine[0]), s=fine)
+        for axis in (-2, -1):  # the image is periodic about its first pixel: put the gap into the middle
+            half = image.shape[axis] // 2
+            low, high = image.narrow(axis, 0, half), image.narrow(axis, half, image.shape[axis] - half)
+            image = torch.cat([low, torch.zeros_like(image), high], axis)
+        padded = tuple(2 * side for side in self.padded)
+        transform = _crop_band(torch.fft.rfft2(image), *band_shape(padded, self.band))
+        return PSFGrid(transform, self.shape, padded, self.band)
 
 
 def good_size(size):
@@ -66,13 +84,33 @@ def padded_shape(shape):
     return tuple(good_size(max(PADDING * side, side + MIN_PADDING)) for side in shape)
 
 
+def band_shape(padded, band):
+    """Rows and columns of a half-plane of wavenumbers up to ``band`` times Nyquist."""
+    return 2 * round(band * padded[0] / 2), int(band * padded[1] / 2 + 1e-9) + 1
+
+
+def place_rows(spectrum, side):
+    """Put rows in the order of wavenumbers ``0 .. h - 1, -h .. -1`` onto a period of ``side``, aliases added."""
+    rows = spectrum.shape[-2]
+    if rows == side:
+        return spectrum
+    half = rows // 2
+    placed = spectrum.new_zeros((*spectrum.shape[:-2], side, spectrum.shape[-1]))
+    for start in range(0, half, side):
+        stop = min(start + side, half)
+        placed[..., : stop - start, :] += spectrum[..., start:stop, :]
+        # wavenumbers -stop .. -start - 1
+        placed[..., side - (stop - start) :, :] += spectrum[..., rows - stop : rows - start, :]
+    return placed
+
+
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # what is kept must serve autograd too
-def wavenumbers(padded, fold, device, dtype):
-    """``ky (fold ly, 1)``, ``kx (1, fold lx // 2 + 1)`` and the three quadratic forms of the grid."""
-    ly, lx = padded
-    ky = 2.0 * torch.pi / ly * torch.fft.fftfreq(fold * ly, 1.0 / (fold * ly), dtype=torch.float64, device=device)
-    kx = 2.0 * torch.pi / lx * torch.arange(fold * lx // 2 + 1, dtype=torch.float64, device=device)
+def wavenumbers(padded, band, device, dtype):
+    """``ky (rows, 1)``, ``kx (1, columns)`` of a band, and the three quadratic forms ``(3, rows, columns)``."""
+    rows, columns = band_shape(padded, band)
+    ky = torch.fft.fftfreq(rows, 1.0 / rows, dtype=torch.float64, device=device) * (2.0 * torch.pi / padded[0])
+    kx = torch.arange(columns, dtype=torch.float64, device=device) * (2.0 * torch.pi / padded[1])
     ky, kx = ky[:, None], kx[None, :]
     forms = torch.stack([kx**2 + ky**2, kx**2 - ky**2, 2.0 * kx * ky])
     return ky.to(dtype), kx.to(dtype), forms.to(dtype)
@@ -103,14 +141,14 @@ def prepare_psf(images, shape, *, oversampling=1, device="cpu", dtype=torch.floa
 
 
 def prepare_psfs(images, shape, *, oversampling=1, device="cpu", dtype=torch.float32, together=False):
-    """Transform PSF images as :func:`prepare_psf` does, in groups that fill the same number of bands.
+    """Transform PSF images as :func:`prepare_psf` does, in groups that fill the same band.
 
     Parameters
     ----------
     images, shape, oversampling, device, dtype
         As in :func:`prepare_psf`.
     together : bool, optional
-        Keep all of them in one group, with as many bands as any of them needs.
+        Keep all of them in one group, with the widest band that any of them needs.
 
     Yields
     ------
@@ -121,44 +159,40 @@ def prepare_psfs(images, shape, *, oversampling=1, device="cpu", dtype=torch.flo
     """
     images = images.to(device=device, dtype=dtype)
     padded = padded_shape(shape)
-    complex_dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
     pieces = {}
     for rows in torch.arange(images.shape[0], device=images.device).split(_PIECE):
         transform = _centred_transform(images[rows], padded, oversampling)
-        bands = _bands(transform, padded, oversampling)
-        if together:
-            bands = torch.full_like(bands, int(_most_bands(images, padded, oversampling)))
-        for fold in bands.unique().tolist():
-            chosen = bands == fold
-            part = _to_bands(transform[chosen], padded, oversampling, fold, images.shape)
-            pieces.setdefault(fold, []).append((rows[chosen], part.to(complex_dtype)))
-    for fold, parts in pieces.items():
-        transform = torch.cat([part for _, part in parts])
-        yield torch.cat([rows for rows, _ in parts]), PSFGrid(transform, tuple(shape), padded, fold)
+        for members, part, available in _with_aliases(transform, padded, oversampling, images.shape):
+            bands = _bands_needed(part, available)
+            for band in bands.unique().tolist():
+                chosen = bands == band
+                pieces.setdefault(band, []).append((rows[members][chosen], part[chosen]))
+    if together:
+        largest = max(pieces)
+        pieces = {largest: [part for band in sorted(pieces) for part in pieces[band]]}
+    for band, parts in pieces.items():
+        size = band_shape(padded, band)
+        transform = torch.cat([_crop_band(part, *size) for _, part in parts])
+        index = torch.cat([rows for rows, _ in parts])
+        order = index.argsort()
+        yield index[order], PSFGrid(transform[order], tuple(shape), padded, band)
 
 
-def _most_bands(images, padded, oversampling):
-    """Bands that the most demanding of the images needs."""
-    parts = images.split(_PIECE)
-    return max(
-        int(_bands(_centred_transform(part, padded, oversampling), padded, oversampling).max()) for part in parts
-    )
-
-
-def _bands(transform, padded, oversampling):
-    """Bands that each transform needs, shape ``(M,)``."""
-    if oversampling == 1:
-        return torch.where(is_aliased(transform), FOLD, 1)
-    return _bands_needed(transform, oversampling)
-
-
-def _to_bands(transform, padded, oversampling, fold, shape):
-    """The lowest ``fold`` bands of transforms."""
-    if oversampling > 1 or fold == 1:
-        return _crop_band(transform, fold * padded[0], fold * padded[1])
-    keys = (transform.device, torch.float64)
-    native, extended = (wavenumbers(padded, bands, *keys)[:2] for bands in (1, FOLD))
-    return extend_band(transform.to(torch.complex128), native, extended, (shape[-2] % 2 == 0, shape[-1] % 2 == 0))
+def _with_aliases(transform, padded, oversampling, shape):
+    """Yield members, transforms and the band these reach: under-sampled native PSFs are extended."""
+    everyone = torch.arange(transform.shape[0], device=transform.device)
+    if oversampling > 1:
+        yield everyone, transform, float(oversampling)
+        return
+    aliased = is_aliased(transform)
+    if not aliased.all():
+        yield everyone[~aliased], transform[~aliased], 1.0
+    if aliased.any():
+        keys = (transform.device, torch.float64)
+        native, extended = (wavenumbers(padded, band, *keys)[:2] for band in (1.0, float(FOLD)))
+        half_pixel = (shape[-2] % 2 == 0, shape[-1] % 2 == 0)
+        extended = extend_band(transform[aliased].to(torch.complex128), native, extended, half_pixel)
+        yield everyone[aliased], extended.to(transform.dtype), float(FOLD)
 
 
 def _centred_transform(images, padded, oversampling):
@@ -182,23 +216,25 @@ def _wrap_image(images, size):
     return images
 
 
-def _bands_needed(transform, oversampling):
-    """Smallest number of native bands beyond which each oversampled PSF holds no power, shape ``(M,)``."""
-    my, mx = transform.shape[-2:]
-    fy = torch.fft.fftfreq(my, dtype=torch.float64, device=transform.device).abs() * oversampling
-    fx = torch.arange(mx, dtype=torch.float64, device=transform.device) / (2 * (mx - 1)) * oversampling
-    band = torch.maximum(fy[:, None].expand(my, mx), fx.expand(my, mx))
+def _bands_needed(transform, available):
+    """Smallest of :data:`BANDS` beyond which each transform ``(M, rows, columns)`` holds no power, shape ``(M,)``."""
+    rows, columns = transform.shape[-2:]
+    ky = torch.fft.fftfreq(rows, dtype=torch.float64, device=transform.device).abs() * (2.0 * available)
+    kx = torch.arange(columns, dtype=torch.float64, device=transform.device) / (columns - 1) * available
+    ring = torch.maximum(ky[:, None].expand(rows, columns), kx.expand(rows, columns))
     power = transform.abs()
-    limit = _FOLD_TOLERANCE * power.amax((1, 2))
-    needed = torch.ones_like(limit, dtype=torch.int64)
-    for fold in range(1, min(oversampling, MAX_FOLD)):
-        outside = torch.where(band > fold / 2.0, power, 0.0).amax((1, 2))
-        needed = torch.where(outside > limit, fold + 1, needed)
+    limit = _BAND_TOLERANCE * power.amax((1, 2))
+    needed = torch.full_like(limit, min(BANDS[-1], available))
+    for band in reversed([band for band in BANDS if band < available]):
+        outside = torch.where(ring > band, power, 0.0).amax((1, 2))
+        needed = torch.where(outside <= limit, band, needed)
     return needed
 
 
-def _crop_band(transform, my, mx):
-    """Keep the ``my`` lowest wavenumbers in y and the non-negative half of ``mx`` in x."""
-    high = my // 2
-    rows = torch.cat([transform[..., : my - high, :], transform[..., transform.shape[-2] - high :, :]], dim=-2)
-    return rows[..., : mx // 2 + 1].contiguous()
+def _crop_band(transform, rows, columns):
+    """Keep the ``rows`` lowest wavenumbers in y and the first ``columns`` in x."""
+    half, available = rows // 2, transform.shape[-2]
+    if rows == available:
+        return transform[..., :columns].contiguous()
+    kept = [transform[..., : rows - half, :columns], transform[..., available - half :, :columns]]
+    return torch.cat(kept, dim=-2)

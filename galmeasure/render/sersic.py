@@ -6,11 +6,16 @@ import torch
 
 from galmeasure._sersic import TABLE_LOG_K, TABLE_LOG_N, load_table, profile_table
 from galmeasure.parameters import N_PARAMETERS
-from galmeasure.render.grid import wavenumbers
+from galmeasure.render.grid import place_rows, wavenumbers
 from galmeasure.render.wrap import wrapped_light
 
 __all__ = ["quadratic_form", "raw_jacobian_matrix", "render_raw", "render_sersic"]
 
+RIDGE_SHEAR = 0.5
+RIDGE_LENGTH = 0.04
+"""Beyond this ``|g|`` and this semi-major axis over the period, a galaxy is rendered on a grid twice as large."""
+
+LOG_K_STEP = float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
 KAPPA_MIN = 1e-4
 """Wavenumbers below this, in units of the inverse half-light radius, count as zero."""
 
@@ -40,7 +45,7 @@ def _bspline_matrix(device, dtype):
 
 
 def _index_weights(n):
-    """First row of the n-table used by each galaxy, and its spline weights and their derivatives in ``n``."""
+    """First row of the n-table used by each galaxy; its spline weights, and their two derivatives in ``n``."""
     step = float(TABLE_LOG_N[1] - TABLE_LOG_N[0])
     position = (torch.log(n) - float(TABLE_LOG_N[0])) / step
     first = position.floor().clamp(0, len(TABLE_LOG_N) - 2)
@@ -50,20 +55,39 @@ def _index_weights(n):
     t = t[:, None]
     weights = c0 + t * (c1 + t * (c2 + t * c3))
     slopes = c1 + t * (2.0 * c2 + t * (3.0 * c3))
-    return first.long(), weights, slopes / (step * n)[:, None]
+    curvatures = (2.0 * c2 + t * (6.0 * c3) - step * slopes) / ((step * n) ** 2)[:, None]
+    return first.long(), weights, slopes / (step * n)[:, None], curvatures
 
 
-def _profiles(n):
-    """Per-galaxy tables: polynomial pieces in log k of the transform and of its derivative in ``n``."""
+def profile_pieces(n, order=1):
+    """Per-galaxy tables of the transform and of its derivatives in ``n``.
+
+    Returns
+    -------
+    pieces : Tensor
+        Polynomial pieces in log k, shape ``(B, order + 1, 4, K - 1)``.
+    b_and_amplitude : Tensor
+        ``b_n`` and log amplitude with their derivatives, shape ``(B, order + 1, 2)``.
+    """
     transform, profile = _tables(n.device, n.dtype)
-    first, weights, slopes = _index_weights(n)
+    first, *weights = _index_weights(n)
     rows = first[:, None] + torch.arange(4, device=n.device)
-    both = torch.stack([weights, slopes], 1)  # (B, 2, 4)
-    tables = torch.bmm(both, transform[rows])  # (B, 2, K + 2)
-    windows = torch.stack([tables[..., j : tables.shape[-1] - 3 + j] for j in range(4)], -1)  # (B, 2, K - 1, 4)
+    weights = torch.stack(weights[: order + 1], 1)  # (B, order + 1, 4)
+    tables = torch.bmm(weights, transform[rows])  # (B, order + 1, K + 2)
+    windows = torch.stack([tables[..., j : tables.shape[-1] - 3 + j] for j in range(4)], -1)  # (B, ., K - 1, 4)
     pieces = windows @ _bspline_matrix(n.device, n.dtype)
-    b_and_amplitude = torch.bmm(both, profile[rows])  # (B, 2, 2): value and slope of b_n, log amplitude
-    return pieces.permute(0, 1, 3, 2).contiguous(), b_and_amplitude
+    return pieces.permute(0, 1, 3, 2).contiguous(), torch.bmm(weights, profile[rows])
+
+
+def table_position(form, forms):
+    """Squared wavenumber ``(B, K)``, index and fraction in the table's log k, for quadratic forms ``(3, K)``."""
+    plus, minus, cross = forms
+    a, b, c = form[:, :, None].unbind(1)
+    kappa2 = torch.addcmul(a * plus, b, minus).addcmul(c, cross).clamp_min(KAPPA_MIN**2)
+    position = torch.log(kappa2).mul_(0.5 / LOG_K_STEP).sub_(float(TABLE_LOG_K[0]) / LOG_K_STEP)
+    position.clamp_(0.0, len(TABLE_LOG_K) - 1.0001)
+    index = position.long()
+    return kappa2, index, position.sub_(index)
 
 
 def quadratic_form(parameters):
@@ -100,48 +124,45 @@ def raw_jacobian_matrix(parameters):
 
 def _evaluate_transform(parameters, psf, derivatives):
     """Transform on the Fourier grid: value, its derivatives by ``n`` and by ``kappa**2``, and the profile table."""
-    _, _, forms = wavenumbers(psf.padded, psf.fold, parameters.device, parameters.dtype)
+    _, _, forms = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
     count, grid = parameters.shape[0], forms.shape[1:]
-    plus, minus, cross = forms.flatten(1)
-    pieces, b_and_amplitude = _profiles(parameters[:, 1])
-    form = quadratic_form(parameters)[:, :, None]
-    kappa2 = torch.addcmul(form[:, 0] * plus, form[:, 1], minus).addcmul(form[:, 2], cross).clamp_min(KAPPA_MIN**2)
-    step = float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
-    position = torch.log(kappa2).mul_(0.5 / step).sub_(float(TABLE_LOG_K[0]) / step)
-    position.clamp_(0.0, len(TABLE_LOG_K) - 1.0001)
-    index = position.long()
-    t = position.sub_(index)
+    pieces, b_and_amplitude = profile_pieces(parameters[:, 1])
+    kappa2, index, t = table_position(quadratic_form(parameters), forms.flatten(1))
     c0, c1, c2, c3 = (torch.gather(pieces[:, 0, j], 1, index) for j in range(4))
     value = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
     if not derivatives:
         return value.view(count, *grid), None, None, b_and_amplitude
     slope = torch.addcmul(c1, t, torch.addcmul(c2.mul_(2.0), t, c3, value=3.0))
-    slope = slope.mul_(0.5 / step).div_(kappa2)
+    slope = slope.mul_(0.5 / LOG_K_STEP).div_(kappa2)
     c0, c1, c2, c3 = (torch.gather(pieces[:, 1, j], 1, index) for j in range(4))
     by_n = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
     return value.view(count, *grid), by_n.view(count, *grid), slope.view(count, *grid), b_and_amplitude
 
 
-def _to_pixels(spectrum, psf):
-    """Inverse transform ``(B, C, fold ly, fold lx // 2 + 1)`` to stamps."""
+def to_pixels(spectrum, psf):
+    """Inverse transform ``(B, C, rows, columns)`` to stamps ``(B, C, ny, nx)``."""
     (ny, nx), (ly, lx), fold = psf.shape, psf.padded, psf.fold
-    if fold > 1:
-        spectrum = spectrum.unflatten(-2, (fold, ly)).sum(-3)
-    columns = torch.fft.ifft(spectrum, dim=-2)[..., :ny, :]
+    columns = torch.fft.ifft(place_rows(spectrum, ly), dim=-2)[..., :ny, :]
     images = torch.fft.irfft(columns, n=fold * lx, dim=-1)
     if fold > 1:
         return images[..., : fold * nx : fold] * fold
     return images[..., :nx]
 
 
-def _spectra(parameters, psf, psf_index, value, by_n, slope):
-    """Complex spectra of the model (and of the six raw derivatives), shape ``(B, 1 or 7, fold ly, ...)``."""
-    ky, kx, forms = wavenumbers(psf.padded, psf.fold, parameters.device, parameters.dtype)
+def carrier_wave(parameters, psf, psf_index):
+    """Transform of the PSF at the galaxy's centre, shape ``(B, rows, columns)``."""
+    ky, kx, _ = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
     x, y = parameters[:, 5, None], parameters[:, 6, None]
     phase_y = torch.polar(torch.ones_like(y), -y * ky[:, 0])
     phase_x = torch.polar(torch.ones_like(x), -x * kx[0])
     transform = psf.transform[:1] if psf_index is None else psf.transform[psf_index]
-    carrier = transform * phase_y[:, :, None] * phase_x[:, None, :]
+    return transform * phase_y[:, :, None] * phase_x[:, None, :]
+
+
+def _spectra(parameters, psf, psf_index, value, by_n, slope):
+    """Complex spectra of the model (and of the six raw derivatives), shape ``(B, 1 or 7, rows, columns)``."""
+    ky, kx, forms = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
+    carrier = carrier_wave(parameters, psf, psf_index)
     real, imag = carrier.real.contiguous(), carrier.imag.contiguous()
     if by_n is None:
         return torch.complex(value * real, value * imag)[:, None]
@@ -178,8 +199,31 @@ def render_raw(parameters, psf, psf_index=None, *, derivatives=True):
         (:func:`raw_jacobian_matrix` turns them into derivatives by parameter); the model alone, ``(B, 1, ny, nx)``,
         without ``derivatives``.
     """
+    wide = _is_narrow_ridge(parameters, psf.padded)
+    if not wide.any():
+        return _render(parameters, psf, psf_index, derivatives)
+    if psf_index is None:
+        psf_index = torch.zeros(len(parameters), dtype=torch.int64, device=parameters.device)
+    doubled = psf.doubled(psf_index[wide])
+    own = torch.arange(len(doubled.transform), device=parameters.device)
+    parts = [_render(parameters[wide], doubled, own, derivatives)]
+    if not wide.all():
+        parts.append(_render(parameters[~wide], psf, psf_index[~wide], derivatives))
+    order = torch.cat([torch.nonzero(wide)[:, 0], torch.nonzero(~wide)[:, 0]])
+    return torch.cat(parts)[order.argsort()]
+
+
+def _is_narrow_ridge(parameters, padded):
+    """Galaxies so elongated and long that their periodic copies are not smooth: they get a grid twice as large."""
+    g = torch.hypot(parameters[:, 3], parameters[:, 4])
+    major = parameters[:, 2] * torch.sqrt((1.0 + g) / (1.0 - g).clamp_min(1e-6))
+    return (g > RIDGE_SHEAR) & (major > RIDGE_LENGTH * min(padded))
+
+
+def _render(parameters, psf, psf_index, derivatives):
+    """Raw images on the grid as it is."""
     value, by_n, slope, b_and_amplitude = _evaluate_transform(parameters, psf, derivatives)
-    images = _to_pixels(_spectra(parameters, psf, psf_index, value, by_n, slope), psf)
+    images = to_pixels(_spectra(parameters, psf, psf_index, value, by_n, slope), psf)
     return images - wrapped_light(parameters, quadratic_form(parameters), b_and_amplitude, psf, derivatives)
 
 

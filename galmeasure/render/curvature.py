@@ -1,0 +1,114 @@
+"""Second derivatives of the model, contracted with a covariance: how much the model bends within its errors."""
+
+import torch
+
+from galmeasure.render.grid import wavenumbers
+from galmeasure.render.sersic import (
+    LOG_K_STEP,
+    carrier_wave,
+    profile_pieces,
+    quadratic_form,
+    raw_jacobian_matrix,
+    table_position,
+    to_pixels,
+)
+
+__all__ = ["render_curvature"]
+
+_STEP = 1e-3  # of the second difference of the quadratic form, in units of the covariance
+
+
+def render_curvature(parameters, covariance, psf, psf_index=None):
+    """Sum over ``i, j`` of ``covariance[i, j]`` times the second derivative of the model by parameters ``i, j``.
+
+    Half of it is what the mean of models drawn from the covariance differs from the model, to second order.
+
+    Parameters
+    ----------
+    parameters : Tensor
+        Shape ``(B, 7)``, double precision.
+    covariance : Tensor
+        Of the parameters, shape ``(B, 7, 7)``, double precision.
+    psf : PSFGrid
+        From :func:`galmeasure.render.prepare_psf`; the images have the precision of its transform.
+    psf_index : Tensor, optional
+        Shape ``(B,)``.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(B, ny, nx)``. The light that the Fourier grid wraps around is not subtracted here.
+    """
+    dtype = psf.transform.real.dtype
+    flux = parameters[:, 0].clone()
+    chain = raw_jacobian_matrix(torch.cat([torch.ones_like(flux)[:, None], parameters[:, 1:]], 1))
+    raw = (chain.transpose(1, 2) @ covariance @ chain).to(dtype)  # of flux, n, a, b, c, y, x
+    bend = (flux[:, None] * _form_curvature(parameters, covariance)).to(dtype)
+    parameters, flux = parameters.to(dtype), flux.to(dtype)
+    spectrum = _contracted(parameters, flux, raw, bend, psf) * carrier_wave(parameters, psf, psf_index)
+    return to_pixels(spectrum[:, None], psf)[:, 0]
+
+
+def _form_curvature(parameters, covariance):
+    """Contracted second derivatives of the quadratic form by r_eff, g1, g2, shape ``(B, 3)``."""
+    values, vectors = torch.linalg.eigh(torch.nan_to_num(covariance[:, 2:5, 2:5]))
+    roots = vectors * values.clamp_min(0.0).sqrt()[:, None, :]
+    # a step that keeps |g| below 1 and r_eff positive
+    largest = roots.abs().amax((1, 2)).clamp_min(1e-300)
+    room = torch.minimum(parameters[:, 2], 1.0 - torch.hypot(parameters[:, 3], parameters[:, 4]))
+    step = torch.minimum(torch.full_like(largest, _STEP), 0.1 * room / largest)[:, None]
+    centre = quadratic_form(parameters)
+    total = torch.zeros_like(centre)
+    for k in range(3):
+        moved = torch.zeros_like(parameters)
+        moved[:, 2:5] = step * roots[:, :, k]
+        total += (quadratic_form(parameters + moved) + quadratic_form(parameters - moved) - 2.0 * centre) / step**2
+    return total
+
+
+def _contracted(parameters, flux, raw, bend, psf):
+    """Complex factor ``(B, rows, columns)`` of the carrier wave."""
+    ky, kx, forms = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
+    grid = forms.shape[1:]
+    pieces, _ = profile_pieces(parameters[:, 1], order=2)
+    kappa2, index, t = table_position(quadratic_form(parameters), forms.flatten(1))
+    value, by_u, by_uu = _pieces(pieces[:, 0], index, t, kappa2, 2)
+    by_n, by_nu = _pieces(pieces[:, 1], index, t, kappa2, 1)
+    (by_nn,) = _pieces(pieces[:, 2], index, t, kappa2, 0)
+    value, by_u, by_uu, by_n, by_nu, by_nn = (each.view(-1, *grid) for each in (value, by_u, by_uu, by_n, by_nu, by_nn))
+
+    def along(row):
+        """Covariance of raw coordinate ``row`` with the quadratic forms, on the grid."""
+        return _combination(raw[:, row, 2:5], forms)
+
+    def entry(i, j):
+        return raw[:, i, j][:, None, None]
+
+    f = flux[:, None, None]
+    uu = sum(forms[i] * _combination(raw[:, 2 + i, 2:5], forms) for i in range(3))
+    shift = entry(6, 6) * kx**2 + 2.0 * entry(5, 6) * kx * ky + entry(5, 5) * ky**2
+    real = 2.0 * entry(0, 1) * by_n + by_u * (2.0 * along(0) + _combination(bend, forms))
+    real = real + f * (entry(1, 1) * by_nn + 2.0 * by_nu * along(1) + by_uu * uu - value * shift)
+    imag = 0.0
+    for row, k in ((6, kx), (5, ky)):
+        imag = imag + k * (entry(0, row) * value + f * (entry(1, row) * by_n + by_u * along(row)))
+    return torch.complex(real, -2.0 * imag)
+
+
+def _combination(weights, forms):
+    """Weighted sum ``(B, ky, kx)`` of the three quadratic forms."""
+    first, second, third = (column[:, None, None] for column in weights.unbind(-1))
+    return first * forms[0] + second * forms[1] + third * forms[2]
+
+
+def _pieces(pieces, index, t, kappa2, order):
+    """Value of polynomial pieces ``(B, 4, K - 1)`` and its derivatives by the squared wavenumber."""
+    c0, c1, c2, c3 = (torch.gather(pieces[:, j], 1, index) for j in range(4))
+    found = [c0 + t * (c1 + t * (c2 + t * c3))]
+    if order > 0:
+        slope = (c1 + t * (2.0 * c2 + t * (3.0 * c3))) * (0.5 / LOG_K_STEP) / kappa2
+        found.append(slope)
+    if order > 1:
+        bend = (2.0 * c2 + t * (6.0 * c3)) * (0.5 / LOG_K_STEP) ** 2 / kappa2**2
+        found.append(bend - slope / kappa2)
+    return found
