@@ -191,8 +191,10 @@ def _skewness(model, data, error, var, gain):
     w = torch.where(lit, (data - model) / (gain * var), at_zero)
     reference = torch.where(lit, (data - model) ** 2 / var, data**2 / base)
     usual = reference * _excess(w)
-    # pixels so low that the shifted counts are negative: the same derivative, another constant
     counts = base + data / gain
+    if (counts > 0).all():
+        return usual
+    # pixels so low that the shifted counts are negative: the same derivative, another constant
     below = 2.0 * gain**2 * (var - base - counts * torch.log(var / base)) + data**2 / base - (data - model) ** 2 / var
     return torch.where(counts > 0, usual, torch.where(lit, below, 0.0))
 

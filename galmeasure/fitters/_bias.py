@@ -13,6 +13,9 @@ from galmeasure.render.curvature import render_curvature
 
 __all__ = ["likelihood_bias"]
 
+_LONGEST = 1.0
+"""Longest correction, in sigma, the parameters' correlations included: beyond it second order tells little."""
+
 
 def likelihood_bias(problem, parameters, background, covariance, n_free):
     """Mean offset of the maximum-likelihood estimate from the truth.
@@ -33,7 +36,8 @@ def likelihood_bias(problem, parameters, background, covariance, n_free):
     Returns
     -------
     Tensor
-        Shape ``(B, P)``; never longer than the error in any parameter, and 0 where it cannot be told.
+        Shape ``(B, P)``; never longer than one sigma (chi-squared grows by 1 at most), and 0 where it cannot
+        be told.
 
     Notes
     -----
@@ -46,9 +50,6 @@ def likelihood_bias(problem, parameters, background, covariance, n_free):
         level = None if background is None else background[rows]
         parts.append(_bias(problem, rows, parameters[rows], level, covariance[rows], n_free))
     bias = torch.cat(parts)
-    sigma = covariance.diagonal(dim1=1, dim2=2).sqrt()
-    length = torch.where(sigma > 0, bias.abs() / sigma.clamp_min(1e-300), 0.0).amax(1, keepdim=True)
-    bias = bias / length.clamp_min(1.0)
     return torch.where(torch.isfinite(bias).all(1, keepdim=True), bias, 0.0)
 
 
@@ -62,4 +63,6 @@ def _bias(problem, rows, parameters, background, covariance, n_free):
     projected = matrix @ found.score[:, :, None]
     chi2 = (good * (image - model) ** 2 / variance(model, error, gain)).flatten(1).sum(1, dtype=torch.float64)
     noise = (chi2 / (good.flatten(1).sum(1) - n_free).clamp_min(1)).clamp_max(1.0)
-    return -(covariance @ projected)[:, :, 0] * noise[:, None]
+    bias = -(covariance @ projected)[:, :, 0] * noise[:, None]
+    length = (-(bias * projected[:, :, 0]).sum(1)).clamp_min(0.0).mul(noise).sqrt()  # in sigma, correlations included
+    return bias * (_LONGEST / length.clamp_min(_LONGEST))[:, None]

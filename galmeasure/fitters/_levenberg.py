@@ -39,6 +39,11 @@ class Solution:
     converged: torch.Tensor
     n_iter: torch.Tensor
 
+    def put(self, rows, other, chosen):
+        """Take over the rows ``chosen`` of another solution, all but the evaluations used."""
+        for name in ("x", "loss", "gradient", "hessian", "converged"):
+            getattr(self, name)[rows] = getattr(other, name)[chosen]
+
 
 def minimise(evaluate, start, lower, upper, *, free=None, hold=None, max_step=None, max_iter=60, tolerance=1e-4):
     """Minimise ``B`` losses of ``P`` variables each.

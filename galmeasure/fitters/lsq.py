@@ -22,6 +22,7 @@ _SECOND_STARTS = (0.8, 5.0)  # n, when the first fit ended above and below _N_MI
 _N_MIDDLE = 2.0
 _N_FLAT = 0.6
 _SLOW = 15
+_SECOND_ITERATIONS = 15  # a second start that is better shows it by then
 _BAD_FIT_SIGMA = 5.0
 _TRUNCATED = 0.75
 _BOUND_MARGIN = 1e-3
@@ -227,14 +228,23 @@ def _second_start(problem, solution, lower, upper, options):
     start[:, 1] = torch.where(start[:, 1] > torch.log(torch.tensor(_N_MIDDLE)), low, high)
     start[:, 3:5] = torch.where(free[3:5], 0.5 * start[:, 3:5].clamp(-1.0, 1.0), start[:, 3:5])
     start[:, 2] = torch.where(free[2], start[:, 2].clamp_min(-0.7), start[:, 2])
-    again = minimise(
+    found = _minimise_rows(problem, rows, start, lower, upper, options, _SECOND_ITERATIONS)
+    solution.n_iter[rows] += found.n_iter
+    better = found.loss < solution.loss[rows] - _BOUND_MARGIN
+    solution.put(rows[better], found, better)
+    rows = rows[better & ~found.converged]
+    if len(rows):
+        found = _minimise_rows(problem, rows, solution.x[rows], lower, upper, options, options["max_iter"])
+        solution.n_iter[rows] += found.n_iter
+        solution.put(rows, found, torch.ones_like(found.converged))
+
+
+def _minimise_rows(problem, rows, start, lower, upper, options, max_iter):
+    """Minimise some rows of a problem again, with at most ``max_iter`` evaluations."""
+    options = {**options, "max_iter": min(max_iter, options["max_iter"])}
+    return minimise(
         lambda inner, variables: problem.evaluate(rows[inner], variables), start, lower[rows], upper[rows], **options
     )
-    better = again.loss < solution.loss[rows] - _BOUND_MARGIN
-    solution.n_iter[rows] += again.n_iter
-    chosen = rows[better]
-    for name in ("x", "loss", "gradient", "hessian", "converged"):
-        getattr(solution, name)[chosen] = getattr(again, name)[better]
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ def extend_band(transform, native_k, extended_k, half_pixel):
     upper = torch.maximum(ky.abs().expand(target.shape[1:]), kx.expand(target.shape[1:])) > _LOWEST * torch.pi
     weight = upper / (target.abs() + _SOFTENING)
     shape = _fit(target, weight, ky, kx, half_pixel)
-    folded, _ = _folded(shape, *native_k, half_pixel)
-    model, _ = _model(shape, *extended_k)
+    folded, _ = _folded(shape, *native_k, half_pixel, slopes=False)
+    model, _ = _model(shape, *extended_k, slopes=False)
     rest = scaled - folded
     usable = (torch.isfinite(shape).all(1) & (rest.abs().amax((1, 2)) < 1.5))[:, None, None]
     rest = torch.where(usable, rest, scaled)
@@ -80,7 +80,7 @@ def _add_base(extended, base):
     return extended
 
 
-def _model(shape, ky, kx):
+def _model(shape, ky, kx, *, slopes=True):
     """Model transform and its derivatives by (log amplitude, log a, b / a, c / a, exponent)."""
     log_amplitude, log_a, b, c, exponent = (column[:, None, None] for column in shape.unbind(-1))
     a = torch.exp(log_a)
@@ -88,19 +88,21 @@ def _model(shape, ky, kx):
     u = (a * (plus + b * minus + c * cross)).clamp_min(1e-12)
     power = u ** (exponent / 2.0)
     model = torch.exp(log_amplitude - power) * torch.sinc(kx / (2 * torch.pi)) * torch.sinc(ky / (2 * torch.pi))
+    if not slopes:
+        return model, 0.0
     slope = -model * power * exponent / (2.0 * u)
     derivatives = [model, slope * u, slope * a * minus, slope * a * cross, -0.5 * model * power * torch.log(u)]
     return model, torch.stack(derivatives, 1)
 
 
-def _folded(shape, ky, kx, half_pixel):
+def _folded(shape, ky, kx, half_pixel, *, slopes=True):
     """Model and derivatives as a native image holds them: with their nearest aliases."""
     model, derivatives = 0.0, 0.0
     for my in (-1, 0, 1):
         for mx in (-1, 0, 1):
             sign = (-1.0) ** (my * half_pixel[0] + mx * half_pixel[1])
-            part, slopes = _model(shape, ky + 2 * torch.pi * my, kx + 2 * torch.pi * mx)
-            model, derivatives = model + sign * part, derivatives + sign * slopes
+            part, bend = _model(shape, ky + 2 * torch.pi * my, kx + 2 * torch.pi * mx, slopes=slopes)
+            model, derivatives = model + sign * part, derivatives + sign * bend
     return model, derivatives
 
 
