@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["PRIORS", "Disc", "Prior", "Range", "get_prior"]
+__all__ = ["Disc", "Prior", "Range", "get_prior"]
 
 STUDY_PIXEL_SCALE = 0.23
 """Arcsec per pixel of the study's data sets."""
@@ -275,7 +275,7 @@ def get_prior(name):
     Parameters
     ----------
     name : str
-        One of :data:`PRIORS`.
+        One of ``PRIORS``: ``"survey"`` or ``"study"``.
 
     Returns
     -------

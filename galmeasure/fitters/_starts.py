@@ -9,6 +9,7 @@ from galmeasure.render import render_raw
 __all__ = ["psf_moments", "starting_values"]
 
 _ITERATIONS = 8
+_PSF_REACH = 20  # pixels
 _SMALLEST = 0.4  # variance of the weight, pixels squared
 _N_START = 2.0
 _RADIUS_PER_SIGMA = 0.9  # half-light radius of a galaxy of index 2 over its adaptive Gaussian width, about
@@ -94,10 +95,18 @@ def _bounded(moments, largest):
 
 
 def psf_moments(images, oversampling):
-    """Adaptive covariance of PSF images ``(M, py, px)``, native pixels squared, shape ``(M, 2, 2)``."""
+    """Adaptive covariance of PSF images ``(M, py, px)``, native pixels squared, shape ``(M, 2, 2)``.
+
+    Oversampled images are sampled at native pixels about their centre, and wide ones are cut: this is for a start.
+    """
+    for axis in (-2, -1):
+        centre = (images.shape[axis] - 1) // 2
+        reach = min(centre // oversampling, _PSF_REACH)
+        index = centre + oversampling * torch.arange(-reach, reach + 1, device=images.device)
+        images = images.index_select(axis, index.clamp_max(images.shape[axis] - 1))
     images = images.float()
     centre = torch.zeros(images.shape[0], 2, device=images.device)
-    return adaptive_moments(images / images.amax((1, 2), keepdim=True), centre)[1] / oversampling**2
+    return adaptive_moments(images / images.amax((1, 2), keepdim=True), centre)[1]
 
 
 def starting_values(problem, psf_covariance, centre):

@@ -19,7 +19,7 @@ MIN_PADDING = 24
 BANDS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 1.75, 2.0, 3.0)
 """Largest wavenumbers that are kept, in units of the native Nyquist wavenumber."""
 
-_BAND_TOLERANCE = 3e-4
+_BAND_TOLERANCE = 6e-4
 _PIECE = 32  # images transformed at once
 
 

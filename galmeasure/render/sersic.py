@@ -12,8 +12,8 @@ from galmeasure.render.wrap import wrapped_light
 __all__ = ["quadratic_form", "raw_jacobian_matrix", "render_raw", "render_sersic"]
 
 RIDGE_SHEAR = 0.5
-RIDGE_LENGTH = 0.04
-"""Beyond this ``|g|`` and this semi-major axis over the period, a galaxy is rendered on a grid twice as large."""
+RIDGE_LENGTH = 0.025
+"""Beyond this ``|g|``, and ``|g|`` times semi-major axis over the period, a galaxy gets a grid twice as large."""
 
 LOG_K_STEP = float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
 KAPPA_MIN = 1e-4
@@ -217,7 +217,7 @@ def _is_narrow_ridge(parameters, padded):
     """Galaxies so elongated and long that their periodic copies are not smooth: they get a grid twice as large."""
     g = torch.hypot(parameters[:, 3], parameters[:, 4])
     major = parameters[:, 2] * torch.sqrt((1.0 + g) / (1.0 - g).clamp_min(1e-6))
-    return (g > RIDGE_SHEAR) & (major > RIDGE_LENGTH * min(padded))
+    return (g > RIDGE_SHEAR) & (g * major > RIDGE_LENGTH * min(padded))
 
 
 def _render(parameters, psf, psf_index, derivatives):

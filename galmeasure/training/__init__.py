@@ -5,9 +5,13 @@ from importlib import import_module
 _EXPORTS = {
     "DATASETS": "dataset_config",
     "DatasetConfig": "dataset_config",
+    "SimulatedStamps": "simulate",
+    "SimulationConfig": "simulate",
+    "draw_psfs": "psfs",
     "get_dataset_config": "dataset_config",
     "make_dataset": "datasets",
     "read_dataset_config": "dataset_config",
+    "simulate_stamps": "simulate",
 }
 
 __all__ = sorted(_EXPORTS)
