@@ -11,7 +11,7 @@ from galmeasure.render import PSFGrid, raw_jacobian_matrix, render_raw
 
 __all__ = ["Problem"]
 
-_PIECE = 2_500_000  # numbers in the largest temporary array, so that it stays in the cache and in the heap
+_PIECE = 1_200_000  # numbers in the largest temporary array, so that it stays in the cache and in the heap
 
 
 @dataclass(frozen=True)
