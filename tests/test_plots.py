@@ -85,7 +85,7 @@ def test_profile_leaves_bad_pixels_out(model):
 def test_panels(image, model, psf):
     figure = plot_fit(result_table()[0], Cutouts(image, psf, error=2.0), model=model)
     titles = [axis.get_title() for axis in figure.axes[:4]]
-    assert titles == ["data", "model", "residual [sigma]", "profile [pixel]"]
+    assert titles == ["data", "model", "residual [sigma]", "profile per pixel"]
     residual = figure.axes[2].images[0].get_array()
     np.testing.assert_allclose(residual, (image - model) / 2.0)
     assert "7:" in figure.get_suptitle()
@@ -153,3 +153,11 @@ def test_draws_the_model_itself(image, psf):
     figure = plot_fit(LSQSersicFitter().fit(cutouts)[0], cutouts)
     residual = np.asarray(figure.axes[2].images[0].get_array())
     assert residual.std() < 1.5
+
+
+def test_very_small_values_share_a_power_of_ten():
+    from galmeasure.evaluation.plots import _with_error
+
+    assert _with_error(2.091e-7, 1.8e-9) == "(2.091 ± 0.018) × 10$^{-7}$"
+    assert _with_error(35395.8, 586.6) == "35396 ± 587"
+    assert _with_error(3.485, 0.075) == "3.485 ± 0.075"

@@ -253,8 +253,7 @@ def _draw_profile(axis, table, cutout, image, model, error, good):
     axis.axhline(0, color="0.8", lw=0.8, zorder=0)
     low = min(float(np.min(mean - mean_error)), 0.0)
     axis.set(xlabel=f"semi-major radius [{label}]", xlim=(0, None), ylim=(1.3 * low - 2 * width, top))
-    unit = "" if cutout.unit is None else f"{cutout.unit}/"
-    axis.set_title(f"profile [{unit}pixel]")
+    axis.set_title("profile per pixel" if cutout.unit is None else f"profile [{cutout.unit}/pixel]")
     axis.legend(fontsize="small", frameon=False)
 
 
@@ -277,10 +276,13 @@ def _title(table):
 
 
 def _with_error(value, error):
-    """Value and error to the error's second digit."""
+    """Value and error to the error's second digit; with a common power of ten where they are very small or large."""
     if not np.isfinite(value):
         return "nan"
     if not (np.isfinite(error) and error > 0):
         return f"{value:.4g}"
+    power = int(np.floor(np.log10(max(abs(value), error))))
+    if not -4 <= power <= 6:
+        return f"({_with_error(value / 10.0**power, error / 10.0**power)}) × 10$^{{{power}}}$"
     digits = max(0, 1 - int(np.floor(np.log10(error))))
     return f"{value:.{digits}f} ± {error:.{digits}f}"
