@@ -6,6 +6,7 @@ import click
 
 from ._run import one_line, reported
 from .simulate import simulate
+from .train import train
 
 __all__ = ["cli", "main"]
 
@@ -93,6 +94,7 @@ def measure(catalog, **options):
 
 
 cli.add_command(simulate)
+cli.add_command(train)
 
 
 def main(args=None):

@@ -7,11 +7,18 @@ _EXPORTS = {
     "DatasetConfig": "dataset_config",
     "SimulatedStamps": "simulate",
     "SimulationConfig": "simulate",
+    "StampPool": "pool",
+    "Trainer": "trainer",
+    "TrainingConfig": "config",
     "draw_psfs": "psfs",
     "get_dataset_config": "dataset_config",
+    "held_out_metrics": "trainer",
+    "list_training_configs": "config",
     "make_dataset": "datasets",
     "read_dataset_config": "dataset_config",
+    "read_training_config": "config",
     "simulate_stamps": "simulate",
+    "train": "trainer",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -9,7 +9,7 @@ from galmeasure.priors import Disc, Prior, Range, get_prior
 from galmeasure.render import PSFGrid, render_sersic
 from galmeasure.training.psfs import FAMILIES, RandomPSFs, draw_psfs
 
-__all__ = ["SimulatedStamps", "SimulationConfig", "set_snr", "simulate_stamps"]
+__all__ = ["ExpectedStamps", "SimulatedStamps", "SimulationConfig", "set_snr", "simulate_expected", "simulate_stamps"]
 
 _SNR_STEPS = 6
 _PIECE = 12  # stamps rendered at once on a CPU, so that temporaries stay in the cache
@@ -31,12 +31,17 @@ class SimulationConfig:
         Largest reduced shear of the PSF.
     psf_size : int, optional
         Odd side of the PSF images.
+    small_psf_images : float, optional
+        Fraction of PSFs (not of stamps) whose images are cut to a smaller side; half of these are normalised again.
     stamps_per_psf : int, optional
         Stamps that share one PSF, about.
     shot_noise : float, optional
         Fraction with shot noise of the source.
     background_electrons : Range, optional
         1-sigma background noise in electrons, where there is shot noise: this is the gain in noise units.
+    total_error : float, optional
+        Fraction, of those with shot noise, whose error map contains it already, as estimated from the noisy pixels
+        (half of them smoothed): their gain is not known.
     uneven_error : float, optional
         Fraction whose error map varies over the stamp.
     bad_columns, cosmic_rays : float, optional
@@ -58,9 +63,11 @@ class SimulationConfig:
     psf_families: tuple[str, ...] = FAMILIES
     psf_shear: float = 0.1
     psf_size: int = 33
+    small_psf_images: float = 0.3
     stamps_per_psf: int = 8
     shot_noise: float = 0.5
     background_electrons: Range = field(default_factory=lambda: Range(3.0, 1000.0, log=True))
+    total_error: float = 0.4
     uneven_error: float = 0.3
     bad_columns: float = 0.1
     cosmic_rays: float = 0.15
@@ -73,7 +80,10 @@ class SimulationConfig:
     def __post_init__(self):
         """Check the numbers."""
         get_prior(self.prior)
-        fractions = ("shot_noise", "uneven_error", "bad_columns", "cosmic_rays", "masked_neighbours", "small_stamps")
+        fractions = (
+            "shot_noise", "total_error", "uneven_error", "bad_columns", "cosmic_rays", "masked_neighbours",
+            "small_stamps", "small_psf_images",
+        )  # fmt: skip
         for name in fractions:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 msg = f"{name} must lie between 0 and 1, not {getattr(self, name)}"
@@ -93,9 +103,9 @@ class SimulationConfig:
     def study(cls):
         """Return what data set 3 of the study is like, with the centre free within half a pixel."""
         return cls(
-            prior="study", psf_families=("moffat",), psf_shear=0.0, shot_noise=1.0, uneven_error=0.0, bad_columns=0.0,
-            cosmic_rays=0.0, neighbours=0.0, background=0.0, small_stamps=0.0,
-            background_electrons=Range(200.0, 400.0),
+            prior="study", psf_families=("moffat",), psf_shear=0.0, small_psf_images=0.0, shot_noise=1.0,
+            total_error=0.0, uneven_error=0.0, bad_columns=0.0, cosmic_rays=0.0, neighbours=0.0, background=0.0,
+            small_stamps=0.0, background_electrons=Range(200.0, 400.0),
         )  # fmt: skip
 
 
@@ -137,6 +147,74 @@ class SimulatedStamps:
     psf_grid: PSFGrid
 
 
+@dataclass(frozen=True)
+class ExpectedStamps:
+    """A batch of stamps before their noise, from which `observe` makes as many noisy ones as wanted.
+
+    Parameters
+    ----------
+    expected : Tensor
+        Light of galaxy, neighbours and residual background, shape ``(B, ny, nx)``.
+    error, good : Tensor
+        Background noise, median near 1, and good pixels, shape ``(B, ny, nx)``.
+    electrons : Tensor
+        Electrons per unit, shape ``(B,)``; infinite without shot noise.
+    hidden_gain, smoothed : Tensor
+        Boolean, shape ``(B,)``: whether the error map contains the shot noise, and whether it is smoothed.
+    parameters, snr, psf_images, psf_index, psf_fwhm, psf_grid
+        As in `SimulatedStamps`.
+    """
+
+    expected: torch.Tensor
+    error: torch.Tensor
+    good: torch.Tensor
+    electrons: torch.Tensor
+    hidden_gain: torch.Tensor
+    smoothed: torch.Tensor
+    parameters: torch.Tensor
+    snr: torch.Tensor
+    psf_images: torch.Tensor
+    psf_index: torch.Tensor
+    psf_fwhm: torch.Tensor
+    psf_grid: PSFGrid
+
+    def observe(self, generator=None):
+        """Draw noise.
+
+        Parameters
+        ----------
+        generator : torch.Generator, optional
+            Of the device.
+
+        Returns
+        -------
+        SimulatedStamps
+            Noisy stamps.
+        """
+        image, error, gain = add_noise(
+            self.expected, self.error, self.good, self.electrons, self.hidden_gain, self.smoothed, generator
+        )
+        return SimulatedStamps(
+            image, error, self.good, gain, self.parameters, self.snr, self.psf_images, self.psf_index,
+            self.psf_fwhm, self.psf_grid,
+        )  # fmt: skip
+
+
+def add_noise(expected, error, good, electrons, hidden_gain, smoothed, generator=None):
+    """Noisy images, their error maps and the gain that is told, from the fields of `ExpectedStamps`."""
+    normal = torch.randn(expected.shape, generator=generator, device=expected.device)
+    image = expected + normal * variance(expected, error, electrons).sqrt()
+    if hidden_gain.any():
+        rows = torch.nonzero(hidden_gain)[:, 0]
+        light = image[rows].clamp_min(0.0)
+        soft = torch.nn.functional.avg_pool2d(light[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
+        light = torch.where(smoothed[rows, None, None], soft, light)
+        error = error.index_copy(0, rows, variance(light, error[rows], electrons[rows]).sqrt())
+    image = torch.where(good, image, 0.0)
+    error = torch.where(good, error, 1.0)
+    return image, error, torch.where(hidden_gain, torch.inf, electrons)
+
+
 def simulate_stamps(config, count, *, generator=None, device="cpu"):
     """Simulate a batch.
 
@@ -164,6 +242,23 @@ def simulate_stamps(config, count, *, generator=None, device="cpu"):
     >>> tuple(stamps.image.shape), tuple(stamps.parameters.shape)
     ((16, 64, 64), (16, 7))
     """
+    with torch.inference_mode():
+        return simulate_expected(config, count, generator=generator, device=device).observe(generator)
+
+
+def simulate_expected(config, count, *, generator=None, device="cpu"):
+    """Simulate a batch without its noise.
+
+    Parameters
+    ----------
+    config, count, generator, device
+        As in `simulate_stamps`.
+
+    Returns
+    -------
+    ExpectedStamps
+        Stamps with their truth.
+    """
     prior, shape = get_prior(config.prior), (config.size, config.size)
     options = {"generator": generator, "device": device}
     with torch.inference_mode():
@@ -179,14 +274,14 @@ def simulate_stamps(config, count, *, generator=None, device="cpu"):
         gain[torch.rand(count, **options) >= config.shot_noise] = torch.inf
         parameters, unit, snr = _galaxies(config, psfs, psf_index, error, good, gain, options)
         model = parameters[:, 0, None, None] * unit
-        others = _neighbours(config, model, psfs, psf_index, error, good, options)
-        total = model + others
-        noise = torch.randn(total.shape, **options) * variance(total, error, gain).sqrt()
-        level = config.background * torch.randn((count, 1, 1), **options)
-        image = torch.where(good, total + noise + level, 0.0)
-        error = torch.where(good, error, 1.0)
-    return SimulatedStamps(
-        image, error, good, gain, parameters, snr, psfs.images, psf_index, psfs.fwhm, psfs.grid
+        expected = model + _neighbours(config, model, psfs, psf_index, error, good, options)
+        expected += config.background * torch.randn((count, 1, 1), **options)
+        hidden, smoothed = torch.rand((2, count), **options)
+        hidden = (hidden < config.total_error) & torch.isfinite(gain)
+        images = _cut_psfs(config, psfs.images, options)
+    return ExpectedStamps(
+        expected, error, good, gain, hidden, smoothed < 0.5, parameters, snr, images, psf_index, psfs.fwhm,
+        psfs.grid,
     )  # fmt: skip
 
 
@@ -256,6 +351,19 @@ def _galaxies(config, psfs, psf_index, error, good, gain, options):
             gain[rows] = config.background_electrons.sample(len(rows), options["generator"], options["device"])
             psf_index[rows] = torch.randint(len(psfs.fwhm), (len(rows),), **options)
     return parameters, unit, snr
+
+
+def _cut_psfs(config, images, options):
+    """PSF images of which some end before the others, as those of users do."""
+    count, size = images.shape[:2]
+    half = size // 2
+    chance, renormalised, side = torch.rand((3, count, 1, 1), **options)
+    offset = torch.arange(-half, half + 1, device=images.device).abs()
+    offset = torch.maximum(offset[:, None], offset)
+    limit = (half // 2 + side * (half - half // 2)).round()
+    kept = torch.where((chance < config.small_psf_images) & (offset > limit), 0.0, images)
+    scale = images.sum((-2, -1), keepdim=True) / kept.sum((-2, -1), keepdim=True)
+    return torch.where(renormalised < 0.5, kept * scale, kept)
 
 
 def _error_maps(config, count, shape, options):

@@ -1,0 +1,61 @@
+"""``galmeasure train``: train a network on stamps that are simulated as it goes."""
+
+import sys
+
+import click
+
+from ._run import reported
+
+__all__ = ["train"]
+
+
+@click.command()
+@click.argument("config", required=False)
+@click.option("--smoke", is_flag=True, help="The whole loop in seconds, for a test; no CONFIG.")
+@click.option("-o", "--folder", help="Checkpoint, log and result.  [default: training_NAME]")
+@click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Time of the whole run.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of a CPU.")
+@click.option("--no-progress", is_flag=True, help="No progress bar.")
+@click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
+def train(config, **options):
+    """Train a network as CONFIG says, a TOML file or the name of one that comes with the package.
+
+    The result, FOLDER/NAME.safetensors, goes to galmeasure --weights. A run that was stopped goes on by the same
+    command; with --minutes the schedule is shortened to end in that time. Exit codes: 0 done, 2 bad arguments.
+    """
+    with reported(options["verbose"]):
+        click.echo(_run(config, options))
+
+
+def _run(config, options):
+    """Train; the closing lines of the command."""
+    import torch
+
+    from galmeasure.training.config import list_training_configs, read_training_config
+    from galmeasure.training.trainer import train as run
+
+    if (config is None) != options["smoke"]:
+        names = ", ".join(list_training_configs())
+        msg = f"give either CONFIG, a TOML file or one of {names}, or --smoke"
+        raise ValueError(msg)
+    try:
+        torch.empty(1, device=options["device"])
+    except (RuntimeError, AssertionError) as err:
+        msg = f"device {options['device']!r} cannot be used: {str(err).splitlines()[0]}"
+        raise ValueError(msg) from err
+    config = read_training_config("smoke" if options["smoke"] else config)
+    folder = options["folder"] or f"training_{config.name}"
+    weights = run(
+        config,
+        folder,
+        device=options["device"],
+        minutes=options["minutes"],
+        threads=options["threads"],
+        progress_bar=not options["no_progress"] and sys.stderr.isatty(),
+    )
+    done = weights.card["training"]
+    loss = sum(weights.card["metrics"]["loss"].values())
+    return (
+        f"trained on {done['stamps']} stamps in {done['minutes']} min, held-out loss {loss:.3f}\nweights {weights.path}"
+    )

@@ -1,0 +1,162 @@
+"""What a network sees of a stamp: two views of its pixels, windowed moments and a few numbers, all dimensionless."""
+
+import math
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import torch
+from torch.nn.functional import avg_pool2d
+
+__all__ = ["N_CHANNELS", "N_MOMENTS", "N_NUMBERS", "NATIVE_SIZE", "PSF_SIZE", "StampInputs", "StampViews", "make_views"]
+
+NATIVE_SIZE = 64
+"""Side of the stamps that networks take."""
+
+PSF_SIZE = 33
+"""Odd side of the PSF images that networks take, native sampling, the star on the central pixel."""
+
+WINDOWS = (1.2, 2.0, 3.4, 5.8, 10.0)
+"""Widths (sigma) of the Gaussian windows, pixels."""
+
+_DEGREE = 4  # of the Hermite polynomials under the windows
+_PER_WINDOW = (_DEGREE + 1) * (_DEGREE + 2) // 2
+
+N_CHANNELS = 4
+N_MOMENTS = 2 * len(WINDOWS) * _PER_WINDOW + len(WINDOWS)
+N_NUMBERS = 3
+
+
+@dataclass(frozen=True)
+class StampInputs:
+    """A batch of stamps of 64 x 64 pixels, in units in which the noise of a pixel is about 1.
+
+    Parameters
+    ----------
+    image, error : Tensor
+        Pixels and their 1-sigma noise, shape ``(B, 64, 64)``; ``error`` may broadcast.
+    good : Tensor
+        Boolean, shape ``(B, 64, 64)``; what other pixels hold does not matter if it is finite.
+    gain : Tensor
+        Electrons per unit, shape ``(B,)``; infinite where ``error`` is all the noise.
+    psf : Tensor
+        Distinct PSFs, shape ``(M, 33, 33)``, normalised, pixel response included, the star on the central pixel.
+    psf_index : Tensor
+        Which PSF each stamp has, shape ``(B,)``.
+    """
+
+    image: torch.Tensor
+    error: torch.Tensor
+    good: torch.Tensor
+    gain: torch.Tensor
+    psf: torch.Tensor
+    psf_index: torch.Tensor
+
+    def __len__(self):
+        """Number of stamps."""
+        return len(self.image)
+
+    def to(self, device):
+        """Return the same on another device."""
+        return type(self)(*(getattr(self, each.name).to(device) for each in fields(self)))
+
+
+@dataclass(frozen=True)
+class StampViews:
+    """What the encoder takes.
+
+    Parameters
+    ----------
+    near, far : Tensor
+        The central 32 x 32 pixels, and the whole stamp in blocks of 2 x 2, shape ``(B, 4, 32, 32)``: pixels over
+        noise and over the galaxy's amplitude (both asinh), fraction of good pixels, log of the noise.
+    moments : Tensor
+        Hermite moments under Gaussian windows, over noise and over amplitude, and the good part of each window,
+        shape ``(B, N_MOMENTS)``.
+    numbers : Tensor
+        Logarithms of signal-to-noise ratio, size and shot noise, shape ``(B, N_NUMBERS)``.
+    flux_scale : Tensor
+        Rough flux of the galaxy, in the unit of the stamp, shape ``(B,)``.
+    """
+
+    near: torch.Tensor
+    far: torch.Tensor
+    moments: torch.Tensor
+    numbers: torch.Tensor
+    flux_scale: torch.Tensor
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _moment_basis(device, size=NATIVE_SIZE):
+    """Gauss-Hermite functions of unit norm, columns ``(size * size, windows * functions)``; squared windows."""
+    offset = torch.arange(size, dtype=torch.float64) - (size - 1) / 2.0
+    basis, windows = [], []
+    for sigma in WINDOWS:
+        t = offset / sigma
+        hermite = [torch.exp(-0.5 * t**2)]
+        hermite.append(math.sqrt(2.0) * t * hermite[0])
+        for k in range(2, _DEGREE + 1):
+            hermite.append(math.sqrt(2.0 / k) * t * hermite[-1] - math.sqrt((k - 1.0) / k) * hermite[-2])
+        hermite = [h / h.norm() for h in hermite]
+        basis += [
+            (hermite[order - i][:, None] * hermite[i][None, :]).flatten()
+            for order in range(_DEGREE + 1)
+            for i in range(order + 1)
+        ]
+        windows.append((hermite[0][:, None] * hermite[0][None, :]).square().flatten())
+    return torch.stack(basis, 1).float().to(device), torch.stack(windows, 1).float().to(device)
+
+
+def make_views(inputs):
+    """Dimensionless views of stamps.
+
+    Parameters
+    ----------
+    inputs : StampInputs
+        Stamps.
+
+    Returns
+    -------
+    StampViews
+        Views in single precision.
+
+    Notes
+    -----
+    A bad pixel takes the value of the pixel opposite to it (a galaxy looks the same upside down), or 0 where that is
+    bad too. The amplitude by which pixels are divided is that of Gaussians fitted to the stamp, so that the shape of a
+    bright galaxy keeps its precision; the division by the noise keeps that of a faint one.
+    """
+    good, image = inputs.good, inputs.image
+    opposite = torch.where(good, image, 0.0).flip(-1, -2)
+    image = torch.where(good, image, opposite)
+    error = inputs.error.expand_as(image)
+    fraction = good.to(image.dtype)
+
+    basis, windows = _moment_basis(image.device, image.shape[-1])
+    coefficients = image.flatten(1) @ basis
+    covered = fraction.flatten(1) @ windows
+    fluxes = coefficients[:, ::_PER_WINDOW]  # order 0
+    sigma = torch.tensor(WINDOWS, device=image.device)
+    weight = fluxes.clamp_min(0.5).pow(4)
+    weight = weight / weight.sum(1, keepdim=True)
+    amplitude = (weight * fluxes / (math.sqrt(math.pi) * sigma)).sum(1).clamp_min(0.3)
+    flux_scale = (weight * fluxes * (2.0 * math.sqrt(math.pi) * sigma)).sum(1).clamp_min(3.0)
+    level = (weight * fluxes).sum(1, keepdim=True).clamp_min(0.5)
+    size = (weight * sigma.log()).sum(1)
+    moments = torch.cat([torch.asinh(coefficients), coefficients / level, covered], 1)
+    numbers = torch.stack([level[:, 0].log(), size, torch.log1p(amplitude / inputs.gain)], 1)
+
+    scaled = image / amplitude[:, None, None]
+    near = _view(*(_centre(each) for each in (image, scaled, fraction, error)), 1.0)
+    far = _view(*(avg_pool2d(each[:, None], 2)[:, 0] for each in (image, scaled, fraction, error)), 2.0)
+    return StampViews(near, far, moments, numbers, flux_scale)
+
+
+def _centre(each):
+    start = each.shape[-1] // 4
+    return each[:, start : 3 * start, start : 3 * start]
+
+
+def _view(image, scaled, fraction, error, noise_gain):
+    """Four channels; ``noise_gain`` is by how much averaging has lowered the noise."""
+    return torch.stack([torch.asinh(noise_gain * image / error), torch.asinh(scaled), fraction, error.log()], 1)

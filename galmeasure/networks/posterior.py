@@ -1,0 +1,342 @@
+"""The posterior of the seven parameters given a stamp: a conditional flow, and heads that need no sampling."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+import zuko
+from torch import nn
+
+from galmeasure.networks.encoder import PSFEncoder, StampEncoder
+from galmeasure.networks.inputs import NATIVE_SIZE, make_views
+from galmeasure.networks.transform import ParameterTransform
+
+__all__ = ["LEVELS", "Context", "NetworkConfig", "PosteriorSummary", "SersicPosterior"]
+
+LEVELS = (0.02275013, 0.15865525, 0.5, 0.84134475, 0.97724987)
+"""Probabilities of the quantiles: median, 1 and 2 sigma of a Gaussian."""
+
+_N = 7
+_SHEAR_SCALE = 0.1
+_CENTRE_SCALE = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Architecture of a posterior network; with it and the tensors of a file the network can be built again.
+
+    Parameters
+    ----------
+    n, r_eff : tuple of float
+        Bounds of the training domain, r_eff in pixels.
+    g_max : float
+        Largest reduced shear.
+    centre : float
+        Largest offset of the centre, pixels.
+    widths, depths : tuple of int
+        Channels and blocks of the encoder at 8 x 8 and 4 x 4 places.
+    expansion, groups, features, psf_features : int
+        See `StampEncoder`.
+    flow_transforms, flow_bins, flow_hidden, flow_context : int
+        Neural spline flow: transforms, bins of the splines, width of the hidden layers, length of the context.
+    """
+
+    n: tuple[float, float] = (0.3, 8.0)
+    r_eff: tuple[float, float] = (0.2, 16.0)
+    g_max: float = 0.9
+    centre: float = 1.5
+    widths: tuple[int, int] = (96, 192)
+    depths: tuple[int, int] = (3, 2)
+    expansion: int = 2
+    groups: int = 4
+    features: int = 256
+    psf_features: int = 64
+    flow_transforms: int = 2
+    flow_bins: int = 8
+    flow_hidden: int = 128
+    flow_context: int = 64
+
+    @classmethod
+    def for_prior(cls, prior, **options):
+        """Configuration whose domain is that of a `galmeasure.priors.Prior`."""
+        return cls(
+            n=(prior.n.lower, prior.n.upper), r_eff=(prior.r_eff.lower, prior.r_eff.upper), g_max=prior.shear.g_max,
+            centre=max(prior.centre, 0.5), **options,
+        )  # fmt: skip
+
+    def as_dict(self):
+        """Plain values, for a card."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values):
+        """Inverse of `as_dict`.
+
+        Raises
+        ------
+        ValueError
+            If a name is not known or a value has the wrong type.
+        """
+        known = cls.__dataclass_fields__
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            msg = f"values must hold the fields of NetworkConfig only, not {', '.join(unknown)}"
+            raise ValueError(msg)
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the encoder says of a batch.
+
+    Parameters
+    ----------
+    features : Tensor
+        Shape ``(B, features)``.
+    flux_scale : Tensor
+        Unit of the flux, shape ``(B,)``.
+    """
+
+    features: torch.Tensor
+    flux_scale: torch.Tensor
+
+    def __getitem__(self, rows):
+        """Some of the rows."""
+        return Context(self.features[rows], self.flux_scale[rows])
+
+
+@dataclass(frozen=True)
+class PosteriorSummary:
+    """Posterior of each galaxy in a few numbers.
+
+    Parameters
+    ----------
+    mean : Tensor
+        Shape ``(B, 7)``.
+    covariance : Tensor
+        Shape ``(B, 7, 7)``.
+    quantiles : Tensor
+        At the probabilities :data:`LEVELS`, shape ``(B, 5, 7)``.
+    """
+
+    mean: torch.Tensor
+    covariance: torch.Tensor
+    quantiles: torch.Tensor
+
+
+class SersicPosterior(nn.Module):
+    """Amortised posterior of flux, n, r_eff, g1, g2, x, y.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+        Architecture.
+
+    Notes
+    -----
+    The flow is a neural spline flow about a Gaussian whose mean and full covariance the network gives, in the
+    coordinates of `ParameterTransform`. Three heads read the same features: the posterior mean (trained by squared
+    error), the covariance (Gaussian likelihood about that mean) and quantiles of each parameter (pinball loss).
+
+    References
+    ----------
+    Durkan et al. 2019, Neural spline flows, arXiv:1906.04032.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.transform = ParameterTransform(config.n, config.r_eff, config.g_max, config.centre, NATIVE_SIZE)
+        self.psf_encoder = PSFEncoder(config.psf_features)
+        self.encoder = StampEncoder(
+            widths=config.widths, depths=config.depths, expansion=config.expansion, groups=config.groups,
+            features=config.features, psf_features=config.psf_features,
+        )  # fmt: skip
+        self.base = nn.Linear(config.features, _N + _N * (_N + 1) // 2)
+        self.flow_context = nn.Linear(config.features, config.flow_context)
+        self.flow = zuko.flows.NSF(
+            _N, config.flow_context, transforms=config.flow_transforms, bins=config.flow_bins,
+            hidden_features=(config.flow_hidden, config.flow_hidden),
+        )  # fmt: skip
+        self.heads = nn.Sequential(
+            nn.Linear(config.features, config.features), nn.GELU(),
+            nn.Linear(config.features, _N + _N * (_N + 1) // 2 + len(LEVELS) * _N),
+        )  # fmt: skip
+        row, column = torch.tril_indices(_N, _N)
+        self.register_buffer("_row", row, persistent=False)
+        self.register_buffer("_column", column, persistent=False)
+
+    def embed_psf(self, psf):
+        """Embed PSFs ``(M, 33, 33)``, to be given to :meth:`encode`."""
+        return self.psf_encoder(psf)
+
+    def encode(self, inputs, *, psf=None, bf16=False):
+        """Encode stamps.
+
+        Parameters
+        ----------
+        inputs : StampInputs
+            Stamps and PSFs.
+        psf : Tensor, optional
+            Result of :meth:`embed_psf` for ``inputs.psf``, if it is at hand.
+        bf16 : bool, optional
+            Whether the encoder's blocks compute in bfloat16.
+
+        Returns
+        -------
+        Context
+            Features.
+        """
+        psf = self.embed_psf(inputs.psf) if psf is None else psf
+        views = make_views(inputs)
+        return Context(self.encoder(views, psf[inputs.psf_index], bf16=bf16), views.flux_scale)
+
+    def summarise(self, context):
+        """Mean, covariance and quantiles from the heads.
+
+        Parameters
+        ----------
+        context : Context
+            From :meth:`encode`.
+
+        Returns
+        -------
+        PosteriorSummary
+            In the unit and the pixels of the stamps.
+        """
+        mean, scale, factor, levels = self._heads(context)
+        factor = factor * scale[..., None]
+        quantiles = self.transform.marginal_inverse(levels, context.flux_scale[:, None])
+        return PosteriorSummary(mean, factor @ factor.mT, quantiles)
+
+    def log_prob(self, context, parameters):
+        """Log posterior density of parameters, in their own units.
+
+        Parameters
+        ----------
+        context : Context
+            ``B`` galaxies.
+        parameters : Tensor
+            Shape ``(B, 7)`` or ``(S, B, 7)``.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(B,)`` or ``(S, B)``; minus infinity outside the domain.
+        """
+        scale = context.flux_scale.expand(parameters.shape[:-1])
+        values = self.transform.forward(parameters, scale)
+        inside = self._inside(parameters)
+        density = self._log_density(context, values) - self.transform.log_volume(values, scale)
+        return torch.where(inside, density, -torch.inf)
+
+    def sample(self, context, normal):
+        """Draw from the posterior.
+
+        Parameters
+        ----------
+        context : Context
+            ``B`` galaxies.
+        normal : Tensor
+            Standard normal numbers, shape ``(S, B, 7)``: the draws are a function of them.
+
+        Returns
+        -------
+        Tensor
+            Parameters, shape ``(S, B, 7)``.
+        """
+        centre, factor, _ = self._base(context)
+        whitened = self.flow(self.flow_context(context.features)).transform.inv(normal)
+        values = centre + torch.einsum("bij,sbj->sbi", factor, whitened)
+        return self.transform.inverse(values, context.flux_scale)
+
+    def loss(self, inputs, parameters, *, bf16=False):
+        """Losses of the flow and of the heads.
+
+        Parameters
+        ----------
+        inputs : StampInputs
+            Stamps.
+        parameters : Tensor
+            Their truth, shape ``(B, 7)``.
+        bf16 : bool, optional
+            As in :meth:`encode`.
+
+        Returns
+        -------
+        dict of str to Tensor
+            Means over the batch: ``"flow"`` (negative log density in unconstrained coordinates), ``"mean"``,
+            ``"covariance"``, ``"quantiles"``.
+        """
+        context = self.encode(inputs, bf16=bf16)
+        values = self.transform.forward(parameters, context.flux_scale)
+        flow = -self._log_density(context, values)
+        mean, scale, factor, levels = self._heads(context)
+        sigma = (factor.detach() ** 2).sum(-1).sqrt()
+        residual = (parameters - mean) / scale
+        mean_loss = 0.5 * (residual / sigma).clamp(-30.0, 30.0).square().sum(-1)
+        white = torch.linalg.solve_triangular(factor, residual.detach()[..., None], upper=False)[..., 0]
+        diagonal = factor.diagonal(dim1=-2, dim2=-1)
+        covariance = 0.5 * white.clamp(-30.0, 30.0).square().sum(-1) + torch.log(diagonal).sum(-1)
+        target = self.transform.marginal_forward(parameters, context.flux_scale)
+        width = 0.5 * (levels[:, 3] - levels[:, 1]).detach().clamp_min(1e-4)
+        probability = torch.tensor(LEVELS, device=target.device)[:, None]
+        off = (target[:, None] - levels) / width[:, None]
+        pinball = torch.maximum(probability * off, (probability - 1.0) * off)
+        pinball = (pinball / (probability * (1.0 - probability))).sum((1, 2)) * 0.2
+        return {
+            "flow": flow.mean(), "mean": mean_loss.mean(), "covariance": covariance.mean(),
+            "quantiles": pinball.mean(),
+        }  # fmt: skip
+
+    def _inside(self, parameters):
+        """Whether parameters ``(..., 7)`` lie in the domain."""
+        flux, n, r_eff, g1, g2, x, y = parameters.unbind(-1)
+        middle = (NATIVE_SIZE - 1) / 2.0
+        config = self.config
+        inside = (flux > 0) & (n >= config.n[0]) & (n <= config.n[1]) & (torch.hypot(g1, g2) < config.g_max)
+        inside &= (r_eff >= config.r_eff[0]) & (r_eff <= config.r_eff[1])
+        return inside & ((x - middle).abs() <= config.centre) & ((y - middle).abs() <= config.centre)
+
+    def _base(self, context):
+        """Centre ``(B, 7)``, Cholesky factor ``(B, 7, 7)`` and log diagonal of the flow's Gaussian."""
+        out = self.base(context.features)
+        centre, factor = out[:, :_N], out[:, _N:]
+        return centre, *self._triangle(factor)
+
+    def _triangle(self, numbers):
+        """Lower triangular matrices with a positive diagonal; the logarithm of that."""
+        matrix = numbers.new_zeros((len(numbers), _N, _N))
+        matrix[:, self._row, self._column] = numbers
+        log_diagonal = matrix.diagonal(dim1=-2, dim2=-1).clamp(-9.0, 4.0)
+        return torch.tril(matrix, -1) + torch.diag_embed(torch.exp(log_diagonal)), log_diagonal
+
+    def _log_density(self, context, values):
+        """Log density in unconstrained coordinates, ``values`` ``(B, 7)`` or ``(S, B, 7)``."""
+        centre, factor, log_diagonal = self._base(context)
+        offset = values - centre
+        if offset.ndim == 2:
+            whitened = torch.linalg.solve_triangular(factor, offset[..., None], upper=False)[..., 0]
+        else:
+            whitened = torch.linalg.solve_triangular(factor, offset.permute(1, 2, 0), upper=False).permute(2, 0, 1)
+        density = self.flow(self.flow_context(context.features)).log_prob(whitened)
+        return density - log_diagonal.sum(-1)
+
+    def _heads(self, context):
+        """Mean, unit of its covariance ``(B, 7)``, Cholesky factor ``(B, 7, 7)``, quantiles ``(B, 5, 7)``."""
+        out = self.heads(context.features)
+        mean = self.transform.inverse(out[:, :_N], context.flux_scale)
+        stop = _N + _N * (_N + 1) // 2
+        factor, _ = self._triangle(out[:, _N:stop])
+        ones = torch.ones_like(mean[:, 0])
+        scale = [
+            mean[:, 0].detach(),
+            ones,
+            mean[:, 2].detach(),
+            *[_SHEAR_SCALE * ones] * 2,
+            *[_CENTRE_SCALE * ones] * 2,
+        ]
+        first = out[:, stop:].view(-1, len(LEVELS), _N)
+        step = torch.exp(first[:, 1:].clamp(-9.0, 4.0))
+        middle, low, high = first[:, 0], first[:, 0] - step[:, 0], first[:, 0] + step[:, 1]
+        levels = torch.stack([low - step[:, 2], low, middle, high, high + step[:, 3]], 1)
+        return mean, torch.stack(scale, 1), factor, levels

@@ -1,0 +1,121 @@
+"""Sersic parameters without bounds, relative to a stamp: what flows and heads work with."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import logsigmoid
+
+__all__ = ["ParameterTransform"]
+
+
+@dataclass(frozen=True)
+class ParameterTransform:
+    """From the seven parameters inside their domain to unconstrained numbers, and back.
+
+    Flux is a logarithm relative to a scale; n and log r_eff are logits between their bounds; the shear is stretched
+    from the disc to the plane, ``g = g_max tanh(|v|) v / |v|``; the centre is a logit about the stamp's centre.
+
+    Parameters
+    ----------
+    n, r_eff : tuple of float
+        Bounds, r_eff in pixels.
+    g_max : float
+        Radius of the disc.
+    centre : float
+        Largest offset of the centre along x and y, pixels.
+    size : int
+        Side of the stamp.
+    """
+
+    n: tuple[float, float]
+    r_eff: tuple[float, float]
+    g_max: float
+    centre: float
+    size: int
+
+    def forward(self, parameters, flux_scale):
+        """Unconstrained numbers of parameters.
+
+        Parameters
+        ----------
+        parameters : Tensor
+            Shape ``(..., 7)``; what lies outside the domain is moved to its edge.
+        flux_scale : Tensor
+            Shape ``(...)``.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(..., 7)``.
+        """
+        flux, n, r_eff, g1, g2, x, y = parameters.unbind(-1)
+        middle = (self.size - 1) / 2.0
+        low, high = (math.log(bound) for bound in self.r_eff)
+        radius = torch.hypot(g1, g2)
+        stretch = torch.atanh((radius / self.g_max).clamp_max(1.0 - 1e-6)) / radius.clamp_min(1e-12)
+        stretch = torch.where(radius < 1e-6, 1.0 / self.g_max, stretch)
+        return torch.stack(
+            [
+                torch.log(flux.clamp_min(1e-30) / flux_scale),
+                _logit((n - self.n[0]) / (self.n[1] - self.n[0])),
+                _logit((torch.log(r_eff.clamp_min(1e-30)) - low) / (high - low)),
+                g1 * stretch,
+                g2 * stretch,
+                _logit(0.5 + (x - middle) / (2.0 * self.centre)),
+                _logit(0.5 + (y - middle) / (2.0 * self.centre)),
+            ],
+            -1,
+        )
+
+    def inverse(self, values, flux_scale):
+        """Parameters of unconstrained numbers, shapes as in :meth:`forward`."""
+        log_flux, n, r_eff, v1, v2, x, y = values.unbind(-1)
+        middle = (self.size - 1) / 2.0
+        low, high = (math.log(bound) for bound in self.r_eff)
+        length = torch.sqrt(v1**2 + v2**2 + 1e-12)
+        shrink = self.g_max * torch.tanh(length) / length
+        return torch.stack(
+            [
+                flux_scale * torch.exp(log_flux),
+                self.n[0] + (self.n[1] - self.n[0]) * torch.sigmoid(n),
+                torch.exp(low + (high - low) * torch.sigmoid(r_eff)),
+                v1 * shrink,
+                v2 * shrink,
+                middle + self.centre * (2.0 * torch.sigmoid(x) - 1.0),
+                middle + self.centre * (2.0 * torch.sigmoid(y) - 1.0),
+            ],
+            -1,
+        )
+
+    def log_volume(self, values, flux_scale):
+        """Logarithm of the determinant of the derivatives of :meth:`inverse`, shape ``(...)``."""
+        log_flux, n, r_eff, v1, v2, x, y = values.unbind(-1)
+        low, high = (math.log(bound) for bound in self.r_eff)
+        length = torch.sqrt(v1**2 + v2**2 + 1e-12)
+        total = torch.log(flux_scale) + log_flux + math.log(self.n[1] - self.n[0]) + _log_slope(n)
+        total = total + low + (high - low) * torch.sigmoid(r_eff) + math.log(high - low) + _log_slope(r_eff)
+        log_cosh = length + torch.nn.functional.softplus(-2.0 * length) - math.log(2.0)
+        total = total + 2.0 * math.log(self.g_max) + torch.log(torch.tanh(length) / length) - 2.0 * log_cosh
+        return total + 2.0 * math.log(2.0 * self.centre) + _log_slope(x) + _log_slope(y)
+
+    def marginal_forward(self, parameters, flux_scale):
+        """As :meth:`forward`, but each number depends on one parameter alone: for quantiles."""
+        values = self.forward(parameters, flux_scale)
+        stretched = torch.atanh((parameters[..., 3:5] / self.g_max).clamp(-1.0 + 1e-6, 1.0 - 1e-6))
+        return torch.cat([values[..., :3], stretched, values[..., 5:]], -1)
+
+    def marginal_inverse(self, values, flux_scale):
+        """Inverse of :meth:`marginal_forward`."""
+        parameters = self.inverse(values, flux_scale)
+        return torch.cat([parameters[..., :3], self.g_max * torch.tanh(values[..., 3:5]), parameters[..., 5:]], -1)
+
+
+def _logit(fraction):
+    fraction = fraction.clamp(1e-6, 1.0 - 1e-6)
+    return torch.log(fraction) - torch.log1p(-fraction)
+
+
+def _log_slope(value):
+    """Logarithm of the derivative of the logistic function."""
+    return logsigmoid(value) + logsigmoid(-value)

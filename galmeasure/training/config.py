@@ -1,0 +1,200 @@
+"""What a training run is: simulation, network, optimisation; read from TOML."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from galmeasure.networks import NetworkConfig
+from galmeasure.priors import Range, get_prior
+from galmeasure.training.simulate import SimulationConfig
+
+__all__ = ["TrainingConfig", "list_training_configs", "read_training_config"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Everything that a network depends on.
+
+    Parameters
+    ----------
+    name : str
+        Name of the weights.
+    description : str, optional
+        One line for the card.
+    simulation : SimulationConfig, optional
+        What the stamps are like.
+    network : NetworkConfig, optional
+        Architecture; its domain is that of the simulation's prior.
+    steps : int, optional
+        Length of the schedule of the learning rate: warm-up, then half a cosine.
+    batch_size : int, optional
+        Stamps per step.
+    learning_rate : float, optional
+        Largest.
+    warm_up : int, optional
+        Steps.
+    weight_decay : float, optional
+        Of matrices; biases and norms have none.
+    clip : float, optional
+        Largest norm of the gradient.
+    ema : float, optional
+        Memory of the moving average of the weights, which is what is kept; it begins short.
+    pool, reuse, piece : int, float, int, optional
+        See `galmeasure.training.pool.StampPool`.
+    bf16 : bool, optional
+        Whether the encoder's blocks compute in bfloat16.
+    seed : int, optional
+        Of the first weights and of the stamps.
+    held_out : int, optional
+        Stamps of the held-out set, whose seed is another.
+    validate_every, log_every : int, optional
+        Steps.
+    """
+
+    name: str
+    description: str = ""
+    simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    steps: int = 20_000
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    warm_up: int = 300
+    weight_decay: float = 0.02
+    clip: float = 5.0
+    ema: float = 0.999
+    pool: int = 8192
+    reuse: float = 4.0
+    piece: int = 64
+    bf16: bool = True
+    seed: int = 1
+    held_out: int = 2048
+    validate_every: int = 1000
+    log_every: int = 50
+
+    def __post_init__(self):
+        """Check the numbers."""
+        for name in ("steps", "batch_size", "pool", "piece", "held_out", "validate_every", "log_every"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                msg = f"{name} must be a positive integer, not {value!r}"
+                raise ValueError(msg)
+        for name in ("learning_rate", "clip", "reuse"):
+            if not getattr(self, name) > 0:
+                msg = f"{name} must be positive, not {getattr(self, name)!r}"
+                raise ValueError(msg)
+        if not 0.0 <= self.ema < 1.0:
+            msg = f"ema must lie within 0 and 1, not {self.ema!r}"
+            raise ValueError(msg)
+        if self.pool % self.piece:
+            msg = f"pool must be a multiple of piece = {self.piece}, not {self.pool}"
+            raise ValueError(msg)
+        if not self.name or "/" in self.name:
+            msg = f"name must be a file's name, not {self.name!r}"
+            raise ValueError(msg)
+
+    def as_dict(self):
+        """Plain values, for a card or a checkpoint."""
+        return _plain(dataclasses.asdict(self))
+
+
+def list_training_configs():
+    """Names of the configurations that come with the package, those of all shipped weights among them.
+
+    Returns
+    -------
+    list of str
+        Names for `read_training_config`.
+
+    Examples
+    --------
+    >>> from galmeasure.training import list_training_configs
+    >>> list_training_configs()
+    ['smoke', 'study-v1', 'survey-v1']
+    """
+    folder = files("galmeasure.training") / "configs"
+    return sorted(path.name.removesuffix(".toml") for path in folder.iterdir() if path.name.endswith(".toml"))
+
+
+def read_training_config(config):
+    """Read a configuration.
+
+    Parameters
+    ----------
+    config : str or path-like
+        One of `list_training_configs`, or a TOML file. At its top are fields of `TrainingConfig`; the table
+        ``[simulation]`` holds fields of `~galmeasure.training.SimulationConfig` (``preset = "study"`` begins with
+        those of the study) and ``[network]`` fields of `~galmeasure.networks.NetworkConfig`.
+
+    Returns
+    -------
+    TrainingConfig
+        The configuration.
+
+    Raises
+    ------
+    ValueError
+        If there is no such configuration, or the file cannot be read; the message names the file and the rule.
+
+    Examples
+    --------
+    >>> from galmeasure.training import read_training_config
+    >>> read_training_config("study-v1").simulation.prior
+    'study'
+    """
+    if str(config) in list_training_configs():
+        return _parse((files("galmeasure.training") / "configs" / f"{config}.toml").read_text(), str(config))
+    path = Path(config)
+    if not path.is_file():
+        names = ", ".join(list_training_configs())
+        msg = f"config must be a TOML file or one of {names}; there is no {str(config)!r}"
+        raise ValueError(msg)
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError as err:
+        msg = f"{path}: not a text file"
+        raise ValueError(msg) from err
+    return _parse(text, str(path))
+
+
+def _parse(text, source):
+    try:
+        values = tomllib.loads(text)
+        simulation = _simulation(values.pop("simulation", {}))
+        options = {name: tuple(v) if isinstance(v, list) else v for name, v in values.pop("network", {}).items()}
+        _check_names(options, set(NetworkConfig.__dataclass_fields__) - {"n", "r_eff", "g_max", "centre"}, "[network]")
+        network = NetworkConfig.for_prior(get_prior(simulation.prior), **options)
+        _check_names(values, set(TrainingConfig.__dataclass_fields__), "the file")
+        return TrainingConfig(simulation=simulation, network=network, **values)
+    except (ValueError, TypeError) as err:
+        msg = f"{source}: {err}"
+        raise ValueError(msg) from err
+
+
+def _simulation(values):
+    preset = values.pop("preset", "survey")
+    if preset not in ("survey", "study"):
+        msg = f"preset must be 'survey' or 'study', not {preset!r}"
+        raise ValueError(msg)
+    base = SimulationConfig.study() if preset == "study" else SimulationConfig()
+    _check_names(values, set(SimulationConfig.__dataclass_fields__), "[simulation]")
+    for name, value in values.items():
+        if name == "background_electrons":
+            values[name] = Range(*value) if isinstance(value, list) else Range(**value)
+        elif isinstance(value, list):
+            values[name] = tuple(value)
+    return dataclasses.replace(base, **values)
+
+
+def _check_names(values, known, where):
+    unknown = sorted(set(values) - known)
+    if unknown:
+        msg = f"{where} must hold only {', '.join(sorted(known))}, not {', '.join(unknown)}"
+        raise ValueError(msg)
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
