@@ -289,13 +289,16 @@ class SersicPosterior(nn.Module):
         }  # fmt: skip
 
     def _inside(self, parameters):
-        """Whether parameters ``(..., 7)`` lie in the domain."""
+        """Whether parameters ``(..., 7)`` lie in the domain, but for rounding."""
         flux, n, r_eff, g1, g2, x, y = parameters.unbind(-1)
         middle = (NATIVE_SIZE - 1) / 2.0
-        config = self.config
-        inside = (flux > 0) & (n >= config.n[0]) & (n <= config.n[1]) & (torch.hypot(g1, g2) < config.g_max)
-        inside &= (r_eff >= config.r_eff[0]) & (r_eff <= config.r_eff[1])
-        return inside & ((x - middle).abs() <= config.centre) & ((y - middle).abs() <= config.centre)
+        config, slack = self.config, 1e-5
+        inside = (flux > 0) & (torch.hypot(g1, g2) < config.g_max + slack)
+        for value, (low, high) in ((n, config.n), (r_eff, config.r_eff)):
+            inside &= (value >= low * (1.0 - slack)) & (value <= high * (1.0 + slack))
+        for value in (x, y):
+            inside &= (value - middle).abs() <= config.centre + slack
+        return inside
 
     def _base(self, context):
         """Centre ``(B, 7)``, Cholesky factor ``(B, 7, 7)`` and log diagonal of the flow's Gaussian."""
