@@ -48,6 +48,8 @@ class CutoutBatch:
         PSF of each row.
     psf_oversampling : int
         PSF pixels per cutout pixel.
+    psf_fwhm : ndarray of float64
+        Width of each of ``psf``, pixel response included, in pixels of the cutout; infinite or NaN if it has none.
     """
 
     index: np.ndarray
@@ -61,6 +63,7 @@ class CutoutBatch:
     psf: tuple
     psf_index: np.ndarray
     psf_oversampling: int
+    psf_fwhm: np.ndarray
 
     def __len__(self):
         """Number of rows."""
@@ -234,5 +237,6 @@ def _assemble(store, rows, flags, failed, image, relative, good, shape, scale, g
     kinds, psf_index = np.unique(store.psfs.index[rows], return_inverse=True)
     psf = tuple(store.psfs.images[kind] for kind in kinds)
     return CutoutBatch(
-        rows, flags, image, relative, good, shape, scale, gain, psf, psf_index.reshape(-1), store.psfs.oversampling
-    )
+        rows, flags, image, relative, good, shape, scale, gain, psf, psf_index.reshape(-1), store.psfs.oversampling,
+        store.psfs.fwhm[kinds],
+    )  # fmt: skip

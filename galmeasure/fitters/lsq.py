@@ -7,13 +7,13 @@ import torch
 from galmeasure.fitters import _variables
 from galmeasure.fitters._bias import likelihood_bias
 from galmeasure.fitters._levenberg import minimise
+from galmeasure.fitters._quality import model_quality, quality_flags
 from galmeasure.fitters._starts import starting_values
 from galmeasure.fitters._tensors import groups, reserve_heap
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase
 from galmeasure.flags import Flag
-from galmeasure.likelihood import cramer_rao_bound, invert_information, normal_equations, variance
+from galmeasure.likelihood import invert_information
 from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
-from galmeasure.render import render_sersic
 
 __all__ = ["LSQSersicFitter"]
 
@@ -23,8 +23,6 @@ _N_MIDDLE = 2.0
 _N_FLAT = 0.6
 _SLOW = 15
 _SECOND_ITERATIONS = 15  # a second start that is better shows it by then
-_BAD_FIT_SIGMA = 5.0
-_TRUNCATED = 0.75
 _BOUND_MARGIN = 1e-3
 
 
@@ -179,18 +177,16 @@ class LSQSersicFitter(SersicFitterBase):
         if background is not None:
             found.background[rows] = torch.where(usable, background, torch.nan).cpu().numpy()
             found.background_err[rows] = covariance[:, -1, -1].sqrt().cpu().numpy()
-        quality = _quality(problem, values, background, self.crb, torch.nonzero(free[:N_PARAMETERS])[:, 0].tolist())
-        dof = (quality.n_pixels - int(free.sum())).clamp_min(1).double()
-        reduced = quality.chi2 / dof
+        columns = torch.nonzero(free[:N_PARAMETERS])[:, 0].tolist()
+        quality = model_quality(problem, values, background, crb=self.crb, free=columns)
+        n_free = int(free.sum())
         found.snr[rows] = quality.snr.cpu().numpy()
-        found.chi2_reduced[rows] = reduced.cpu().numpy()
+        found.chi2_reduced[rows] = quality.reduced(n_free)[1].cpu().numpy()
         found.n_pixels_fit[rows] = quality.n_pixels.cpu().numpy()
         if self.crb:
             found.crb[rows] = quality.crb.cpu().numpy()
-        bad = reduced > 1.0 + _BAD_FIT_SIGMA * torch.sqrt(2.0 / dof)
-        bits |= _position_flags(values, group.shapes) | bad * Flag.BAD_FIT | ~usable * Flag.FAILED
+        bits |= quality_flags(quality, n_free, values, group.shapes) | ~usable * Flag.FAILED
         bits |= (usable & ~solution.converged) * Flag.NOT_CONVERGED
-        bits |= (usable & (quality.inside < _TRUNCATED)) * Flag.TRUNCATED
         found.flags[rows] |= bits.cpu().numpy()
 
     def _bound_flags(self, values, shapes, free):
@@ -245,49 +241,3 @@ def _minimise_rows(problem, rows, start, lower, upper, options, max_iter):
     return minimise(
         lambda inner, variables: problem.evaluate(rows[inner], variables), start, lower[rows], upper[rows], **options
     )
-
-
-@dataclass(frozen=True)
-class _Quality:
-    chi2: torch.Tensor
-    snr: torch.Tensor
-    n_pixels: torch.Tensor
-    inside: torch.Tensor
-    crb: torch.Tensor | None
-
-
-def _quality(problem, values, background, crb, free):
-    """Sums over pixels at the solution: chi2, S/N, pixels used, fraction of the flux inside the stamp, bound."""
-    chi2, snr, n_pixels, inside, bounds = [], [], [], [], []
-    parameters = torch.nan_to_num(values, nan=0.5)
-    for rows in problem.pieces(torch.arange(len(values), device=values.device)):
-        image, error, good, gain = problem.data(rows)
-        part = parameters[rows].to(image.dtype)
-        rendered = render_sersic(part, problem.psf, problem.psf_index[rows], jacobian=crb)
-        model = rendered[0] if crb else rendered
-        total = model if background is None else model + background[rows, None, None].to(model.dtype)
-        weight = good / variance(total, error, gain)
-        chi2.append((weight * (image - total) ** 2).flatten(1).sum(1, dtype=torch.float64))
-        snr.append((weight * model**2).flatten(1).sum(1, dtype=torch.float64).sqrt())
-        n_pixels.append(good.flatten(1).sum(1))
-        inside.append(model.flatten(1).sum(1, dtype=torch.float64) / part[:, 0])
-        if crb:
-            images = rendered[1]
-            if background is not None:
-                images = torch.cat([images, torch.ones_like(images[:, :1])], 1)
-                columns = [*free, N_PARAMETERS]
-            else:
-                columns = free
-            fisher = normal_equations(total, images, image, error, good, gain).fisher
-            bounds.append(cramer_rao_bound(fisher, columns)[:, :N_PARAMETERS])
-    failed = ~torch.isfinite(values).all(1)
-    chi2, snr = (torch.where(failed, torch.nan, torch.cat(each)) for each in (chi2, snr))
-    bound = torch.where(failed[:, None], torch.nan, torch.cat(bounds)) if crb else None
-    return _Quality(chi2, snr, torch.cat(n_pixels), torch.cat(inside), bound)
-
-
-def _position_flags(values, shapes):
-    """Bits for a negative flux and a centre outside the stamp."""
-    x, y, sides = values[:, 5], values[:, 6], shapes.double()
-    outside = (x < -0.5) | (y < -0.5) | (x > sides[:, 1] - 0.5) | (y > sides[:, 0] - 0.5)
-    return (values[:, 0] < 0) * Flag.NEGATIVE_FLUX | outside * Flag.CENTRE_OUTSIDE

@@ -8,7 +8,17 @@ import torch
 
 from galmeasure.render.dealias import FOLD, extend_band, is_aliased
 
-__all__ = ["BANDS", "PSFGrid", "band_shape", "good_size", "padded_shape", "place_rows", "prepare_psf", "wavenumbers"]
+__all__ = [
+    "BANDS",
+    "PSFGrid",
+    "band_shape",
+    "good_size",
+    "native_psf",
+    "padded_shape",
+    "place_rows",
+    "prepare_psf",
+    "wavenumbers",
+]
 
 PADDING = 1.5
 """Side of the Fourier grid over side of the stamp; what wraps around is subtracted (:mod:`galmeasure.render.wrap`)."""
@@ -138,6 +148,25 @@ def prepare_psf(images, shape, *, oversampling=1, device="cpu", dtype=torch.floa
     """
     parts = prepare_psfs(images, shape, oversampling=oversampling, device=device, dtype=dtype, together=True)
     return next(iter(parts))[1]
+
+
+def native_psf(images, shape):
+    """Transform native PSF images as they are, which is quick: nothing beyond the native band, no aliases undone.
+
+    Parameters
+    ----------
+    images : Tensor
+        Shape ``(M, py, px)``, as in :func:`prepare_psf`.
+    shape : tuple of int
+        Stamp ``(ny, nx)``.
+
+    Returns
+    -------
+    PSFGrid
+        Good enough for models of faint galaxies; of any if the PSF is well sampled.
+    """
+    padded = padded_shape(shape)
+    return PSFGrid(_centred_transform(images, padded, 1), tuple(shape), padded, 1.0)
 
 
 def prepare_psfs(images, shape, *, oversampling=1, device="cpu", dtype=torch.float32, together=False):

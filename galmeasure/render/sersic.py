@@ -177,7 +177,7 @@ def _spectra(parameters, psf, psf_index, value, by_n, slope):
     return torch.view_as_complex(parts)
 
 
-def render_raw(parameters, psf, psf_index=None, *, derivatives=True):
+def render_raw(parameters, psf, psf_index=None, *, derivatives=True, enlarge=True):
     """Render unit-flux models and their derivatives along the renderer's own coordinates.
 
     Parameters
@@ -190,6 +190,8 @@ def render_raw(parameters, psf, psf_index=None, *, derivatives=True):
         Shape ``(B,)``, which PSF of the grid each galaxy has; the first one by default.
     derivatives : bool, optional
         Also return the derivatives.
+    enlarge : bool, optional
+        Give long, narrow galaxies a grid twice as large; without it their faint wings are less exact.
 
     Returns
     -------
@@ -199,8 +201,8 @@ def render_raw(parameters, psf, psf_index=None, *, derivatives=True):
         (:func:`raw_jacobian_matrix` turns them into derivatives by parameter); the model alone, ``(B, 1, ny, nx)``,
         without ``derivatives``.
     """
-    wide = _is_narrow_ridge(parameters, psf.padded)
-    if not wide.any():
+    wide = _is_narrow_ridge(parameters, psf.padded) if enlarge else None
+    if wide is None or not wide.any():
         return _render(parameters, psf, psf_index, derivatives)
     if psf_index is None:
         psf_index = torch.zeros(len(parameters), dtype=torch.int64, device=parameters.device)
@@ -227,7 +229,7 @@ def _render(parameters, psf, psf_index, derivatives):
     return images - wrapped_light(parameters, quadratic_form(parameters), b_and_amplitude, psf, derivatives)
 
 
-def render_sersic(parameters, psf, psf_index=None, *, jacobian=False):
+def render_sersic(parameters, psf, psf_index=None, *, jacobian=False, enlarge=True):
     """Render Sersic models convolved with a PSF.
 
     Parameters
@@ -240,6 +242,8 @@ def render_sersic(parameters, psf, psf_index=None, *, jacobian=False):
         Shape ``(B,)``, which PSF of the grid each galaxy has; the first one by default.
     jacobian : bool, optional
         Also return the derivatives by the seven parameters.
+    enlarge : bool, optional
+        As in :func:`render_raw`.
 
     Returns
     -------
@@ -263,7 +267,7 @@ def render_sersic(parameters, psf, psf_index=None, *, jacobian=False):
     >>> print(tuple(model.shape), round(float(model.sum())))
     (1, 32, 32) 100
     """
-    raw = render_raw(parameters, psf, psf_index, derivatives=jacobian)
+    raw = render_raw(parameters, psf, psf_index, derivatives=jacobian, enlarge=enlarge)
     model = parameters[:, 0, None, None] * raw[:, 0]
     if not jacobian:
         return model

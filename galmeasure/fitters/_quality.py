@@ -1,0 +1,113 @@
+"""How well models fit their cutouts: S/N, chi-squared, pixels used, light inside the stamp, Cramer-Rao bounds."""
+
+from dataclasses import dataclass, fields
+
+import torch
+
+from galmeasure.flags import Flag
+from galmeasure.likelihood import cramer_rao_bound, normal_equations, variance
+from galmeasure.parameters import N_PARAMETERS
+from galmeasure.render import render_sersic
+
+__all__ = ["Quality", "model_quality", "piece_quality", "quality_flags"]
+
+_BAD_FIT_SIGMA = 5.0
+_TRUNCATED = 0.75
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Sums over the good pixels of each cutout.
+
+    Parameters
+    ----------
+    chi2, snr : Tensor
+        Shape ``(B,)``, double precision; NaN where there is no model.
+    n_pixels : Tensor
+        Good pixels, shape ``(B,)``.
+    inside : Tensor
+        Fraction of the model's flux within the stamp, shape ``(B,)``.
+    crb : Tensor or None
+        Cramer-Rao bounds, shape ``(B, 7)``.
+    """
+
+    chi2: torch.Tensor
+    snr: torch.Tensor
+    n_pixels: torch.Tensor
+    inside: torch.Tensor
+    crb: torch.Tensor | None
+
+    @classmethod
+    def join(cls, parts):
+        """One after the other."""
+        columns = ([getattr(part, each.name) for part in parts] for each in fields(cls))
+        return cls(*(None if column[0] is None else torch.cat(column) for column in columns))
+
+    def reduced(self, n_free):
+        """Degrees of freedom and chi-squared over them, shape ``(B,)``."""
+        dof = (self.n_pixels - n_free).clamp_min(1).double()
+        return dof, self.chi2 / dof
+
+
+def model_quality(problem, values, background=None, *, crb=False, free=range(N_PARAMETERS)):
+    """Quality of models of all rows of a problem.
+
+    Parameters
+    ----------
+    problem : Problem
+        The cutouts.
+    values : Tensor
+        Shape ``(B, 7)``; rows with NaN have no model.
+    background : Tensor, optional
+        Constant per pixel, shape ``(B,)``.
+    crb : bool, optional
+        Also compute the bounds.
+    free : sequence of int, optional
+        Parameters that are not known, for the bounds.
+
+    Returns
+    -------
+    Quality
+        Of each row.
+    """
+    pieces = problem.pieces(torch.arange(len(values), device=values.device))
+    parts = []
+    for rows in pieces:
+        level = None if background is None else background[rows]
+        parts.append(piece_quality(problem, rows, values[rows], level, crb=crb, free=free))
+    return Quality.join(parts)
+
+
+def piece_quality(problem, rows, values, background=None, *, crb=False, free=range(N_PARAMETERS), enlarge=True):
+    """Quality of models of a few rows, rendered in one go; arguments as in `model_quality`, and of `render_sersic`."""
+    image, error, good, gain = problem.data(rows)
+    part = torch.nan_to_num(values, nan=0.5).to(image.dtype)
+    rendered = render_sersic(part, problem.psf, problem.psf_index[rows], jacobian=crb, enlarge=enlarge)
+    model = rendered[0] if crb else rendered
+    total = model if background is None else model + background[:, None, None].to(model.dtype)
+    weight = good / variance(total, error, gain)
+    chi2 = (weight * (image - total) ** 2).flatten(1).sum(1, dtype=torch.float64)
+    snr = (weight * model**2).flatten(1).sum(1, dtype=torch.float64).sqrt()
+    inside = model.flatten(1).sum(1, dtype=torch.float64) / part[:, 0]
+    bound = None
+    failed = ~torch.isfinite(values).all(1)
+    if crb:
+        images, columns = rendered[1], list(free)
+        if background is not None:
+            images = torch.cat([images, torch.ones_like(images[:, :1])], 1)
+            columns = [*columns, N_PARAMETERS]
+        fisher = normal_equations(total, images, image, error, good, gain).fisher
+        bound = torch.where(failed[:, None], torch.nan, cramer_rao_bound(fisher, columns)[:, :N_PARAMETERS])
+    chi2, snr = (torch.where(failed, torch.nan, each) for each in (chi2, snr))
+    return Quality(chi2, snr, good.flatten(1).sum(1), inside, bound)
+
+
+def quality_flags(quality, n_free, values, shapes):
+    """Bits of models that do not fit, reach beyond the stamp, are negative or centred outside, shape ``(B,)``."""
+    dof, reduced = quality.reduced(n_free)
+    bad = reduced > 1.0 + _BAD_FIT_SIGMA * torch.sqrt(2.0 / dof)
+    usable = torch.isfinite(values).all(1)
+    x, y, sides = values[:, 5], values[:, 6], shapes.double()
+    outside = (x < -0.5) | (y < -0.5) | (x > sides[:, 1] - 0.5) | (y > sides[:, 0] - 0.5)
+    bits = bad * Flag.BAD_FIT | (usable & (quality.inside < _TRUNCATED)) * Flag.TRUNCATED
+    return bits | (values[:, 0] < 0) * Flag.NEGATIVE_FLUX | outside * Flag.CENTRE_OUTSIDE

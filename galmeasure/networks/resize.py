@@ -1,0 +1,209 @@
+"""Stamps of any shape as the 64 x 64 pixels that networks take, and what networks say as parameters of the stamp."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs
+
+__all__ = ["Window", "central_window", "network_psfs", "resize_stamps"]
+
+_CENTROID_SIGMA = 3.0  # pixels, of the weight that finds which half of an odd side a galaxy lies in
+_CENTROID_REACH = 8
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where the 64 x 64 pixels of a network lie on stamps.
+
+    Parameters
+    ----------
+    start : Tensor
+        Pixel of the stamp, y and x, with which the window begins; may be negative, int64, shape ``(B, 2)``.
+    block : int
+        Pixels of the stamp, along each side, in one of the network's.
+
+    Notes
+    -----
+    A block of k x k pixels becomes one whose value is their mean times k. The noise of such a pixel is about that of
+    one pixel of the stamp, and the unit of flux is k times larger: k times fewer units hold k times more electrons
+    each. Fluxes are exact.
+    """
+
+    start: torch.Tensor
+    block: int = 1
+
+    def __getitem__(self, rows):
+        """Some of the rows."""
+        return Window(self.start[rows], self.block)
+
+    @property
+    def scale(self):
+        """Unit of each of the seven parameters, in the units and pixels of the stamp, shape ``(7,)``."""
+        k = float(self.block)
+        return torch.tensor([k, 1.0, k, 1.0, 1.0, k, k], dtype=torch.float64, device=self.start.device)
+
+    def offset(self):
+        """What is added to parameters after their units have changed, shape ``(B, 7)``."""
+        offset = torch.zeros((len(self.start), 7), dtype=torch.float64, device=self.start.device)
+        offset[:, 5:] = self.start.flip(1).double() + 0.5 * (self.block - 1)
+        return offset
+
+    def to_stamp(self, parameters):
+        """Parameters ``(B, ..., 7)`` of the network's pixels as those of the stamp, double precision."""
+        offset = self.offset()
+        return parameters.double() * self.scale + offset.view(len(offset), *(1,) * (parameters.ndim - 2), 7)
+
+    def from_stamp(self, parameters):
+        """Inverse of `to_stamp`."""
+        offset = self.offset()
+        return (parameters.double() - offset.view(len(offset), *(1,) * (parameters.ndim - 2), 7)) / self.scale
+
+    def covariance_to_stamp(self, covariance):
+        """Covariances ``(B, 7, 7)`` in the units and pixels of the stamp, double precision."""
+        return covariance.double() * self.scale[:, None] * self.scale
+
+
+def central_window(shapes, image, block=1):
+    """Window about the centre of each stamp.
+
+    Parameters
+    ----------
+    shapes : Tensor
+        ny, nx of each stamp, int64, shape ``(B, 2)``.
+    image : Tensor
+        Stamps, bad pixels 0, shape ``(B, ny, nx)``, padded at the high end where they are smaller.
+    block : int, optional
+        Pixels of the stamp along each side of the network's.
+
+    Returns
+    -------
+    Window
+        The centre of a stamp of even sides is that of the window. An odd side leaves half a pixel: the window lies
+        so that the galaxy, by its weighted centroid, is on the near side of the middle.
+    """
+    spare = shapes - NATIVE_SIZE * block
+    start = torch.div(spare, 2, rounding_mode="floor")
+    odd = spare % 2 == 1
+    if odd.any():
+        start = start + (odd & (_centroid_side(shapes, image) > 0.0)).to(start.dtype)
+    return Window(start, block)
+
+
+def _centroid_side(shapes, image):
+    """First moments along y and x about the centre of each stamp under a Gaussian window, shape ``(B, 2)``."""
+    steps = torch.arange(-_CENTROID_REACH, _CENTROID_REACH + 1, device=image.device)
+    part = torch.div(shapes - 1, 2, rounding_mode="floor")
+    index = [(part[:, axis, None] + steps) for axis in (0, 1)]
+    inside = [(each >= 0) & (each < shapes[:, axis, None]) for axis, each in enumerate(index)]
+    index = [each.clamp(0, image.shape[axis + 1] - 1) for axis, each in enumerate(index)]
+    rows = torch.arange(len(image), device=image.device)[:, None, None]
+    pixels = image[rows, index[0][:, :, None], index[1][:, None, :]]
+    distance = [each - (shapes[:, axis, None] - 1) / 2.0 for axis, each in enumerate(index)]
+    weight = [torch.exp(-0.5 * (each / _CENTROID_SIGMA) ** 2) * ok for each, ok in zip(distance, inside, strict=True)]
+    light = pixels * weight[0][:, :, None] * weight[1][:, None, :]
+    return torch.stack([(light.sum(2) * distance[0]).sum(1), (light.sum(1) * distance[1]).sum(1)], 1)
+
+
+def resize_stamps(image, error, good, gain, psf, psf_index, window):
+    """Inputs of a network from stamps.
+
+    Parameters
+    ----------
+    image, error : Tensor
+        Pixels and their noise, shape ``(B, ny, nx)``; ``error`` may broadcast.
+    good : Tensor
+        Boolean, shape ``(B, ny, nx)``, False beyond the end of stamps that are padded.
+    gain : Tensor or None
+        Electrons per unit, shape ``(B,)``.
+    psf : Tensor
+        Distinct PSFs at the window's block, from `network_psfs`.
+    psf_index : Tensor
+        Shape ``(B,)``.
+    window : Window
+        From `central_window`.
+
+    Returns
+    -------
+    StampInputs
+        64 x 64 pixels; those beyond the stamp are bad. A block of which more than half is bad is bad; another one
+        has the mean of its good pixels.
+    """
+    count, k = len(image), window.block
+    gain = torch.full((count,), torch.inf, device=image.device) if gain is None else gain * k
+    if k == 1 and image.shape[1:] == (NATIVE_SIZE, NATIVE_SIZE) and not window.start.any():
+        return StampInputs(image, error, good, gain, psf, psf_index)
+    steps = torch.arange(NATIVE_SIZE * k, device=image.device)
+    index = [window.start[:, axis, None] + steps for axis in (0, 1)]
+    inside = [(each >= 0) & (each < image.shape[axis + 1]) for axis, each in enumerate(index)]
+    index = [each.clamp(0, image.shape[axis + 1] - 1) for axis, each in enumerate(index)]
+    rows = torch.arange(count, device=image.device)
+    place = rows[:, None, None], index[0][:, :, None], index[1][:, None, :]
+    good = good[place] & inside[0][:, :, None] & inside[1][:, None, :]
+    image = image[place]
+    error = error if error.shape[-1] == 1 else torch.where(good, error.expand(count, *error.shape[1:])[place], 1.0)
+    if k > 1:
+        image, error, good = _average(image, error, good, k)
+    return StampInputs(image, error, good, gain, psf, psf_index)
+
+
+def _average(image, error, good, k):
+    """Means of the good pixels of blocks, times k, their noise and whether they are good."""
+
+    def total(each):
+        return torch.nn.functional.avg_pool2d(each[:, None], k)[:, 0] * k**2
+
+    part = good.to(image.dtype)
+    number = total(part)
+    per_good = k / number.clamp_min(1.0)
+    error = (total(part * error**2)).sqrt() * per_good
+    enough = number >= 0.5 * k**2
+    image = torch.where(enough, total(part * image) * per_good, 0.0)
+    return image, torch.where(enough, error, 1.0), enough
+
+
+def network_psfs(images, oversampling=1, block=1):
+    """PSFs as networks take them.
+
+    Parameters
+    ----------
+    images : Tensor
+        Shape ``(M, py, px)``, any sides, the star in the middle of the image, pixel response included.
+    oversampling : int, optional
+        PSF pixels per pixel of the stamp.
+    block : int, optional
+        Pixels of the stamp along each side of the network's.
+
+    Returns
+    -------
+    Tensor
+        What a star in the middle of the central pixel looks like, shape ``(M, 33, 33)``, single precision; the sum is
+        what the images hold of the star's light within these pixels.
+
+    Notes
+    -----
+    Where the star's position falls between the samples of the image, they are interpolated with a sinc, as the
+    renderer's Fourier transform does.
+    """
+    if oversampling == block == 1 and images.shape[1] % 2 == images.shape[2] % 2 == 1:
+        for axis in (1, 2):
+            cut = (images.shape[axis] - PSF_SIZE) // 2
+            images = images.narrow(axis, cut, PSF_SIZE) if cut > 0 else images
+        pad = [(PSF_SIZE - images.shape[axis]) // 2 for axis in (2, 2, 1, 1)]
+        return torch.nn.functional.pad(images, pad).float()
+    matrices = [_sampling(images.shape[axis], oversampling, block, images.device) for axis in (1, 2)]
+    return (matrices[0] @ images.double() @ matrices[1].T).float()
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _sampling(side, oversampling, block, device):
+    """Matrix ``(33, side)`` from samples along one side of a PSF image to the network's pixels."""
+    reach = PSF_SIZE // 2
+    pixels = torch.arange(PSF_SIZE * block, dtype=torch.float64) - (reach * block + 0.5 * (block - 1))
+    samples = torch.arange(side, dtype=torch.float64) - 0.5 * (side - 1)
+    # the image's samples sum to the star's light: a pixel of the stamp holds as many of them as fit into it
+    matrix = torch.sinc(pixels[:, None] * oversampling - samples) * oversampling
+    matrix[matrix.abs() < 1e-12] = 0.0
+    return matrix.view(PSF_SIZE, block, side).sum(1).to(device)
