@@ -10,6 +10,8 @@ _EXPORTS = {
     "LSQSersicFitter": "fitters",
     "PSFConvolvedSersic2D": "models",
     "decode_flags": "flags",
+    "get_weights": "weights",
+    "list_weights": "weights",
     "read_cutouts": "io",
     "read_psf": "io",
 }

@@ -2,7 +2,7 @@
 
 from astropy.utils.exceptions import AstropyUserWarning
 
-__all__ = ["CatalogError", "GalmeasureWarning"]
+__all__ = ["CatalogError", "GalmeasureWarning", "WeightsError"]
 
 
 class GalmeasureWarning(AstropyUserWarning):
@@ -11,3 +11,7 @@ class GalmeasureWarning(AstropyUserWarning):
 
 class CatalogError(ValueError):
     """A file that cannot be read as a catalogue, an image or a PSF; the message names the file and the rule."""
+
+
+class WeightsError(ValueError):
+    """A file that cannot be used as the weights of a network; the message names the file and the rule."""

@@ -1,0 +1,258 @@
+"""Cards of weights: what they must say, and how they are read from the header of a safetensors file, without torch."""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from galmeasure.exceptions import WeightsError
+
+__all__ = [
+    "ARCHITECTURE", "MAX_BYTES", "SUFFIX", "Weights", "card_digest", "check_card", "check_side_card", "dump_card",
+    "parse_header", "prior_domain", "read_bytes", "read_card", "side_path",
+]  # fmt: skip
+
+ARCHITECTURE = "SersicPosterior"
+"""The one architecture that can be built from a file."""
+
+MAX_BYTES = 8 * 10**6
+"""Largest size of a file of weights."""
+
+SUFFIX = ".safetensors"
+
+_LENGTH = 8  # bytes that give the length of the header
+_DIGESTS = ("tensors_sha256", "card_sha256")
+_TYPES = {
+    "architecture": str, "arguments": dict, "version": str, "prior": str, "domain": dict, "simulation": dict,
+    "training": dict, "date": str, "revision": str, "metrics": dict, "description": str,
+}  # fmt: skip
+_RANGES = ("n", "r_eff", "snr", "psf_fwhm")
+_LIMITS = ("g_max", "centre")
+_TRAINING = ("steps", "stamps", "batch_size", "seed", "minutes", "device")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of trained weights and what its card says.
+
+    Parameters
+    ----------
+    name : str
+        Name: that of the registry, or the name of a user's file without its suffix.
+    path : pathlib.Path
+        The safetensors file.
+    sha256 : str
+        Hexadecimal digest of the whole file.
+    card : dict
+        Architecture, prior, domain, training, metrics and more, as `save_weights` lists them.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    card: dict = field(repr=False, hash=False)
+
+    @property
+    def prior(self):
+        """Name of the prior that the training drew from."""
+        return self.card["prior"]
+
+    @property
+    def domain(self):
+        """Training domain: ``n``, ``r_eff``, ``snr``, ``psf_fwhm`` as ``[lower, upper]``; ``g_max``, ``centre``."""
+        return self.card["domain"]
+
+    @property
+    def config(self):
+        """Architecture, a `galmeasure.networks.NetworkConfig`."""
+        from galmeasure.networks import NetworkConfig
+
+        return NetworkConfig.from_dict(self.card["arguments"])
+
+
+def prior_domain(prior):
+    """Domain of a prior, as a card has it.
+
+    Parameters
+    ----------
+    prior : galmeasure.priors.Prior
+        Prior of the training.
+
+    Returns
+    -------
+    dict
+        Lengths in pixels: ranges ``[lower, upper]`` of ``n``, ``r_eff``, ``snr``, ``psf_fwhm``, and the largest
+        ``g_max`` and ``centre``.
+
+    Examples
+    --------
+    >>> from galmeasure.priors import get_prior
+    >>> from galmeasure.weights import prior_domain
+    >>> prior_domain(get_prior("survey"))["r_eff"]
+    [0.2, 16.0]
+    """
+    ranges = {name: [getattr(prior, name).lower, getattr(prior, name).upper] for name in _RANGES}
+    return {**ranges, "g_max": prior.shear.g_max, "centre": max(prior.centre, 0.5)}
+
+
+def dump_card(card):
+    """Text of a card in one line, the same for equal cards; raises ValueError if it is not plain JSON."""
+    try:
+        text = json.dumps(card, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        plain = json.loads(text) == card
+    except (TypeError, ValueError, RecursionError) as err:
+        msg = f"card must be plain JSON ({err})"
+        raise ValueError(msg) from err
+    if not plain:
+        msg = "card must be plain JSON: lists, not tuples, and keys that are strings"
+        raise ValueError(msg)
+    return text
+
+
+def card_digest(card):
+    """Digest of a card, but for the entry that holds it."""
+    rest = {name: value for name, value in card.items() if name != "card_sha256"}
+    return hashlib.sha256(dump_card(rest).encode()).hexdigest()
+
+
+def check_card(card):
+    """Check that a card says what it must.
+
+    Raises
+    ------
+    ValueError
+        If an entry is missing or of another kind than it should be; the message begins with ``card``.
+    """
+    if not isinstance(card, dict):
+        msg = f"card must be a dict, not {type(card).__name__}"
+        raise ValueError(msg)
+    missing = [name for name in _TYPES if name not in card]
+    if missing:
+        msg = f"card must have the entries {', '.join(missing)}"
+        raise ValueError(msg)
+    for name, kind in _TYPES.items():
+        if not isinstance(card[name], kind):
+            msg = f"card[{name!r}] must be a {kind.__name__}, not {type(card[name]).__name__}"
+            raise ValueError(msg)
+    if card["architecture"] != ARCHITECTURE:
+        msg = f"card['architecture'] must be {ARCHITECTURE!r}, not {card['architecture']!r}"
+        raise ValueError(msg)
+    missing = [name for name in _TRAINING if name not in card["training"]]
+    if missing:
+        msg = f"card['training'] must have the entries {', '.join(missing)}"
+        raise ValueError(msg)
+    _check_domain(card["domain"])
+    try:
+        datetime.fromisoformat(card["date"])
+    except ValueError as err:
+        msg = f"card['date'] must be a date of ISO 8601, not {card['date']!r}"
+        raise ValueError(msg) from err
+
+
+def _check_domain(domain):
+    """Check the ranges of a domain."""
+    for name in _RANGES:
+        value = domain.get(name)
+        if not (isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]):
+            msg = f"card['domain'][{name!r}] must be [lower, upper], not {value!r}"
+            raise ValueError(msg)
+    for name in _LIMITS:
+        value = domain.get(name)
+        if not (_is_number(value) and value > 0):
+            msg = f"card['domain'][{name!r}] must be a positive number, not {value!r}"
+            raise ValueError(msg)
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def side_path(path):
+    """Where the copy of a file's card is, beside it."""
+    return path.with_suffix(".json")
+
+
+def read_bytes(path, count=-1):
+    """Read the first ``count`` bytes of a file, or all, if it can be one of weights."""
+    if path.is_dir():
+        msg = f"{path}: is a folder, not a file of weights"
+        raise WeightsError(msg)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1 if count < 0 else count)
+    except FileNotFoundError as err:
+        msg = f"{path}: there is no such file"
+        raise WeightsError(msg) from err
+    except OSError as err:
+        msg = f"{path}: cannot be read ({err.strerror})"
+        raise WeightsError(msg) from err
+    if len(data) > MAX_BYTES:
+        msg = f"{path}: is larger than {MAX_BYTES // 10**6} MB, the most a file of weights may have"
+        raise WeightsError(msg)
+    return data
+
+
+def parse_header(path, data):
+    """Card and length of the header of a safetensors file that begins with ``data``; the card is checked."""
+    end = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
+    if data[_LENGTH : _LENGTH + 1] != b"{":
+        pickled = data.startswith((b"PK", *(bytes([0x80, protocol]) for protocol in range(2, 6))))
+        rule = "looks like a pickle, which is never loaded" if pickled else "is not a safetensors file"
+        msg = f"{path}: {rule}; weights are files written by galmeasure.weights.save_weights"
+        raise WeightsError(msg)
+    if len(data) < end:
+        msg = f"{path}: ends within its header; it is truncated or damaged"
+        raise WeightsError(msg)
+    try:
+        header = json.loads(data[_LENGTH:end])
+    except (ValueError, RecursionError) as err:
+        msg = f"{path}: has a header that cannot be read; it is damaged, or not a safetensors file"
+        raise WeightsError(msg) from err
+    try:
+        card = json.loads(header["__metadata__"]["card"])
+    except (KeyError, TypeError, ValueError, RecursionError) as err:
+        msg = f"{path}: has no card in its header; weights are written by galmeasure.weights.save_weights"
+        raise WeightsError(msg) from err
+    try:
+        check_card(card)
+        missing = [name for name in _DIGESTS if not isinstance(card.get(name), str)]
+        if missing:
+            msg = f"card must have the entries {', '.join(missing)}"
+            raise ValueError(msg)
+        damaged = card["card_sha256"] != card_digest(card)
+    except ValueError as err:
+        msg = f"{path}: {err}"
+        raise WeightsError(msg) from err
+    if damaged:
+        msg = f"{path}: the card does not match its sha256; the file is damaged or was changed"
+        raise WeightsError(msg)
+    return card, end
+
+
+def read_card(path):
+    """Card of a file, of which only the header is read."""
+    length = int.from_bytes(read_bytes(path, _LENGTH), "little")
+    return parse_header(path, read_bytes(path, min(_LENGTH + length, MAX_BYTES)))[0]
+
+
+def check_side_card(path, card, sha256):
+    """Check the card beside a file, if there is one, against that of its header and the digest of the file."""
+    side = side_path(path)
+    try:
+        beside = json.loads(side.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, RecursionError) as err:
+        msg = f"{side}: cannot be read as the card of {path.name}"
+        raise WeightsError(msg) from err
+    if not isinstance(beside, dict) or "sha256" not in beside:
+        msg = f"{side}: is not the card of {path.name}: it has no sha256"
+        raise WeightsError(msg)
+    if beside.pop("sha256") != sha256:
+        msg = f"{path}: does not match the sha256 in {side.name}; the file is damaged or was changed"
+        raise WeightsError(msg)
+    if beside != card:
+        msg = f"{side}: differs from the card in the header of {path.name}"
+        raise WeightsError(msg)

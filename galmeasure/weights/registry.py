@@ -1,0 +1,172 @@
+"""The registry of the weights that galmeasure ships, and how weights are found by name or path."""
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+from galmeasure.exceptions import WeightsError
+from galmeasure.weights.cards import SUFFIX, Weights, check_side_card, parse_header, read_bytes, read_card
+
+__all__ = ["DEFAULT_WEIGHTS", "MAX_TOTAL_BYTES", "find_weights", "get_weights", "list_weights", "update_registry"]
+
+DEFAULT_WEIGHTS = "survey-v1"
+"""Weights that are used unless others are asked for."""
+
+MAX_TOTAL_BYTES = 40 * 10**6
+"""Largest size of all files shipped."""
+
+_FOLDER = Path(__file__).parent
+_REGISTRY = "registry.json"
+
+
+def list_weights():
+    """Weights that galmeasure ships.
+
+    Only the headers of the files are read.
+
+    Returns
+    -------
+    list of Weights
+        In the order of their names.
+
+    Raises
+    ------
+    WeightsError
+        If a file is missing or damaged.
+
+    Examples
+    --------
+    >>> from galmeasure import list_weights
+    >>> for weights in list_weights():  # doctest: +SKIP
+    ...     print(weights.name, weights.prior)
+    survey-v1 survey
+    """
+    return [_shipped(name, entry) for name, entry in sorted(_read_registry(_FOLDER).items())]
+
+
+def get_weights(name=DEFAULT_WEIGHTS):
+    """Weights of a name, or from a file.
+
+    Parameters
+    ----------
+    name : str or path-like, optional
+        Name of weights that galmeasure ships, or path of a file written by `galmeasure.weights.save_weights`.
+
+    Returns
+    -------
+    Weights
+        Name, path, digest and card.
+
+    Raises
+    ------
+    ValueError
+        If there are no weights of that name.
+    WeightsError
+        If the file is missing, damaged or not one of weights; a kind of ``ValueError``.
+    TypeError
+        If ``name`` is neither a string nor a path.
+
+    Examples
+    --------
+    >>> from galmeasure import get_weights
+    >>> get_weights("no-such-weights")
+    Traceback (most recent call last):
+    ...
+    ValueError: name must be that of shipped weights or the path of a .safetensors file, not 'no-such-weights'
+    """
+    return find_weights(name, "name")
+
+
+def find_weights(value, argument):
+    """`get_weights`, or the argument itself if it is a Weights; messages name the user's argument."""
+    if isinstance(value, Weights):
+        return value
+    if not isinstance(value, str | os.PathLike):
+        msg = f"{argument} must be a name or a path, not {type(value).__name__}"
+        raise TypeError(msg)
+    registry = _read_registry(_FOLDER)
+    if value in registry:
+        return _shipped(value, registry[value])
+    if isinstance(value, os.PathLike) or value.endswith(SUFFIX) or _exists(value):
+        return _read_weights(Path(value))
+    known = ", ".join(sorted(registry)) or "none in this version"
+    msg = f"{argument} must be that of shipped weights ({known}) or the path of a {SUFFIX} file, not {value!r}"
+    raise ValueError(msg)
+
+
+def update_registry(folder=None, *, replace=False):
+    """Write the registry anew from the files in a folder; for maintainers, before a release.
+
+    Parameters
+    ----------
+    folder : path-like, optional
+        Folder of the files; that of the package by default.
+    replace : bool, optional
+        Whether an entry may change or go. Names that were released are never used again, so this is for files that
+        nobody has yet.
+
+    Returns
+    -------
+    dict
+        The registry: ``{name: {"file": ..., "sha256": ...}}``.
+
+    Raises
+    ------
+    ValueError
+        If a name has no version, an entry would change, the files are too large together, or one has no card beside
+        it.
+    WeightsError
+        If a file is damaged or its cards disagree.
+    """
+    folder = _FOLDER if folder is None else Path(folder)
+    released = _read_registry(folder) if (folder / _REGISTRY).exists() else {}
+    found = [_read_weights(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+    registry = {each.name: {"file": each.path.name, "sha256": each.sha256} for each in found}
+    for each in found:
+        if not re.fullmatch(r"[a-z][a-z0-9-]*-v[0-9]+", each.name):
+            msg = f"{each.path.name}: names of shipped weights end in their version, such as survey-v1"
+            raise ValueError(msg)
+        if not each.path.with_suffix(".json").exists():
+            msg = f"{each.path.name}: shipped weights have their card beside them"
+            raise ValueError(msg)
+    changed = sorted(name for name, entry in released.items() if registry.get(name) != entry)
+    if changed and not replace:
+        msg = f"folder: the weights {', '.join(changed)} were released before; give what is new a new name"
+        raise ValueError(msg)
+    if sum(each.path.stat().st_size for each in found) > MAX_TOTAL_BYTES:
+        msg = f"folder: the files have more than {MAX_TOTAL_BYTES // 10**6} MB together"
+        raise ValueError(msg)
+    (folder / _REGISTRY).write_text(json.dumps(registry, indent=1) + "\n", encoding="utf-8")
+    return registry
+
+
+def _read_registry(folder):
+    return json.loads((folder / _REGISTRY).read_text(encoding="utf-8"))
+
+
+def _shipped(name, entry):
+    """Weights of an entry of the registry."""
+    path = _FOLDER / entry["file"]
+    return Weights(name, path, entry["sha256"], read_card(path))
+
+
+def _read_weights(path):
+    """Weights of any file; all of it is read and checked against the digests in its cards."""
+    data = read_bytes(path)
+    card, end = parse_header(path, data)
+    if hashlib.sha256(data[end:]).hexdigest() != card["tensors_sha256"]:
+        msg = f"{path}: the tensors do not match their sha256; the file is truncated, damaged or was changed"
+        raise WeightsError(msg)
+    sha256 = hashlib.sha256(data).hexdigest()
+    check_side_card(path, card, sha256)
+    return Weights(path.stem, path, sha256, card)
+
+
+def _exists(value):
+    """Whether a string is the path of something; the empty string is not."""
+    try:
+        return bool(value) and Path(value).exists()
+    except (OSError, ValueError):  # too long, or with a null character
+        return False
