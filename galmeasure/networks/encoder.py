@@ -4,7 +4,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from galmeasure.networks.inputs import N_CHANNELS, N_MOMENTS, N_NUMBERS, NATIVE_SIZE, PSF_SIZE
+from galmeasure.networks.inputs import (
+    N_CHANNELS,
+    N_MOMENTS,
+    N_NUMBERS,
+    N_PSF_MOMENTS,
+    NATIVE_SIZE,
+    PSF_SIZE,
+    psf_moments,
+)
 
 __all__ = ["PSFEncoder", "StampEncoder"]
 
@@ -23,15 +31,15 @@ class PSFEncoder(nn.Module):
     def __init__(self, features):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(2 * PSF_SIZE**2, 2 * features), nn.GELU(), nn.Linear(2 * features, 2 * features), nn.GELU(),
-            nn.Linear(2 * features, features),
+            nn.Linear(PSF_SIZE**2 + N_PSF_MOMENTS, 2 * features), nn.GELU(),
+            nn.Linear(2 * features, 2 * features), nn.GELU(), nn.Linear(2 * features, features),
         )  # fmt: skip
 
     def forward(self, psf):
         """Embed PSFs ``(M, 33, 33)`` as ``(M, features)``."""
         peak = psf.amax((-2, -1), keepdim=True).clamp_min(1e-12)
         log_profile = torch.asinh(1e3 * psf / peak) * 0.2
-        return self.layers(torch.cat([(20.0 * psf).flatten(1), log_profile.flatten(1)], 1))
+        return self.layers(torch.cat([psf_moments(psf), log_profile.flatten(1)], 1))
 
 
 class _Block(nn.Module):
@@ -104,7 +112,8 @@ class StampEncoder(nn.Module):
         self.shrink = nn.Linear(widths[1], 64)
         self.read = nn.Linear(64 * (side // 2) ** 2, features)
         self.vector = nn.Sequential(
-            nn.Linear(N_MOMENTS + N_NUMBERS + psf_features, features), nn.GELU(), nn.Linear(features, features),
+            nn.Linear(N_MOMENTS + N_NUMBERS + psf_features, 2 * features), nn.GELU(),
+            nn.Linear(2 * features, 2 * features), nn.GELU(), nn.Linear(2 * features, features),
         )  # fmt: skip
         self.trunk = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(features), nn.Linear(features, 2 * features), nn.GELU(),

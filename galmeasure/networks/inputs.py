@@ -7,7 +7,18 @@ from functools import lru_cache
 import torch
 from torch.nn.functional import avg_pool2d
 
-__all__ = ["N_CHANNELS", "N_MOMENTS", "N_NUMBERS", "NATIVE_SIZE", "PSF_SIZE", "StampInputs", "StampViews", "make_views"]
+__all__ = [
+    "NATIVE_SIZE",
+    "N_CHANNELS",
+    "N_MOMENTS",
+    "N_NUMBERS",
+    "N_PSF_MOMENTS",
+    "PSF_SIZE",
+    "StampInputs",
+    "StampViews",
+    "make_views",
+    "psf_moments",
+]
 
 NATIVE_SIZE = 64
 """Side of the stamps that networks take."""
@@ -15,14 +26,16 @@ NATIVE_SIZE = 64
 PSF_SIZE = 33
 """Odd side of the PSF images that networks take, native sampling, the star on the central pixel."""
 
-WINDOWS = (1.2, 2.0, 3.4, 5.8, 10.0)
+WINDOWS = (0.9, 1.6, 2.8, 5.0, 9.0, 16.0)
 """Widths (sigma) of the Gaussian windows, pixels."""
 
 _DEGREE = 4  # of the Hermite polynomials under the windows
 _PER_WINDOW = (_DEGREE + 1) * (_DEGREE + 2) // 2
+_COLUMNS = 16
 
 N_CHANNELS = 4
 N_MOMENTS = 2 * len(WINDOWS) * _PER_WINDOW + len(WINDOWS)
+N_PSF_MOMENTS = len(WINDOWS) * _PER_WINDOW
 N_NUMBERS = 3
 
 
@@ -104,6 +117,8 @@ def _moment_basis(device, size=NATIVE_SIZE):
             for i in range(order + 1)
         ]
         windows.append((hermite[0][:, None] * hermite[0][None, :]).square().flatten())
+    # as many columns as products need to round each row alike, wherever it stands
+    windows += [torch.zeros_like(windows[0])] * (-len(windows) % _COLUMNS)
     return torch.stack(basis, 1).float().to(device), torch.stack(windows, 1).float().to(device)
 
 
@@ -134,7 +149,7 @@ def make_views(inputs):
 
     basis, windows = _moment_basis(image.device, image.shape[-1])
     coefficients = image.flatten(1) @ basis
-    covered = fraction.flatten(1) @ windows
+    covered = (fraction.flatten(1) @ windows)[:, : len(WINDOWS)]
     fluxes = coefficients[:, ::_PER_WINDOW]  # order 0
     sigma = torch.tensor(WINDOWS, device=image.device)
     weight = fluxes.clamp_min(0.5).pow(4)
@@ -150,6 +165,12 @@ def make_views(inputs):
     near = _view(*(_centre(each) for each in (image, scaled, fraction, error)), 1.0)
     far = _view(*(avg_pool2d(each[:, None], 2)[:, 0] for each in (image, scaled, fraction, error)), 2.0)
     return StampViews(near, far, moments, numbers, flux_scale)
+
+
+def psf_moments(psf):
+    """Hermite moments of PSF images ``(M, 33, 33)`` under the windows of stamps, shape ``(M, N_PSF_MOMENTS)``."""
+    basis, _ = _moment_basis(psf.device, PSF_SIZE)
+    return 10.0 * (psf.flatten(1) @ basis)
 
 
 def _centre(each):

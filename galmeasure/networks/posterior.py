@@ -16,6 +16,7 @@ LEVELS = (0.02275013, 0.15865525, 0.5, 0.84134475, 0.97724987)
 """Probabilities of the quantiles: median, 1 and 2 sigma of a Gaussian."""
 
 _N = 7
+_SLOPE = 1e-3  # smallest derivative of the splines; a default of zuko that has changed before
 _SHEAR_SCALE = 0.1
 _CENTRE_SCALE = 0.2
 
@@ -154,7 +155,7 @@ class SersicPosterior(nn.Module):
         self.base = nn.Linear(config.features, _N + _N * (_N + 1) // 2)
         self.flow_context = nn.Linear(config.features, config.flow_context)
         self.flow = zuko.flows.NSF(
-            _N, config.flow_context, transforms=config.flow_transforms, bins=config.flow_bins,
+            _N, config.flow_context, transforms=config.flow_transforms, bins=config.flow_bins, slope=_SLOPE,
             hidden_features=(config.flow_hidden, config.flow_hidden),
         )  # fmt: skip
         self.heads = nn.Sequential(
