@@ -8,6 +8,7 @@ _EXPORTS = {
     "FLAGS": "flags",
     "GalmeasureWarning": "exceptions",
     "LSQSersicFitter": "fitters",
+    "NeuralSersicFitter": "fitters",
     "PSFConvolvedSersic2D": "models",
     "decode_flags": "flags",
     "get_weights": "weights",

@@ -14,7 +14,7 @@ from galmeasure._wcs import local_sky
 from galmeasure.flags import FLAGS, Flag
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
 
-__all__ = ["Measurement", "build_table"]
+__all__ = ["Measurement", "build_table", "flat_meta"]
 
 COLUMN_ORDER = ("x", "y", "flux", "n", "r_eff", "g1", "g2")
 """Order of the parameters among the columns."""
@@ -116,7 +116,7 @@ def build_table(cutouts, measurement, *, covariance=False, meta=None):
     _check_lengths(cutouts, measurement)
     with np.errstate(all="ignore"):  # huge values may overflow when they are squared or scaled
         table = _build(cutouts, measurement, covariance)
-    table.meta.update(_meta(meta))
+    table.meta.update(flat_meta(meta))
     return table
 
 
@@ -277,7 +277,7 @@ def _check_lengths(cutouts, measurement):
             raise ValueError(msg)
 
 
-def _meta(extra):
+def flat_meta(extra=None):
     """Flat meta with keys that FITS headers can hold."""
     meta = {
         "DATE": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),

@@ -3,5 +3,12 @@
 from galmeasure.fitters.base import SersicFitterBase
 from galmeasure.fitters.images import make_model_images, make_residual_images
 from galmeasure.fitters.lsq import LSQSersicFitter
+from galmeasure.fitters.neural import NeuralSersicFitter
 
-__all__ = ["LSQSersicFitter", "SersicFitterBase", "make_model_images", "make_residual_images"]
+__all__ = [
+    "LSQSersicFitter",
+    "NeuralSersicFitter",
+    "SersicFitterBase",
+    "make_model_images",
+    "make_residual_images",
+]

@@ -43,6 +43,17 @@ class Quality:
         columns = ([getattr(part, each.name) for part in parts] for each in fields(cls))
         return cls(*(None if column[0] is None else torch.cat(column) for column in columns))
 
+    def cpu(self):
+        """Return the same on the CPU."""
+        return Quality(*(None if each is None else each.cpu() for each in self._columns()))
+
+    def first(self, count):
+        """Return the first rows."""
+        return Quality(*(None if each is None else each[:count] for each in self._columns()))
+
+    def _columns(self):
+        return [getattr(self, each.name) for each in fields(self)]
+
     def reduced(self, n_free):
         """Degrees of freedom and chi-squared over them, shape ``(B,)``."""
         dof = (self.n_pixels - n_free).clamp_min(1).double()

@@ -14,7 +14,7 @@ from galmeasure.flags import Flag
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
 from galmeasure.table import Measurement, build_table
 
-__all__ = ["BatchMeasurement", "SersicFitterBase"]
+__all__ = ["BatchMeasurement", "SersicFitterBase", "progress"]
 
 _MAX_PIXELS = 2**20
 
@@ -210,7 +210,7 @@ class SersicFitterBase(ABC):
         init = fixed_values(getattr(self, "fixed", {}), initial_values(init_params, cutouts), cutouts)
         not_held = self._not_held(init)
         found = BatchMeasurement.empty(len(cutouts), **self._columns())
-        with _progress(len(cutouts), progress_bar) as bar:
+        with progress(len(cutouts), progress_bar) as bar:
             for index, part in self._measure_batches(cutouts, init):
                 found.put(index, part)
                 bar.update(len(index))
@@ -232,6 +232,10 @@ class SersicFitterBase(ABC):
     def _columns(self):
         """Optional arrays of the measurement."""
         return {"background": getattr(self, "fit_background", False), "crb": self.crb}
+
+    def _meta(self):
+        """More entries for the meta of the table."""
+        return {}
 
     def _not_held(self, init):
         """Rows ``(N,)`` whose value for a parameter that is fixed at ``"init"`` is missing; not all may be."""
@@ -277,7 +281,8 @@ class SersicFitterBase(ABC):
             chi2_reduced=found.chi2_reduced, n_pixels_fit=found.n_pixels_fit, init=found.init, crb=found.crb,
             quantiles=found.quantiles, method=self.method, extra=extra,
         )  # fmt: skip
-        return build_table(cutouts, measurement, covariance=self.covariance, meta={"FITTER": repr(self)})
+        meta = {"FITTER": repr(self), **self._meta()}
+        return build_table(cutouts, measurement, covariance=self.covariance, meta=meta)
 
 
 def _check_fixed(name, value):
@@ -301,8 +306,8 @@ def _check_fixed(name, value):
         raise ValueError(msg)
 
 
-def _progress(total, show):
-    """A tqdm bar, or one that shows nothing."""
+def progress(total, show):
+    """Make a tqdm bar, or one that shows nothing."""
     from tqdm import tqdm
 
     return tqdm(total=total, unit="galaxy", disable=not show)

@@ -1,0 +1,103 @@
+"""Whether galaxies lie in the domain that a network was trained on, and by how much their errors grow where not."""
+
+import math
+
+import numpy as np
+import torch
+
+from galmeasure.networks import NATIVE_SIZE
+
+__all__ = ["beyond_domain", "piled_up", "widen"]
+
+_PIXEL = 8.0 * math.log(2.0) / 12.0  # squared FWHM that a pixel adds
+_NEAR = 0.35
+_SNR_MARGIN = 1.0  # the noise of a signal-to-noise ratio
+_MARGIN = 0.05
+_MIDDLE = (NATIVE_SIZE - 1) / 2.0
+
+
+def piled_up(summary, domain):
+    """Whether posteriors crowd at an edge of the domain: the truth may lie beyond.
+
+    Parameters
+    ----------
+    summary : PosteriorSummary
+        In the pixels of the network.
+    domain : dict
+        ``n``, ``r_eff``: bounds; ``g_max`` and ``centre``: largest values.
+
+    Returns
+    -------
+    Tensor
+        Boolean, shape ``(B,)``: the median is nearer to an edge than 0.35 times the width of the 68 % interval (of a
+        Gaussian whose peak is at the edge it would be 0.55).
+    """
+    low, middle, high = summary.quantiles[:, 1], summary.quantiles[:, 2], summary.quantiles[:, 3]
+    reach = domain["centre"]
+    edges = [(1, domain["n"], False), (2, domain["r_eff"], True)]
+    edges += [(axis, (_MIDDLE - reach, _MIDDLE + reach), False) for axis in (5, 6)]
+    found = torch.zeros_like(middle[:, 0], dtype=torch.bool)
+    for column, (lower, upper), log in edges:
+        q16, q50, q84 = (each[:, column].log() if log else each[:, column] for each in (low, middle, high))
+        lower, upper = (math.log(lower), math.log(upper)) if log else (lower, upper)
+        found |= torch.minimum(q50 - lower, upper - q50) < _NEAR * (q84 - q16)
+    g1, g2 = summary.mean[:, 3], summary.mean[:, 4]
+    sigma = (0.5 * summary.covariance.diagonal(dim1=1, dim2=2)[:, 3:5].sum(1)).sqrt()
+    return found | (domain["g_max"] - torch.hypot(g1, g2) < 2.0 * _NEAR * sigma)
+
+
+def beyond_domain(snr, psf_fwhm, sides, block, domain, smallest):
+    """How far measurements lie beyond the domain.
+
+    Parameters
+    ----------
+    snr : ndarray
+        Signal-to-noise ratios, shape ``(B,)``.
+    psf_fwhm : ndarray
+        Widths of the PSFs, pixel response included, pixels of the stamp.
+    sides : ndarray of int
+        Shorter side of each stamp.
+    block : ndarray of int
+        Pixels of the stamp along each side of the network's.
+    domain : dict
+        ``snr`` and ``psf_fwhm``: bounds.
+    smallest : int
+        Side of the smallest stamp of the training.
+
+    Returns
+    -------
+    ndarray
+        Sum of the natural logarithms of the ratios to the nearest bound, 0 inside, shape ``(B,)``.
+
+    Notes
+    -----
+    A PSF that is narrow in blocks of pixels does not count: only galaxies much larger than it are seen in blocks.
+    """
+    with np.errstate(all="ignore"):
+        width = np.sqrt(np.maximum(psf_fwhm**2 - _PIXEL, 0.01)) / block
+        narrow = _excess(domain["psf_fwhm"][0] / width, _MARGIN)
+        total = np.where(block == 1, narrow, 0.0) + _excess(width / domain["psf_fwhm"][1], _MARGIN)
+        low, high = domain["snr"]
+        total += np.where(snr + _SNR_MARGIN < low, _excess(low / np.maximum(snr, 0.1)), 0.0)
+        total += np.where(snr - _SNR_MARGIN > high, _excess(snr / high), 0.0)
+        total += _excess(smallest / sides)
+    return np.where(np.isfinite(total), total, 1.0)
+
+
+def _excess(ratio, margin=0.0):
+    """Logarithm of ratios above 1, 0 for others and for those within a margin."""
+    return np.where(ratio > 1.0 + margin, np.log(np.maximum(ratio, 1.0)), 0.0)
+
+
+def widen(covariance, quantiles, factor):
+    """Multiply errors by a factor ``(B,)``, in place.
+
+    Quantiles move away from the median: those of flux, n and r_eff, which are positive, in the logarithm.
+    """
+    covariance *= factor[:, None, None] ** 2
+    middle = quantiles[:, [quantiles.shape[1] // 2]]
+    wide = middle + factor[:, None, None] * (quantiles - middle)
+    with np.errstate(all="ignore"):
+        log_wide = middle * (quantiles / middle) ** factor[:, None, None]
+    wide[:, :, :3] = np.where(np.isfinite(log_wide), log_wide, wide)[:, :, :3]
+    quantiles[:] = wide

@@ -1,0 +1,168 @@
+"""Batches of cutouts through a network, in pieces of one constant size: a row's result is that of the row alone."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from galmeasure.networks import (
+    NATIVE_SIZE,
+    Context,
+    PosteriorSummary,
+    StampInputs,
+    Window,
+    central_window,
+    network_psfs,
+    resize_stamps,
+)
+
+__all__ = ["EncodedPiece", "encode_batch", "native_psfs", "pieces_of"]
+
+LARGE = 7.0
+"""Mean r_eff, in pixels of the network, beyond which a galaxy is seen again in larger blocks if its stamp is larger."""
+
+_PIECE = 64  # stamps, so that their tensors stay in the cache
+_DEVICE_PIECE = 2048
+_PSF_PIECE = 16
+_DEVICE_PSF_PIECE = 512
+
+
+@dataclass(frozen=True)
+class EncodedPiece:
+    """What a network says of some rows of a batch.
+
+    Parameters
+    ----------
+    rows : ndarray of int64
+        Positions in the batch, filled up with the last one to the constant size ``P``.
+    keep : ndarray of bool
+        Those that count, shape ``(P,)``.
+    context : Context
+        Features, ``P`` rows.
+    summary : PosteriorSummary
+        In the units and pixels of the network.
+    window : Window
+        Where these lie on the stamps.
+    """
+
+    rows: np.ndarray
+    keep: np.ndarray
+    context: Context
+    summary: PosteriorSummary
+    window: Window
+
+
+def pieces_of(rows, size):
+    """Yield ``(indices (size,), how many count)``: ``rows`` in pieces of a constant size, the last one filled up."""
+    for start in range(0, len(rows), size):
+        piece = rows[start : start + size]
+        count = len(piece)
+        if count < size:
+            piece = np.concatenate([piece, np.repeat(piece[-1:], size - count)])
+        yield piece, count
+
+
+def encode_batch(network, batch, *, device="cpu", bf16=False):
+    """Encode the measurable rows of a batch, those of large galaxies in blocks of pixels.
+
+    Parameters
+    ----------
+    network : SersicPosterior
+        The network.
+    batch : CutoutBatch
+        Cutouts in units of their noise.
+    device : str, optional
+        Where the network is.
+    bf16 : bool, optional
+        Precision of the encoder's blocks.
+
+    Returns
+    -------
+    list of EncodedPiece
+        Together they keep each measurable row once.
+    """
+    rows = np.flatnonzero(batch.good.any(axis=(1, 2)))
+    done, block = [], 1
+    while len(rows):
+        psf, psf_index = _embedded_psfs(network, batch, rows, block, device)
+        pieces = [
+            _encode_piece(network, batch, piece, count, psf, psf_index, block, device, bf16)
+            for piece, count in pieces_of(rows, _piece_size(device))
+        ]
+        rows = []
+        for piece in pieces:
+            again = _too_large(piece, batch.shape[piece.rows]) & piece.keep
+            rows.append(piece.rows[again])
+            done.append(replace(piece, keep=piece.keep & ~again))
+        rows = np.concatenate(rows)
+        block *= 2
+    return done
+
+
+def _piece_size(device):
+    return _PIECE if device == "cpu" else _DEVICE_PIECE
+
+
+def _too_large(piece, shapes):
+    """Whether galaxies fill so many of the network's pixels that larger ones, if the stamp has them, tell more."""
+    large = piece.summary.mean[:, 2].cpu().numpy() > LARGE
+    return large & (shapes.max(axis=1) > NATIVE_SIZE * piece.window.block)
+
+
+def _encode_piece(network, batch, rows, count, psf, psf_index, block, device, bf16):
+    inputs, window = _inputs(batch, rows, psf, psf_index[rows], block, device)
+    context = network.encode(inputs, psf=psf, bf16=bf16)
+    keep = np.arange(len(rows)) < count
+    return EncodedPiece(rows, keep, context, network.summarise(context), window)
+
+
+def _inputs(batch, rows, psf, psf_index, block, device):
+    """StampInputs of some rows, and their window."""
+    image, good = (_tensor(_take(array, rows), device) for array in (batch.image, batch.good))
+    constant = batch.error.shape[1:] == (1, 1)
+    error = batch.error[:1] if constant and len(batch.error) == 1 else _take(batch.error, rows)
+    gain = None if batch.gain is None else _tensor(batch.gain[rows].astype(np.float32), device)
+    window = central_window(_tensor(batch.shape[rows], device), image, block)
+    index = _tensor(psf_index, device)
+    error = _tensor(error, device)
+    inputs: StampInputs = resize_stamps(image, error, good, gain, psf, index, window)
+    return inputs, window
+
+
+def _take(array, rows):
+    """Some rows of an array, as a view if they are neighbours."""
+    if rows[-1] - rows[0] + 1 == len(rows):
+        return array[rows[0] : rows[-1] + 1]
+    return array[rows]
+
+
+def _tensor(array, device):
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+def native_psfs(batch, positions, block=1, device="cpu"):
+    """PSFs at ``positions`` in ``batch.psf`` as the network takes them, shape ``(len(positions), 33, 33)``."""
+    shapes = {}
+    for place, position in enumerate(positions):
+        shapes.setdefault(batch.psf[position].shape, []).append(place)
+    out = None
+    for places in shapes.values():
+        for piece, count in pieces_of(np.array(places), _PSF_PIECE if device == "cpu" else _DEVICE_PSF_PIECE):
+            images = np.stack([batch.psf[positions[place]] for place in piece])
+            found = network_psfs(torch.from_numpy(images).to(device), batch.psf_oversampling, block)
+            out = found.new_empty((len(positions), *found.shape[1:])) if out is None else out
+            out[torch.from_numpy(piece[:count]).to(device)] = found[:count]
+    return out
+
+
+def _embedded_psfs(network, batch, rows, block, device):
+    """Embeddings of the PSFs that the rows have ``(M, features)``, and which of them each row of the batch has."""
+    positions, local = np.unique(batch.psf_index[rows], return_inverse=True)
+    images = native_psfs(batch, positions, block, device)
+    size = _PSF_PIECE if device == "cpu" else _DEVICE_PSF_PIECE
+    parts = []
+    for piece, count in pieces_of(np.arange(len(positions)), size):
+        parts.append(network.embed_psf(images[torch.from_numpy(piece).to(device)])[:count])
+    index = np.zeros(len(batch), dtype=np.int64)
+    index[rows] = local.reshape(-1)
+    return torch.cat(parts), index

@@ -1,0 +1,62 @@
+"""The point of highest posterior density: the best of some draws, improved by gradient ascent."""
+
+import torch
+
+from galmeasure.networks import Context
+
+__all__ = ["posterior_mode"]
+
+_STEPS = 40
+_RATE = 0.15
+_DECAYS = (0.9, 0.99)
+
+
+def posterior_mode(network, context, normal):
+    """Parameters of the highest posterior density, in their own units.
+
+    Parameters
+    ----------
+    network : SersicPosterior
+        The network.
+    context : Context
+        ``B`` galaxies.
+    normal : Tensor
+        Standard normal numbers for the draws with which the search begins, shape ``(S, B, 7)``.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(B, 7)``.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        context = Context(context.features.clone(), context.flux_scale.clone())
+        with torch.no_grad():
+            drawn = network.sample(context, normal.clone())
+            density = network.log_prob(context, drawn)
+            values = network.transform.forward(drawn, context.flux_scale.expand(drawn.shape[:-1]))
+            spread = values.std(0).clamp_min(1e-4)
+            first = torch.nan_to_num(density, nan=-torch.inf).argmax(0)
+            start = values[first, torch.arange(len(first), device=first.device)]
+        return _ascend(network, context, start, spread)
+
+
+def _ascend(network, context, start, spread):
+    """Adam in units of the posterior's width; the best point on the way is the answer."""
+    step = torch.zeros_like(start)
+    mean, square = torch.zeros_like(start), torch.zeros_like(start)
+    best, best_density = None, None
+    for i in range(1, _STEPS + 1):
+        step = step.detach().requires_grad_()
+        point = network.transform.inverse(start + spread * step, context.flux_scale)
+        density = network.log_prob(context, point)
+        (gradient,) = torch.autograd.grad(density.sum(), step)
+        with torch.no_grad():
+            better = density > best_density if best is not None else torch.ones_like(density, dtype=torch.bool)
+            best = torch.where(better[:, None], point, best) if best is not None else point
+            best_density = torch.where(better, density, best_density) if best_density is not None else density
+            gradient = torch.nan_to_num(gradient, posinf=0.0, neginf=0.0)
+            mean = _DECAYS[0] * mean + (1.0 - _DECAYS[0]) * gradient
+            square = _DECAYS[1] * square + (1.0 - _DECAYS[1]) * gradient**2
+            size = (mean / (1.0 - _DECAYS[0] ** i)) / ((square / (1.0 - _DECAYS[1] ** i)).sqrt() + 1e-8)
+            step = step + _RATE * (1.0 - (i - 1) / _STEPS) * size
+    return best.detach()

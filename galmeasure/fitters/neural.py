@@ -1,0 +1,319 @@
+"""The default estimator: a trained network gives every galaxy's posterior."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from galmeasure.cutouts import Cutouts
+from galmeasure.fitters._batch_quality import batch_quality
+from galmeasure.fitters._domain import beyond_domain, piled_up, widen
+from galmeasure.fitters._draws import draw_table, flow_pieces, given_parameters, row_normals
+from galmeasure.fitters._encode import encode_batch
+from galmeasure.fitters._mode import posterior_mode
+from galmeasure.fitters._quality import quality_flags
+from galmeasure.fitters._tensors import reserve_heap
+from galmeasure.fitters._threads import map_batches, single_threaded
+from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase, progress
+from galmeasure.flags import Flag
+from galmeasure.networks import NATIVE_SIZE
+from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
+from galmeasure.weights import DEFAULT_WEIGHTS, get_weights, load_network
+
+__all__ = ["NeuralSersicFitter"]
+
+_SUMMARIES = ("mean", "median", "mode")
+_PRECISIONS = ("float32", "bfloat16")
+_QUANTILES = slice(1, 4)  # 16, 50, 84 % of what networks give
+_DEVICE_PIXELS = 2**25
+_MODE_DRAWS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuralSersicFitter(SersicFitterBase):
+    """Posterior of the Sersic parameters, from a trained network.
+
+    Parameters
+    ----------
+    weights : str or path-like, optional
+        Name of weights that galmeasure ships (see `galmeasure.list_weights`), or path of a file of weights.
+    summary : {"mean", "median", "mode"}, optional
+        What of the posterior the columns ``<p>_fit`` hold: its mean, which has the smallest squared error, the median
+        of each parameter, or the point of highest density.
+    precision : {"float32", "bfloat16"}, optional
+        With which the network's blocks compute; by default bfloat16 where the processor is made for it.
+    crb : bool, optional
+        Add the columns ``<p>_crb``, the Cramer-Rao bound at the point estimate.
+    covariance : bool, optional
+        Add the column ``covariance``, in the order of `galmeasure.parameters.PARAMETERS`.
+    device : str, optional
+        A torch device.
+    batch_size : int, optional
+        Cutouts held as tensors at one time; chosen by their size by default.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there are no such weights, their file is damaged, or an option is wrong.
+
+    Notes
+    -----
+    The posterior is that under the prior of the training, see the card of the weights. ``<p>_err`` and
+    ``covariance`` are the standard deviations and the covariance of the posterior, ``<p>_q16``, ``<p>_q50`` and
+    ``<p>_q84`` the quantiles of each parameter; none of them are drawn at random. `sample` and `log_prob` give the
+    whole posterior.
+
+    Outside the domain of the training a row is flagged ``outside_domain``, and its errors and quantiles are widened:
+    by a factor of 1, plus the natural logarithm of the ratio by which the signal-to-noise ratio, the width of the PSF
+    or the side of the stamp lies beyond its range, plus 1 where the posterior crowds at an edge in ``n``, ``r_eff``,
+    the shear or the centre, because the truth may lie beyond.
+
+    Stamps of any size are taken: see :doc:`/neural`. Starting values (``init_params``) are accepted and not used;
+    ``<p>_init`` holds NaN.
+
+    Examples
+    --------
+    >>> from galmeasure import NeuralSersicFitter, read_cutouts
+    >>> cutouts = read_cutouts("examples/demo_catalog.fits")
+    >>> table = NeuralSersicFitter().fit(cutouts[:4])  # doctest: +SKIP
+    >>> table["n_fit", "n_err", "n_q16", "n_q84"]  # doctest: +SKIP
+    """
+
+    weights: str = DEFAULT_WEIGHTS
+    summary: str = "mean"
+    precision: str | None = None
+    crb: bool = False
+    covariance: bool = False
+    device: str = "cpu"
+    batch_size: int | None = None
+
+    def __post_init__(self):
+        """Check the configuration."""
+        super().__post_init__()
+        if self.summary not in _SUMMARIES:
+            msg = f"summary must be one of {', '.join(map(repr, _SUMMARIES))}, not {self.summary!r}"
+            raise ValueError(msg)
+        if self.precision is not None and self.precision not in _PRECISIONS:
+            msg = f"precision must be one of {', '.join(map(repr, _PRECISIONS))} or None, not {self.precision!r}"
+            raise ValueError(msg)
+        load_network(self.weights, self.device)
+
+    def measure(self, batch, init):
+        """Measure one batch; ``init`` is not used. See `~galmeasure.fitters.SersicFitterBase.measure`."""
+        reserve_heap()
+        found = BatchMeasurement.empty(len(batch), **self._columns())
+        with torch.inference_mode():
+            network, pieces = self._encode(batch)
+            outside = self._store(network, pieces, batch, found)
+            rows, quality = batch_quality(batch, found.values, device=self.device, crb=self.crb)
+        if len(rows):
+            self._store_quality(rows, quality, batch, found, outside)
+        return found
+
+    def sample(self, cutouts, psf=None, n_samples=500, *, seed=0, progress_bar=False, **options):
+        """Draw from the posteriors.
+
+        Parameters
+        ----------
+        cutouts, psf
+            As in `fit`.
+        n_samples : int, optional
+            Draws for each galaxy.
+        seed : int, optional
+            The draws of a row are a function of the seed, the row's number and its cutout.
+        progress_bar : bool, optional
+            Show a bar on standard error.
+        **options
+            ``error``, ``mask``, ``gain``, ``pixel_scale``, ``wcs``, ``psf_oversampling``, ``positions``, ``ids`` and
+            ``zero_point``, as in `fit`.
+
+        Returns
+        -------
+        `~astropy.table.QTable`
+            One row per cutout: ``id`` and the parameters ``x``, ``y``, ``flux``, ``n``, ``r_eff``, ``g1``, ``g2``,
+            ``r_eff_major``, ``q`` and ``theta``, each a vector of ``n_samples`` draws (those of different parameters
+            belong together), in the units of the table that `fit` gives; NaN where there is no measurement.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind, shape or unit; the message names it and the rule.
+
+        Notes
+        -----
+        The draws are those of the normalising flow, and are not widened outside the domain of the training.
+        """
+        _check_integer("n_samples", n_samples, 1)
+        _check_integer("seed", seed, 0)
+        cutouts = Cutouts(cutouts, psf, **options)
+        drawn = np.full((len(cutouts), n_samples, N_PARAMETERS), np.nan)
+
+        def draw(batch):
+            return batch, self._draw_batch(batch, n_samples, seed)
+
+        for batch, values in self._each_batch(cutouts, draw, progress_bar):
+            values[..., PARAMETER_INDEX["flux"]] *= batch.scale[:, None]
+            drawn[batch.index] = values
+        return draw_table(cutouts, drawn, self._meta())
+
+    def log_prob(self, cutouts, psf=None, parameters=None, *, progress_bar=False, **options):
+        """Log density of the posterior at given parameters.
+
+        Parameters
+        ----------
+        cutouts, psf
+            As in `fit`.
+        parameters : table
+            One row per cutout, with the seven columns ``<p>_fit`` or ``<p>``, in the units of the result table: a
+            result of `fit`, or, with vectors of ``S`` values, of `sample`.
+        progress_bar : bool, optional
+            Show a bar on standard error.
+        **options
+            As in `sample`.
+
+        Returns
+        -------
+        ndarray
+            Natural logarithm of the density by the parameters in the units of the result table, shape ``(N,)`` or
+            ``(N, S)``; minus infinity outside the domain of the training, NaN where there is no measurement.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind, shape or unit; the message names it and the rule.
+        """
+        cutouts = Cutouts(cutouts, psf, **options)
+        values = given_parameters(parameters, cutouts)
+        found = np.full(values.shape[:2], np.nan)
+
+        def evaluate(batch):
+            return batch, self._log_prob_batch(batch, values[batch.index])
+
+        for batch, density in self._each_batch(cutouts, evaluate, progress_bar):
+            found[batch.index] = density - np.log(batch.scale)[:, None]
+        if cutouts.pixel_scale is not None:
+            found -= np.log(cutouts.pixel_scale)[:, None]
+        found[~np.isfinite(values).all(axis=2)] = np.nan
+        return found if np.ndim(_first_column(parameters)) > 1 else found[:, 0]
+
+    def _columns(self):
+        return {**super()._columns(), "quantiles": True}
+
+    def _meta(self):
+        weights = get_weights(self.weights)
+        return {"WEIGHTS": weights.name, "SHA256": weights.sha256}
+
+    def _max_pixels(self, cutouts, n_workers):
+        if self.batch_size is None and self.device != "cpu":
+            return _DEVICE_PIXELS
+        return super()._max_pixels(cutouts, n_workers)
+
+    def _bf16(self):
+        return _bf16_is_fast(self.device) if self.precision is None else self.precision == "bfloat16"
+
+    def _encode(self, batch):
+        network = load_network(self.weights, self.device)
+        return network, encode_batch(network, batch, device=self.device, bf16=self._bf16())
+
+    def _each_batch(self, cutouts, function, progress_bar):
+        """Yield what a function gives for each batch, in threads."""
+        with single_threaded() as n_threads, progress(len(cutouts), progress_bar) as bar:
+            n_workers = n_threads if self.device == "cpu" else 1
+            batches = cutouts.batches(self._max_pixels(cutouts, n_workers))
+            for batch, result in map_batches(function, batches, n_workers):
+                yield batch, result
+                bar.update(len(batch))
+
+    def _store(self, network, pieces, batch, found):
+        """Values, covariances and quantiles in the stamps' pixels; gives blocks and which posteriors are cut off."""
+        domain = get_weights(self.weights).domain
+        block, crowded = np.ones(len(batch), dtype=np.int64), np.zeros(len(batch), dtype=bool)
+        for piece in pieces:
+            keep = piece.keep
+            rows = piece.rows[keep]
+            summary, window = piece.summary, piece.window
+            point = {"mean": summary.mean, "median": summary.quantiles[:, 2]}.get(self.summary)
+            if point is None:
+                normal = self._normals(batch, piece.rows, _MODE_DRAWS, 0)
+                point = posterior_mode(network, piece.context, normal)
+            found.values[rows] = window.to_stamp(point).cpu().numpy()[keep]
+            found.covariance[rows] = window.covariance_to_stamp(summary.covariance).cpu().numpy()[keep]
+            found.quantiles[rows] = window.to_stamp(summary.quantiles[:, _QUANTILES]).cpu().numpy()[keep]
+            block[rows] = window.block
+            crowded[rows] = piled_up(summary, domain).cpu().numpy()[keep]
+        return block, crowded
+
+    def _store_quality(self, rows, quality, batch, found, outside):
+        """Quality columns and flags; what lies outside the domain is widened."""
+        weights = get_weights(self.weights)
+        values, shapes = torch.from_numpy(found.values[rows]), torch.from_numpy(batch.shape[rows])
+        quality = quality.cpu()
+        found.snr[rows] = quality.snr.numpy()
+        found.chi2_reduced[rows] = quality.reduced(N_PARAMETERS)[1].numpy()
+        found.n_pixels_fit[rows] = quality.n_pixels.numpy()
+        if self.crb:
+            found.crb[rows] = quality.crb.numpy()
+        found.flags[rows] |= quality_flags(quality, N_PARAMETERS, values, shapes).numpy()
+        block, crowded = (each[rows] for each in outside)
+        beyond = beyond_domain(
+            found.snr[rows], batch.psf_fwhm[batch.psf_index[rows]], batch.shape[rows].min(axis=1), block,
+            weights.domain, _smallest_stamp(weights),
+        )  # fmt: skip
+        found.flags[rows] |= ((beyond > 0) | crowded) * int(Flag.OUTSIDE_DOMAIN)
+        factor = np.ones(len(batch))
+        factor[rows] += beyond + crowded
+        widen(found.covariance, found.quantiles, factor)
+
+    def _normals(self, batch, rows, count, seed):
+        return torch.from_numpy(row_normals(batch.index[rows], count, seed)).to(self.device)
+
+    def _draw_batch(self, batch, n_samples, seed):
+        """Draws ``(B, S, 7)`` in the units of the batch and pixels of the stamp."""
+        drawn = np.full((len(batch), n_samples, N_PARAMETERS), np.nan)
+        with torch.inference_mode():
+            network, pieces = self._encode(batch)
+            for piece, places, count in flow_pieces(pieces, n_samples):
+                rows = piece.rows[places]
+                normal = self._normals(batch, rows, n_samples, seed)
+                values = network.sample(piece.context[places], normal).transpose(0, 1)
+                drawn[rows[:count]] = piece.window[places].to_stamp(values).cpu().numpy()[:count]
+        return drawn
+
+    def _log_prob_batch(self, batch, values):
+        """Log densities ``(B, S)`` by parameters in the units of the batch and pixels of the stamp."""
+        density = np.full(values.shape[:2], np.nan)
+        values = values.copy()
+        values[..., PARAMETER_INDEX["flux"]] /= batch.scale[:, None]
+        with torch.inference_mode():
+            network, pieces = self._encode(batch)
+            for piece, places, count in flow_pieces(pieces, values.shape[1]):
+                rows, window = piece.rows[places], piece.window[places]
+                part = window.from_stamp(torch.from_numpy(values[rows]).to(self.device)).transpose(0, 1).float()
+                found = network.log_prob(piece.context[places], part).double() - window.scale.log().sum()
+                density[rows[:count]] = found.T.cpu().numpy()[:count]
+        return density
+
+
+def _smallest_stamp(weights):
+    """Side of the smallest stamp that the training saw."""
+    simulation = weights.card["simulation"]
+    if simulation.get("small_stamps", 0.0) > 0.0:
+        return simulation.get("smallest", NATIVE_SIZE)
+    return NATIVE_SIZE
+
+
+def _bf16_is_fast(device):
+    """Whether bfloat16 is computed in hardware."""
+    if device != "cpu":
+        return device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+
+
+def _check_integer(name, value, lowest):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
+        msg = f"{name} must be an integer of at least {lowest}, not {value!r}"
+        raise ValueError(msg)
+
+
+def _first_column(parameters):
+    return next(np.asarray(column) for name, column in parameters.items() if name in ("n", "n_fit"))
