@@ -12,6 +12,7 @@ from galmeasure.networks.inputs import (
     NATIVE_SIZE,
     PSF_SIZE,
     psf_moments,
+    quick_asinh,
 )
 
 __all__ = ["PSFEncoder", "StampEncoder"]
@@ -38,7 +39,7 @@ class PSFEncoder(nn.Module):
     def forward(self, psf):
         """Embed PSFs ``(M, 33, 33)`` as ``(M, features)``."""
         peak = psf.amax((-2, -1), keepdim=True).clamp_min(1e-12)
-        log_profile = torch.asinh(1e3 * psf / peak) * 0.2
+        log_profile = quick_asinh(1e3 * psf / peak) * 0.2
         return self.layers(torch.cat([psf_moments(psf), log_profile.flatten(1)], 1))
 
 
@@ -66,7 +67,7 @@ class _Block(nn.Module):
         mixed = mixed.permute(1, 3, 0, 2).reshape(count, places, width)
         scale, shift = self.psf(psf)[:, None].chunk(2, -1)
         mixed = self.norm(mixed) * (1.0 + scale) + shift
-        return tokens + self.narrow(functional.gelu(self.widen(mixed), approximate="tanh"))
+        return tokens + self.narrow(functional.gelu(self.widen(mixed)))
 
 
 class StampEncoder(nn.Module):

@@ -75,7 +75,7 @@ class NetworkConfig:
         Raises
         ------
         ValueError
-            If a name is not known or a value has the wrong type.
+            If a name is not known.
         """
         known = cls.__dataclass_fields__
         unknown = sorted(set(values) - set(known))

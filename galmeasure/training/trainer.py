@@ -166,12 +166,9 @@ class Trainer:
     def card(self):
         """Card of the weights: all that is needed to make them again, and how good they are."""
         from galmeasure import __version__
+        from galmeasure.weights import prior_domain
 
         config = self.config.as_dict()
-        prior = get_prior(self.config.simulation.prior)
-        domain = {
-            name: [getattr(prior, name).lower, getattr(prior, name).upper] for name in ("n", "r_eff", "snr", "psf_fwhm")
-        }
         training = {
             name: config[name] for name in config if name not in ("name", "description", "simulation", "network")
         }
@@ -186,7 +183,7 @@ class Trainer:
             "version": __version__,
             "description": self.config.description,
             "prior": self.config.simulation.prior,
-            "domain": domain | {"g_max": prior.shear.g_max, "centre": max(prior.centre, 0.5)},
+            "domain": prior_domain(get_prior(self.config.simulation.prior)),
             "simulation": config["simulation"],
             "training": training,
             "date": dt.datetime.now(dt.UTC).date().isoformat(),

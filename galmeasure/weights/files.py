@@ -33,6 +33,7 @@ __all__ = ["load_network", "probe", "save_weights"]
 
 _WRITTEN = ("architecture", "arguments", "check", "tensors_sha256", "card_sha256", "sha256")  # by save_weights itself
 _CONSTANT = "flow.base."  # tensors of the standard normal: always the same, and their names depend on zuko's version
+_HALF = 2**16  # a tensor of more numbers is stored in half precision, which no result notices
 _LARGEST = 8192  # number among the arguments of an architecture: a wrong one must not exhaust the memory
 
 
@@ -76,7 +77,7 @@ def save_weights(path, network, card):
     path : path-like
         File to write, or to replace; ends in ``.safetensors``.
     network : galmeasure.networks.SersicPosterior
-        Network, written in single precision.
+        Network, written in single precision, and in half precision what has more than 65,536 numbers.
     card : dict
         Plain JSON with at least
 
@@ -213,8 +214,9 @@ def _build(path, card, tensors):
         if tensor.shape != wanted.shape:
             msg = f"{path}: the tensor {name} has the shape {tuple(tensor.shape)}, not {tuple(wanted.shape)}"
             raise WeightsError(msg)
-        if tensor.dtype != wanted.dtype:
-            msg = f"{path}: the tensor {name} has the type {tensor.dtype}, not {wanted.dtype}"
+        dtype = _stored_dtype(wanted)
+        if tensor.dtype != dtype:
+            msg = f"{path}: the tensor {name} has the type {tensor.dtype}, not {dtype}"
             raise WeightsError(msg)
     bad = _first_not_finite(tensors)
     if bad:
@@ -243,10 +245,16 @@ def _stored(network):
     return {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(_CONSTANT)}
 
 
+def _stored_dtype(tensor):
+    """Type in which a tensor of a network is stored."""
+    return torch.float16 if tensor.is_floating_point() and tensor.numel() > _HALF else tensor.dtype
+
+
 def _plain(tensor):
-    """Tensor on the CPU, floating point in single precision, sharing no memory."""
+    """Tensor on the CPU in the type in which it is stored, sharing no memory."""
     tensor = tensor.detach().to("cpu", copy=True).contiguous()
-    return tensor.float() if tensor.is_floating_point() else tensor
+    tensor = tensor.float() if tensor.is_floating_point() else tensor
+    return tensor.to(_stored_dtype(tensor))
 
 
 def _first_not_finite(tensors):
