@@ -96,7 +96,8 @@ class NeuralSersicFitter(SersicFitterBase):
         if self.precision is not None and self.precision not in _PRECISIONS:
             msg = f"precision must be one of {', '.join(map(repr, _PRECISIONS))} or None, not {self.precision!r}"
             raise ValueError(msg)
-        load_network(self.weights, self.device)
+        object.__setattr__(self, "_weights", get_weights(self.weights))
+        load_network(self._weights, self.device)
 
     def measure(self, batch, init):
         """Measure one batch; ``init`` is not used. See `~galmeasure.fitters.SersicFitterBase.measure`."""
@@ -200,8 +201,7 @@ class NeuralSersicFitter(SersicFitterBase):
         return {**super()._columns(), "quantiles": True}
 
     def _meta(self):
-        weights = get_weights(self.weights)
-        return {"WEIGHTS": weights.name, "SHA256": weights.sha256}
+        return {"WEIGHTS": self._weights.name, "SHA256": self._weights.sha256}
 
     def _max_pixels(self, cutouts, n_workers):
         if self.batch_size is None and self.device != "cpu":
@@ -212,7 +212,7 @@ class NeuralSersicFitter(SersicFitterBase):
         return _bf16_is_fast(self.device) if self.precision is None else self.precision == "bfloat16"
 
     def _encode(self, batch):
-        network = load_network(self.weights, self.device)
+        network = load_network(self._weights, self.device)
         return network, encode_batch(network, batch, device=self.device, bf16=self._bf16())
 
     def _each_batch(self, cutouts, function, progress_bar):
@@ -226,7 +226,7 @@ class NeuralSersicFitter(SersicFitterBase):
 
     def _store(self, network, pieces, batch, found):
         """Values, covariances and quantiles in the stamps' pixels; gives blocks and which posteriors are cut off."""
-        domain = get_weights(self.weights).domain
+        domain = self._weights.domain
         block, crowded = np.ones(len(batch), dtype=np.int64), np.zeros(len(batch), dtype=bool)
         for piece in pieces:
             keep = piece.keep
@@ -245,7 +245,6 @@ class NeuralSersicFitter(SersicFitterBase):
 
     def _store_quality(self, rows, quality, batch, found, outside):
         """Quality columns and flags; what lies outside the domain is widened."""
-        weights = get_weights(self.weights)
         values, shapes = torch.from_numpy(found.values[rows]), torch.from_numpy(batch.shape[rows])
         quality = quality.cpu()
         found.snr[rows] = quality.snr.numpy()
@@ -257,7 +256,7 @@ class NeuralSersicFitter(SersicFitterBase):
         block, crowded = (each[rows] for each in outside)
         beyond = beyond_domain(
             found.snr[rows], batch.psf_fwhm[batch.psf_index[rows]], batch.shape[rows].min(axis=1), block,
-            weights.domain, _smallest_stamp(weights),
+            self._weights.domain, _smallest_stamp(self._weights),
         )  # fmt: skip
         found.flags[rows] |= ((beyond > 0) | crowded) * int(Flag.OUTSIDE_DOMAIN)
         factor = np.ones(len(batch))
