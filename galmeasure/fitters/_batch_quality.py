@@ -14,7 +14,7 @@ __all__ = ["batch_quality"]
 _BRIGHT = 150.0
 """Signal-to-noise ratio of the pixels above which the aliases of a PSF are undone; below, they drown in the noise."""
 
-_PIXELS = 16 * 64**2  # of the stamps rendered at once
+_PIXELS = 64 * 64**2  # of the stamps rendered at once
 _DEVICE_PIXELS = 1024 * 64**2
 _PSF_PIECE = 16
 

@@ -62,9 +62,9 @@ class _Block(nn.Module):
 
     def forward(self, tokens, psf):
         count, places, width = tokens.shape
-        split = tokens.reshape(count, places, self.groups, -1).permute(2, 0, 3, 1).reshape(self.groups, -1, places)
-        mixed = torch.bmm(split, self.places).reshape(self.groups, count, -1, places)
-        mixed = mixed.permute(1, 3, 0, 2).reshape(count, places, width)
+        split = tokens.reshape(count, places, self.groups, -1).permute(2, 1, 0, 3).reshape(self.groups, places, -1)
+        mixed = torch.bmm(self.places.mT, split).view(self.groups, places, count, -1)
+        mixed = mixed.permute(2, 1, 0, 3).reshape(count, places, width)
         scale, shift = self.psf(psf)[:, None].chunk(2, -1)
         mixed = self.norm(mixed) * (1.0 + scale) + shift
         return tokens + self.narrow(functional.gelu(self.widen(mixed)))

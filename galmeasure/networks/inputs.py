@@ -5,7 +5,6 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import torch
-from torch.nn.functional import avg_pool2d
 
 __all__ = [
     "NATIVE_SIZE",
@@ -164,7 +163,7 @@ def make_views(inputs):
 
     scaled = image / amplitude[:, None, None]
     near = _view(*(_centre(each) for each in (image, scaled, fraction, error)), 1.0)
-    far = _view(*(avg_pool2d(each[:, None], 2)[:, 0] for each in (image, scaled, fraction, error)), 2.0)
+    far = _view(*(_blocks(each) for each in (image, scaled, fraction, error)), 2.0)
     return StampViews(near, far, moments, numbers, flux_scale)
 
 
@@ -183,6 +182,12 @@ def quick_asinh(value):
 def _centre(each):
     start = each.shape[-1] // 4
     return each[:, start : 3 * start, start : 3 * start]
+
+
+def _blocks(each):
+    """Means of 2 x 2 pixels."""
+    rows = each[:, ::2] + each[:, 1::2]
+    return (rows[..., ::2] + rows[..., 1::2]) * 0.25
 
 
 def _view(image, scaled, fraction, error, noise_gain):

@@ -74,9 +74,14 @@ def profile_pieces(n, order=1):
     rows = first[:, None] + torch.arange(4, device=n.device)
     weights = torch.stack(weights[: order + 1], 1)  # (B, order + 1, 4)
     tables = torch.bmm(weights, transform[rows])  # (B, order + 1, K + 2)
-    windows = torch.stack([tables[..., j : tables.shape[-1] - 3 + j] for j in range(4)], -1)  # (B, ., K - 1, 4)
-    pieces = windows @ _bspline_matrix(n.device, n.dtype)
-    return pieces.permute(0, 1, 3, 2).contiguous(), torch.bmm(weights, profile[rows])
+    t0, t1, t2, t3 = (tables[..., j : tables.shape[-1] - 3 + j] for j in range(4))
+    pieces = torch.empty((*t0.shape[:2], 4, t0.shape[2]), dtype=n.dtype, device=n.device)
+    middle = t0 + t2
+    pieces[:, :, 0] = (middle + 4.0 * t1) / 6.0
+    pieces[:, :, 1] = (t2 - t0) / 2.0
+    pieces[:, :, 2] = middle / 2.0 - t1
+    pieces[:, :, 3] = (t3 - t0) / 6.0 + (t1 - t2) / 2.0
+    return pieces, torch.bmm(weights, profile[rows])
 
 
 def table_position(form, forms):
@@ -126,7 +131,7 @@ def _evaluate_transform(parameters, psf, derivatives):
     """Transform on the Fourier grid: value, its derivatives by ``n`` and by ``kappa**2``, and the profile table."""
     _, _, forms = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
     count, grid = parameters.shape[0], forms.shape[1:]
-    pieces, b_and_amplitude = profile_pieces(parameters[:, 1])
+    pieces, b_and_amplitude = profile_pieces(parameters[:, 1], order=1 if derivatives else 0)
     kappa2, index, t = table_position(quadratic_form(parameters), forms.flatten(1))
     c0, c1, c2, c3 = (torch.gather(pieces[:, 0, j], 1, index) for j in range(4))
     value = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))

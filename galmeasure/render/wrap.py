@@ -125,7 +125,7 @@ def _light_beyond(n, form, b_and_amplitude, padded, derivatives):
     """
     plus, minus, cross = _boundary(padded, n.device, n.dtype)
     a, b, c = (column[:, None] for column in form.unbind(-1))
-    b_n, b_slope = b_and_amplitude[:, 0, 0, None], b_and_amplitude[:, 1, 0, None]
+    b_n = b_and_amplitude[:, 0, 0, None]
     determinant = a**2 - b**2 - c**2
     z2 = (a * plus - b * minus - c * cross) / determinant
     log_z = 0.5 * torch.log(z2)
@@ -138,6 +138,7 @@ def _light_beyond(n, form, b_and_amplitude, padded, derivatives):
     share = plus / (determinant.sqrt() * z2) / (_N_ANGLES * padded[0] * padded[1])
     if not derivatives:
         return (share * beyond).sum(1, keepdim=True)
+    b_slope = b_and_amplitude[:, 1, 0, None]
     by_t = -torch.exp((2.0 * n - 1.0) * torch.log(t) - t - log_gamma)
     by_n = 2.0 * ((terms * log_sum).sum(-1) - beyond * torch.digamma(2.0 * n))
     by_n = by_n + by_t * t * (b_slope / b_n - log_z / n**2)
