@@ -18,21 +18,18 @@ from tempfile import TemporaryDirectory
 import _one_core  # noqa: F401
 import numpy as np
 import torch
-from _importance import Mixture, Settings, sample_posterior
+from _importance import Settings, sample_posterior
+from _markov import autocorrelation_time, stretch_moves
+from _posterior import PIECE, PRIOR, FluxFree, Galaxy, first_walkers, log_density, starting_mixtures
 from _report import RESULTS, metadata, report
 from _simulate import OVERSAMPLING
 from astropy.table import Table
-from scipy.special import expit, log_expit, log_ndtr, logit, ndtr, ndtri
 from tqdm import tqdm
 
 from galmeasure import LSQSersicFitter, read_cutouts
-from galmeasure.likelihood import log_likelihood
 from galmeasure.parameters import PARAMETER_NAMES
-from galmeasure.priors import get_prior
-from galmeasure.render import prepare_psf, render_sersic
 from galmeasure.training import get_dataset_config, make_dataset
 
-PRIOR = get_prior("study")
 LEVELS = {"q02": 0.02275, "q16": 0.15866, "q50": 0.5, "q84": 0.84134, "q98": 0.97725}
 """Quantiles in the table: 0, 1 and 2 standard deviations of a normal distribution."""
 
@@ -41,10 +38,7 @@ PUBLISHED_UNITS = np.array([1e5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
 _DIGITS = dict(zip(PARAMETER_NAMES, (1, 4, 5, 5, 5, 4, 4), strict=True))
 _DIGITS |= {"snr": 3, "psf_fwhm": 5, "sigma": 3, "ess": 0, "log_evidence": 3}
 
-_PIECE = 12  # stamps rendered at once, so that temporaries stay in the cache
-_FLUX_STRETCH = 1.1  # of the proposal of the flux
-_LEAST_STD = 0.02  # of the starting proposal
-_WIDE_STD = np.array([1.9, 1.9, 0.75, 0.75])  # of the prior in the variables of index, radius and shear
+N_WALKERS = 4 * PIECE
 _BOOTSTRAPS = 2000
 
 
@@ -77,178 +71,6 @@ def load_stamps(n, seed, dataset="3", *, oversampling=1):
         table = Table.read(path, hdu=1, memmap=False)
         names = (*PARAMETER_NAMES, "snr", "psf_fwhm", "sigma")
         return cutouts, Table([np.array(table[f"true_{name}"], float) for name in names], names=names)
-
-
-class Galaxy:
-    """Posterior density of one galaxy; brightness in units of the background noise, lengths in pixels.
-
-    Parameters
-    ----------
-    cutouts : `~galmeasure.Cutouts`
-        Stamps.
-    row : int
-        Which of them.
-    """
-
-    def __init__(self, cutouts, row):
-        self.sigma = float(cutouts.error(row)[0, 0])
-        self.scale = float(cutouts.pixel_scale[row])
-        self.image = torch.from_numpy(cutouts.image(row) / self.sigma).float()
-        self.gain = float(cutouts.gain[row]) * self.sigma
-        self.shape = tuple(self.image.shape)
-        psf = torch.from_numpy(cutouts.psf_image(row).copy())[None]
-        self.psf = prepare_psf(psf, self.shape, oversampling=cutouts.psf_oversampling)
-        self.units = np.array([self.sigma, 1.0, self.scale, 1.0, 1.0, 1.0, 1.0])
-
-    @property
-    def middle(self):
-        """Centre of the stamp, x and y."""
-        return (np.array(self.shape[::-1]) - 1) / 2
-
-    def log_likelihood(self, model):
-        """Log-likelihood of models ``(B, ny, nx)``, shape ``(B,)``."""
-        image, good = self.image.expand_as(model), torch.ones_like(model, dtype=torch.bool)
-        gain = torch.full((len(model),), self.gain)
-        return log_likelihood(model, image, torch.ones(()), good, gain).numpy()
-
-    def log_prior(self, parameters, norm):
-        """Log prior of parameters ``(B, 7)``; ``norm`` is the root sum of squares of the models of unit flux."""
-        parameters = torch.from_numpy(parameters)
-        snr = parameters[:, 0] * torch.from_numpy(norm)
-        gain = torch.full((len(parameters),), self.gain, dtype=torch.float64)
-        return PRIOR.log_prob(parameters, self.shape, snr, gain).numpy()
-
-    def unit_models(self, parameters):
-        """Models of unit flux, in pieces: rows and stamps."""
-        parameters = torch.from_numpy(parameters).float()
-        parameters[:, 0] = 1.0
-        for rows in np.array_split(np.arange(len(parameters)), -(-len(parameters) // _PIECE)):
-            yield rows, render_sersic(parameters[rows[0] : rows[-1] + 1], self.psf)
-
-    def log_posterior(self, parameters):
-        """Log posterior ``(B,)`` of parameters ``(B, 7)``, not normalised."""
-        result = np.full(len(parameters), -np.inf)
-        for rows, unit in self.unit_models(parameters):
-            norm = unit.flatten(1).norm(dim=1).double().numpy()
-            model = torch.from_numpy(parameters[rows, 0, None, None]).float() * unit
-            result[rows] = self.log_likelihood(model) + self.log_prior(parameters[rows], norm)
-        return result
-
-
-class FluxFree:
-    """Posterior of six unbounded variables, the flux drawn given them: a target of `sample_posterior`.
-
-    Variables are those of index, radius, shear (in a plane where the prior is smooth: ``|g|`` goes as the square of
-    the distance from its origin) and centre. The flux comes from a normal distribution within its bounds, of which
-    the density is divided by; so the target's exponential has the posterior of the variables as expectation.
-
-    Parameters
-    ----------
-    galaxy : Galaxy
-        Whose.
-    rng : numpy.random.Generator
-        Of the fluxes.
-    """
-
-    ranges = (PRIOR.n, PRIOR.r_eff)
-
-    def __init__(self, galaxy, rng):
-        self.galaxy, self.rng = galaxy, rng
-
-    def parameters(self, u):
-        """Parameters ``(S, 7)`` of variables ``(S, 6)``, with a flux of 1, and the log of the volume's change."""
-        parameters, log_volume = np.ones((len(u), 7)), np.zeros(len(u))
-        for i, limits in enumerate(self.ranges):
-            width = limits.upper - limits.lower
-            parameters[:, 1 + i] = limits.lower + width * expit(u[:, i])
-            log_volume += np.log(width) + log_expit(u[:, i]) + log_expit(-u[:, i])
-        distance = np.hypot(u[:, 2], u[:, 3]) + 1e-30
-        root = np.tanh(distance)
-        g_max = PRIOR.shear.g_max
-        parameters[:, 3:5] = (g_max * root**2 / distance)[:, None] * u[:, 2:4]
-        log_cosh = distance + np.log1p(np.exp(-2 * distance)) - np.log(2)
-        log_volume += np.log(2 * g_max**2 / distance) + 3 * np.log(root) - 2 * log_cosh
-        width = 2 * PRIOR.centre
-        parameters[:, 5:] = self.galaxy.middle - PRIOR.centre + width * expit(u[:, 4:])
-        log_volume += (np.log(width) + log_expit(u[:, 4:]) + log_expit(-u[:, 4:])).sum(1)
-        return parameters, log_volume
-
-    def variables(self, parameters):
-        """Variables ``(S, 6)`` of parameters ``(S, 7)`` within the prior."""
-        u = np.empty((len(parameters), 6))
-        for i, limits in enumerate(self.ranges):
-            u[:, i] = logit((parameters[:, 1 + i] - limits.lower) / (limits.upper - limits.lower))
-        g = np.hypot(parameters[:, 3], parameters[:, 4]) + 1e-30
-        u[:, 2:4] = (np.arctanh(np.sqrt(g / PRIOR.shear.g_max)) / g)[:, None] * parameters[:, 3:5]
-        u[:, 4:] = logit((parameters[:, 5:] - self.galaxy.middle) / (2 * PRIOR.centre) + 0.5)
-        return u
-
-    def __call__(self, u):
-        """Log density, shape ``(S,)``, and parameters with a drawn flux, shape ``(S, 7)``."""
-        parameters, log_volume = self.parameters(u)
-        result = np.full(len(u), -np.inf)
-        for rows, unit in self.galaxy.unit_models(parameters):
-            norm = unit.flatten(1).norm(dim=1).double().numpy()
-            flux, log_density = self._draw_flux(unit, norm)
-            parameters[rows, 0] = flux
-            model = torch.from_numpy(flux[:, None, None]).float() * unit
-            total = self.galaxy.log_likelihood(model) + self.galaxy.log_prior(parameters[rows], norm) - log_density
-            result[rows] = np.where(np.isfinite(log_density), total, -np.inf)
-        return result + log_volume, parameters
-
-    def _draw_flux(self, unit, norm):
-        """Fluxes ``(B,)`` of models of unit flux within the prior, and their log density; NaN where none is."""
-        electrons, gain = PRIOR.electrons, self.galaxy.gain
-        lower = np.maximum(electrons.lower / gain, PRIOR.snr.lower / norm)
-        upper = np.minimum(electrons.upper / gain, PRIOR.snr.upper / norm)
-        by_image = (unit * self.galaxy.image).flatten(1).sum(1, dtype=torch.float64).numpy()
-        guess = np.clip(by_image / norm**2, lower, np.maximum(lower, upper))
-        light = torch.from_numpy(guess[:, None, None]).float() * unit
-        weighted = unit / (1.0 + light.clamp_min(0.0) / gain)
-        information = (weighted * unit).flatten(1).sum(1, dtype=torch.float64).numpy()
-        by_image = (weighted * self.galaxy.image).flatten(1).sum(1, dtype=torch.float64).numpy()
-        mean, std = by_image / information, _FLUX_STRETCH / np.sqrt(information)
-        return _truncated_normal(self.rng, mean, std, lower, upper)
-
-
-def _truncated_normal(rng, mean, std, lower, upper):
-    """Draws of normal distributions between bounds and their log densities; NaN where there is nothing between."""
-    low, high = (lower - mean) / std, (upper - mean) / std
-    side = np.where(low > 0, -1.0, 1.0)  # the lower tail is exact in floating point
-    low, high = np.minimum(side * low, side * high), np.maximum(side * low, side * high)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mass = np.where((lower < upper), ndtr(high) - ndtr(low), 0.0)
-        z = ndtri(ndtr(low) + mass * rng.random(len(mean)))
-        log_mass = log_ndtr(high) + np.log1p(-np.exp(log_ndtr(low) - log_ndtr(high)))
-        log_density = -0.5 * z**2 - 0.5 * np.log(2 * np.pi) - np.log(std) - log_mass
-    draws = np.clip(mean + std * side * z, lower, upper)
-    failed = ~((mass > 0) & np.isfinite(z) & np.isfinite(log_density))
-    return np.where(failed, lower, draws), np.where(failed, np.nan, log_density)
-
-
-def starting_mixtures(target, solution, covariance, rng):
-    """First proposal and the wide one, from a maximum-likelihood fit ``(7,)`` in the galaxy's units."""
-    usable = np.isfinite(solution).all() and np.isfinite(covariance).all()
-    draws = np.empty((0, 7))
-    if usable:
-        value, vector = np.linalg.eigh(covariance)
-        draws = solution + (rng.standard_normal((4000, 7)) * np.sqrt(value.clip(0))) @ vector.T
-        inside = PRIOR.shear.contains(*torch.from_numpy(draws[:, 3:5]).unbind(1)).numpy()
-        for column, limits in zip((1, 2), target.ranges, strict=True):
-            inside &= (draws[:, column] > limits.lower) & (draws[:, column] < limits.upper)
-        inside &= (np.abs(draws[:, 5:] - target.galaxy.middle) < PRIOR.centre).all(1)
-        draws = draws[inside]
-    mean, std = np.zeros(6), np.array([*_WIDE_STD, 1.0, 1.0])
-    if len(draws) >= 30:
-        u = target.variables(draws)
-        local = u.mean(0), np.cov(u.T) + _LEAST_STD**2 * np.eye(6)
-        mean[4:] = local[0][4:]
-        std[4:] = np.clip(3.0 * np.sqrt(np.diag(local[1])[4:]), 0.2, 1.5)
-    wide = Mixture.of_moments([1.0], mean[None], np.diag(std**2)[None])
-    if len(draws) < 30:
-        return wide, wide
-    near = Mixture.of_moments([0.7, 0.3], [local[0]] * 2, [local[1], 4.0 * local[1]])
-    return near.joined(wide, 0.5), wide
 
 
 def fit_lsq(cutouts):
@@ -371,80 +193,6 @@ def comparison_table(exact, fitted):
     return Table(result), int((~kept).sum())
 
 
-def stretch_moves(log_density, start, n_steps, rng, scale=2.0):
-    """Markov chains by the affine-invariant stretch move (Goodman & Weare 2010, CAMCoS 5, 65).
-
-    Parameters
-    ----------
-    log_density : callable
-        Of ``(W / 2, D)`` values, shape ``(W / 2,)``.
-    start : ndarray, shape (W, D)
-        Walkers, an even number of them.
-    n_steps : int
-        Moves of each walker.
-    rng : numpy.random.Generator
-        Of the moves.
-    scale : float, optional
-        Largest stretch.
-
-    Returns
-    -------
-    ndarray, shape (n_steps, W, D)
-        All positions.
-    """
-    walkers, half = start.copy(), len(start) // 2
-    values = np.concatenate([log_density(walkers[:half]), log_density(walkers[half:])])
-    chain = np.empty((n_steps, *walkers.shape))
-    for step in range(n_steps):
-        for mine, others in ((slice(0, half), slice(half, None)), (slice(half, None), slice(0, half))):
-            z = ((scale - 1.0) * rng.random(half) + 1.0) ** 2 / scale
-            partners = walkers[others][rng.integers(0, half, half)]
-            proposed = partners + z[:, None] * (walkers[mine] - partners)
-            new = log_density(proposed)
-            log_ratio = (walkers.shape[1] - 1) * np.log(z) + new - values[mine]
-            accepted = np.log(rng.random(half)) < log_ratio
-            walkers[mine] = np.where(accepted[:, None], proposed, walkers[mine])
-            values[mine] = np.where(accepted, new, values[mine])
-        chain[step] = walkers
-    return chain
-
-
-def _log_density(galaxy, parameters):
-    """Log posterior, without rendering what lies outside the prior."""
-    result = np.full(len(parameters), -np.inf)
-    flux, n, r_eff, g1, g2, x, y = torch.from_numpy(parameters).unbind(1)
-    inside = PRIOR.n.contains(n) & PRIOR.r_eff.contains(r_eff) & PRIOR.shear.contains(g1, g2) & (flux > 0)
-    for value, middle in zip((x, y), galaxy.middle, strict=True):
-        inside &= (value - middle).abs() <= PRIOR.centre
-    inside = inside.numpy()
-    if inside.any():
-        result[inside] = galaxy.log_posterior(parameters[inside])
-    return result
-
-
-def _first_walkers(galaxy, solution, rng, count):
-    """Walkers about the solution, within the prior and with a flux that suits each shape."""
-    lower = np.array([PRIOR.n.lower, PRIOR.r_eff.lower, -0.3, -0.3, *(galaxy.middle - 0.2)])
-    upper = np.array([PRIOR.n.upper, PRIOR.r_eff.upper, 0.3, 0.3, *(galaxy.middle + 0.2)])
-    found = np.empty((0, 7))
-    while len(found) < count:
-        values = np.column_stack([np.ones(4 * count), rng.uniform(lower, upper, (4 * count, 6))])
-        values[:, 0] = solution[0] * np.exp(rng.normal(0.0, 0.2, len(values)))
-        found = np.concatenate([found, values[np.isfinite(_log_density(galaxy, values))]])
-    return found[:count]
-
-
-def _autocorrelation_time(chain):
-    """Integrated time of chains ``(T, W)``, averaged over them (Sokal's window)."""
-    away = chain - chain.mean()
-    size = 2 ** int(np.ceil(np.log2(2 * len(away))))
-    transform = np.fft.rfft(away, size, axis=0)
-    correlation = np.fft.irfft(np.abs(transform) ** 2, size, axis=0)[: len(away)].mean(1)
-    times = 2.0 * np.cumsum(correlation / correlation[0]) - 1.0
-    window = np.arange(len(times)) >= 5.0 * times
-    return times[window.argmax()] if window.any() else times[-1]
-
-
 def check_table(cutouts, exact, args):
     """Means and deviations of Markov chains next to those of importance sampling, in units of the deviation."""
     rows = []
@@ -453,11 +201,11 @@ def check_table(cutouts, exact, args):
         galaxy = Galaxy(cutouts, row)
         mean, std = (columns(exact[row : row + 1], f"_{name}")[0] / galaxy.units for name in ("mean", "std"))
         with torch.inference_mode():
-            walkers = _first_walkers(galaxy, mean, rng, 4 * _PIECE)
-            chain = stretch_moves(functools.partial(_log_density, galaxy), walkers, args.steps, rng)
+            walkers = first_walkers(galaxy, mean, rng, N_WALKERS)
+            chain = stretch_moves(functools.partial(log_density, galaxy), walkers, args.steps, rng)
         chain = chain[len(chain) // 4 :]
         for i, name in enumerate(PARAMETER_NAMES):
-            effective = chain[..., i].size / _autocorrelation_time(chain[..., i])
+            effective = chain[..., i].size / autocorrelation_time(chain[..., i])
             error = np.sqrt(1.0 / effective + 1.0 / exact["ess"][row])
             difference = (chain[..., i].mean() - mean[i]) / std[i]
             ratio = chain[..., i].std() / std[i]
@@ -547,7 +295,7 @@ def check(args, path):
     cutouts = same_stamps(exact, exact.meta["settings"]["psf_oversampling"])
     table = check_table(cutouts, exact, args)
     keys = ("dataset", "seed", "n")
-    meta = metadata(1, **{key: exact.meta[key] for key in keys}, steps=args.steps, walkers=4 * _PIECE)
+    meta = metadata(1, **{key: exact.meta[key] for key in keys}, steps=args.steps, walkers=N_WALKERS)
     title = "Markov chains less importance sampling, in standard deviations of the posterior"
     report(f"{path.stem}_check", table, meta, title=title, formats={"effective_draws": ".0f"}, output=path.parent)
 
