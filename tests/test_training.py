@@ -5,10 +5,13 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from astropy.table import Table
 from click.testing import CliRunner
 
+from galmeasure.render import prepare_psf, render_sersic
 from galmeasure.training import StampPool, Trainer, list_training_configs, read_training_config
 from galmeasure.training.config import TrainingConfig
 from galmeasure.training.simulate import SimulationConfig
@@ -170,10 +173,37 @@ def test_card_says_how_the_weights_were_made(tmp_path):
     assert card["training"]["stamps"] == SMOKE.steps * SMOKE.batch_size
     assert card["prior"] == "survey"
     assert card["domain"]["n"] == [0.3, 8.0]
-    assert set(card["metrics"]) == {"loss", "rmse", "median_error", "pull_std", "coverage_68", "coverage_95"}
+    assert set(card["metrics"]) == {"stamps", "loss", "rmse", "median_error", "pull_std", "coverage_68", "coverage_95"}
     network = load_network(weights)
     for one, other in zip(trainer.average, network.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_validation_with_galsim(tmp_path):
+    """Stamps of another code, read from a file, give about the loss of the simulator's own."""
+    from galmeasure.training import DatasetConfig, make_dataset
+    from galmeasure.training.validation import read_held_out
+
+    path = make_dataset(tmp_path / "set.fits", DatasetConfig(n=(1, 1), psf_fwhm=(0.7, 0.7)), size=6, seed=1)
+    ((inputs, truth),) = read_held_out(path)
+    assert inputs.image.shape == (6, 64, 64)
+    noise = inputs.image[:, :10].std()
+    assert 0.9 < noise < 1.1
+    model = render_sersic(truth, prepare_psf(inputs.psf, (64, 64)), inputs.psf_index)
+    chi2 = ((inputs.image - model) ** 2 / (1.0 + model / inputs.gain[:, None, None])).mean((1, 2))
+    assert ((chi2 > 0.9) & (chi2 < 1.1)).all()
+    trainer = Trainer(SMOKE, tmp_path, validation=path)
+    trainer.run(progress_bar=False, steps=1)
+    metrics = trainer.validate()
+    assert metrics["validation"]["stamps"] == 6
+    assert metrics["stamps"] == SMOKE.held_out
+
+
+def test_validation_needs_the_truth(tmp_path):
+    path = tmp_path / "plain.fits"
+    Table({"cutout": np.zeros((2, 64, 64)), "error": np.ones(2), "psf": np.ones((2, 5, 5))}).write(path)
+    with pytest.raises(ValueError, match="true_flux"):
+        Trainer(SMOKE, tmp_path, validation=path)
 
 
 def test_command(tmp_path):

@@ -16,6 +16,7 @@ __all__ = ["train"]
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Time of the whole run.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of a CPU.")
+@click.option("--validation", help="Table of galmeasure simulate, on which the network is tested as well.")
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
 @click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
 def train(config, **options):
@@ -52,6 +53,7 @@ def _run(config, options):
         device=options["device"],
         minutes=options["minutes"],
         threads=options["threads"],
+        validation=options["validation"],
         progress_bar=not options["no_progress"] and sys.stderr.isatty(),
     )
     done = weights.card["training"]

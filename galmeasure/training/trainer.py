@@ -16,6 +16,7 @@ from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import get_prior
 from galmeasure.training.pool import StampPool
 from galmeasure.training.simulate import simulate_stamps
+from galmeasure.training.validation import read_held_out
 
 __all__ = ["Trainer", "held_out_metrics", "train"]
 
@@ -27,7 +28,7 @@ _PIECE = 256
 _WEIGHTS = {"flow": 1.0, "mean": 1.0, "covariance": 1.0, "quantiles": 1.0}
 
 
-def train(config, folder, *, device="cpu", minutes=None, threads=None, progress_bar=True):
+def train(config, folder, *, device="cpu", minutes=None, threads=None, validation=None, progress_bar=True):
     """Train a network, or go on with one.
 
     Parameters
@@ -42,6 +43,8 @@ def train(config, folder, *, device="cpu", minutes=None, threads=None, progress_
         The whole run's time: the schedule is shortened to end then.
     threads : int, optional
         Threads of torch; as many as it chooses by default.
+    validation : path-like, optional
+        Table of ``galmeasure simulate``, on which the network is tested as well.
     progress_bar : bool, optional
         Show a bar on standard error.
 
@@ -52,7 +55,7 @@ def train(config, folder, *, device="cpu", minutes=None, threads=None, progress_
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    trainer = Trainer(config, folder, device=device)
+    trainer = Trainer(config, folder, device=device, validation=validation)
     trainer.run(minutes=minutes, progress_bar=progress_bar)
     return trainer.save()
 
@@ -68,16 +71,19 @@ class Trainer:
         Holds ``checkpoint.pt`` (tensors and numbers only), ``log.csv`` and the result.
     device : str, optional
         Where.
+    validation : path-like, optional
+        Table of ``galmeasure simulate``, on which the network is tested as well.
 
     Raises
     ------
     ValueError
-        If the folder holds a run of another configuration.
+        If the folder holds a run of another configuration, or the table of validation lacks its truth.
     """
 
-    def __init__(self, config, folder, *, device="cpu"):
+    def __init__(self, config, folder, *, device="cpu", validation=None):
         self.config, self.folder, self.device = config, Path(folder), device
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.reference = None if validation is None else list(read_held_out(validation, device))
         torch.manual_seed(config.seed)
         torch.set_flush_denormal(True)
         self.network = SersicPosterior(config.network).to(device)
@@ -143,10 +149,15 @@ class Trainer:
     def validate(self):
         """Metrics of the averaged weights on the held-out stamps, written to the log."""
         with self._averaged():
-            self.metrics = held_out_metrics(self.network, *self._held_out(), bf16=False)
+            self.metrics = held_out_metrics(self.network, [self._held_out()])
+            if self.reference is not None:
+                self.metrics["validation"] = held_out_metrics(self.network, self.reference)
         flat = {"valid_loss": sum(self.metrics["loss"].values())}
         flat |= {f"loss_{name}": value for name, value in self.metrics["loss"].items()}
         self._log("valid", flat)
+        if self.reference is not None:
+            losses = self.metrics["validation"]["loss"]
+            self._log("table", {f"loss_{name}": value for name, value in losses.items()})
         return self.metrics
 
     def save(self):
@@ -294,58 +305,61 @@ class Trainer:
             writer.writerow(row)
 
 
-def held_out_metrics(network, inputs, parameters, *, bf16=False):
+def held_out_metrics(network, batches, *, bf16=False):
     """How good the heads and the flow are on simulated stamps.
 
     Parameters
     ----------
     network : SersicPosterior
         The network.
-    inputs : StampInputs
-        Stamps.
-    parameters : Tensor
-        Their truth, shape ``(B, 7)``.
+    batches : iterable of (StampInputs, Tensor)
+        Stamps and their truth, ``(B, 7)``.
     bf16 : bool, optional
         As in `SersicPosterior.encode`.
 
     Returns
     -------
     dict
-        ``"loss"``; and by parameter ``"rmse"`` (flux and r_eff relative to the truth), ``"median_error"`` (of the
-        absolute error), ``"pull_std"``, ``"coverage_68"`` and ``"coverage_95"``.
+        ``"stamps"``, their number; ``"loss"``; and by parameter ``"rmse"`` (flux and r_eff relative to the truth),
+        ``"median_error"`` (of the absolute error), ``"pull_std"``, ``"coverage_68"`` and ``"coverage_95"``.
     """
     errors, pulls, inside = [], [], []
-    losses = dict.fromkeys(_WEIGHTS, 0.0)
+    losses, count = dict.fromkeys(_WEIGHTS, 0.0), 0
     with torch.inference_mode():
-        for rows in torch.arange(len(inputs), device=parameters.device).split(_PIECE):
-            part = StampInputs(
-                inputs.image[rows], inputs.error[rows], inputs.good[rows], inputs.gain[rows], inputs.psf,
-                inputs.psf_index[rows],
-            )  # fmt: skip
-            truth = parameters[rows]
-            for name, value in network.loss(part, truth, bf16=bf16).items():
-                losses[name] += float(value) * len(rows) / len(inputs)
-            summary = network.summarise(network.encode(part, bf16=bf16))
-            off = summary.mean - truth
-            pulls.append(off / summary.covariance.diagonal(dim1=1, dim2=2).sqrt())
-            for name in ("flux", "r_eff"):
-                off[:, PARAMETER_INDEX[name]] /= truth[:, PARAMETER_INDEX[name]]
-            errors.append(off)
-            low, high = summary.quantiles[:, :2], summary.quantiles[:, [4, 3]]
-            inside.append(((truth[:, None] > low) & (truth[:, None] < high)).double())
+        for inputs, parameters in batches:
+            for rows in torch.arange(len(inputs), device=parameters.device).split(_PIECE):
+                part, truth = _rows_of(inputs, rows), parameters[rows]
+                for name, value in network.loss(part, truth, bf16=bf16).items():
+                    losses[name] += float(value) * len(rows)
+                summary = network.summarise(network.encode(part, bf16=bf16))
+                off = summary.mean - truth
+                pulls.append(off / summary.covariance.diagonal(dim1=1, dim2=2).sqrt())
+                for name in ("flux", "r_eff"):
+                    off[:, PARAMETER_INDEX[name]] /= truth[:, PARAMETER_INDEX[name]]
+                errors.append(off)
+                low, high = summary.quantiles[:, :2], summary.quantiles[:, [4, 3]]
+                inside.append(((truth[:, None] > low) & (truth[:, None] < high)).double())
+                count += len(rows)
     errors, pulls, inside = torch.cat(errors), torch.cat(pulls), torch.cat(inside)
 
     def named(values):
         return {PARAMETER_NAMES[i]: round(float(values[i]), 5) for i in range(N_PARAMETERS)}
 
     return {
-        "loss": {name: round(value, 5) for name, value in losses.items()},
+        "stamps": count,
+        "loss": {name: round(value / count, 5) for name, value in losses.items()},
         "rmse": named(errors.square().mean(0).sqrt()),
         "median_error": named(errors.abs().median(0).values),
         "pull_std": named(pulls.std(0)),
         "coverage_68": named(inside.mean(0)[1]),
         "coverage_95": named(inside.mean(0)[0]),
     }
+
+
+def _rows_of(inputs, rows):
+    """Some of the stamps."""
+    maps = (getattr(inputs, name)[rows] for name in ("image", "error", "good", "gain"))
+    return StampInputs(*maps, inputs.psf, inputs.psf_index[rows])
 
 
 def _revision():

@@ -1,0 +1,68 @@
+"""Held-out stamps from a table of ``galmeasure simulate``: a check of training by another code's galaxies."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from astropy.table import Table
+
+from galmeasure.io import read_cutouts
+from galmeasure.networks import StampInputs, central_window, network_psfs, resize_stamps
+from galmeasure.parameters import PARAMETER_INDEX, PARAMETER_NAMES
+
+__all__ = ["read_held_out"]
+
+_MAX_PIXELS = 2**22
+
+
+def read_held_out(path, device="cpu"):
+    """Read stamps and their truth.
+
+    Parameters
+    ----------
+    path : path-like
+        Cutout table with columns ``true_<parameter>``, as `~galmeasure.training.make_dataset` writes it.
+    device : str, optional
+        Where the tensors go.
+
+    Yields
+    ------
+    inputs : `~galmeasure.networks.StampInputs`
+        Stamps in units of their noise.
+    parameters : Tensor
+        Their truth in the same units and in pixels of the 64 x 64 stamp, shape ``(B, 7)``.
+
+    Raises
+    ------
+    ValueError
+        If a column of the truth, or the pixel scale, is missing.
+    """
+    table, cutouts = Table.read(Path(path)), read_cutouts(path)
+    missing = [f"true_{name}" for name in PARAMETER_NAMES if f"true_{name}" not in table.colnames]
+    if missing:
+        msg = f"{path}: held-out stamps need the columns true_<parameter>; {', '.join(missing)} are missing"
+        raise ValueError(msg)
+    if cutouts.pixel_scale is None:
+        msg = f"{path}: held-out stamps need their pixel scale"
+        raise ValueError(msg)
+    truth = np.stack([np.asarray(table[f"true_{name}"], dtype=float) for name in PARAMETER_NAMES], 1)
+    truth[:, PARAMETER_INDEX["r_eff"]] /= cutouts.pixel_scale
+    for batch in cutouts.batches(_MAX_PIXELS):
+        yield _stamps(batch, truth[batch.index], device)
+
+
+def _stamps(batch, truth, device):
+    """Inputs and parameters of one batch."""
+
+    def tensor(array, dtype=np.float32):
+        return torch.from_numpy(np.array(array, dtype=dtype)).to(device)
+
+    image, good = tensor(batch.image), tensor(batch.good, bool)
+    error = tensor(np.broadcast_to(batch.error, batch.image.shape))
+    gain = None if batch.gain is None else tensor(batch.gain)
+    window = central_window(tensor(batch.shape, np.int64), image)
+    psf = torch.cat([network_psfs(tensor(each[None], np.float64), batch.psf_oversampling) for each in batch.psf])
+    inputs: StampInputs = resize_stamps(image, error, good, gain, psf, tensor(batch.psf_index, np.int64), window)
+    truth = truth.copy()
+    truth[:, PARAMETER_INDEX["flux"]] /= batch.scale
+    return inputs, window.from_stamp(tensor(truth, np.float64)).float()
