@@ -21,7 +21,8 @@ from galmeasure.cli.measure import parse_rows
 def catalog(tmp_path, monkeypatch):
     """A catalogue of seven rows in the current folder, measured by a quick fitter."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(commands.METHODS, "lsq", ("_fake_fitter", "SumFitter"))
+    for method in commands.METHODS:
+        monkeypatch.setitem(commands.METHODS, method, ("_fake_fitter", "SumFitter"))
     monkeypatch.setattr("galmeasure.cli.jobs.n_cores", lambda: 1)
     cutout_table("cat.fits", {"error": np.ones(7), "field": [f"F{i}" for i in range(7)]}, units={"cutout": "electron"})
     return tmp_path
@@ -220,7 +221,7 @@ def test_error_in_a_process(catalog, capsys, monkeypatch, fail, message):
 def test_lsq_from_the_command_line(catalog, monkeypatch):
     monkeypatch.undo()
     monkeypatch.chdir(catalog)
-    assert call("cat.fits", "--rows", "0:3", "--no-progress") == 0
+    assert call("cat.fits", "--method", "lsq", "--rows", "0:3", "--no-progress") == 0
     table = Table.read("cat_galmeasure.fits")
     assert (np.asarray(table["method"]).astype(str) == "lsq").all()
     assert np.isfinite(table["flux_fit"]).all()

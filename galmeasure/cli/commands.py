@@ -7,15 +7,17 @@ import click
 from ._run import one_line, reported
 from .simulate import simulate
 from .train import train
+from .weights import weights
 
 __all__ = ["cli", "main"]
 
 METHODS = {
+    "neural": ("galmeasure.fitters", "NeuralSersicFitter"),
     "lsq": ("galmeasure.fitters", "LSQSersicFitter"),
 }
 """Module and class of each method."""
 
-DEFAULT_METHOD = "lsq"
+DEFAULT_METHOD = "neural"
 
 
 class DefaultGroup(click.Group):
@@ -56,9 +58,23 @@ def cli():
 @click.option("-o", "--output", help="Table to write: .fits, .ecsv, .csv, .parquet or .votable.")
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 @click.option(
-    "--method", type=click.Choice(list(METHODS)), default=DEFAULT_METHOD, show_default=True, help="Estimator."
+    "--method",
+    type=click.Choice(list(METHODS)),
+    default=DEFAULT_METHOD,
+    show_default=True,
+    help="Estimator: posterior of a trained network, or least squares.",
 )
-@click.option("--fit-background", is_flag=True, help="Fit a constant background as well.")
+@click.option("--weights", help="Neural: name of weights, see galmeasure weights, or a file.  [default: survey-v1]")
+@click.option(
+    "--summary", type=click.Choice(["mean", "median", "mode"]), help="Neural: which point to give.  [default: mean]"
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Neural: arithmetic of the network.  [default: as the processor likes it]",
+)
+@click.option("--init", type=click.Choice(["neural"]), help="Least squares: take the starts from the neural estimate.")
+@click.option("--fit-background", is_flag=True, help="Least squares: fit a constant background as well.")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")
 @click.option("--image", help="Image in which the sources of a list are measured.")
 @click.option("--detect", is_flag=True, help="Detect the sources of an image, background subtracted.")
@@ -95,6 +111,7 @@ def measure(catalog, **options):
 
 cli.add_command(simulate)
 cli.add_command(train)
+cli.add_command(weights)
 
 
 def main(args=None):

@@ -31,6 +31,14 @@ READ_OPTIONS = (
 )
 """Options of the command that go to `open_catalog`."""
 
+METHOD_OPTIONS = {
+    "weights": "neural", "summary": "neural", "precision": "neural", "init": "lsq", "fit_background": "lsq",
+}  # fmt: skip
+"""Options that only one method has."""
+
+NETWORK_OPTIONS = ("weights", "precision")
+"""Those of a network that also make sense where it gives the starts of another method."""
+
 MOST_PLOTS = 500
 """Plots that are made without being asked for by --rows."""
 
@@ -191,13 +199,31 @@ def _output_path(catalog, output):
 
 def _fitter(method, options):
     """Class and arguments of the fitter, so that other processes can make it too."""
+    _check_method_options(options)
     check_device(options["device"])
     arguments = {"device": options["device"]}
     if options["batch_size"] is not None:
         arguments["batch_size"] = options["batch_size"]
-    if options["fit_background"]:
-        arguments["fit_background"] = True
-    return (*method, arguments)
+    chosen = {name: options[name] for name in METHOD_OPTIONS if options[name]}
+    if "weights" in chosen:
+        from galmeasure.weights import get_weights
+
+        get_weights(chosen["weights"])  # before other processes begin
+    if "init" in chosen:
+        from galmeasure.fitters import NeuralSersicFitter
+
+        own = {name: chosen.pop(name) for name in NETWORK_OPTIONS if name in chosen}
+        chosen["init"] = NeuralSersicFitter(device=options["device"], **own)
+    return (*method, arguments | chosen)
+
+
+def _check_method_options(options):
+    """Raise if an option is given that the method has no use for."""
+    for name, method in METHOD_OPTIONS.items():
+        of_the_start = name in NETWORK_OPTIONS and options["init"]
+        if options[name] and options["method"] != method and not of_the_start:
+            msg = f"{name.replace('_', '-')} is an option of --method {method}, not of --method {options['method']}"
+            raise ValueError(msg)
 
 
 def _names(text):
