@@ -1,8 +1,25 @@
-"""Judge measurements: pictures of fits and codes to compare with. Plots need matplotlib, the comparison GalSim."""
+"""Judge measurements: metrics against the truth and the limit, pictures, reports, and codes to compare with."""
 
+from galmeasure.evaluation.challenge import challenge_metrics
+from galmeasure.evaluation.matching import Matched, match_tables
+from galmeasure.evaluation.metrics import STATISTICS, Comparison, compare
 from galmeasure.evaluation.plots import elliptical_profile, plot_fit
+from galmeasure.evaluation.posteriors import expected_coverage, rank_uniformity, sample_ranks
 
-__all__ = ["GalSimSersicFitter", "elliptical_profile", "plot_fit"]
+__all__ = [
+    "STATISTICS",
+    "Comparison",
+    "GalSimSersicFitter",
+    "Matched",
+    "challenge_metrics",
+    "compare",
+    "elliptical_profile",
+    "expected_coverage",
+    "match_tables",
+    "plot_fit",
+    "rank_uniformity",
+    "sample_ranks",
+]
 
 
 def __getattr__(name):

@@ -1,0 +1,329 @@
+"""Truths and results side by side: rows matched by id, units made equal, radii and shapes derived where they lack."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from astropy import units as u
+from astropy.table import Table
+
+from galmeasure.parameters import PARAMETER_NAMES, PARAMETERS, g_from_q_theta, g_to_q_theta
+
+__all__ = ["MEASURED", "Matched", "match_tables", "wrapped_angle"]
+
+MEASURED = (*PARAMETER_NAMES, "r_eff_major", "q", "theta", "mag")
+"""What results are compared in: the seven parameters, and what follows from them."""
+
+_FORMS = {"truth": ("true_{}", "{}_true", "{}", "{}_fit"), "result": ("{}_fit", "{}")}
+_UNITS = {"theta": u.deg, "mag": u.mag, "x": u.pix, "y": u.pix}
+_LENGTHS = ("r_eff", "r_eff_major")
+
+
+def wrapped_angle(difference):
+    """Difference of two position angles in degrees, within -90 to 90.
+
+    Parameters
+    ----------
+    difference : array_like
+        Degrees.
+
+    Returns
+    -------
+    ndarray
+        The same modulo 180.
+
+    Examples
+    --------
+    >>> from galmeasure.evaluation.matching import wrapped_angle
+    >>> print(wrapped_angle([179.0, -100.0, 30.0]))
+    [-1. 80. 30.]
+    """
+    return (np.asarray(difference, dtype=float) + 90.0) % 180.0 - 90.0
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Truths and what was measured of them, one row a truth, plain numbers in equal units.
+
+    Parameters
+    ----------
+    truth, value : dict of str to ndarray
+        True and measured values ``(N,)`` by the names in `MEASURED`; NaN where there is none.
+    error : dict of str to ndarray
+        1-sigma errors, of those that have one.
+    quantiles : dict of str to ndarray
+        16 and 84 % quantiles ``(N, 2)``, of those that have them.
+    bound : dict of str to ndarray
+        Cramer-Rao bounds, of those that have one.
+    unit : dict of str to str
+        Units, ``""`` where there is none.
+    about : dict of str to ndarray
+        What to sort galaxies by: ``snr``, ``n``, ``r_eff / PSF FWHM`` and ``|g|``, as far as they are known.
+    row : ndarray of int
+        Row of the result, -1 where it has none.
+    n_extra : int
+        Rows of the result that are of no truth.
+    flagged : ndarray of bool
+        Rows with a flag.
+    """
+
+    truth: dict
+    value: dict
+    error: dict
+    quantiles: dict
+    bound: dict
+    unit: dict
+    about: dict
+    row: np.ndarray
+    n_extra: int = 0
+    flagged: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+    def __len__(self):
+        """Number of truths."""
+        return len(self.row)
+
+    @property
+    def names(self):
+        """Parameters that have truths and values."""
+        return [name for name in MEASURED if name in self.truth and name in self.value]
+
+    def difference(self, name):
+        """Measured minus true values ``(N,)``; angles within -90 to 90 degrees."""
+        delta = self.value[name] - self.truth[name]
+        return wrapped_angle(delta) if name == "theta" else delta
+
+    def counts(self):
+        """Truths, those without a row, rows without a measurement, rows with a flag, and rows of no truth."""
+        main = [name for name in PARAMETER_NAMES if name in self.value]
+        measured = np.all([np.isfinite(self.value[name]) for name in main], axis=0)
+        missing = self.row < 0
+        return {
+            "n_truth": len(self),
+            "n_missing": int(missing.sum()),
+            "n_failed": int((~missing & ~measured).sum()),
+            "n_flagged": int(self.flagged.sum()),
+            "n_extra": self.n_extra,
+        }
+
+
+def match_tables(truth, result, *, bounds=None, pixel_scale=None, zero_point=None, psf_fwhm=None):
+    """Put a table of truths and a table of results side by side.
+
+    Parameters
+    ----------
+    truth : `~astropy.table.Table`
+        One row a galaxy: ``true_<p>``, ``<p>_true`` or ``<p>``, for any of the parameters in `MEASURED`; ``id``,
+        ``snr`` (or ``snr_total``) and ``psf_fwhm`` are used as well if they are there.
+    result : `~astropy.table.Table`
+        One row a measurement: ``<p>_fit`` or ``<p>``, and where there are ``<p>_err``, ``<p>_q16``, ``<p>_q84``,
+        ``<p>_crb``, ``flags``. Rows are matched by ``id``; without one, in order.
+    bounds : `~astropy.table.Table`, optional
+        Cramer-Rao bounds, columns ``<p>_crb``, one row a truth; instead of those of the result.
+    pixel_scale : float, optional
+        Arcsec per pixel, where one table gives radii in arcsec and the other in pixels.
+    zero_point : float, optional
+        Magnitude of a flux of 1, to compare magnitudes where a table has none.
+    psf_fwhm : float or array_like, optional
+        Width of the PSF in the unit of the true radii, where the truths do not have it.
+
+    Returns
+    -------
+    Matched
+        One row a truth.
+
+    Raises
+    ------
+    ValueError
+        If rows cannot be matched, an id is there twice, units do not convert, or nothing is there to compare.
+
+    Notes
+    -----
+    Shears follow from ``q`` and ``theta`` and the other way round, the circularised radius from the semi-major one and
+    the other way round, in both tables, where a column lacks.
+
+    Examples
+    --------
+    >>> from astropy.table import Table
+    >>> from galmeasure.evaluation import match_tables
+    >>> truth = Table({"id": [1, 2, 3], "true_n": [1.0, 2.0, 4.0]})
+    >>> found = Table({"id": [3, 1], "n_fit": [4.5, 1.0]})
+    >>> matched = match_tables(truth, found)
+    >>> print(matched.difference("n"))
+    [0.  nan 0.5]
+    """
+    row, n_extra = _match_rows(truth, result)
+    scale = {"pixel_scale": pixel_scale}
+    true_values, units = _values(truth, "truth", _FORMS["truth"], {}, scale)
+    _derive(true_values, units, zero_point)
+    values, found_units = _values(result, "result", _FORMS["result"], units, scale)
+    _derive(values, {**found_units, **units}, zero_point)
+    names = [name for name in MEASURED if name in true_values and name in values]
+    if not names:
+        msg = "result must have a column <p>_fit or <p> of a parameter that truth has as true_<p> or <p>"
+        raise ValueError(msg)
+    others = {}
+    for key, forms in (("error", ("{}_err",)), ("low", ("{}_q16",)), ("high", ("{}_q84",)), ("bound", ("{}_crb",))):
+        others[key] = _values(result, "result", forms, units, scale)[0]
+    bound = {name: _placed(column, row) for name, column in others["bound"].items()}
+    if bounds is not None:
+        if len(bounds) != len(truth):
+            msg = f"bounds must have one row per truth: {len(truth)}, not {len(bounds)}"
+            raise ValueError(msg)
+        bound = _values(bounds, "bounds", ("{}_crb",), units, scale)[0]
+    return Matched(
+        truth=true_values,
+        value={name: _placed(values[name], row) for name in names},
+        error={name: _placed(column, row) for name, column in others["error"].items() if name in names},
+        quantiles={
+            name: np.stack([_placed(others[key][name], row) for key in ("low", "high")], axis=1)
+            for name in names
+            if name in others["low"] and name in others["high"]
+        },
+        bound={name: column for name, column in bound.items() if name in names},
+        unit={name: units[name].to_string() if units.get(name) is not None else "" for name in true_values},
+        about=_about(truth, result, row, true_values, psf_fwhm),
+        row=row,
+        n_extra=n_extra,
+        flagged=_flagged(result, row),
+    )
+
+
+def _match_rows(truth, result):
+    """Row of the result for each truth, -1 for none, and how many rows are of no truth."""
+    for name, table in (("truth", truth), ("result", result)):
+        if not isinstance(table, Table):
+            msg = f"{name} must be an astropy table, not {type(table).__name__}"
+            raise TypeError(msg)
+        if not len(table):
+            msg = f"{name} must have rows"
+            raise ValueError(msg)
+    if "id" not in truth.colnames or "id" not in result.colnames:
+        if len(truth) != len(result):
+            msg = f"result must have an id, as truth must, or as many rows: {len(truth)}, not {len(result)}"
+            raise ValueError(msg)
+        return np.arange(len(truth)), 0
+    keys = [_keys(table["id"], name) for name, table in (("truth", truth), ("result", result))]
+    place = {key: i for i, key in enumerate(keys[1])}
+    row = np.array([place.get(key, -1) for key in keys[0]])
+    if (row < 0).all():
+        msg = f"result has none of the ids of truth (truth: {keys[0][0]}, ..., result: {keys[1][0]}, ...)"
+        raise ValueError(msg)
+    return row, len(keys[1]) - int((row >= 0).sum())
+
+
+def _keys(column, name):
+    """Ids as texts, so that 7 and "7" are the same."""
+    values = np.asarray(column)
+    if values.dtype.kind == "f" and np.array_equal(values, np.round(values)):
+        values = values.astype(np.int64)
+    keys = [(key.decode() if isinstance(key, bytes) else str(key)).strip() for key in values.tolist()]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        msg = f"{name} has the id {twice} more than once"
+        raise ValueError(msg)
+    return keys
+
+
+def _values(table, role, forms, units, scale):
+    """Columns by parameter in given units, or in their own, which are returned too."""
+    found, own = {}, {}
+    for name in MEASURED:
+        column = next((form.format(name) for form in forms if form.format(name) in table.colnames), None)
+        if column is None:
+            continue
+        unit = table[column].unit
+        unit = None if unit is None or unit == u.dimensionless_unscaled else unit
+        values = _numbers(table[column], f"{role}[{column!r}]")
+        to = units.get(name, _UNITS.get(name))
+        if unit is not None and to is not None and unit != to:
+            values = _converted(values, unit, to, name, f"{role}[{column!r}]", **scale)
+            unit = to
+        found[name], own[name] = values, unit if unit is not None else to
+    return found, own
+
+
+def _numbers(column, label):
+    """Numbers (N,) of a column; what is masked is NaN."""
+    try:
+        values = np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(float), np.nan)
+    except (TypeError, ValueError):
+        msg = f"{label} must hold numbers"
+        raise TypeError(msg) from None
+    if values.ndim != 1:
+        msg = f"{label} must hold one number per row, not an array of shape {values.shape}"
+        raise ValueError(msg)
+    return values
+
+
+def _converted(values, unit, to, name, label, *, pixel_scale):
+    """Values in another unit; lengths between pixels and arcsec with the scale."""
+    try:
+        if name in _LENGTHS and unit.is_equivalent(u.pix) != to.is_equivalent(u.pix):
+            if pixel_scale is None:
+                msg = f"pixel_scale must be given: {label} is in {unit}, the other table in {to}"
+                raise ValueError(msg)
+            arcsec = u.pixel_scale(float(pixel_scale) * u.arcsec / u.pix)
+            return (values * unit).to_value(to, arcsec)
+        return (values * unit).to_value(to)
+    except u.UnitConversionError:
+        msg = f"{label} has unit {unit}, which does not convert to {to}"
+        raise ValueError(msg) from None
+
+
+def _derive(values, units, zero_point):
+    """Add to a set of columns what follows from the others."""
+    with np.errstate(all="ignore"):
+        if "g1" not in values and {"q", "theta"} <= set(values):
+            values["g1"], values["g2"] = g_from_q_theta(values["q"], values["theta"])
+        if {"g1", "g2"} <= set(values):
+            q, theta = g_to_q_theta(values["g1"], values["g2"])
+            values.setdefault("q", np.where(np.isfinite(q), q, np.nan))
+            values.setdefault("theta", np.where(np.isfinite(q), theta, np.nan))
+        if "q" in values and "r_eff" in values:
+            values.setdefault("r_eff_major", values["r_eff"] / np.sqrt(values["q"]))
+        elif "q" in values and "r_eff_major" in values:
+            values["r_eff"] = values["r_eff_major"] * np.sqrt(values["q"])
+        if zero_point is not None and "flux" in values:
+            positive = np.where(values["flux"] > 0, values["flux"], np.nan)
+            values.setdefault("mag", zero_point - 2.5 * np.log10(positive))
+    units.setdefault("theta", u.deg)
+    for name, other in (("r_eff", "r_eff_major"), ("r_eff_major", "r_eff")):
+        units.setdefault(name, units.get(other))
+
+
+def _placed(column, row):
+    """Column of the result in the order of the truths."""
+    return np.where(row >= 0, column[row], np.nan)
+
+
+def _flagged(result, row):
+    if "flags" not in result.colnames:
+        return np.zeros(len(row), bool)
+    flags = np.ma.filled(np.ma.asarray(result["flags"]), 0)
+    return (row >= 0) & (np.asarray(flags)[row] != 0)
+
+
+def _about(truth, result, row, values, psf_fwhm):
+    """What to sort galaxies by; the S/N is the measured one only where no true one is known."""
+    about = {}
+    names = ("true_snr_total", "true_snr", "snr_total", "snr")
+    name = next((name for name in names if name in truth.colnames), None)
+    if name is not None:
+        about["snr"] = _numbers(truth[name], f"truth[{name!r}]")
+    elif "snr" in result.colnames:
+        about["snr"] = _placed(_numbers(result["snr"], "result['snr']"), row)
+    if "n" in values:
+        about["n"] = values["n"]
+    name = next((name for name in ("true_psf_fwhm", "psf_fwhm") if name in truth.colnames), None)
+    width = psf_fwhm if name is None else _numbers(truth[name], f"truth[{name!r}]")
+    if width is not None and "r_eff" in values:
+        about["r_eff / PSF FWHM"] = values["r_eff"] / np.asarray(width, dtype=float)
+    if {"g1", "g2"} <= set(values):
+        about["|g|"] = np.hypot(values["g1"], values["g2"])
+    return about
+
+
+def parameter_label(name):
+    """LaTeX of a parameter."""
+    known = {p.name: p.latex for p in PARAMETERS}
+    more = {"r_eff_major": r"$a_\mathrm{eff}$", "q": r"$q$", "theta": r"$\theta$", "mag": r"$m$"}
+    return {**known, **more}[name]

@@ -1,0 +1,154 @@
+"""Whether posteriors are right: ranks of truths among draws (SBC) and expected coverage of regions (TARP)."""
+
+import numpy as np
+from scipy import stats
+
+__all__ = ["expected_coverage", "rank_uniformity", "sample_ranks"]
+
+_PIECE = 2**22  # numbers held at once
+
+
+def sample_ranks(truth, draws, rng=None):
+    """Rank of each truth among its posterior draws, as a fraction: uniform if the posteriors are right.
+
+    Parameters
+    ----------
+    truth : dict of str to array_like
+        True values ``(N,)`` by parameter.
+    draws : dict of str to array_like
+        Draws ``(N, S)`` by parameter; NaN where there are none.
+    rng : `~numpy.random.Generator`, optional
+        Spreads the ``S + 1`` possible ranks over the intervals between them, so that fractions are continuous.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Fractions ``(N,)`` within 0 and 1; NaN where there are no draws.
+
+    References
+    ----------
+    Talts et al. 2018, "Validating Bayesian inference algorithms with simulation-based calibration", arXiv:1804.06788.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from galmeasure.evaluation import sample_ranks
+    >>> ranks = sample_ranks({"n": [0.0, 9.0]}, {"n": np.tile(np.linspace(-1, 1, 99), (2, 1))})
+    >>> print(ranks["n"].round(1))
+    [0.5 1. ]
+    """
+    rng = np.random.default_rng(0) if rng is None else rng
+    ranks = {}
+    for name, values in draws.items():
+        values, true = np.asarray(values, dtype=float), np.asarray(truth[name], dtype=float)
+        known = np.isfinite(values).all(axis=1) & np.isfinite(true)
+        below = (values < true[:, None]).sum(axis=1)
+        ranks[name] = np.where(known, (below + rng.random(len(true))) / (values.shape[1] + 1), np.nan)
+    return ranks
+
+
+def rank_uniformity(ranks):
+    """P-value of the Kolmogorov-Smirnov test of ranks against the uniform distribution.
+
+    Parameters
+    ----------
+    ranks : array_like
+        Fractions as `sample_ranks` gives them; what is not finite is left out.
+
+    Returns
+    -------
+    float
+        NaN without ranks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from galmeasure.evaluation import rank_uniformity
+    >>> print(rank_uniformity(np.linspace(0, 1, 101)) > 0.9, rank_uniformity(np.full(100, 0.5)) < 1e-6)
+    True True
+    """
+    ranks = np.asarray(ranks, dtype=float)
+    ranks = ranks[np.isfinite(ranks)]
+    return float(stats.kstest(ranks, "uniform").pvalue) if len(ranks) else np.nan
+
+
+def expected_coverage(truth, draws, *, levels=51, n_bootstrap=100, rng=None):
+    """Expected coverage of the joint posteriors, by tests of accuracy with random points (TARP).
+
+    Parameters
+    ----------
+    truth : dict of str to array_like
+        True values ``(N,)`` by parameter.
+    draws : dict of str to array_like
+        Draws ``(N, S)`` by parameter; galaxies without draws of all of them are left out.
+    levels : int, optional
+        Number of credibilities between 0 and 1.
+    n_bootstrap : int, optional
+        Rounds of the bootstrap over galaxies and reference points that gives the error.
+    rng : `~numpy.random.Generator`, optional
+        Draws the reference points.
+
+    Returns
+    -------
+    credibility, coverage, error : ndarray
+        Shape ``(levels,)``. The coverage of right posteriors equals the credibility; too narrow or too wide ones cross
+        it as an S, and biased ones lie to one side.
+
+    Notes
+    -----
+    For each galaxy a reference point is drawn at random; the region of the posterior that is nearer to it than the
+    truth has the credibility that the fraction of draws in it says. Over many galaxies these fractions are uniform if
+    (and, for all reference points, only if) the posteriors are right, under the distribution of the truths as the
+    prior. Distances are Euclidean after every parameter was divided by the range of its truths; reference points are
+    uniform in these ranges.
+
+    References
+    ----------
+    Lemos, Coogan, Hezaveh & Perreault-Levasseur 2023, "Sampling-based accuracy testing of posterior estimators for
+    general inference", ICML, arXiv:2302.03026.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from galmeasure.evaluation import expected_coverage
+    >>> rng = np.random.default_rng(3)
+    >>> mean = rng.normal(size=2000)
+    >>> draws = mean[:, None] + rng.normal(size=(2000, 100))
+    >>> credibility, coverage, error = expected_coverage({"n": mean + rng.normal(size=2000)}, {"n": draws})
+    >>> bool(abs(coverage - credibility).max() < 0.05)
+    True
+    """
+    rng = np.random.default_rng(0) if rng is None else rng
+    names = list(draws)
+    true = np.stack([np.asarray(truth[name], dtype=float) for name in names], axis=1)
+    known = np.isfinite(true).all(axis=1)
+    for name in names:
+        known &= np.isfinite(np.asarray(draws[name])).all(axis=1)
+    credibility = np.linspace(0.0, 1.0, levels)
+    if not known.any():
+        return credibility, np.full(levels, np.nan), np.full(levels, np.nan)
+    true, rows = true[known], np.flatnonzero(known)
+    low, span = true.min(axis=0), np.ptp(true, axis=0)
+    varies = span > 0  # a parameter whose truth is the same everywhere has no range: its draws give the scale
+    for k in np.flatnonzero(~varies):
+        values = np.asarray(draws[names[k]], dtype=float)[rows]
+        low[k], span[k] = values.min(), np.ptp(values)
+    span = np.where(span > 0, span, 1.0)
+    reference = low + span * rng.random(true.shape)
+    distance = np.sqrt((((true - reference) / span) ** 2).sum(axis=1))
+    nearer = np.zeros(len(rows))
+    size = max(1, _PIECE // (len(names) * np.asarray(draws[names[0]]).shape[1]))
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        values = np.stack([np.asarray(draws[name], dtype=float)[rows[part]] for name in names], axis=2)
+        far = np.sqrt((((values - reference[part, None]) / span) ** 2).sum(axis=2))
+        nearer[part] = ((far < distance[part, None]).sum(axis=1) + rng.random(len(far))) / (far.shape[1] + 1)
+    picks = rng.integers(len(rows), size=(n_bootstrap, len(rows)))
+    again = np.array([_cumulative(nearer[pick], credibility) for pick in picks])
+    error = again.std(axis=0) if n_bootstrap else np.full(levels, np.nan)
+    return credibility, _cumulative(nearer, credibility), error
+
+
+def _cumulative(values, levels):
+    """Fraction of values below each level."""
+    return np.searchsorted(np.sort(values), levels, side="right") / len(values)
