@@ -53,6 +53,7 @@ FLAGS = tuple(
             ("bad_fit", "reduced chi2 too large for noise alone"),
             ("out_of_distribution", "does not look like a galaxy of the training set"),
             ("psf_unusual", "PSF far off centre, under-sampled or larger than the stamp"),
+            ("poor_proposal", "few of the draws from the network's posterior agree with the pixels; see ess"),
         )
     )
 )

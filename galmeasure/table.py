@@ -32,6 +32,9 @@ _DESCRIPTIONS = {
     "chi2_reduced": "chi2 of the residuals over the degrees of freedom",
     "n_pixels_fit": "number of pixels used",
     "background_fit": "constant background, per pixel",
+    "ess": "effective number of draws that the posterior rests on",
+    "n_draws": "number of draws, of which ess are effective",
+    "log_evidence": "log of the integral of likelihood times prior, pixels in units of their median error",
 }
 
 

@@ -17,6 +17,7 @@ from galmeasure.table import Measurement, build_table
 __all__ = ["BatchMeasurement", "SersicFitterBase", "progress"]
 
 _MAX_PIXELS = 2**20
+_METHOD = "U24"
 
 
 @dataclass
@@ -39,6 +40,12 @@ class BatchMeasurement:
         Cramer-Rao bounds.
     quantiles : ndarray, shape (B, 3, 7), or None
         16, 50 and 84 % quantiles.
+    ess, log_evidence : ndarray, shape (B,), or None
+        Effective draws and evidence of exact posteriors.
+    n_draws : ndarray of int, shape (B,), or None
+        Draws of exact posteriors.
+    method : ndarray of str, shape (B,), or None
+        What measured each row; None: the fitter's ``method``.
     """
 
     values: np.ndarray
@@ -52,9 +59,13 @@ class BatchMeasurement:
     background_err: np.ndarray | None = None
     crb: np.ndarray | None = None
     quantiles: np.ndarray | None = None
+    ess: np.ndarray | None = None
+    log_evidence: np.ndarray | None = None
+    n_draws: np.ndarray | None = None
+    method: np.ndarray | None = None
 
     @classmethod
-    def empty(cls, count, *, background=False, crb=False, quantiles=False):
+    def empty(cls, count, *, background=False, crb=False, quantiles=False, draws=False):
         """Nothing measured yet: NaN and no flags."""
 
         def nan(*shape):
@@ -72,6 +83,10 @@ class BatchMeasurement:
             background_err=nan() if background else None,
             crb=nan(N_PARAMETERS) if crb else None,
             quantiles=nan(3, N_PARAMETERS) if quantiles else None,
+            ess=nan() if draws else None,
+            log_evidence=nan() if draws else None,
+            n_draws=np.zeros(count, dtype=np.int64) if draws else None,
+            method=np.full(count, "", dtype=_METHOD) if draws else None,
         )
 
     def in_flux_units(self, scale):
@@ -276,10 +291,12 @@ class SersicFitterBase(ABC):
         extra = {}
         if found.background is not None:
             extra = {"background_fit": found.background, "background_err": found.background_err}
+        if found.ess is not None:
+            extra |= {"ess": found.ess, "n_draws": found.n_draws, "log_evidence": found.log_evidence}
         measurement = Measurement(
             values=found.values, covariance=found.covariance, flags=found.flags, snr=found.snr,
             chi2_reduced=found.chi2_reduced, n_pixels_fit=found.n_pixels_fit, init=found.init, crb=found.crb,
-            quantiles=found.quantiles, method=self.method, extra=extra,
+            quantiles=found.quantiles, method=self.method if found.method is None else found.method, extra=extra,
         )  # fmt: skip
         meta = {"FITTER": repr(self), **self._meta()}
         return build_table(cutouts, measurement, covariance=self.covariance, meta=meta)

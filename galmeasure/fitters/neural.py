@@ -15,6 +15,7 @@ from galmeasure.fitters._quality import quality_flags
 from galmeasure.fitters._tensors import reserve_heap
 from galmeasure.fitters._threads import map_batches, single_threaded
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase, progress
+from galmeasure.fitters.importance import check_refinement, refine_batch
 from galmeasure.flags import Flag
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
@@ -42,6 +43,13 @@ class NeuralSersicFitter(SersicFitterBase):
         of each parameter, or the point of highest density.
     precision : {"float32", "bfloat16"}, optional
         With which the network's blocks compute; by default bfloat16 where the processor is made for it.
+    refine : {"importance"}, optional
+        Replace the network's posteriors by exact ones: draws of its flow, weighted with the likelihood of the pixels
+        and the prior; see :doc:`/exact_posteriors`. By default the network has the last word.
+    n_draws : int, optional
+        Most draws of a galaxy for ``refine``; most need fewer.
+    min_ess : float, optional
+        Effective draws wanted for ``refine``.
     crb : bool, optional
         Add the columns ``<p>_crb``, the Cramer-Rao bound at the point estimate.
     covariance : bool, optional
@@ -82,6 +90,9 @@ class NeuralSersicFitter(SersicFitterBase):
     weights: str = DEFAULT_WEIGHTS
     summary: str = "mean"
     precision: str | None = None
+    refine: str | None = None
+    n_draws: int = 1024
+    min_ess: float = 100.0
     crb: bool = False
     covariance: bool = False
     device: str = "cpu"
@@ -96,8 +107,13 @@ class NeuralSersicFitter(SersicFitterBase):
         if self.precision is not None and self.precision not in _PRECISIONS:
             msg = f"precision must be one of {', '.join(map(repr, _PRECISIONS))} or None, not {self.precision!r}"
             raise ValueError(msg)
+        if self.refine not in (None, "importance"):
+            msg = f"refine must be 'importance' or None, not {self.refine!r}"
+            raise ValueError(msg)
         object.__setattr__(self, "_weights", get_weights(self.weights))
-        load_network(self._weights, self.device)
+        network = load_network(self._weights, self.device)
+        if self.refine is not None:
+            check_refinement(self._weights, network, self.n_draws, self.min_ess)
 
     def measure(self, batch, init):
         """Measure one batch; ``init`` is not used. See `~galmeasure.fitters.SersicFitterBase.measure`."""
@@ -106,9 +122,10 @@ class NeuralSersicFitter(SersicFitterBase):
         with torch.inference_mode():
             network, pieces = self._encode(batch)
             outside = self._store(network, pieces, batch, found)
+            exact = self._refine(network, pieces, batch, found)
             rows, quality = batch_quality(batch, found.values, device=self.device, crb=self.crb)
         if len(rows):
-            self._store_quality(rows, quality, batch, found, outside)
+            self._store_quality(rows, quality, batch, found, outside, exact)
         return found
 
     def sample(self, cutouts, psf=None, n_samples=500, *, seed=0, progress_bar=False, **options):
@@ -198,7 +215,7 @@ class NeuralSersicFitter(SersicFitterBase):
         return found if np.ndim(_first_column(parameters)) > 1 else found[:, 0]
 
     def _columns(self):
-        return {**super()._columns(), "quantiles": True}
+        return {**super()._columns(), "quantiles": True, "draws": self.refine is not None}
 
     def _meta(self):
         return {"WEIGHTS": self._weights.name, "SHA256": self._weights.sha256}
@@ -243,8 +260,15 @@ class NeuralSersicFitter(SersicFitterBase):
             crowded[rows] = piled_up(summary, domain).cpu().numpy()[keep]
         return block, crowded
 
-    def _store_quality(self, rows, quality, batch, found, outside):
-        """Quality columns and flags; what lies outside the domain is widened."""
+    def _refine(self, network, pieces, batch, found):
+        """Exact posteriors, if they are wanted; gives the rows that have no longer the network's, boolean."""
+        if self.refine is None:
+            return np.zeros(len(batch), dtype=bool)
+        options = {"n_draws": self.n_draws, "min_ess": self.min_ess, "summary": self.summary, "device": self.device}
+        return refine_batch(network, pieces, batch, found, self._weights, **options)
+
+    def _store_quality(self, rows, quality, batch, found, outside, exact):
+        """Quality columns and flags; what lies outside the domain is widened, but for exact posteriors."""
         values, shapes = torch.from_numpy(found.values[rows]), torch.from_numpy(batch.shape[rows])
         quality = quality.cpu()
         found.snr[rows] = quality.snr.numpy()
@@ -261,6 +285,7 @@ class NeuralSersicFitter(SersicFitterBase):
         found.flags[rows] |= ((beyond > 0) | crowded) * int(Flag.OUTSIDE_DOMAIN)
         factor = np.ones(len(batch))
         factor[rows] += beyond + crowded
+        factor[exact] = 1.0
         widen(found.covariance, found.quantiles, factor)
 
     def _normals(self, batch, rows, count, seed):

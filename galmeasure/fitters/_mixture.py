@@ -1,0 +1,145 @@
+"""Mixtures of Student t distributions, fitted to weighted draws: proposals of importance sampling."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.special import gammainccinv, gammaln, logsumexp, ndtri
+
+__all__ = ["Mixture", "effective_size", "fit_mixture", "normalised", "tempered"]
+
+DOF = 6.0
+"""Degrees of freedom: tails heavier than those of what the mixtures are fitted to."""
+
+_ITERATIONS = 12
+_RIDGE = 0.04  # part of the overall covariance in that of each component: none collapses
+_LEAST = 1e-4  # standard deviation that is added to all
+_DOUBLINGS = 20
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Mixture of Student t distributions.
+
+    Parameters
+    ----------
+    weights : ndarray, shape (K,)
+        They sum to 1.
+    means : ndarray, shape (K, D)
+        Centres.
+    factors : ndarray, shape (K, D, D)
+        Lower Cholesky factors of the scale matrices.
+    """
+
+    weights: np.ndarray
+    means: np.ndarray
+    factors: np.ndarray
+
+    @classmethod
+    def of_moments(cls, weights, means, covariances):
+        """Mixture of components with these scale matrices."""
+        return cls(np.asarray(weights), np.asarray(means), np.linalg.cholesky(covariances))
+
+    def widened(self, share, factor):
+        """Return this mixture with a share of one component as wide as all together, times a factor."""
+        mean = self.weights @ self.means
+        away = self.means - mean
+        covariance = np.einsum("k,kij,klj->il", self.weights, self.factors, self.factors)
+        covariance += np.einsum("k,ki,kj->ij", self.weights, away, away)
+        wide = np.linalg.cholesky(factor**2 * covariance)
+        weights = np.append((1.0 - share) * self.weights, share)
+        return Mixture(weights, np.vstack([self.means, mean]), np.concatenate([self.factors, wide[None]]))
+
+    def sample(self, uniform):
+        """Draw ``(S, D)`` values, a function of numbers ``(S, D + 2)`` between 0 and 1."""
+        chosen = np.searchsorted(self.weights.cumsum()[:-1], uniform[:, 0], side="right")
+        stretch = np.sqrt(0.5 * DOF / gammainccinv(0.5 * DOF, uniform[:, 1]))
+        normal = ndtri(uniform[:, 2:])
+        return self.means[chosen] + stretch[:, None] * np.einsum("sij,sj->si", self.factors[chosen], normal)
+
+    def log_components(self, u, dof=DOF):
+        """Log density of values ``(S, D)`` in each component times its weight, shape ``(S, K)``; dof None: Gaussian."""
+        size = u.shape[1]
+        columns = []
+        for weight, mean, factor in zip(self.weights, self.means, self.factors, strict=True):
+            distance2 = (solve_triangular(factor, (u - mean).T, lower=True, check_finite=False) ** 2).sum(0)
+            constant = np.log(weight + 1e-300) - np.log(np.diag(factor)).sum()
+            if dof is None:
+                columns.append(constant - 0.5 * (distance2 + size * np.log(2.0 * np.pi)))
+                continue
+            constant += gammaln(0.5 * (dof + size)) - gammaln(0.5 * dof) - 0.5 * size * np.log(dof * np.pi)
+            columns.append(constant - 0.5 * (dof + size) * np.log1p(distance2 / dof))
+        return np.stack(columns, 1)
+
+    def log_prob(self, u):
+        """Log density of values ``(S, D)``, shape ``(S,)``."""
+        return logsumexp(self.log_components(u), axis=1)
+
+
+def normalised(log_weights):
+    """Weights that sum to 1; all zero where none is finite."""
+    highest = log_weights.max()
+    if not np.isfinite(highest):
+        return np.zeros_like(log_weights)
+    weights = np.exp(log_weights - highest)
+    return weights / weights.sum()
+
+
+def effective_size(weights):
+    """Number of equal weights that are worth as much as these, which sum to 1 (or are all 0)."""
+    squares = (weights**2).sum()
+    return 1.0 / squares if squares > 0 else 0.0
+
+
+def tempered(log_weights, least):
+    """Normalised powers of weights, the power as near 1 as leaves ``least`` effective draws."""
+    weights = normalised(log_weights)
+    if effective_size(weights) >= least:
+        return weights
+    lower, upper = 0.0, 1.0
+    for _ in range(_DOUBLINGS):
+        power = 0.5 * (lower + upper)
+        enough = effective_size(normalised(power * log_weights)) >= least
+        lower, upper = (power, upper) if enough else (lower, power)
+    return normalised(lower * log_weights)
+
+
+def fit_mixture(rng, u, weights, n_components):
+    """Mixture of weighted draws, by expectation and maximisation of Gaussians.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Chooses where the components begin.
+    u : ndarray, shape (S, D)
+        Draws.
+    weights : ndarray, shape (S,)
+        They sum to 1.
+    n_components : int
+        Of the mixture.
+
+    Returns
+    -------
+    Mixture
+        Whose scale matrices are the covariances.
+    """
+    keep = weights > 1e-9 * weights.max()
+    u, weights = u[keep], weights[keep] / weights[keep].sum()
+    size = u.shape[1]
+    mean = weights @ u
+    overall = (weights[:, None] * (u - mean)).T @ (u - mean)
+    ridge = _RIDGE * np.diag(np.diag(overall)) + _LEAST**2 * np.eye(size)
+    if n_components == 1:
+        return Mixture.of_moments(np.ones(1), mean[None], (overall + ridge)[None])
+    start = u[rng.choice(len(u), n_components, p=weights)]
+    parts = np.repeat((0.5 * overall + ridge)[None], n_components, 0)
+    mixture = Mixture.of_moments(np.full(n_components, 1.0 / n_components), start, parts)
+    for _ in range(_ITERATIONS):
+        log_parts = mixture.log_components(u, dof=None)
+        shares = weights[:, None] * np.exp(log_parts - logsumexp(log_parts, axis=1, keepdims=True))
+        total = shares.sum(0) + 1e-6
+        means = (shares.T @ u + 1e-6 * mean) / total[:, None]
+        away = u[None] - means[:, None]  # (K, S, D)
+        parts = np.einsum("ks,ksi,ksj->kij", shares.T, away, away) / total[:, None, None] + ridge
+        mixture = Mixture.of_moments(total / total.sum(), means, parts)
+    return mixture

@@ -1,0 +1,315 @@
+"""Weighted draws of exact posteriors, proposed by a network's flow and by mixtures adapted to them."""
+
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+
+from galmeasure.fitters._encode import pieces_of
+from galmeasure.fitters._mixture import effective_size, fit_mixture, normalised, tempered
+from galmeasure.parameters import N_PARAMETERS
+
+__all__ = ["ImportanceSettings", "WeightedDraws", "weighted_draws"]
+
+LEVELS = (0.15865525, 0.5, 0.84134475)
+"""Probabilities of the quantiles."""
+
+_FIRST = 64
+"""Draws of a round, as long as there are few; a multiple of what is rendered at once."""
+
+_GOOD = 0.4  # effective part of the draws of the flow that is good enough to go on with it
+_WIDE_SHARE, _WIDE = 0.15, 1.7  # of the adapted proposal: a wide component and its width
+_TEMPERED = 45.0  # effective draws of the weights to which mixtures are fitted
+_SHARE = 0.5  # of the draws, where this is less
+_MOST_COMPONENTS = 4
+_FLOW_ROWS = 8  # galaxies that go through the flow at once
+_DEVICE_FLOW_ROWS = 512
+_N_UNIFORM = N_PARAMETERS + 2
+_EDGE = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceSettings:
+    """How much work is done for a posterior.
+
+    Parameters
+    ----------
+    n_draws : int
+        Most draws of one galaxy.
+    min_ess : float
+        Effective draws wanted.
+    """
+
+    n_draws: int
+    min_ess: float
+
+
+@dataclass(frozen=True)
+class WeightedDraws:
+    """Weighted draws of one posterior, in the units and pixels of the network.
+
+    Parameters
+    ----------
+    values : ndarray, shape (S, 7)
+        Parameters.
+    log_density : ndarray, shape (S,)
+        Log of likelihood times prior.
+    log_weights : ndarray, shape (S,)
+        Log of this over the density of the proposals.
+    """
+
+    values: np.ndarray
+    log_density: np.ndarray
+    log_weights: np.ndarray
+
+    def __len__(self):
+        """Number of draws."""
+        return len(self.values)
+
+    @property
+    def weights(self):
+        """They sum to 1; all zero where the prior excludes all draws."""
+        return normalised(self.log_weights)
+
+    @property
+    def ess(self):
+        """Effective number of draws."""
+        return effective_size(self.weights)
+
+    @property
+    def log_evidence(self):
+        """Log of the integral of likelihood times prior."""
+        highest = self.log_weights.max()
+        if not np.isfinite(highest):
+            return -np.inf
+        return highest + np.log(np.exp(self.log_weights - highest).mean())
+
+    @property
+    def mean(self):
+        """Shape ``(7,)``."""
+        return self.weights @ self.values
+
+    @property
+    def covariance(self):
+        """Shape ``(7, 7)``."""
+        weights = self.weights
+        away = self.values - weights @ self.values
+        return (weights[:, None] * away).T @ away / (1.0 - (weights**2).sum())
+
+    @property
+    def best(self):
+        """Draw of the highest posterior density, shape ``(7,)``."""
+        return self.values[self.log_density.argmax()]
+
+    def quantiles(self, levels=LEVELS):
+        """Of each parameter, shape ``(len(levels), 7)``."""
+        columns, weights = [], self.weights
+        for column in self.values.T:
+            order = column.argsort(kind="stable")
+            mass = weights[order]
+            columns.append(np.interp(levels, mass.cumsum() - 0.5 * mass, column[order]))
+        return np.stack(columns, 1)
+
+
+def weighted_draws(network, piece, target, images, settings):
+    """Weighted draws of the posteriors of the rows that an encoded piece keeps.
+
+    Parameters
+    ----------
+    network : SersicPosterior
+        Proposes.
+    piece : EncodedPiece
+        What it says of the rows.
+    target : ExactPosterior
+        Of the batch.
+    images : ndarray
+        Stamps of the batch: the random numbers of a row are a function of its pixels.
+    settings : ImportanceSettings
+        How much work.
+
+    Returns
+    -------
+    list of WeightedDraws
+        For each of the rows.
+
+    Notes
+    -----
+    Draws come in rounds, from the flow as long as these are worth enough, else from a mixture of Student t
+    distributions fitted to all draws so far (in the coordinates of the flow, the flux drawn from its own conditional
+    distribution). All are weighted with the mixture of all proposals that were used (Veach & Guibas 1995; Cornuet
+    et al. 2012), so that the flow's draws guard those of the fits.
+
+    References
+    ----------
+    Veach & Guibas 1995, SIGGRAPH, 419; Cornuet et al. 2012, Scandinavian Journal of Statistics 39, 798.
+    """
+    places = np.flatnonzero(piece.keep)
+    coordinates = _Coordinates(network.transform, target.prior.shear.concentration is None)
+    samplers = [_Sampler(images[piece.rows[place]]) for place in places]
+    active = np.arange(len(places))
+    while len(active):
+        count = _round_size(len(samplers[active[0]]), settings.n_draws)
+        proposals = [samplers[i].next_proposal() for i in active]
+        by_flow = np.array([proposal is None for proposal in proposals])
+        for chosen, draw in ((active[by_flow], _flow_round), (active[~by_flow], _fitted_round)):
+            if len(chosen):
+                used = [samplers[i] for i in chosen]
+                draw(network, piece, places[chosen], used, target, coordinates, count)
+        active = np.array([i for i in active if samplers[i].found.ess < settings.min_ess
+                           and len(samplers[i]) < settings.n_draws], dtype=np.int64)  # fmt: skip
+    return [sampler.found for sampler in samplers]
+
+
+def _round_size(done, most):
+    """Draws of the next round: the first ones are short, later ones half of what there is."""
+    return min(max(_FIRST, done // 2 // _FIRST * _FIRST), most - done)
+
+
+def _flow_round(network, piece, places, samplers, target, coordinates, count):
+    """Draw from the flow."""
+    context, device = piece.context, target.device
+    normal = np.stack([ndtri(sampler.uniforms(count)[:, :N_PARAMETERS]) for sampler in samplers], 1)
+    normal = torch.from_numpy(normal.astype(np.float32)).to(device)
+    parts, densities = [], []
+    for some, kept in pieces_of(np.arange(len(places)), _flow_rows(device)):
+        drawn = network.sample(context[places[some]], normal[:, some])
+        densities.append(network.log_prob(context[places[some]], drawn)[:, :kept])
+        parts.append(drawn[:, :kept])
+    values = torch.cat(parts, 1).transpose(0, 1).double()
+    log_flow = torch.cat(densities, 1).T.double()
+    values, log_density, log_flux = target.evaluate(piece.rows[places], piece.window[places], values)
+    u, log_volume = coordinates.forward(values)
+    _add(samplers, values, u, log_volume, log_density, log_flux, log_flow)
+
+
+def _fitted_round(network, piece, places, samplers, target, coordinates, count):
+    """Draw from mixtures that are fitted to the draws so far."""
+    device = target.device
+    uniform = np.stack([sampler.uniforms(count) for sampler in samplers])
+    drawn = [s.proposals[-1].sample(part[:, :-1]) for s, part in zip(samplers, uniform, strict=True)]
+    u = torch.from_numpy(np.stack(drawn)).to(device)
+    values, log_volume = coordinates.inverse(u)
+    uniform = torch.from_numpy(uniform[..., -1].copy()).to(device)
+    values, log_density, log_flux = target.evaluate(piece.rows[places], piece.window[places], values, uniform)
+    densities, shown = [], values.transpose(0, 1).float()
+    for some, kept in pieces_of(np.arange(len(places)), _flow_rows(device)):
+        densities.append(network.log_prob(piece.context[places[some]], shown[:, some])[:, :kept])
+    log_flow = torch.cat(densities, 1).T.double()
+    _add(samplers, values, u, log_volume, log_density, log_flux, log_flow)
+
+
+def _flow_rows(device):
+    return _FLOW_ROWS if device == "cpu" else _DEVICE_FLOW_ROWS
+
+
+def _add(samplers, *columns):
+    columns = [column.cpu().numpy() for column in columns]
+    for i, sampler in enumerate(samplers):
+        sampler.add(*(column[i] for column in columns))
+
+
+@lru_cache(maxsize=4)
+def _sobol(count):
+    """Quasi-random numbers ``(count, 9)``."""
+    engine = torch.quasirandom.SobolEngine(_N_UNIFORM)
+    return engine.draw(count, dtype=torch.float64).numpy()
+
+
+class _Sampler:
+    """Draws of one galaxy, and the proposals they came from."""
+
+    def __init__(self, image):
+        self._generator = np.random.Generator(np.random.Philox(key=[zlib.crc32(np.ascontiguousarray(image)), 0]))
+        self._shift = self._generator.random(_N_UNIFORM)
+        self.proposals, self._counts = [], []
+        self._columns = None
+        self.found = None
+
+    def __len__(self):
+        return 0 if self._columns is None else len(self._columns[0])
+
+    def uniforms(self, count):
+        """Numbers ``(count, 9)`` between 0 and 1, evenly spread together with those before."""
+        start = len(self)
+        # powers of two, so that few tables are kept
+        table = _sobol(1 << (start + count - 1).bit_length())
+        return np.clip((table[start : start + count] + self._shift) % 1.0, _EDGE, 1.0 - _EDGE)
+
+    def next_proposal(self):
+        """Choose where to draw from next: None is the flow, else a Mixture."""
+        proposal = None
+        if len(self) and (self.proposals[-1] is not None or self.found.ess < _GOOD * len(self)):
+            proposal = self._fit()
+        self.proposals.append(proposal)
+        return proposal
+
+    def add(self, *columns):
+        """Add the draws of the proposal that was chosen last: values, u, log volume, target, flux and flow."""
+        self._counts.append(len(columns[0]))
+        if self._columns is None:
+            self._columns = columns
+        else:
+            self._columns = [np.concatenate(pair) for pair in zip(self._columns, columns, strict=True)]
+        values, _, _, log_density, _, _ = self._columns
+        possible = np.isfinite(log_density)
+        log_weights = np.full(len(values), -np.inf)
+        log_weights[possible] = log_density[possible] - self._log_proposal(possible)
+        log_weights[~(log_weights < np.inf)] = -np.inf
+        self.found = WeightedDraws(values, log_density, log_weights)
+
+    def _log_proposal(self, chosen):
+        """Log density, by the parameters, of the mixture of all proposals."""
+        _, u, log_volume, _, log_flux, log_flow = (column[chosen] for column in self._columns)
+        total = np.full(len(u), -np.inf)
+        for proposal, count in zip(self.proposals, self._counts, strict=True):
+            density = log_flow if proposal is None else proposal.log_prob(u) - log_volume + log_flux
+            total = np.logaddexp(total, density + np.log(count / len(self)))
+        return total
+
+    def _fit(self):
+        u, log_weights = self._columns[1], self.found.log_weights
+        if not np.isfinite(log_weights).any():
+            return None
+        possible = np.isfinite(log_weights)
+        u, log_weights = u[possible], log_weights[possible]
+        if len(u) <= 2 * N_PARAMETERS:
+            return None
+        ess = self.found.ess
+        n_components = int(np.clip(ess / _TEMPERED, 1, _MOST_COMPONENTS))
+        weights = tempered(log_weights, min(_TEMPERED, _SHARE * len(u)))
+        return fit_mixture(self._generator, u, weights, n_components).widened(_WIDE_SHARE, _WIDE)
+
+
+class _Coordinates:
+    """Parameters other than the flux as numbers without bounds, in which posteriors are smooth."""
+
+    def __init__(self, transform, round_peak):
+        self._transform, self._round_peak = transform, round_peak
+
+    def forward(self, values):
+        """Coordinates ``(..., 6)`` of parameters ``(..., 7)``, and log volume of the parameters in theirs."""
+        v = self._transform.forward(values, torch.ones_like(values[..., 0]))
+        v = torch.cat([torch.zeros_like(v[..., :1]), v[..., 1:]], -1)
+        log_volume = self._log_volume(v)
+        u = v[..., 1:]
+        if self._round_peak:  # the prior's density goes as one over the shear: stretched about its origin
+            length = torch.hypot(u[..., 2], u[..., 3]).clamp_min(1e-12)
+            log_volume = log_volume + torch.log(2.0 * length)
+            u = torch.cat([u[..., :2], u[..., 2:4] / length.sqrt()[..., None], u[..., 4:]], -1)
+        return u, log_volume
+
+    def inverse(self, u):
+        """Parameters, with a flux of 1, and log volume."""
+        v, extra = u, 0.0
+        if self._round_peak:
+            length = torch.hypot(u[..., 2], u[..., 3]).clamp_min(1e-6)
+            extra = torch.log(2.0 * length**2)
+            v = torch.cat([u[..., :2], u[..., 2:4] * length[..., None], u[..., 4:]], -1)
+        v = torch.cat([torch.zeros_like(v[..., :1]), v], -1)
+        return self._transform.inverse(v, torch.ones_like(v[..., 0])), self._log_volume(v) + extra
+
+    def _log_volume(self, v):
+        return self._transform.log_volume(v, torch.ones_like(v[..., 0]))
