@@ -18,8 +18,11 @@ from galmeasure.networks import (
 
 __all__ = ["EncodedPiece", "encode_batch", "native_psfs", "pieces_of"]
 
-LARGE = 7.0
-"""Mean r_eff, in pixels of the network, beyond which a galaxy is seen again in larger blocks if its stamp is larger."""
+LARGE = 0.7
+"""Mean r_eff, in units of the largest of the training, beyond which a galaxy is seen again in larger blocks."""
+
+SMALLEST_LARGE = 7.0
+"""But no smaller than this, in pixels of the network: in blocks, it must still be larger than the PSF."""
 
 _PIECE = 64  # stamps, so that their tensors stay in the cache
 _DEVICE_PIECE = 2048
@@ -91,7 +94,7 @@ def encode_batch(network, batch, *, device="cpu", bf16=False):
         ]
         rows = []
         for piece in pieces:
-            again = _too_large(piece, batch.shape[piece.rows]) & piece.keep
+            again = _too_large(piece, batch.shape[piece.rows], network.config.r_eff[1]) & piece.keep
             rows.append(piece.rows[again])
             done.append(replace(piece, keep=piece.keep & ~again))
         rows = np.concatenate(rows)
@@ -103,9 +106,9 @@ def _piece_size(device):
     return _PIECE if device == "cpu" else _DEVICE_PIECE
 
 
-def _too_large(piece, shapes):
-    """Whether galaxies fill so many of the network's pixels that larger ones, if the stamp has them, tell more."""
-    large = piece.summary.mean[:, 2].cpu().numpy() > LARGE
+def _too_large(piece, shapes, limit):
+    """Whether galaxies are so large that larger pixels, if the stamp has more than the network sees, tell more."""
+    large = piece.summary.mean[:, 2].cpu().numpy() > max(LARGE * limit, SMALLEST_LARGE)
     return large & (shapes.max(axis=1) > NATIVE_SIZE * piece.window.block)
 
 
@@ -130,8 +133,8 @@ def _inputs(batch, rows, psf, psf_index, block, device):
 
 
 def _take(array, rows):
-    """Some rows of an array, as a view if they are neighbours."""
-    if rows[-1] - rows[0] + 1 == len(rows):
+    """Some rows of an array, as a view if they are neighbours; only those filled up repeat one, at the end."""
+    if rows[-1] - rows[0] + 1 == len(rows) and (len(rows) == 1 or rows[-2] < rows[-1]):
         return array[rows[0] : rows[-1] + 1]
     return array[rows]
 

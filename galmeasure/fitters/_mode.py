@@ -3,15 +3,17 @@
 import torch
 
 from galmeasure.networks import Context
+from galmeasure.parameters import N_PARAMETERS
 
 __all__ = ["posterior_mode"]
 
+_DRAWS = 64
 _STEPS = 40
 _RATE = 0.15
 _DECAYS = (0.9, 0.99)
 
 
-def posterior_mode(network, context, normal):
+def posterior_mode(network, context):
     """Parameters of the highest posterior density, in their own units.
 
     Parameters
@@ -19,9 +21,7 @@ def posterior_mode(network, context, normal):
     network : SersicPosterior
         The network.
     context : Context
-        ``B`` galaxies.
-    normal : Tensor
-        Standard normal numbers for the draws with which the search begins, shape ``(S, B, 7)``.
+        ``B`` galaxies. All have the same random numbers, so that each row's mode is its own.
 
     Returns
     -------
@@ -31,9 +31,11 @@ def posterior_mode(network, context, normal):
     with torch.inference_mode(False), torch.enable_grad():
         context = Context(context.features.clone(), context.flux_scale.clone())
         with torch.no_grad():
-            drawn = network.sample(context, normal.clone())
+            scale = context.flux_scale
+            normal = torch.randn((_DRAWS, 1, N_PARAMETERS), generator=torch.Generator().manual_seed(0)).to(scale.device)
+            drawn = network.sample(context, normal.expand(-1, len(scale), -1))
             density = network.log_prob(context, drawn)
-            values = network.transform.forward(drawn, context.flux_scale.expand(drawn.shape[:-1]))
+            values = network.transform.forward(drawn, scale.expand(drawn.shape[:-1]))
             spread = values.std(0).clamp_min(1e-4)
             first = torch.nan_to_num(density, nan=-torch.inf).argmax(0)
             start = values[first, torch.arange(len(first), device=first.device)]

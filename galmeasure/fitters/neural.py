@@ -27,7 +27,6 @@ _SUMMARIES = ("mean", "median", "mode")
 _PRECISIONS = ("float32", "bfloat16")
 _QUANTILES = slice(1, 4)  # 16, 50, 84 % of what networks give
 _DEVICE_PIXELS = 2**25
-_MODE_DRAWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,8 +250,7 @@ class NeuralSersicFitter(SersicFitterBase):
             summary, window = piece.summary, piece.window
             point = {"mean": summary.mean, "median": summary.quantiles[:, 2]}.get(self.summary)
             if point is None:
-                normal = self._normals(batch, piece.rows, _MODE_DRAWS, 0)
-                point = posterior_mode(network, piece.context, normal)
+                point = posterior_mode(network, piece.context)
             found.values[rows] = window.to_stamp(point).cpu().numpy()[keep]
             found.covariance[rows] = window.covariance_to_stamp(summary.covariance).cpu().numpy()[keep]
             found.quantiles[rows] = window.to_stamp(summary.quantiles[:, _QUANTILES]).cpu().numpy()[keep]
