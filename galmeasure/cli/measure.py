@@ -206,9 +206,9 @@ def _fitter(method, options):
         arguments["batch_size"] = options["batch_size"]
     chosen = {name: options[name] for name in METHOD_OPTIONS if options[name]}
     if "weights" in chosen:
-        from galmeasure.weights import get_weights
+        from galmeasure.weights.registry import find_weights
 
-        get_weights(chosen["weights"])  # before other processes begin
+        find_weights(chosen["weights"], "weights")  # before other processes begin
     if "init" in chosen:
         from galmeasure.fitters import NeuralSersicFitter
 

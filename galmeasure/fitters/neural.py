@@ -19,7 +19,8 @@ from galmeasure.fitters.importance import check_refinement, refine_batch
 from galmeasure.flags import Flag
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
-from galmeasure.weights import DEFAULT_WEIGHTS, get_weights, load_network
+from galmeasure.weights import DEFAULT_WEIGHTS, load_network
+from galmeasure.weights.registry import find_weights
 
 __all__ = ["NeuralSersicFitter"]
 
@@ -109,7 +110,7 @@ class NeuralSersicFitter(SersicFitterBase):
         if self.refine not in (None, "importance"):
             msg = f"refine must be 'importance' or None, not {self.refine!r}"
             raise ValueError(msg)
-        object.__setattr__(self, "_weights", get_weights(self.weights))
+        object.__setattr__(self, "_weights", find_weights(self.weights, "weights"))
         network = load_network(self._weights, self.device)
         if self.refine is not None:
             check_refinement(self._weights, network, self.n_draws, self.min_ess)
