@@ -292,6 +292,12 @@ def test_draws_that_lack(rng):
     assert np.isnan(ranks["n"][:10]).all()
     assert np.isfinite(ranks["g1"]).all()
     assert np.isfinite(expected_coverage(truth, draws)[1]).all()
+    truth["flux"][:] = 2.0  # not drawn from a prior: left out
+    assert np.array_equal(
+        expected_coverage(truth, draws, rng=np.random.default_rng(1))[1],
+        expected_coverage(truth, {**draws, "flux": draws["flux"] * 7}, rng=np.random.default_rng(1))[1],
+    )
+    assert np.isnan(expected_coverage({"flux": truth["flux"]}, {"flux": draws["flux"]})[1]).all()
     draws["n"][:] = np.nan
     assert np.isnan(expected_coverage(truth, draws)[1]).all()
     assert np.isnan(rank_uniformity(sample_ranks(truth, draws)["n"]))

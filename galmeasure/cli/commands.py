@@ -5,6 +5,7 @@ import sys
 import click
 
 from ._run import one_line, reported
+from .evaluate import evaluate
 from .simulate import simulate
 from .train import train
 from .weights import weights
@@ -109,6 +110,7 @@ def measure(catalog, **options):
         click.echo(run(catalog, options, method=METHODS[options["method"]]))
 
 
+cli.add_command(evaluate)
 cli.add_command(simulate)
 cli.add_command(train)
 cli.add_command(weights)

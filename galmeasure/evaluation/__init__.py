@@ -1,32 +1,44 @@
 """Judge measurements: metrics against the truth and the limit, pictures, reports, and codes to compare with."""
 
-from galmeasure.evaluation.challenge import challenge_metrics
-from galmeasure.evaluation.matching import Matched, match_tables
-from galmeasure.evaluation.metrics import STATISTICS, Comparison, compare
-from galmeasure.evaluation.plots import elliptical_profile, plot_fit
-from galmeasure.evaluation.posteriors import expected_coverage, rank_uniformity, sample_ranks
+from importlib import import_module
 
-__all__ = [
-    "STATISTICS",
-    "Comparison",
-    "GalSimSersicFitter",
-    "Matched",
-    "challenge_metrics",
-    "compare",
-    "elliptical_profile",
-    "expected_coverage",
-    "match_tables",
-    "plot_fit",
-    "rank_uniformity",
-    "sample_ranks",
-]
+_EXPORTS = {
+    "CatalogPreset": "catalogs",
+    "Comparison": "metrics",
+    "Estimate": "reference",
+    "GalSimSersicFitter": "baselines",
+    "Matched": "matching",
+    "PRESETS": "catalogs",
+    "ReferenceDraws": "reference",
+    "STATISTICS": "metrics",
+    "challenge_metrics": "challenge",
+    "compare": "metrics",
+    "convert_results": "catalogs",
+    "cramer_rao_bounds": "bounds",
+    "elliptical_profile": "plots",
+    "expected_coverage": "posteriors",
+    "match_tables": "matching",
+    "plot_fit": "plots",
+    "rank_uniformity": "posteriors",
+    "read_results": "catalogs",
+    "reference_table": "reference",
+    "sample_ranks": "posteriors",
+    "write_report": "report",
+}
+
+__all__ = sorted(_EXPORTS)
 
 
 def __getattr__(name):
-    """Import the comparison when it is asked for, so that plots do not load torch."""
-    if name == "GalSimSersicFitter":
-        from galmeasure.evaluation.baselines import GalSimSersicFitter
+    """Import a public name when it is first asked for, so that plots do not load torch."""
+    if name not in _EXPORTS:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    globals()[name] = value
+    return value
 
-        return GalSimSersicFitter
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+
+def __dir__():
+    """Public names, those not yet imported included."""
+    return sorted({*globals(), *__all__})

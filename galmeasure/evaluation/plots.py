@@ -110,7 +110,7 @@ def plot_fit(row, cutout, index=None, *, model=None, figure=None):
             raise ValueError(msg)
     error = _total_error(cutout, model)
     if figure is None:
-        figure = _new_figure()
+        figure = new_figure(14.5, 3.9)
     axes = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.25))
     _draw_images(axes[:3], table, cutout, image, model, error, good)
     if measured and model is not None:
@@ -126,14 +126,14 @@ def _plain(value):
     return getattr(value, "value", value)
 
 
-def _new_figure():
-    """Empty figure of the right size."""
+def new_figure(width, height):
+    """Empty figure of a size in inches, not known to ``pyplot``."""
     try:
         from matplotlib.figure import Figure
     except ImportError as err:
         msg = "plots need matplotlib: pip install 'galmeasure[plots]'"
         raise ImportError(msg) from err
-    return Figure(figsize=(14.5, 3.9), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _one_row(row):
@@ -266,7 +266,7 @@ def _title(table):
             continue
         value, error = row[f"{parameter.name}_fit"], row[f"{parameter.name}_err"]
         unit = f" {value.unit}" if getattr(value, "unit", None) not in (None, u.dimensionless_unscaled) else ""
-        parts.append(f"{parameter.latex} = {_with_error(float(_plain(value)), float(_plain(error)))}{unit}")
+        parts.append(f"{parameter.latex} = {with_error(float(_plain(value)), float(_plain(error)))}{unit}")
     flags = ", ".join(decode_flags(int(row["flags"]))) or "none"
     return (
         f"{row['id']}:  "
@@ -275,7 +275,7 @@ def _title(table):
     )
 
 
-def _with_error(value, error):
+def with_error(value, error):
     """Value and error to the error's second digit; with a common power of ten where they are very small or large."""
     if not np.isfinite(value):
         return "nan"
@@ -283,6 +283,6 @@ def _with_error(value, error):
         return f"{value:.4g}"
     power = int(np.floor(np.log10(max(abs(value), error))))
     if not -4 <= power <= 6:
-        return f"({_with_error(value / 10.0**power, error / 10.0**power)}) × 10$^{{{power}}}$"
+        return f"({with_error(value / 10.0**power, error / 10.0**power)}) × 10$^{{{power}}}$"
     digits = max(0, 1 - int(np.floor(np.log10(error))))
     return f"{value:.{digits}f} ± {error:.{digits}f}"

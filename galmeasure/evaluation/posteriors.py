@@ -100,7 +100,8 @@ def expected_coverage(truth, draws, *, levels=51, n_bootstrap=100, rng=None):
     truth has the credibility that the fraction of draws in it says. Over many galaxies these fractions are uniform if
     (and, for all reference points, only if) the posteriors are right, under the distribution of the truths as the
     prior. Distances are Euclidean after every parameter was divided by the range of its truths; reference points are
-    uniform in these ranges.
+    uniform in these ranges. A parameter that is the same in all galaxies was not drawn from a prior, and is left
+    out.
 
     References
     ----------
@@ -129,11 +130,11 @@ def expected_coverage(truth, draws, *, levels=51, n_bootstrap=100, rng=None):
         return credibility, np.full(levels, np.nan), np.full(levels, np.nan)
     true, rows = true[known], np.flatnonzero(known)
     low, span = true.min(axis=0), np.ptp(true, axis=0)
-    varies = span > 0  # a parameter whose truth is the same everywhere has no range: its draws give the scale
-    for k in np.flatnonzero(~varies):
-        values = np.asarray(draws[names[k]], dtype=float)[rows]
-        low[k], span[k] = values.min(), np.ptp(values)
-    span = np.where(span > 0, span, 1.0)
+    varies = span > 0
+    if not varies.any():
+        return credibility, np.full(levels, np.nan), np.full(levels, np.nan)
+    names = [name for name, keep in zip(names, varies, strict=True) if keep]
+    true, low, span = true[:, varies], low[varies], span[varies]
     reference = low + span * rng.random(true.shape)
     distance = np.sqrt((((true - reference) / span) ** 2).sum(axis=1))
     nearer = np.zeros(len(rows))

@@ -1,0 +1,292 @@
+"""What ``galmeasure evaluate`` does: galaxies, estimators, reference draws, report."""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from galmeasure import __version__
+
+from .jobs import check_device, make_fitter
+
+__all__ = ["run"]
+
+STUDY_SETS = ("1", "2", "3")
+REFERENCES = {60: "reference-60", 30: "reference-30"}
+SHOWN = 4
+"""Galaxies whose images are shown."""
+
+
+def run(options):
+    """Evaluate estimators and write the report.
+
+    Parameters
+    ----------
+    options : dict
+        Options of the command.
+
+    Returns
+    -------
+    str
+        The closing lines.
+    """
+    start = time.perf_counter()
+    check_device(options["device"])
+    folder = _folder(options)
+    fitters = _fitters(options)
+    catalogs = _catalogs(options)
+    if not fitters and not catalogs:
+        msg = "method: none leaves nothing to evaluate without a catalog"
+        raise ValueError(msg)
+    _check_matplotlib()
+    from galmeasure.evaluation import Estimate, cramer_rao_bounds, write_report
+    from galmeasure.evaluation.image_figure import choose_rows
+    from galmeasure.evaluation.truths import read_noiseless
+
+    with TemporaryDirectory(prefix="galmeasure_") as scratch:
+        path = _dataset(options, scratch)
+        cutouts, truth = _read(path, options["size"])
+        estimates = [_measure(name, fitter, cutouts, options) for name, fitter in fitters.items()]
+        estimates += [Estimate(name=name, table=table) for name, table in catalogs.items()]
+        _say(options, "Cramer-Rao bounds")
+        bounds = cramer_rao_bounds(cutouts, truth)
+        noiseless = read_noiseless(path, choose_rows(truth[_snr_column(truth)], SHOWN)) if _snr_column(truth) else {}
+        reference = _reference(options, fitters, scratch)
+        _say(options, "report")
+        page = write_report(
+            folder,
+            truth,
+            estimates,
+            cutouts=cutouts,
+            noiseless=noiseless,
+            bounds=bounds,
+            reference=reference,
+            about=_about(options, fitters, catalogs),
+            zero_point=options["zero_point"],
+            pixel_scale=options["pixel_scale"],
+            n_bootstrap=options["bootstrap"],
+            title=f"Evaluation of {', '.join(estimate.name for estimate in estimates)}",
+            **_comparisons(options["dataset"]),
+        )
+        _write_results(folder, truth, estimates)
+    seconds = time.perf_counter() - start
+    lines = [f"evaluated {', '.join(e.name for e in estimates)} on {len(truth)} galaxies in {seconds:.0f} s"]
+    return "\n".join([*lines, f"report {page}"])
+
+
+def _folder(options):
+    folder = Path(options["report"])
+    if folder.exists() and not folder.is_dir():
+        msg = f"report must be a folder, and {folder} is a file"
+        raise ValueError(msg)
+    if folder.is_dir() and any(folder.iterdir()) and not options["overwrite"]:
+        msg = f"report: the folder {folder} is not empty; give another, or --overwrite"
+        raise ValueError(msg)
+    return folder
+
+
+def _fitters(options):
+    """Fitters by their names in the report."""
+    from .commands import METHODS
+
+    known = {**METHODS, "baseline": ("galmeasure.evaluation", "GalSimSersicFitter")}
+    methods = options["method"] or tuple(METHODS)
+    for method in methods:
+        if method not in (*known, "none"):
+            msg = f"method must be one of {', '.join(known)}, none, not {method!r}"
+            raise ValueError(msg)
+    if options["weights"] and "neural" not in methods:
+        msg = "weights is an option of --method neural"
+        raise ValueError(msg)
+    fitters = {}
+    for method in dict.fromkeys(methods):
+        if method == "none":
+            continue
+        arguments = {} if method == "baseline" else {"device": options["device"]}
+        if method != "neural":
+            fitters[method] = make_fitter((*known[method], arguments))
+            continue
+        for name in options["weights"] or _default_weights(options["dataset"]):
+            fitters[f"neural {Path(name).stem}"] = make_fitter((*known[method], {**arguments, "weights": name}))
+    return fitters
+
+
+def _default_weights(dataset):
+    """Default weights, and on the study's galaxies those that were trained for them."""
+    from galmeasure.weights import DEFAULT_WEIGHTS, list_weights
+
+    names = [each.name for each in list_weights() if each.prior == "study"] if dataset in STUDY_SETS else []
+    return list(dict.fromkeys([DEFAULT_WEIGHTS, *names]))
+
+
+def _catalogs(options):
+    """Tables of other codes by their names in the report."""
+    paths, presets = options["catalog"], options["preset"] or (None,)
+    if len(presets) not in (1, len(paths)):
+        msg = f"preset must be given once, or once for each of the {len(paths)} catalogues, not {len(presets)} times"
+        raise ValueError(msg)
+    if not paths:
+        if options["preset"] or options["columns"]:
+            msg = "preset and columns say how to read a catalog; give one with --catalog"
+            raise ValueError(msg)
+        return {}
+    from galmeasure.evaluation import read_results
+
+    presets = presets if len(presets) == len(paths) else presets * len(paths)
+    how = {"columns": _column_map(options["columns"]), "zero_point": options["zero_point"]}
+    how["pixel_scale"] = options["pixel_scale"]
+    tables = {}
+    for path, preset in zip(paths, presets, strict=True):
+        name = Path(path).stem if preset is None else f"{Path(path).stem} ({preset})"
+        while name in tables:
+            name += "'"
+        tables[name] = read_results(path, preset, **how)
+    return tables
+
+
+def _column_map(text):
+    """Columns by what they hold, of a text such as n=SERSIC_N,radius=RE."""
+    if text is None:
+        return None
+    pairs = [part.split("=") for part in text.split(",") if part.strip()]
+    if not pairs or any(len(pair) != 2 or not all(each.strip() for each in pair) for pair in pairs):
+        msg = f"columns must be pairs such as n=SERSIC_N,radius=RE, not {text!r}"
+        raise ValueError(msg)
+    return {key.strip(): name.strip() for key, name in pairs}
+
+
+def _check_matplotlib():
+    from galmeasure.evaluation.plots import new_figure
+
+    new_figure(1, 1)
+
+
+def _dataset(options, scratch):
+    """File of the galaxies: the one given, or a simulated one."""
+    if options["dataset"] not in STUDY_SETS:
+        if not Path(options["dataset"]).is_file():
+            msg = f"dataset must be one of {', '.join(STUDY_SETS)}, or a FITS file, not {options['dataset']!r}"
+            raise ValueError(msg)
+        return Path(options["dataset"])
+    return _simulated(options, scratch, options["dataset"], options["size"] or 2000)
+
+
+def _simulated(options, scratch, name, size):
+    from galmeasure.training import get_dataset_config, make_dataset
+
+    _say(options, f"simulating {size} galaxies of {name}")
+    config = get_dataset_config(name)
+    if options["share_n"] > 1:
+        config = dataclasses.replace(config, share_n=options["share_n"])
+    jobs = options["n_jobs"] if size > 100 else 1
+    noiseless = name in STUDY_SETS
+    return make_dataset(
+        Path(scratch, f"{name}.fits"), config, size, seed=options["seed"], n_jobs=jobs, noiseless=noiseless
+    )
+
+
+def _read(path, size=None):
+    """Cutouts and truths of a file, the first rows of it."""
+    from galmeasure import read_cutouts
+    from galmeasure.evaluation.truths import read_truth
+
+    truth, cutouts = read_truth(path), read_cutouts(path)
+    if size is not None and size > len(truth):
+        msg = f"size: there are {len(truth)} galaxies in {path}, fewer than {size}"
+        raise ValueError(msg)
+    return cutouts[: size or len(truth)], truth[: size or len(truth)]
+
+
+def _measure(name, fitter, cutouts, options, samples=True):
+    """Results of an estimator, with draws where it gives some."""
+    from galmeasure.evaluation import Estimate
+
+    _say(options, f"{name}: {len(cutouts)} galaxies")
+    start = time.perf_counter()
+    table = fitter.fit(cutouts)
+    seconds = time.perf_counter() - start
+    draws = None
+    if samples and options["samples"] and hasattr(fitter, "sample"):
+        draws = fitter.sample(cutouts, n_samples=options["samples"])
+    return Estimate(name=name, table=table, samples=draws, seconds=seconds)
+
+
+def _reference(options, fitters, scratch):
+    """Noise draws of the reference galaxy, measured."""
+    if not options["draws"]:
+        return []
+    from galmeasure.evaluation import GalSimSersicFitter, ReferenceDraws, cramer_rao_bounds
+
+    found = []
+    for snr, name in REFERENCES.items():
+        cutouts, truth = _read(_simulated(options, scratch, name, options["draws"]))
+        estimates = [_measure(n, fitter, cutouts, options, False) for n, fitter in fitters.items() if n != "baseline"]
+        count = min(options["baseline_draws"], len(cutouts))
+        if count:
+            estimates.append(_measure("baseline fit (GalSim)", GalSimSersicFitter(), cutouts[:count], options, False))
+        bounds = cramer_rao_bounds(cutouts[:1], truth[:1])
+        found.append(ReferenceDraws(snr=snr, truth=truth, bounds=bounds, estimates=estimates))
+    return found
+
+
+def _snr_column(truth):
+    return next((name for name in ("true_snr_total", "true_snr") if name in truth.colnames), None)
+
+
+def _comparisons(dataset):
+    """What is known of the study's galaxies: published numbers and the limit."""
+    from galmeasure.evaluation.published import EXACT_RMSE, STUDY_PARAMETERS, STUDY_RMSE
+
+    def in_table_units(values):
+        return {name: v * (1e5 if name == "flux" else 1.0) for name, v in zip(STUDY_PARAMETERS, values, strict=True)}
+
+    known = {}
+    if dataset in EXACT_RMSE:
+        known["limit"] = in_table_units(EXACT_RMSE[dataset])
+    if dataset in STUDY_RMSE:
+        known["published"] = {"Xception CNN (published)": in_table_units(STUDY_RMSE[dataset])}
+    return known
+
+
+def _about(options, fitters, catalogs):
+    """Sentences on what was done."""
+    if options["dataset"] in STUDY_SETS:
+        galaxies = (
+            f"The galaxies are of the study's set {options['dataset']}, drawn with GalSim (seed {options['seed']}); "
+            "they lie in the centre of their stamps, which the estimators are not told."
+        )
+    else:
+        galaxies = f"The galaxies are those of {Path(options['dataset']).name}."
+    lines = [galaxies]
+    lines += [f"{name} is {_one_line(fitter)}." for name, fitter in fitters.items()]
+    lines += [f"{name} was read from a catalogue." for name in catalogs]
+    return [*lines, f"galmeasure {__version__}."]
+
+
+def _one_line(fitter):
+    """Class of a fitter and what of its configuration is not its default."""
+    changed = [
+        f"{field.name}={getattr(fitter, field.name)!r}"
+        for field in dataclasses.fields(fitter)
+        if field.init and field.default is not dataclasses.MISSING and getattr(fitter, field.name) != field.default
+    ]
+    return f"{type(fitter).__name__}({', '.join(changed)})"
+
+
+def _write_results(folder, truth, estimates):
+    """Truths and results, to be used again."""
+    from galmeasure.evaluation.report import file_name
+    from galmeasure.io import write_table
+
+    write_table(truth, folder / "truth.fits", overwrite=True)
+    for estimate in estimates:
+        write_table(estimate.table, folder / f"results_{file_name(estimate.name)}.fits", overwrite=True)
+
+
+def _say(options, text):
+    """Say what is being done, on a terminal."""
+    if not options["no_progress"] and sys.stderr.isatty():
+        click.echo(f"{text} ...", err=True)

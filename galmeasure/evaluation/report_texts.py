@@ -1,0 +1,113 @@
+"""What a report says beside its figures and tables."""
+
+__all__ = ["TEXTS"]
+
+_TEXTS = {
+    "opening": """
+        This page says how well galaxies are measured. {count} galaxies of known parameters were measured, and the
+        results are laid beside the truth, beside the Cramer-Rao bound (the least scatter that any estimator without
+        bias can have) and beside what others published.
+    """,
+    "counts": """
+        Nothing is left out silently: galaxies without a row or without a measurement are counted here and enter no
+        other number. Flagged galaxies do enter. The time includes all of the estimator, on this machine.
+    """,
+    "rmse": """
+        Root mean square of measured minus true over all measured galaxies, with bootstrap errors. flux_relative and
+        r_eff_relative are divided by the truth.
+    """,
+    "limit": """
+        No estimator can beat the exact posterior mean on average over such galaxies; its numbers come from the
+        exact likelihood and prior of 500 others.
+    """,
+    "published": """
+        Published numbers are of the authors' own galaxies, drawn alike.
+    """,
+    "truth": """
+        Points on the line are right. A cloud that leans towards the middle is what a posterior mean does where the
+        data say little: it has a smaller error on average, and a bias at each single truth.
+    """,
+    "predicted": """
+        {name}: measured against true values, coloured by S/N. Bright galaxies are drawn last.
+    """,
+    "errors": """
+        Distributions of measured minus true. What lies beyond the panel is collected in its outermost bins.
+    """,
+    "trends": """
+        Thick lines: robust scatter (half of the interval from 16 to 84 %). Thin lines: median difference, with its
+        error. Dashed: the median Cramer-Rao bound of the galaxies in the bin. Bins hold equal numbers of galaxies.
+    """,
+    "limits": """
+        1 is the Cramer-Rao bound. An estimator without bias cannot be below it. A posterior mean can: it knows the
+        prior, and trades scatter for bias. Both are worth having, and are not to be confused.
+    """,
+    "limits table": """
+        Typical: half of the 16 to 84 % interval of (measured - true) / bound. Scatter: standard deviation over the
+        root mean square of the bounds, which few galaxies decide. Last: root mean square over that of the exact
+        posterior mean, where it is known.
+    """,
+    "pulls": """
+        Pulls, (measured - true) / error, beside the unit Gaussian (dashed) that right Gaussian errors give.
+    """,
+    "calibration": """
+        Fraction of truths within central intervals, minus the credibility of these: zero if errors are right, below
+        zero if they are too small. Posterior draws are used where there are some, else Gaussian errors. The grey band
+        is what chance does in 95 of 100 cases, at each credibility.
+    """,
+    "error bars": """
+        Right errors have a mean pull of 0, a standard deviation of 1, and hold 0.683 and 0.954 of the truths.
+    """,
+    "posteriors": """
+        If they are, the rank of the truth among draws from its posterior is as likely to be any number as any other
+        (simulation-based calibration), and joint regions of every credibility hold the fraction of truths that they
+        promise (TARP). A hill means posteriors too wide, a bowl too narrow, a slope a bias. Both tests take the
+        galaxies here as drawn from the prior: a network trained on a broader prior is right about that prior, and need
+        not be about this sample.
+    """,
+    "ranks": """
+        {name}: ranks of the truths. The grey band holds 99 % of the bins if posteriors are right; p is the chance of
+        ranks as uneven as these. A parameter that is the same in all galaxies (the centre in the study's sets) piles up
+        in the middle.
+    """,
+    "expected coverage": """
+        Expected coverage of the joint posterior of all parameters that are not the same in all galaxies. Shades are two
+        bootstrap errors.
+    """,
+    "reference": """
+        The reference galaxy has flux 1e5, n 3, r_eff 0.3 arcsec, g1 -0.069, g2 0.15. It is drawn many times with fresh
+        noise. Here bias and scatter belong to one truth, and not to a population: a fit without bias can be at the
+        bound, and a posterior mean has a bias, by its prior.
+    """,
+    "reference table": """
+        Bias / standard deviation; flux in 1e5, r_eff in arcsec. First the Cramer-Rao bound: computed here with the
+        centre free, and as published. The errors of our numbers are in reference.ecsv.
+    """,
+    "reference figure": """
+        The same in units of the bound: points are biases, bars standard deviations. Open points are published numbers.
+        The grey band is the bound: no bar of an estimator without bias can be shorter.
+    """,
+    "times": """
+        Time per galaxy in this same run.
+    """,
+    "images": """
+        A few galaxies, from faint to bright: what was measured, the model that the estimate draws, and what is left
+        over. A good model leaves noise. Where the noiseless image is known, the last column shows the error of the
+        model itself.
+    """,
+    "images figure": """
+        {name}: images on a {scale} scale.
+    """,
+    "challenge": """
+        As Bretonniere et al. and Merlin et al. 2023 (A&A 671, A102 and A101) and their published code define them: the
+        bias is the median error, the dispersion its 68 % distance, outliers have an error above {outlier:g}. Their
+        galaxies have magnitudes, sizes and noise of their own, so numbers compare only in kind.
+    """,
+    "files": """
+        metrics.ecsv has every number of the statistics below, over all galaxies and in bins of S/N, Sersic index, r_eff
+        over the PSF's FWHM and the modulus of the shear, each with its bootstrap error. Every figure is there as PNG
+        and PDF, every table as LaTeX.
+    """,
+}
+
+TEXTS = {name: " ".join(text.split()) for name, text in _TEXTS.items()}
+"""Paragraphs and captions by name."""

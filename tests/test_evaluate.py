@@ -1,0 +1,289 @@
+"""Reports: the command on a few galaxies, what it writes, and what it refuses; bounds and the study's table."""
+
+import re
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.table import QTable, Table
+
+from galmeasure import Cutouts, read_cutouts
+from galmeasure.cli import commands, main
+from galmeasure.evaluation import Estimate, ReferenceDraws, cramer_rao_bounds, reference_table, write_report
+from galmeasure.evaluation.image_figure import plot_images
+from galmeasure.evaluation.page import Page, write_latex
+from galmeasure.evaluation.published import REFERENCE_BOUNDS, REFERENCE_RESULTS
+from galmeasure.evaluation.truths import read_noiseless, read_truth
+from galmeasure.exceptions import CatalogError
+
+pytest.importorskip("matplotlib")
+
+NAMES = ("flux", "n", "r_eff", "g1", "g2", "x", "y")
+SIGMA = {"flux": 3e3, "n": 0.3, "r_eff": 0.02, "g1": 0.05, "g2": 0.05, "x": 0.1, "y": 0.1}
+
+
+def call(*args):
+    """Exit code of the command."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(args))
+    return stop.value.code
+
+
+def failure(capsys, *args):
+    """The one line of an error."""
+    assert call("evaluate", *args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err.removeprefix("galmeasure: error: ").strip()
+
+
+@pytest.fixture(scope="module")
+def galaxies(tmp_path_factory):
+    """File of simulated galaxies."""
+    pytest.importorskip("galsim")
+    from galmeasure.training import DatasetConfig, make_dataset
+
+    config = DatasetConfig(n=1.0, r_eff=(0.3, 0.6), psf_fwhm=0.7, sigma=200.0, snr=(40, 100))
+    return make_dataset(tmp_path_factory.mktemp("galaxies") / "discs.fits", config, 6, seed=3, noiseless=True)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """Folder that the command has written."""
+    pytest.importorskip("galsim")
+    folder = tmp_path_factory.mktemp("report") / "rep"
+    assert call("evaluate", "--method", "lsq", "--dataset", "1", "--size", "20", "--share-n", "20", "--draws", "6",
+                "--baseline-draws", "1", "--bootstrap", "4", "--n-jobs", "1", "--report", str(folder)) == 0  # fmt: skip
+    return folder
+
+
+def test_the_command_writes_a_page_figures_and_tables(report):
+    assert (report / "index.html").exists()
+    assert len(list(report.glob("*.png"))) >= 6
+    assert {path.stem for path in report.glob("*.png")} == {path.stem for path in report.glob("*.pdf")}
+    for name in ("metrics", "challenge", "reference"):
+        assert len(Table.read(report / f"{name}.ecsv")) > 5
+    for name in ("rmse", "reference", "challenge", "limits", "error_bars", "counts", "times"):
+        assert r"\begin{tabular}" in (report / f"{name}.tex").read_text(encoding="utf-8")
+
+
+def test_the_page_is_self_contained(report):
+    page = (report / "index.html").read_text(encoding="utf-8")
+    assert page.count("<img") == len(list(report.glob("*.png")))
+    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]{0,30})', page))
+    assert "<script" not in page
+    assert "<link" not in page
+    anchors = re.findall(r'href="#(\w+)"', page)
+    assert anchors == re.findall(r'<h2 id="(\w+)">', page)
+    for words in (
+        "Cramer-Rao bound",
+        "Euclid Morphology Challenge",
+        "Xception CNN (published)",
+        "baseline fit (GalSim)",
+    ):
+        assert words in page
+
+
+def test_the_numbers_are_those_of_the_results(report):
+    truth, found = QTable.read(report / "truth.fits"), QTable.read(report / "results_lsq.fits")
+    metrics = Table.read(report / "metrics.ecsv")
+    row = metrics[(metrics["by"] == "all") & (metrics["parameter"] == "g1")][0]
+    delta = np.asarray(found["g1_fit"]) - np.asarray(truth["true_g1"])
+    assert row["n_used"] == 20
+    assert row["rmse"] == pytest.approx(np.sqrt(np.mean(delta**2)))
+    assert row["estimator"] == "lsq"
+    assert row["scatter_over_crb"] > 0
+    assert metrics.meta["lsq"]["n_truth"] == 20
+    reference = Table.read(report / "reference.ecsv")
+    assert set(reference["snr"]) == {30, 60}
+    ours = reference[(reference["estimator"] == "lsq") & (reference["snr"] == 60) & (reference["parameter"] == "n")]
+    assert ours["n_used"][0] == 6
+    assert ours["bound"][0] == pytest.approx(0.78, rel=0.02)
+    assert ours["seconds_per_galaxy"][0] > 0
+
+
+def test_a_file_and_foreign_catalogues(galaxies, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    truth = read_truth(galaxies)
+    g = np.hypot(truth["true_g1"], truth["true_g2"])
+    q, theta = (1 - g) / (1 + g), np.degrees(np.arctan2(truth["true_g2"], truth["true_g1"])) / 2
+    major = truth["true_r_eff"].value / 0.23 / np.sqrt(q)
+    mag = 25 - 2.5 * np.log10(truth["true_flux"].value)
+    other = {"NUMBER": truth["id"], "mag": mag, "re": major, "INDEX": truth["true_n"] + 0.5, "ar": q, "pa": theta - 90}
+    Table(other).write("other.csv")
+    ours = QTable({"id": truth["id"][:4], "INDEX": truth["true_n"][:4]})
+    ours.write("ours.fits")
+    command = ["evaluate", "--method", "none", "--dataset", str(galaxies), "--draws", "0", "--bootstrap", "3"]
+    command += ["--catalog", "other.csv", "--catalog", "ours.fits", "--preset", "galfit", "--preset", "galmeasure"]
+    command += ["--zero-point", "25", "--pixel-scale", "0.23", "--report", "rep"]
+    assert call(*command, "--columns", "n=SERSIC") == 2
+    assert "other.csv: columns: there is no SERSIC (for n) among NUMBER, mag" in capsys.readouterr().err
+    assert call(*command, "--columns", "n=INDEX") == 0
+    out, _ = capsys.readouterr()
+    assert out.startswith("evaluated other (galfit), ours (galmeasure) on 6 galaxies")
+    metrics = Table.read("rep/metrics.ecsv")
+    rows = {(r["estimator"], r["parameter"]): r for r in metrics[metrics["by"] == "all"]}
+    assert rows["other (galfit)", "n"]["bias"] == pytest.approx(0.5)
+    for name in ("flux_relative", "r_eff", "g1", "g2"):
+        assert rows["other (galfit)", name]["rmse"] == pytest.approx(0, abs=1e-6)
+    assert rows["ours (galmeasure)", "n"]["n_failed"] == 2
+    assert metrics.meta["ours (galmeasure)"]["n_missing"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--method", "sextractor"), "method must be one of .*, none, not 'sextractor'"),
+        (("--method", "none"), "method: none leaves nothing to evaluate without a catalog"),
+        (("--method", "lsq", "--weights", "study-v1"), "weights is an option of --method neural"),
+        (("--method", "lsq", "--dataset", "4"), "dataset must be one of 1, 2, 3, or a FITS file, not '4'"),
+        (("--method", "lsq", "--preset", "galfit"), "preset and columns say how to read a catalog"),
+        (("--method", "lsq", "--catalog", "a", "--preset", "galfit", "--preset", "imfit"), "preset must be given once"),
+        (("--method", "none", "--catalog", "a.csv", "--columns", "n"), "columns must be pairs such as n=SERSIC_N"),
+        (("--method", "none", "--catalog", "a.csv"), "a.csv: no such file"),
+        (("--method", "lsq", "--device", "toaster"), "device 'toaster' cannot be used"),
+    ],
+)
+def test_wrong_arguments(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert re.match(message, failure(capsys, *arguments))
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_and_files_that_are_in_the_way(tmp_path, monkeypatch, capsys, galaxies):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("mine")
+    assert "full is not empty; give another, or --overwrite" in failure(capsys, "--report", "full")
+    assert "report must be a folder" in failure(capsys, "--report", "full/thesis.tex")
+    Table({"a": [1.0]}).write("plain.fits")
+    assert "no true parameters" in failure(capsys, "--method", "lsq", "--dataset", "plain.fits")
+    assert "there are 6 galaxies in" in failure(capsys, "--method", "lsq", "--dataset", str(galaxies), "--size", "7")
+
+
+def test_the_command_is_known(capsys):
+    assert "evaluate" in commands.cli.commands
+    assert call("evaluate", "--help") == 0
+    assert "reference galaxy" in capsys.readouterr().out
+
+
+def test_truths_of_files(galaxies, tmp_path):
+    truth = read_truth(galaxies)
+    assert truth["true_r_eff"].unit == u.arcsec
+    assert truth["id"].tolist() == [1, 2, 3, 4, 5, 6]
+    images = read_noiseless(galaxies, [4, 1])
+    assert set(images) == {1, 4}
+    assert images[4].shape == (64, 64)
+    with pytest.raises(CatalogError, match="none.fits: no such file"):
+        read_truth(tmp_path / "none.fits")
+    (tmp_path / "text.fits").write_text("text")
+    with pytest.raises(CatalogError, match="text.fits: not a FITS file"):
+        read_truth(tmp_path / "text.fits")
+
+
+def fake(count, n_draws, rng):
+    """Truth, and an estimate with right errors and draws."""
+    truth = QTable({"id": np.arange(count), "true_snr": rng.uniform(10, 100, count)})
+    table, samples = QTable({"id": np.arange(count)}), QTable({"id": np.arange(count)})
+    centre = {"flux": 1e5, "n": 2.0, "r_eff": 0.4, "g1": 0.1, "g2": 0.1, "x": 31.5, "y": 31.5}
+    for name, sigma in SIGMA.items():
+        mean = centre[name] + sigma * rng.normal(size=count)
+        truth[f"true_{name}"] = mean + sigma * rng.normal(size=count)
+        table[f"{name}_fit"], table[f"{name}_err"] = mean, np.full(count, sigma)
+        samples[name] = mean[:, None] + sigma * rng.normal(size=(count, n_draws))
+    return truth, Estimate(name="fake, 100 %", table=table, samples=samples, seconds=2.0)
+
+
+def test_a_report_on_tables_alone(tmp_path):
+    truth, estimate = fake(300, 40, np.random.default_rng(2))
+    other = Estimate(name="without errors", table=estimate.table["id", "n_fit"])
+    limit, published = {"n": 0.3}, {"theirs": {"n": 0.5}}
+    page = write_report(tmp_path, truth, [estimate, other], limit=limit, published=published, n_bootstrap=4)
+    names = {path.stem for path in tmp_path.glob("*.png")}
+    assert {"ranks_fake_100", "expected_coverage", "pulls", "calibration", "trends"} <= names
+    assert not any(name.startswith("images") for name in names)
+    text = page.read_text(encoding="utf-8")
+    assert "theirs" in text
+    assert "exact posterior mean" in text
+    assert "6.7 ms" in text
+    metrics = Table.read(tmp_path / "metrics.ecsv")
+    rows = metrics[(metrics["by"] == "all") & (metrics["parameter"] == "n")]
+    assert rows["rmse_over_limit"][0] == pytest.approx(1.0, abs=0.15)
+    assert rows["rank_p"][0] > 1e-3
+    with pytest.raises(ValueError, match="estimates must be at least one, of different names"):
+        write_report(tmp_path, truth, [other, other])
+    with pytest.raises(ValueError, match="estimates must be at least one"):
+        write_report(tmp_path, truth, [])
+
+
+def test_reference_table_of_known_bias_and_scatter():
+    rng, count = np.random.default_rng(6), 3000
+    truth = Table({f"true_{name}": np.full(count, 1e5 if name == "flux" else 0.5) for name in SIGMA})
+    table = Table({f"{n}_fit": truth[f"true_{n}"] + 0.5 * s + s * rng.normal(size=count) for n, s in SIGMA.items()})
+    table["n_fit"][:100] = np.nan
+    bounds = Table({f"{name}_crb": [sigma] for name, sigma in SIGMA.items()})
+    part = ReferenceDraws(snr=60, truth=truth, bounds=bounds, estimates=[Estimate(name="mine", table=table[:2000])])
+    found = reference_table([part])
+    mine = found[found["estimator"] == "mine"]
+    assert mine["parameter"].tolist() == ["flux", "n", "r_eff", "g1", "g2"]
+    for row in mine:
+        sigma = SIGMA[row["parameter"]] / (1e5 if row["parameter"] == "flux" else 1.0)
+        assert row["bias"] == pytest.approx(0.5 * sigma, abs=4 * row["bias_err"])
+        assert row["std"] == pytest.approx(sigma, abs=4 * row["std_err"])
+        assert row["rmse_over_bound"] == pytest.approx(np.sqrt(1.25), abs=4 * row["rmse_err"] / row["bound"])
+    assert mine["n_failed"].tolist() == [0, 100, 0, 0, 0]
+    published = found[found["estimator"] == "Xception CNN (published)"]
+    assert published["bias"].tolist() == list(REFERENCE_RESULTS[60]["Xception CNN"][0])
+    assert published["bound"].tolist() == list(REFERENCE_BOUNDS[60])
+    assert len(reference_table([part], published=False)) == 5
+
+
+def test_bounds_are_those_that_were_published(tmp_path):
+    pytest.importorskip("galsim")
+    from galmeasure.training import make_dataset
+
+    for snr, published in REFERENCE_BOUNDS.items():
+        path = make_dataset(tmp_path / f"{snr}.fits", f"reference-{snr}", 1)
+        bounds = cramer_rao_bounds(read_cutouts(path), read_truth(path))
+        values = [bounds[f"{name}_crb"][0] for name in ("flux", "n", "r_eff", "g1", "g2")]
+        assert values[2].unit == u.arcsec
+        plain = np.array([getattr(value, "value", value) for value in values]) / [1e5, 1, 1, 1, 1]
+        assert np.allclose(plain, published, rtol=0.04)
+
+
+def test_bounds_of_wrong_arguments():
+    cutouts = Cutouts(np.zeros((2, 33, 33)), np.ones((3, 3)), error=1.0)
+    with pytest.raises(TypeError, match="cutouts must be a Cutouts"):
+        cramer_rao_bounds(np.zeros((2, 33, 33)), Table())
+    with pytest.raises(ValueError, match="truth must have a column true_n or n"):
+        cramer_rao_bounds(cutouts, Table({"true_flux": [1.0, 2.0]}))
+
+
+def test_images_of_galaxies(galaxies):
+    cutouts, truth = read_cutouts(galaxies)[:2], read_truth(galaxies)[:2]
+    table = QTable({f"{name}_fit": truth[f"true_{name}"] for name in NAMES})
+    clean = list(read_noiseless(galaxies, [0, 1]).values())
+    figure = plot_images(cutouts, table, noiseless=clean, scale="log", labels=["a", "b"])
+    panels = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_title() for axis in panels[:5]][1:3] == ["noiseless", "model"]
+    difference = np.asarray(panels[4].images[0].get_array())
+    assert np.abs(difference).max() < 0.3  # in errors: the model of the truth is the noiseless image
+    assert len([axis for axis in plot_images(cutouts, table).axes if axis.images]) == 2 * 3 + 0
+    with pytest.raises(ValueError, match="scale must be 'linear' or 'log', not 'sqrt'"):
+        plot_images(cutouts, table, scale="sqrt")
+
+
+def test_pages_escape_what_they_are_given(tmp_path):
+    page = Page(tmp_path, "a < b")
+    page.section("<script>")
+    page.table(Table({"name": ["r_eff [pix]", "50 % & more"], "value": ["1 ± 2", "-"]}), "small", "of a_b")
+    text = page.write().read_text(encoding="utf-8")
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    latex = (tmp_path / "small.tex").read_text(encoding="utf-8")
+    assert r"$r_\mathrm{eff}$ [pix]" in latex
+    assert r"50 \% \& more" in latex
+    assert r"1 $\pm$ 2" in latex
+    write_latex(Table({"n": ["1"]}), tmp_path / "plain.tex")
+    assert "caption" not in (tmp_path / "plain.tex").read_text(encoding="utf-8")
