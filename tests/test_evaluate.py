@@ -137,6 +137,7 @@ def test_a_file_and_foreign_catalogues(galaxies, tmp_path, monkeypatch, capsys):
         (("--method", "sextractor"), "method must be one of .*, none, not 'sextractor'"),
         (("--method", "none"), "method: none leaves nothing to evaluate without a catalog"),
         (("--method", "lsq", "--weights", "study-v1"), "weights is an option of --method neural"),
+        (("--method", "lsq", "--refine"), "refine is an option of --method neural"),
         (("--method", "lsq", "--dataset", "4"), "dataset must be one of 1, 2, 3, or a FITS file, not '4'"),
         (("--method", "lsq", "--preset", "galfit"), "preset and columns say how to read a catalog"),
         (("--method", "lsq", "--catalog", "a", "--preset", "galfit", "--preset", "imfit"), "preset must be given once"),

@@ -98,9 +98,10 @@ def _fitters(options):
         if method not in (*known, "none"):
             msg = f"method must be one of {', '.join(known)}, none, not {method!r}"
             raise ValueError(msg)
-    if options["weights"] and "neural" not in methods:
-        msg = "weights is an option of --method neural"
-        raise ValueError(msg)
+    for name in ("weights", "refine"):
+        if options[name] and "neural" not in methods:
+            msg = f"{name} is an option of --method neural"
+            raise ValueError(msg)
     fitters = {}
     for method in dict.fromkeys(methods):
         if method == "none":
@@ -110,7 +111,11 @@ def _fitters(options):
             fitters[method] = make_fitter((*known[method], arguments))
             continue
         for name in options["weights"] or _default_weights(options["dataset"]):
-            fitters[f"neural {Path(name).stem}"] = make_fitter((*known[method], {**arguments, "weights": name}))
+            arguments["weights"] = name
+            fitters[f"neural {Path(name).stem}"] = make_fitter((*known[method], arguments))
+            if options["refine"]:
+                refined = {**arguments, "refine": "importance"}
+                fitters[f"neural {Path(name).stem} refined"] = make_fitter((*known[method], refined))
     return fitters
 
 
@@ -209,7 +214,8 @@ def _measure(name, fitter, cutouts, options, samples=True):
     table = fitter.fit(cutouts)
     seconds = time.perf_counter() - start
     draws = None
-    if samples and options["samples"] and hasattr(fitter, "sample"):
+    is_flow = hasattr(fitter, "sample") and getattr(fitter, "refine", None) is None  # draws are those of the flow
+    if samples and options["samples"] and is_flow:
         draws = fitter.sample(cutouts, n_samples=options["samples"])
     return Estimate(name=name, table=table, samples=draws, seconds=seconds)
 

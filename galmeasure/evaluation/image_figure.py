@@ -85,9 +85,13 @@ def plot_images(cutouts, table, *, noiseless=None, scale="linear", labels=None, 
         noise, peak = float(np.median(error)), float(np.nanmax(images.get("noiseless", images["noisy"])))
         peak = max(peak, 3 * noise)
         norm = LogNorm(0.1 * noise, peak, clip=True) if scale == "log" else Normalize(-2 * noise, peak)
-        for axis, name in zip(line, columns, strict=True):
-            _show(axis, name, images[name], norm)
-            if i == 0:
+        shown = {name: _show(axis, name, images[name], norm) for axis, name in zip(line, columns, strict=True)}
+        count = columns.index("model") + 1
+        _add_scale(figure, shown["model"], list(line[:count]))
+        for axis, name in zip(line[count:], columns[count:], strict=True):
+            _add_scale(figure, shown[name], axis)
+        if i == 0:
+            for axis, name in zip(line, columns, strict=True):
                 axis.set_title(name, fontsize="small")
         if labels is not None:
             line[0].set_ylabel(labels[i], fontsize="small")
@@ -98,13 +102,15 @@ def plot_images(cutouts, table, *, noiseless=None, scale="linear", labels=None, 
 def _show(axis, name, image, norm):
     """One panel; what is divided by the error has a scale of its own."""
     options = {"origin": "lower", "interpolation": "nearest"}
+    axis.set(xticks=[], yticks=[])
     if name.endswith("error"):
         limit = 5.0 if name.startswith("residual") else 2.0
-        shown = axis.imshow(image, vmin=-limit, vmax=limit, cmap="RdBu_r", **options)
-    else:
-        shown = axis.imshow(image, norm=norm, cmap="viridis", **options)
-    axis.set(xticks=[], yticks=[])
-    axis.figure.colorbar(shown, ax=axis, shrink=0.8, pad=0.02).ax.tick_params(which="both", labelsize="xx-small")
+        return axis.imshow(image, vmin=-limit, vmax=limit, cmap="RdBu_r", **options)
+    return axis.imshow(image, norm=norm, cmap="viridis", **options)
+
+
+def _add_scale(figure, shown, axes):
+    figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.02).ax.tick_params(which="both", labelsize="xx-small")
 
 
 def _error(cutouts, i, model):

@@ -47,7 +47,8 @@ class Matched:
     Parameters
     ----------
     truth, value : dict of str to ndarray
-        True and measured values ``(N,)`` by the names in `MEASURED`; NaN where there is none.
+        True and measured values ``(N,)`` by parameter: the seven of the model, ``r_eff_major``, ``q``, ``theta`` and
+        ``mag``; NaN where there is none.
     error : dict of str to ndarray
         1-sigma errors, of those that have one.
     quantiles : dict of str to ndarray
@@ -111,8 +112,9 @@ def match_tables(truth, result, *, bounds=None, pixel_scale=None, zero_point=Non
     Parameters
     ----------
     truth : `~astropy.table.Table`
-        One row a galaxy: ``true_<p>``, ``<p>_true`` or ``<p>``, for any of the parameters in `MEASURED`; ``id``,
-        ``snr`` (or ``snr_total``) and ``psf_fwhm`` are used as well if they are there.
+        One row a galaxy: ``true_<p>``, ``<p>_true`` or ``<p>``, for any of the seven parameters, ``r_eff_major``,
+        ``q``, ``theta`` and ``mag``; ``id``, ``true_snr`` (or ``true_snr_total``) and ``true_psf_fwhm`` are used as
+        well if they are there.
     result : `~astropy.table.Table`
         One row a measurement: ``<p>_fit`` or ``<p>``, and where there are ``<p>_err``, ``<p>_q16``, ``<p>_q84``,
         ``<p>_crb``, ``flags``. Rows are matched by ``id``; without one, in order.
