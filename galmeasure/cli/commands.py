@@ -74,6 +74,9 @@ def cli():
     type=click.Choice(["float32", "bfloat16"]),
     help="Neural: arithmetic of the network.  [default: as the processor likes it]",
 )
+@click.option(
+    "--refine", type=click.Choice(["importance"]), help="Neural: exact posteriors, from weighted draws of the network."
+)
 @click.option("--init", type=click.Choice(["neural"]), help="Least squares: take the starts from the neural estimate.")
 @click.option("--fit-background", is_flag=True, help="Least squares: fit a constant background as well.")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")

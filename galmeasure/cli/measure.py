@@ -32,7 +32,8 @@ READ_OPTIONS = (
 """Options of the command that go to `open_catalog`."""
 
 METHOD_OPTIONS = {
-    "weights": "neural", "summary": "neural", "precision": "neural", "init": "lsq", "fit_background": "lsq",
+    "weights": "neural", "summary": "neural", "precision": "neural", "refine": "neural",
+    "init": "lsq", "fit_background": "lsq",
 }  # fmt: skip
 """Options that only one method has."""
 

@@ -9,10 +9,11 @@ import torch
 from scipy.special import ndtri
 
 from galmeasure.fitters._encode import pieces_of
-from galmeasure.fitters._mixture import effective_size, fit_mixture, normalised, tempered
+from galmeasure.fitters._mixture import Mixture, effective_size, fit_mixture, normalised, tempered
+from galmeasure.networks import NATIVE_SIZE
 from galmeasure.parameters import N_PARAMETERS
 
-__all__ = ["ImportanceSettings", "WeightedDraws", "weighted_draws"]
+__all__ = ["ImportanceSettings", "WeightedDraws", "gaussian_proposal", "weighted_draws"]
 
 LEVELS = (0.15865525, 0.5, 0.84134475)
 """Probabilities of the quantiles."""
@@ -27,6 +28,8 @@ _SHARE = 0.5  # of the draws, where this is less
 _MOST_COMPONENTS = 4
 _FLOW_ROWS = 8  # galaxies that go through the flow at once
 _DEVICE_FLOW_ROWS = 512
+_N_GAUSSIAN, _LEAST_INSIDE = 1023, 30
+_START_SHARE, _START_WIDE = 0.4, 2.5  # of the proposal about a Gaussian
 _N_UNIFORM = N_PARAMETERS + 2
 _EDGE = 1e-9
 
@@ -114,8 +117,8 @@ class WeightedDraws:
         return np.stack(columns, 1)
 
 
-def weighted_draws(network, piece, target, images, settings):
-    """Weighted draws of the posteriors of the rows that an encoded piece keeps.
+def weighted_draws(network, piece, places, target, images, settings, starts=None):
+    """Weighted draws of the posteriors of some rows of an encoded piece.
 
     Parameters
     ----------
@@ -123,12 +126,16 @@ def weighted_draws(network, piece, target, images, settings):
         Proposes.
     piece : EncodedPiece
         What it says of the rows.
+    places : ndarray of int64
+        Rows of the piece.
     target : ExactPosterior
         Of the batch.
     images : ndarray
         Stamps of the batch: the random numbers of a row are a function of its pixels.
     settings : ImportanceSettings
         How much work.
+    starts : list of Mixture, optional
+        First proposal of each row, see `gaussian_proposal`; the flow by default.
 
     Returns
     -------
@@ -146,9 +153,9 @@ def weighted_draws(network, piece, target, images, settings):
     ----------
     Veach & Guibas 1995, SIGGRAPH, 419; Cornuet et al. 2012, Scandinavian Journal of Statistics 39, 798.
     """
-    places = np.flatnonzero(piece.keep)
-    coordinates = _Coordinates(network.transform, target.prior.shear.concentration is None)
-    samplers = [_Sampler(images[piece.rows[place]]) for place in places]
+    coordinates = _Coordinates.of(network, target.prior)
+    starts = [None] * len(places) if starts is None else starts
+    samplers = [_Sampler(images[piece.rows[place]], start) for place, start in zip(places, starts, strict=True)]
     active = np.arange(len(places))
     while len(active):
         count = _round_size(len(samplers[active[0]]), settings.n_draws)
@@ -161,6 +168,37 @@ def weighted_draws(network, piece, target, images, settings):
         active = np.array([i for i in active if samplers[i].found.ess < settings.min_ess
                            and len(samplers[i]) < settings.n_draws], dtype=np.int64)  # fmt: skip
     return [sampler.found for sampler in samplers]
+
+
+def gaussian_proposal(network, prior, values, covariance):
+    """Proposal about a Gaussian approximation of a posterior.
+
+    Parameters
+    ----------
+    network : SersicPosterior
+        The network.
+    prior : Prior
+        Outside of which there is nothing.
+    values, covariance : Tensor
+        Parameters ``(7,)`` and their covariance ``(7, 7)``, in the units and pixels of the network.
+
+    Returns
+    -------
+    Mixture or None
+        None if hardly any of the Gaussian lies within the prior.
+    """
+    if not (torch.isfinite(values).all() and torch.isfinite(covariance).all()):
+        return None
+    value, vector = torch.linalg.eigh(covariance)
+    normal = torch.from_numpy(ndtri(_sobol(_N_GAUSSIAN + 1)[1:, :N_PARAMETERS])).to(values.device)
+    drawn = values + (normal * value.clamp_min(0.0).sqrt()) @ vector.T
+    middle = torch.full_like(drawn[:, 0], (prior.snr.lower * prior.snr.upper) ** 0.5)
+    drawn = drawn[prior.contains(drawn, (NATIVE_SIZE, NATIVE_SIZE), middle)]
+    if len(drawn) < _LEAST_INSIDE:
+        return None
+    u = _Coordinates.of(network, prior).forward(drawn)[0].cpu().numpy()
+    parts = np.cov(u.T) + 1e-8 * np.eye(u.shape[1])
+    return Mixture.of_moments(np.ones(1), u.mean(0)[None], parts[None]).widened(_START_SHARE, _START_WIDE)
 
 
 def _round_size(done, most):
@@ -221,7 +259,8 @@ def _sobol(count):
 class _Sampler:
     """Draws of one galaxy, and the proposals they came from."""
 
-    def __init__(self, image):
+    def __init__(self, image, start):
+        self._start = start
         self._generator = np.random.Generator(np.random.Philox(key=[zlib.crc32(np.ascontiguousarray(image)), 0]))
         self._shift = self._generator.random(_N_UNIFORM)
         self.proposals, self._counts = [], []
@@ -240,7 +279,7 @@ class _Sampler:
 
     def next_proposal(self):
         """Choose where to draw from next: None is the flow, else a Mixture."""
-        proposal = None
+        proposal = self._start
         if len(self) and (self.proposals[-1] is not None or self.found.ess < _GOOD * len(self)):
             proposal = self._fit()
         self.proposals.append(proposal)
@@ -271,14 +310,11 @@ class _Sampler:
 
     def _fit(self):
         u, log_weights = self._columns[1], self.found.log_weights
-        if not np.isfinite(log_weights).any():
-            return None
         possible = np.isfinite(log_weights)
         u, log_weights = u[possible], log_weights[possible]
         if len(u) <= 2 * N_PARAMETERS:
-            return None
-        ess = self.found.ess
-        n_components = int(np.clip(ess / _TEMPERED, 1, _MOST_COMPONENTS))
+            return self._start
+        n_components = int(np.clip(self.found.ess / _TEMPERED, 1, _MOST_COMPONENTS))
         weights = tempered(log_weights, min(_TEMPERED, _SHARE * len(u)))
         return fit_mixture(self._generator, u, weights, n_components).widened(_WIDE_SHARE, _WIDE)
 
@@ -288,6 +324,11 @@ class _Coordinates:
 
     def __init__(self, transform, round_peak):
         self._transform, self._round_peak = transform, round_peak
+
+    @classmethod
+    def of(cls, network, prior):
+        """Those of a network and a prior."""
+        return cls(network.transform, prior.shear.concentration is None)
 
     def forward(self, values):
         """Coordinates ``(..., 6)`` of parameters ``(..., 7)``, and log volume of the parameters in theirs."""

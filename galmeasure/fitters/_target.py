@@ -112,12 +112,23 @@ class ExactPosterior:
             upper = torch.minimum(self.prior.snr.upper / norm, self.prior.electrons.upper / gain.double())
         elif gain is None:
             upper = self.prior.snr.upper / norm
+        mean, power = along / power.clamp_min(1e-60), power.clamp_min(1e-60)
         if gain is not None:
-            guess = torch.minimum(torch.maximum(along / power, lower), upper)
-            light = good * unit / variance(guess[:, None, None].to(unit.dtype) * unit, error, gain)
-            power, along = _sum(light * unit), _sum(light * image)
-        power = power.clamp_min(1e-60)
-        return _TruncatedNormal(along / power, _STRETCH / power.sqrt(), lower, upper), norm
+            start = torch.minimum(torch.maximum(mean, lower), upper)
+            mean, power = self._scoring_step(start, unit, image, error, good, gain)
+        return _TruncatedNormal(mean, _STRETCH / power.sqrt(), lower, upper), norm
+
+    @staticmethod
+    def _scoring_step(flux, unit, image, error, good, gain):
+        """Flux of highest likelihood, from one near it, and the information about it; with shot noise."""
+        model = flux[:, None, None].to(unit.dtype) * unit
+        inverse = good / variance(model, error, gain)
+        residual = image - model
+        growth = inverse * unit.clamp_min(0.0) / gain[:, None, None]  # of the logarithm of the variance
+        light = inverse * unit
+        score = _sum(residual * light + 0.5 * (residual**2 * inverse - 1.0) * growth)
+        power = _sum(light * unit + 0.5 * growth**2).clamp_min(1e-60)
+        return flux + score / power, power
 
     def _log_prior(self, values, model, background_snr, error, good, gain, block):
         """Log prior of parameters in the network's units, by the parameters."""

@@ -1,19 +1,26 @@
 """Exact posteriors: draws of a network's flow are weighted with the likelihood of the pixels and the prior."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
-from galmeasure.fitters._sampling import ImportanceSettings, weighted_draws
+from galmeasure._batches import CutoutBatch
+from galmeasure.fitters._sampling import ImportanceSettings, gaussian_proposal, weighted_draws
 from galmeasure.fitters._target import ExactPosterior
+from galmeasure.fitters.base import BatchMeasurement
 from galmeasure.fitters.lsq import LSQSersicFitter
 from galmeasure.flags import Flag
+from galmeasure.networks import SersicPosterior
 from galmeasure.priors import get_prior
 
-__all__ = ["LEAST_DRAWS", "METHOD", "check_refinement", "refine_batch"]
+__all__ = ["AGAIN", "LEAST_DRAWS", "METHOD", "check_refinement", "refine_batch"]
 
 METHOD = "neural+importance"
 """What the column ``method`` says of refined rows."""
+
+AGAIN = "lsq+importance"
+"""The same of rows whose draws came from about the least-squares fit."""
 
 LEAST_DRAWS = 64
 """Draws that every galaxy gets."""
@@ -93,59 +100,91 @@ def refine_batch(network, pieces, batch, found, weights, *, n_draws, min_ess, su
     Notes
     -----
     The posterior is that of the Sersic model under the prior of the training, in the pixels and the window of the
-    network, and the Gaussian likelihood of the cutout's own pixels. Rows whose draws are worth less than ``min_ess``
-    are flagged ``poor_proposal``; where this is less than a fifth of it, the row is that of `LSQSersicFitter`.
+    network, and the Gaussian likelihood of the cutout's own pixels. Where the draws are worth less than a fifth of
+    ``min_ess``, others are drawn about the least-squares fit, and if these are not worth more either, the row is that
+    of `LSQSersicFitter`. These rows, and those that do not reach ``min_ess``, are flagged ``poor_proposal``.
     """
     prior = get_prior(weights.card["prior"])
     if prior.electrons is not None and batch.gain is None:
         msg = f"gain must be given to refine with weights {weights.name!r}, whose prior is one of electrons"
         raise ValueError(msg)
-    target = ExactPosterior(batch, prior, device)
     settings = ImportanceSettings(n_draws=n_draws, min_ess=min_ess)
+    work = _Refinement(network, batch, found, ExactPosterior(batch, prior, device), settings, summary)
     found.method[:] = "neural"
-    done, poor = np.zeros(len(batch), dtype=bool), []
     for piece in pieces:
-        places = np.flatnonzero(piece.keep)
-        draws = weighted_draws(network, piece, target, batch.image, settings)
+        poor = work.refine(piece, np.flatnonzero(piece.keep))
+        if len(poor):
+            work.refine_again(piece, poor)
+    return found.method != "neural"
+
+
+@dataclass(frozen=True)
+class _Refinement:
+    """What the refinement of a batch needs."""
+
+    network: SersicPosterior
+    batch: CutoutBatch
+    found: BatchMeasurement
+    target: ExactPosterior
+    settings: ImportanceSettings
+    summary: str
+
+    def refine(self, piece, places, starts=None, method=METHOD):
+        """Draw posteriors of some rows of a piece and store them; gives the places where the draws are worthless."""
+        poor, found = [], self.found
+        least = self.settings.min_ess
+        draws = weighted_draws(
+            self.network, piece, places, self.target, self.batch.image, self.settings, starts
+        )  # fmt: skip
         for row, place, drawn in zip(piece.rows[places], places, draws, strict=True):
-            found.ess[row], found.n_draws[row] = drawn.ess, len(drawn)
-            found.flags[row] |= (drawn.ess < min_ess) * Flag.POOR_PROPOSAL
-            if drawn.ess < _WORTHLESS * min_ess:
-                poor.append(row)
-                continue
-            done[row] = True
-            _store(found, row, drawn, piece.window[place : place + 1], summary)
-    if poor:
-        done |= _least_squares(batch, np.sort(poor), found, device)
-    return done
+            ess = drawn.ess
+            found.ess[row] = np.fmax(found.ess[row], ess)
+            found.n_draws[row] += len(drawn)
+            found.flags[row] |= (ess < least) * Flag.POOR_PROPOSAL
+            if ess < _WORTHLESS * least:
+                poor.append(place)
+            else:
+                self._store(row, drawn, piece.window[place : place + 1], method)
+        return np.array(poor, dtype=np.int64)
 
+    def refine_again(self, piece, places):
+        """Draw posteriors of some rows about least-squares fits, which are the answer if that does not help."""
+        rows, found = piece.rows[places], self.found
+        fitter = LSQSersicFitter(device=self.target.device)
+        part = fitter.measure(_rows_of(self.batch, rows), np.full_like(found.values[rows], np.nan))
+        usable = np.isfinite(part.values).all(axis=1)
+        starts = [self._start(piece.window[place : place + 1], *each)
+                  for place, *each in zip(places, part.values, part.covariance, strict=True)]  # fmt: skip
+        hopeful = np.array([start is not None for start in starts])
+        left = ~hopeful
+        if hopeful.any():
+            starts = [start for start in starts if start is not None]
+            poor = self.refine(piece, places[hopeful], starts, AGAIN)
+            left |= np.isin(places, poor)
+        left &= usable
+        for name in ("values", "covariance"):
+            getattr(found, name)[rows[left]] = getattr(part, name)[left]
+        found.quantiles[rows[left]] = np.nan
+        found.flags[rows[left]] |= part.flags[left]
+        found.method[rows[left]] = fitter.method
 
-def _store(found, row, drawn, window, summary):
-    """Summary of weighted draws, in the pixels of the stamp."""
-    quantiles = drawn.quantiles()
-    point = {"mean": drawn.mean, "median": quantiles[1], "mode": drawn.best}[summary]
-    scale, offset = window.scale.cpu().numpy(), window.offset()[0].cpu().numpy()
-    found.values[row] = point * scale + offset
-    found.quantiles[row] = quantiles * scale + offset
-    found.covariance[row] = drawn.covariance * scale[:, None] * scale
-    found.log_evidence[row] = drawn.log_evidence
-    found.method[row] = METHOD
+    def _start(self, window, values, covariance):
+        """Proposal about a least-squares fit in the pixels of the stamp, or None."""
+        values, covariance = (torch.from_numpy(each).to(self.target.device) for each in (values, covariance))
+        scale = window.scale
+        values = window.from_stamp(values[None])[0]
+        return gaussian_proposal(self.network, self.target.prior, values, covariance / scale / scale[:, None])
 
-
-def _least_squares(batch, rows, found, device):
-    """Put least-squares fits into some rows; gives those where there is one, boolean."""
-    fitter = LSQSersicFitter(device=device)
-    part = fitter.measure(_rows_of(batch, rows), np.full_like(found.values[rows], np.nan))
-    usable = np.isfinite(part.values).all(axis=1)
-    rows = rows[usable]
-    for name in ("values", "covariance"):
-        getattr(found, name)[rows] = getattr(part, name)[usable]
-    found.quantiles[rows] = np.nan
-    found.flags[rows] |= part.flags[usable]
-    found.method[rows] = fitter.method
-    done = np.zeros(len(batch), dtype=bool)
-    done[rows] = True
-    return done
+    def _store(self, row, drawn, window, method):
+        """Summary of weighted draws, in the pixels of the stamp."""
+        quantiles, found = drawn.quantiles(), self.found
+        point = {"mean": drawn.mean, "median": quantiles[1], "mode": drawn.best}[self.summary]
+        scale, offset = window.scale.cpu().numpy(), window.offset()[0].cpu().numpy()
+        found.values[row] = point * scale + offset
+        found.quantiles[row] = quantiles * scale + offset
+        found.covariance[row] = drawn.covariance * scale[:, None] * scale
+        found.log_evidence[row] = drawn.log_evidence
+        found.method[row] = method
 
 
 def _rows_of(batch, rows):

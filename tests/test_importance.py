@@ -1,0 +1,422 @@
+"""Exact posteriors: the target, the sampler, and what the fitter makes of them."""
+
+from types import SimpleNamespace
+
+import astropy.units as u
+import numpy as np
+import pytest
+import torch
+from _galaxies import draw, gaussian_psf
+
+from galmeasure import Cutouts, NeuralSersicFitter
+from galmeasure.fitters._encode import EncodedPiece, encode_batch
+from galmeasure.fitters._mixture import Mixture, fit_mixture
+from galmeasure.fitters._sampling import ImportanceSettings, gaussian_proposal, weighted_draws
+from galmeasure.fitters._target import ExactPosterior
+from galmeasure.flags import Flag
+from galmeasure.likelihood import log_likelihood
+from galmeasure.networks import Context, NetworkConfig, SersicPosterior, Window
+from galmeasure.parameters import PARAMETER_NAMES
+from galmeasure.priors import Disc, Prior, Range, get_prior
+from galmeasure.render import prepare_psf, render_sersic
+from galmeasure.weights import prior_domain, save_weights
+
+SMALL = {"widths": (16, 16), "depths": (1, 1), "features": 16, "psf_features": 8, "flow_hidden": 16, "flow_context": 8}
+SETTINGS = ImportanceSettings(n_draws=1024, min_ess=100.0)
+SIZE = 48
+ERROR = 300.0
+
+
+def untrained(config, seed=0):
+    """Return a network that knows nothing: it proposes the same broad distribution everywhere."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SersicPosterior(config).eval()
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory):
+    """File of weights that are of no use, for the study's prior."""
+    prior = get_prior("study")
+    card = {
+        "prior": "study", "domain": prior_domain(prior), "simulation": {"small_stamps": 1.0}, "metrics": {},
+        "training": {"steps": 1, "stamps": 64, "batch_size": 64, "seed": 1, "minutes": 0.1, "device": "cpu"},
+        "date": "2026-01-31T12:00:00", "revision": "0" * 40, "description": "untrained",
+    }  # fmt: skip
+    path = tmp_path_factory.mktemp("weights") / "wrong.safetensors"
+    network = untrained(NetworkConfig.for_prior(prior, **SMALL))
+    with torch.no_grad():  # features of all sizes: it looks away from no galaxy, and says the same of all
+        network.base.weight.zero_()
+    save_weights(path, network, card)
+    return path
+
+
+def galaxies(count, seed=1, error=ERROR):
+    """Images in electrons, parameters within the study's prior in pixels, and the PSF."""
+    rng = np.random.default_rng(seed)
+    psf = gaussian_psf(25, 2.6)
+    middle = (SIZE - 1) / 2
+    g, angle = rng.uniform(0.05, 0.4, count), rng.uniform(0, 2 * np.pi, count)
+    columns = [rng.uniform(0.5e5, 1.2e5, count), rng.uniform(1, 3, count), rng.uniform(1, 2, count)]
+    columns += [g * np.cos(angle), g * np.sin(angle), *(middle + rng.uniform(-0.3, 0.3, (2, count)))]
+    truth = np.stack(columns, 1)
+    model = draw((SIZE, SIZE), psf, truth)
+    return model + rng.normal(size=model.shape) * np.sqrt(error**2 + model.clip(0)), truth, psf
+
+
+def only_batch(cutouts):
+    (batch,) = cutouts.batches(2**24)
+    return batch
+
+
+class TestTarget:
+    """The density that draws are weighted with."""
+
+    prior = Prior("test", Range(0.5, 6), Range(0.5, 5, log=True), Disc(0.8, 2.0), 1.0, Range(5, 500, log=True),
+                  Range(1, 7))  # fmt: skip
+
+    def target(self, *, gain, psf_size=25):
+        rng = np.random.default_rng(3)
+        error, mask = rng.uniform(1.0, 2.0, (64, 64)), rng.random((64, 64)) < 0.1
+        image = draw((64, 64), gaussian_psf(), [[300.0, 2.0, 3.0, 0.1, 0.2, 31.4, 31.8]])[0]
+        image = image + rng.normal(size=image.shape) * error
+        batch = only_batch(Cutouts(image, gaussian_psf(psf_size), error=error, mask=mask, gain=gain))
+        return batch, ExactPosterior(batch, self.prior)
+
+    @staticmethod
+    def window():
+        return Window(torch.zeros((1, 2), dtype=torch.int64))
+
+    @pytest.mark.parametrize("gain", [None, 0.3])
+    def test_density_is_likelihood_times_prior(self, gain):
+        batch, target = self.target(gain=gain)
+        values = torch.tensor([[[180.0, 1.5, 2.5, 0.1, 0.1, 31.5, 31.6], [220.0, 3.0, 2.0, 0.0, 0.3, 31.2, 31.9]]])
+        values = values.double().expand(-1, 2, -1)
+        same, found, _ = target.evaluate([0], self.window(), values)
+        torch.testing.assert_close(same, values)
+        grid = prepare_psf(torch.from_numpy(gaussian_psf())[None], (64, 64))
+        image, error, good = (torch.from_numpy(np.array(each)) for each in (batch.image, batch.error, batch.good))
+        electrons = None if gain is None else torch.tensor(batch.gain).float()
+
+        def ratio(parameters):
+            model = render_sersic(parameters[None].float(), grid).double()
+            extra = 0.0 if gain is None else model / electrons
+            return ((good * model**2) / (error.double() ** 2 + extra)).sum().sqrt()
+
+        for parameters, density in zip(values[0], found[0], strict=True):
+            model = render_sersic(parameters[None].float(), grid)
+            likelihood = log_likelihood(model, image, error, good, electrons)[0]
+            step = torch.tensor([1e-3 * parameters[0], 0, 0, 0, 0, 0, 0])
+            slope = (ratio(parameters + step) - ratio(parameters - step)).log() - (2e-3 * parameters[0]).log()
+            prior = self.prior.n.log_prob(parameters[1]) + self.prior.r_eff.log_prob(parameters[2])
+            prior = prior + self.prior.shear.log_prob(*parameters[3:5]) + 2 * np.log(0.5)
+            prior = prior + self.prior.snr.log_prob(ratio(parameters)) + slope
+            assert float(density) == pytest.approx(float(likelihood + prior), abs=0.02)
+
+    @pytest.mark.parametrize("gain", [None, 0.3])
+    def test_prior_of_the_flux_is_normalised(self, gain):
+        """Integrated over the flux, what is added to the likelihood is the prior of the other parameters."""
+        _, target = self.target(gain=gain)
+        problem, _ = target._place[0]
+        local = torch.zeros(400, dtype=torch.int64)
+        _, error, good, electrons = problem.data(local)
+        flux = torch.logspace(0.5, 6, 400, dtype=torch.float64)
+        values = torch.tensor([1.0, 2.0, 2.0, 0.1, 0.1, 31.5, 31.5]).double().repeat(400, 1)
+        unit = render_sersic(values.float(), problem.psf, problem.psf_index[local])
+        model = flux[:, None, None].float() * unit
+        values[:, 0] = flux
+        background = (good * (model / error) ** 2).sum((1, 2), dtype=torch.float64).sqrt()
+        density = target._log_prior(values, model, background, error, good, electrons, 1).exp()
+        total = torch.trapezoid(density * flux, flux.log())
+        rest = self.prior.n.log_prob(values[0, 1]) + self.prior.r_eff.log_prob(values[0, 2])
+        rest = rest + self.prior.shear.log_prob(*values[0, 3:5]) + 2 * np.log(0.5)
+        assert float(total.log() - rest) == pytest.approx(0.0, abs=0.02)
+
+    @pytest.mark.parametrize("gain", [None, 0.3])
+    def test_proposed_fluxes_follow_their_density(self, gain):
+        """Weighted with target over proposal, fluxes have the moments of the target on a fine grid."""
+        _, target = self.target(gain=gain)
+        values = torch.tensor([1.0, 1.5, 2.5, 0.1, 0.1, 31.5, 31.6]).double().expand(1, 512, -1)
+        uniform = (torch.arange(512, dtype=torch.float64)[None] + 0.5) / 512
+        drawn, density, log_flux = target.evaluate([0], self.window(), values, uniform)
+        weights = torch.softmax(density - log_flux, 1)[0]
+        assert 1.0 / float((weights**2).sum()) > 0.7 * 512
+        flux = torch.linspace(float(drawn[..., 0].min()), float(drawn[..., 0].max()), 512, dtype=torch.float64)
+        grid = torch.cat([flux[None, :, None], values[..., 1:]], -1)
+        expected = torch.softmax(target.evaluate([0], self.window(), grid)[1], 1)[0]
+        mean = float(expected @ flux)
+        std = float((expected @ (flux - mean) ** 2).sqrt())
+        assert float(weights @ drawn[0, :, 0]) == pytest.approx(mean, abs=0.03 * std)
+        assert float((weights @ (drawn[0, :, 0] - mean) ** 2).sqrt()) == pytest.approx(std, rel=0.03)
+
+    def test_nothing_outside_the_prior(self):
+        _, target = self.target(gain=None)
+        values = torch.tensor([200.0, 2.0, 2.0, 0.1, 0.1, 31.5, 31.5]).double().repeat(1, 6, 1)
+        for i, (column, value) in enumerate(((0, -5.0), (0, 1e6), (1, 7.0), (2, 5.1), (3, 0.85)), 1):
+            values[0, i, column] = value
+        _, density, _ = target.evaluate([0], self.window(), values)
+        assert torch.isfinite(density).tolist() == [[True] + [False] * 5]
+
+    def test_blocks_of_pixels_change_the_prior_alone(self):
+        """In a window of larger pixels, lengths are in these and fluxes are exact."""
+        rng = np.random.default_rng(0)
+        image = draw((128, 128), gaussian_psf(), [[3000.0, 2.0, 6.0, 0.1, 0.2, 63.4, 63.8]]) + rng.normal(
+            size=(128, 128)
+        )
+        target = ExactPosterior(only_batch(Cutouts(image, gaussian_psf(), error=1.0)), self.prior)
+        fine, coarse = (Window(torch.tensor([[start, start]]), k) for start, k in ((32, 1), (0, 2)))
+        stamp = torch.tensor([[[3000.0, 2.0, 4.0, 0.1, 0.2, 63.4, 63.5]]]).double()
+        densities = []
+        for window in (fine, coarse):
+            values = window.from_stamp(stamp)
+            flux = values[0, 0, 0]
+            _, density, _ = target.evaluate([0], window, values)
+            length = self.prior.r_eff.log_prob(values[0, 0, 2])
+            densities.append(float(density[0, 0] - length + flux.log()))
+        assert densities[0] == pytest.approx(densities[1], abs=1e-3)
+
+
+class Known:
+    """A target whose posterior is Gaussian in the parameters."""
+
+    device = "cpu"
+
+    def __init__(self, prior, mean, covariance):
+        self.prior, self.mean = prior, torch.tensor(mean)
+        self.normal = torch.distributions.MultivariateNormal(self.mean, torch.tensor(covariance))
+        self.precision = torch.linalg.inv(torch.tensor(covariance))
+
+    def evaluate(self, rows, window, values, uniform=None):
+        values = values.clone()
+        away = values[..., 1:] - self.mean[1:]
+        flux = self.mean[0] - (away @ self.precision[0, 1:]) / self.precision[0, 0]
+        proposal = torch.distributions.Normal(flux, 1.1 / self.precision[0, 0].sqrt())
+        if uniform is not None:
+            values[..., 0] = proposal.icdf(uniform)
+        return values, self.normal.log_prob(values), proposal.log_prob(values[..., 0])
+
+
+@pytest.mark.parametrize("name", ["study", "survey"])
+def test_known_posterior(name):
+    """Mean, covariance, quantiles and evidence of a Gaussian, from a network that knows nothing."""
+    prior = get_prior(name)
+    network = untrained(NetworkConfig.for_prior(prior, **SMALL))
+    std = np.array([60.0, 0.2, 0.1, 0.03, 0.04, 0.05, 0.04])
+    correlation = np.eye(7)
+    correlation[0, 1] = correlation[1, 0] = correlation[1, 2] = correlation[2, 1] = 0.6
+    mean = np.array([1000.0, 2.0, 1.4, 0.15, -0.1, 31.6, 31.4])
+    covariance = correlation * std * std[:, None]
+    target = Known(prior, mean, covariance)
+    count = 12
+    context = Context(torch.zeros(count, 16), torch.full((count,), 900.0))
+    window = Window(torch.zeros((count, 2), dtype=torch.int64))
+    piece = EncodedPiece(np.arange(count), np.ones(count, bool), context, None, window)
+    images = np.random.default_rng(0).normal(size=(count, 2, 2))
+    start = gaussian_proposal(network, prior, torch.tensor(mean), torch.tensor(covariance))
+    settings = ImportanceSettings(n_draws=2048, min_ess=400.0)
+    with torch.inference_mode():
+        found = weighted_draws(network, piece, np.arange(count), target, images, settings, [start] * count)
+    assert min(each.ess for each in found) > 400
+    assert all(each.ess > 0.3 * len(each) for each in found)
+    np.testing.assert_allclose(np.mean([(each.mean - mean) / std for each in found], 0), 0, atol=0.04)
+    np.testing.assert_allclose(np.mean([each.covariance for each in found], 0) / np.outer(std, std),
+                               correlation, atol=0.08)  # fmt: skip
+    quantiles = np.mean([(each.quantiles() - mean) / std for each in found], 0)
+    np.testing.assert_allclose(quantiles, np.array([[-1.0], [0.0], [1.0]]).repeat(7, 1), atol=0.08)
+    np.testing.assert_allclose([each.log_evidence for each in found], 0, atol=0.2)
+
+
+def test_agrees_with_a_grid():
+    """Flux, index and radius of a noisy galaxy whose other parameters the prior holds."""
+    prior = Prior("held", Range(0.5, 4.0), Range(1.0, 4.0), Disc(0.02, 1.0), 0.05, Range(5.0, 200.0), Range(1.0, 7.0))
+    config = NetworkConfig(n=(0.5, 4.0), r_eff=(1.0, 4.0), g_max=0.02, centre=0.05, **SMALL)
+    rng, psf = np.random.default_rng(8), gaussian_psf(17)
+    image = draw((64, 64), psf, [[150.0, 1.5, 2.0, 0.0, 0.0, 31.5, 31.5]])[0] + rng.normal(size=(64, 64))
+    batch = only_batch(Cutouts(image, psf, error=1.0))
+    network, target = untrained(config), ExactPosterior(batch, prior)
+    with torch.inference_mode():
+        (piece,) = encode_batch(network, batch)
+        settings = ImportanceSettings(n_draws=4096, min_ess=1000.0)
+        (found,) = weighted_draws(network, piece, np.array([0]), target, batch.image, settings)
+        axes = (torch.linspace(60, 320, 40), torch.linspace(0.55, 3.95, 18), torch.linspace(1.05, 3.95, 18))
+        grid = torch.cartesian_prod(*axes).double()
+        middle = torch.tensor([0.005, 0.005, 31.5, 31.5]).double().expand(len(grid), -1)
+        window = Window(torch.zeros((1, 2), dtype=torch.int64))
+        density = target.evaluate([0], window, torch.cat([grid, middle], 1)[None])[1][0]
+        weights = torch.softmax(density, 0)
+        mean = weights @ grid
+        std = (weights @ (grid - mean) ** 2).sqrt()
+    assert found.ess > 1000
+    np.testing.assert_allclose((found.mean[:3] - mean.numpy()) / std.numpy(), 0, atol=0.12)
+    np.testing.assert_allclose(np.sqrt(np.diag(found.covariance))[:3] / std.numpy(), 1, atol=0.1)
+
+
+def test_mixture_density_is_that_of_its_draws():
+    rng = np.random.default_rng(0)
+    covariances = np.array([[[1.0, 0.5], [0.5, 2.0]], [[0.3, 0.0], [0.0, 0.2]]])
+    mixture = Mixture.of_moments([0.3, 0.7], [[0.0, 1.0], [3.0, -1.0]], covariances)
+    drawn = mixture.sample(rng.random((20000, 4)))
+    x = np.linspace(-30, 30, 601)
+    points = np.stack(np.meshgrid(x, x, indexing="ij"), -1).reshape(-1, 2)
+    density = np.exp(mixture.log_prob(points)) * (x[1] - x[0]) ** 2
+    assert density.sum() == pytest.approx(1, abs=0.01)
+    np.testing.assert_allclose(drawn.mean(0), density @ points, atol=0.05)
+    fitted = fit_mixture(rng, drawn, np.full(len(drawn), 1 / len(drawn)), 2)
+    assert fitted.log_prob(drawn).mean() > mixture.log_prob(drawn).mean() - 0.1
+
+
+@pytest.fixture(scope="module")
+def measured(wrong):
+    """A few galaxies with the worst of proposals."""
+    images, truth, psf = galaxies(10)
+    fitter = NeuralSersicFitter(weights=wrong, refine="importance", covariance=True)
+    return SimpleNamespace(table=fitter.fit(images, psf, error=ERROR, gain=1.0), truth=truth, images=images, psf=psf)
+
+
+def test_a_wrong_network_is_made_good_or_flagged(measured):
+    table = measured.table
+    methods = set(table["method"])
+    assert methods <= {"neural+importance", "lsq+importance", "lsq"}
+    assert "neural" not in methods
+    exact = np.char.endswith(np.array(table["method"]), "importance")
+    assert exact.sum() >= 8
+    poor = (table["flags"] & Flag.POOR_PROPOSAL) > 0
+    assert poor[np.array(table["method"]) != "neural+importance"].all()
+    assert (poor == (table["ess"] < 100))[np.array(table["method"]) == "neural+importance"].all()
+    values, errors = (
+        np.stack([table[f"{name}{end}"].value for name in PARAMETER_NAMES], 1) for end in ("_fit", "_err")
+    )
+    pulls = ((values - measured.truth) / errors)[exact]
+    assert np.abs(pulls).max() < 4.5
+    assert 0.7 < np.sqrt((pulls**2).mean()) < 1.3
+
+
+def test_columns(measured):
+    table = measured.table
+    assert ((table["ess"] > 1) & (table["ess"] <= table["n_draws"])).all()
+    assert (table["n_draws"] >= 64).all()
+    exact = np.char.endswith(np.array(table["method"]), "importance")
+    assert np.isfinite(table["log_evidence"][exact]).all()
+    assert np.isnan(table["log_evidence"][~exact]).all()
+    for name in PARAMETER_NAMES:
+        q16, q50, q84 = (table[f"{name}_q{level}"][exact] for level in (16, 50, 84))
+        assert ((q16 < q50) & (q50 < q84)).all()
+        assert np.isnan(table[f"{name}_q50"][~exact]).all()
+    np.testing.assert_allclose(np.sqrt(table["covariance"][:, 1, 1]), table["n_err"])
+    assert (table["chi2_reduced"] < 1.2).all()
+
+
+def test_rows_are_those_of_the_galaxy_alone(wrong, measured):
+    """Neither the place in the input nor the neighbours matter, but for rounding."""
+    fitter = NeuralSersicFitter(weights=wrong, refine="importance", covariance=True)
+    chosen = [7, 2, 3]
+    again = fitter.fit(measured.images[chosen], measured.psf, error=ERROR, gain=1.0)
+    for name in again.colnames:
+        expected = measured.table[name][chosen]
+        if again[name].dtype.kind == "f":
+            np.testing.assert_allclose(
+                again[name], expected, rtol=1e-5, atol=1e-6 * np.abs(np.nan_to_num(expected)).max(), err_msg=name
+            )
+        elif name != "id":
+            np.testing.assert_array_equal(again[name], expected, err_msg=name)
+
+
+def test_units(wrong, measured):
+    """Other units of flux and length, and stamps somewhere in an image."""
+    fitter = NeuralSersicFitter(weights=wrong, refine="importance", covariance=True)
+    part = measured.images[:2] * 4.0 * u.mJy
+    positions = [(100.0, 200.0), (300.0, 50.0)]
+    table = fitter.fit(part, measured.psf, error=4 * ERROR * u.mJy, gain=0.25, pixel_scale=0.5, positions=positions)
+    first = measured.table[:2]
+    assert table["flux_fit"].unit == u.mJy
+    for end in ("fit", "err", "q16", "q50", "q84"):
+        np.testing.assert_allclose(table[f"flux_{end}"].value, 4 * np.array(first[f"flux_{end}"].value), rtol=1e-4)
+        np.testing.assert_allclose(table[f"r_eff_{end}"].to_value(u.arcsec), 0.5 * first[f"r_eff_{end}"].value,
+                                   rtol=1e-4)  # fmt: skip
+        np.testing.assert_allclose(table[f"n_{end}"].value, first[f"n_{end}"].value, rtol=1e-4)
+    shift = np.array([100.0, 300.0]) - (SIZE - 1) / 2
+    offset = np.array([table["x_fit"].value - first["x_fit"].value])[0]
+    assert np.abs(offset - shift).max() < 1.01
+    np.testing.assert_allclose(table["log_evidence"], first["log_evidence"], atol=1e-2)
+    np.testing.assert_allclose(table["covariance"][:, 0, 2], 2.0 * first["covariance"][:, 0, 2], rtol=1e-3)
+
+
+def test_broken_rows_do_not_matter(wrong, measured):
+    images = measured.images[:4].copy()
+    images[0] = np.nan
+    images[2, 10:30, 24] = np.inf
+    images[3] = 0.0
+    fitter = NeuralSersicFitter(weights=wrong, refine="importance", covariance=True, n_draws=256)
+    table = fitter.fit(images, measured.psf, error=ERROR, gain=1.0)
+    assert table["flags"][0] & Flag.FAILED
+    assert np.isnan(table["flux_fit"][0])
+    assert np.isnan(table["ess"][0])
+    assert table["n_draws"][0] == 0
+    assert table["flags"][2] & Flag.NONFINITE_PIXELS
+    assert np.isfinite(table["flux_fit"][1:3].value).all()
+    assert table["flags"][3] & Flag.POOR_PROPOSAL
+
+
+def test_noise_far_from_any_galaxy_falls_back(wrong):
+    """Outside the prior there is no posterior: such a galaxy is that of least squares."""
+    psf = gaussian_psf(25, 2.6)
+    image = draw((SIZE, SIZE), psf, [[9e5, 1.5, 2.0, 0.1, 0.1, 23.5, 23.5]])
+    image = image + np.random.default_rng(0).normal(size=image.shape) * ERROR
+    table = NeuralSersicFitter(weights=wrong, refine="importance").fit(image, psf, error=ERROR, gain=1.0)
+    assert table["method"][0] == "lsq"
+    assert table["flags"][0] & Flag.POOR_PROPOSAL
+    assert table["ess"][0] == 0
+    assert table["flux_fit"][0] == pytest.approx(9e5, rel=0.1)
+
+
+@pytest.mark.parametrize("summary", ["median", "mode"])
+def test_summaries(wrong, measured, summary):
+    options = {"weights": wrong, "refine": "importance", "covariance": True}
+    table = NeuralSersicFitter(summary=summary, **options).fit(measured.images[:2], measured.psf, error=ERROR, gain=1.0)
+    first = measured.table[:2]
+    np.testing.assert_array_equal(table["n_q50"], first["n_q50"])
+    if summary == "median":
+        np.testing.assert_array_equal(table["n_fit"], table["n_q50"])
+        assert np.isfinite(table["n_fit"]).all()
+    else:
+        assert (np.abs(table["n_fit"] - first["n_fit"]) < 3 * first["n_err"]).all()
+        assert (table["n_fit"] != first["n_fit"]).all()
+
+
+def test_gain_is_needed_where_the_prior_counts_electrons(wrong, measured):
+    fitter = NeuralSersicFitter(weights=wrong, refine="importance")
+    with pytest.raises(ValueError, match="gain must be given to refine with weights"):
+        fitter.fit(measured.images[:1], measured.psf, error=ERROR)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"refine": "mcmc"}, "refine must be 'importance' or None, not 'mcmc'"),
+        ({"refine": "importance", "n_draws": 10}, "n_draws must be an integer of at least 64, not 10"),
+        ({"refine": "importance", "n_draws": 100.0}, "n_draws must be an integer"),
+        ({"refine": "importance", "min_ess": 0}, "min_ess must be a number of at least 1"),
+        ({"refine": "importance", "min_ess": 2000}, "min_ess must be a number of at least 1 and below n_draws"),
+    ],
+)
+def test_wrong_options(wrong, options, message):
+    with pytest.raises(ValueError, match=message):
+        NeuralSersicFitter(weights=wrong, **options)
+
+
+def test_prior_must_lie_within_the_network(wrong, tmp_path):
+    from galmeasure.weights import get_weights
+
+    network = untrained(NetworkConfig(n=(0.5, 5.0), r_eff=(0.4, 3.0), g_max=0.67, centre=0.5, **SMALL))
+    names = ("prior", "domain", "simulation", "training", "metrics", "date", "revision", "description")
+    path = tmp_path / "narrow.safetensors"
+    save_weights(path, network, {name: get_weights(wrong).card[name] for name in names})
+    NeuralSersicFitter(weights=path)
+    with pytest.raises(ValueError, match="prior 'study' reaches beyond their domain"):
+        NeuralSersicFitter(weights=path, refine="importance")
+
+
+def test_without_refinement_nothing_is_added(wrong, measured):
+    table = NeuralSersicFitter(weights=wrong).fit(measured.images[:2], measured.psf, error=ERROR, gain=1.0)
+    assert not {"ess", "n_draws", "log_evidence"} & set(table.colnames)
+    assert set(table["method"]) == {"neural"}
