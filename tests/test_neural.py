@@ -180,6 +180,18 @@ def test_psf_of_any_sampling(fitter, images, side, oversampling):
     np.testing.assert_allclose(other["chi2_reduced"], table["chi2_reduced"], rtol=1e-3)
 
 
+@pytest.mark.parametrize(("dx", "dy"), [(0.5, 0.5), (-0.25, 0.0), (1.0, 2.0)])
+def test_stars_off_the_middle_shift_positions(fitter, images, dx, dy):
+    """As in every fit, the position is that with the PSF as it is given; nothing else changes."""
+    rows, columns = (np.arange(41) - 20 - shift for shift in (dy, dx))
+    psf = np.exp(-4 * np.log(2) * (rows[:, None] ** 2 + columns**2) / 3.0**2)
+    table, other = (fitter.fit(images[:8], each, error=SIGMA) for each in (gaussian_psf(41), psf))
+    for name in NAMES:
+        difference = plain(other[f"{name}_fit"]) - plain(table[f"{name}_fit"]) + {"x": dx, "y": dy}.get(name, 0.0)
+        assert (np.abs(difference) < 0.05 * plain(table[f"{name}_err"])).all()
+    np.testing.assert_allclose(other["chi2_reduced"], table["chi2_reduced"], rtol=1e-3)
+
+
 # Geometry
 
 

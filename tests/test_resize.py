@@ -6,7 +6,7 @@ import torch
 from _galaxies import draw, gaussian_psf
 
 from galmeasure.likelihood import variance
-from galmeasure.networks import NATIVE_SIZE, PSF_SIZE, Window, central_window, network_psfs, resize_stamps
+from galmeasure.networks import NATIVE_SIZE, PSF_SIZE, Window, central_window, network_psfs, psf_offsets, resize_stamps
 
 SHAPES = [(64, 64), (40, 51), (65, 64), (33, 90), (97, 130), (141, 140)]
 SHAPES_AND_BLOCKS = [*((shape, 1) for shape in SHAPES), *((shape, k) for shape in SHAPES[-2:] for k in (2, 3, 4))]
@@ -156,6 +156,20 @@ def test_psfs_keep_their_sum():
     """A PSF that lacks light beyond its image is not made brighter."""
     for side in (21, 22):
         np.testing.assert_allclose(network_psfs(0.9 * sampled(side, 1)).sum(), 0.9, rtol=1e-4)
+
+
+@pytest.mark.parametrize("oversampling", [1, 2])
+@pytest.mark.parametrize(("y", "x"), [(0.5, 0.5), (-0.3, 0.2), (1.0, -2.0)])
+def test_stars_off_the_middle(y, x, oversampling):
+    """Where the star stands is found, and it can be moved to the middle."""
+    side = 41 * oversampling
+    rows, columns = (np.arange(side) - (side - 1) / 2 - shift * oversampling for shift in (y, x))
+    image = np.exp(-(rows[:, None] ** 2 + columns**2) / (2 * (1.5 * oversampling) ** 2))
+    image = torch.from_numpy(image / image.sum())[None]
+    np.testing.assert_allclose(psf_offsets(network_psfs(image, oversampling)), [[y, x]], atol=0.02)
+    wanted = sampled(PSF_SIZE, 1, 1.5 * 2.3548)
+    found = network_psfs(image, oversampling, offset=(y, x))
+    np.testing.assert_allclose(found, wanted, atol=2e-4 * float(wanted.max()))
 
 
 @pytest.mark.parametrize("block", [2, 3, 4])

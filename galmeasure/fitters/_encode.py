@@ -13,6 +13,7 @@ from galmeasure.networks import (
     Window,
     central_window,
     network_psfs,
+    psf_offsets,
     resize_stamps,
 )
 
@@ -23,6 +24,9 @@ LARGE = 0.7
 
 SMALLEST_LARGE = 7.0
 """But no smaller than this, in pixels of the network: in blocks, it must still be larger than the PSF."""
+
+_STAR_OFFSET = 0.1
+"""Distance of a star from the middle of its PSF image, pixels, beyond which the network gets a PSF that is centred."""
 
 _PIECE = 64  # stamps, so that their tensors stay in the cache
 _DEVICE_PIECE = 2048
@@ -87,9 +91,9 @@ def encode_batch(network, batch, *, device="cpu", bf16=False):
     rows = np.flatnonzero(batch.good.any(axis=(1, 2)))
     done, block = [], 1
     while len(rows):
-        psf, psf_index = _embedded_psfs(network, batch, rows, block, device)
+        psfs = _embedded_psfs(network, batch, rows, block, device)
         pieces = [
-            _encode_piece(network, batch, piece, count, psf, psf_index, block, device, bf16)
+            _encode_piece(network, batch, piece, count, psfs, block, device, bf16)
             for piece, count in pieces_of(rows, _piece_size(device))
         ]
         rows = []
@@ -112,9 +116,11 @@ def _too_large(piece, shapes, limit):
     return large & (shapes.max(axis=1) > NATIVE_SIZE * piece.window.block)
 
 
-def _encode_piece(network, batch, rows, count, psf, psf_index, block, device, bf16):
-    inputs, window = _inputs(batch, rows, psf, psf_index[rows], block, device)
-    context = network.encode(inputs, psf=psf, bf16=bf16)
+def _encode_piece(network, batch, rows, count, psfs, block, device, bf16):
+    inputs, window = _inputs(batch, rows, psfs.embedding, psfs.index[rows], block, device)
+    if psfs.offset is not None:
+        window = window.with_psf_offset(psfs.offset[inputs.psf_index])
+    context = network.encode(inputs, psf=psfs.embedding, bf16=bf16)
     keep = np.arange(len(rows)) < count
     return EncodedPiece(rows, keep, context, network.summarise(context), window)
 
@@ -158,14 +164,30 @@ def native_psfs(batch, positions, block=1, device="cpu"):
     return out
 
 
+@dataclass(frozen=True)
+class _PSFs:
+    """Embeddings of PSFs ``(M, features)``, which of them each row of a batch has, offsets of stars that were moved."""
+
+    embedding: torch.Tensor
+    index: np.ndarray
+    offset: torch.Tensor | None
+
+
 def _embedded_psfs(network, batch, rows, block, device):
-    """Embeddings of the PSFs that the rows have ``(M, features)``, and which of them each row of the batch has."""
+    """PSFs of some rows; stars that stand off the middle are moved there, where the network expects them."""
     positions, local = np.unique(batch.psf_index[rows], return_inverse=True)
-    images = native_psfs(batch, positions, block, device)
+    images = native_psfs(batch, positions, 1, device)
+    offset = psf_offsets(images)
+    moved = offset.abs().amax(1) > _STAR_OFFSET
+    images = images if block == 1 else native_psfs(batch, positions, block, device)
+    for place in torch.nonzero(moved)[:, 0].tolist():
+        image = torch.from_numpy(np.array(batch.psf[positions[place]]))[None].to(device)
+        images[place] = network_psfs(image, batch.psf_oversampling, block, tuple(offset[place].tolist()))[0]
+    offset = torch.where(moved[:, None], offset, 0.0) if moved.any() else None
     size = _PSF_PIECE if device == "cpu" else _DEVICE_PSF_PIECE
     parts = []
     for piece, count in pieces_of(np.arange(len(positions)), size):
         parts.append(network.embed_psf(images[torch.from_numpy(piece).to(device)])[:count])
     index = np.zeros(len(batch), dtype=np.int64)
     index[rows] = local.reshape(-1)
-    return torch.cat(parts), index
+    return _PSFs(torch.cat(parts), index, offset)

@@ -1,5 +1,8 @@
 """The point of highest posterior density: the best of some draws, improved by gradient ascent."""
 
+import copy
+from functools import lru_cache
+
 import torch
 
 from galmeasure.networks import Context
@@ -29,10 +32,11 @@ def posterior_mode(network, context):
         Shape ``(B, 7)``.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        context = Context(context.features.clone(), context.flux_scale.clone())
+        network = _double(network)
+        context = Context(context.features.double().clone(), context.flux_scale.double().clone())
         with torch.no_grad():
             scale = context.flux_scale
-            normal = torch.randn((_DRAWS, 1, N_PARAMETERS), generator=torch.Generator().manual_seed(0)).to(scale.device)
+            normal = torch.randn((_DRAWS, 1, N_PARAMETERS), generator=torch.Generator().manual_seed(0)).to(scale)
             drawn = network.sample(context, normal.expand(-1, len(scale), -1))
             density = network.log_prob(context, drawn)
             values = network.transform.forward(drawn, scale.expand(drawn.shape[:-1]))
@@ -40,6 +44,12 @@ def posterior_mode(network, context):
             first = torch.nan_to_num(density, nan=-torch.inf).argmax(0)
             start = values[first, torch.arange(len(first), device=first.device)]
         return _ascend(network, context, start, spread)
+
+
+@lru_cache(maxsize=2)
+def _double(network):
+    """Copy of a network in double precision, in which the way to a mode does not depend on rounding."""
+    return copy.deepcopy(network).double()
 
 
 def _ascend(network, context, start, spread):

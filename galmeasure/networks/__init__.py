@@ -3,7 +3,7 @@
 from galmeasure.networks.encoder import StampEncoder
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs, StampViews, make_views
 from galmeasure.networks.posterior import Context, NetworkConfig, PosteriorSummary, SersicPosterior
-from galmeasure.networks.resize import Window, central_window, network_psfs, resize_stamps
+from galmeasure.networks.resize import Window, central_window, network_psfs, psf_offsets, resize_stamps
 from galmeasure.networks.transform import ParameterTransform
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "central_window",
     "make_views",
     "network_psfs",
+    "psf_offsets",
     "resize_stamps",
 ]

@@ -1,16 +1,18 @@
 """Stamps of any shape as the 64 x 64 pixels that networks take, and what networks say as parameters of the stamp."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs
 
-__all__ = ["Window", "central_window", "network_psfs", "resize_stamps"]
+__all__ = ["Window", "central_window", "network_psfs", "psf_offsets", "resize_stamps"]
 
 _CENTROID_SIGMA = 3.0  # pixels, of the weight that finds which half of an odd side a galaxy lies in
 _CENTROID_REACH = 8
+_CENTROID_STEPS = 12
+_NEAR_MIDDLE = 0.05
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class Window:
         Pixel of the stamp, y and x, with which the window begins; may be negative, int64, shape ``(B, 2)``.
     block : int
         Pixels of the stamp, along each side, in one of the network's.
+    psf_offset : Tensor, optional
+        y, x of each row's star from the middle of its PSF image, where the network was given a PSF with the star in
+        the middle, shape ``(B, 2)``: positions then are those that belong to the PSF image as it is.
 
     Notes
     -----
@@ -33,10 +38,15 @@ class Window:
 
     start: torch.Tensor
     block: int = 1
+    psf_offset: torch.Tensor | None = None
 
     def __getitem__(self, rows):
         """Some of the rows."""
-        return Window(self.start[rows], self.block)
+        return Window(self.start[rows], self.block, None if self.psf_offset is None else self.psf_offset[rows])
+
+    def with_psf_offset(self, offset):
+        """Return the same window for PSFs whose star was moved to the middle."""
+        return replace(self, psf_offset=offset)
 
     @property
     def scale(self):
@@ -48,6 +58,8 @@ class Window:
         """What is added to parameters after their units have changed, shape ``(B, 7)``."""
         offset = torch.zeros((len(self.start), 7), dtype=torch.float64, device=self.start.device)
         offset[:, 5:] = self.start.flip(1).double() + 0.5 * (self.block - 1)
+        if self.psf_offset is not None:
+            offset[:, 5:] -= self.psf_offset.flip(1)
         return offset
 
     def to_stamp(self, parameters):
@@ -163,7 +175,7 @@ def _average(image, error, good, k):
     return image, torch.where(enough, error, 1.0), enough
 
 
-def network_psfs(images, oversampling=1, block=1):
+def network_psfs(images, oversampling=1, block=1, offset=(0.0, 0.0)):
     """PSFs as networks take them.
 
     Parameters
@@ -174,6 +186,8 @@ def network_psfs(images, oversampling=1, block=1):
         PSF pixels per pixel of the stamp.
     block : int, optional
         Pixels of the stamp along each side of the network's.
+    offset : tuple of float, optional
+        y, x of the star from the middle of the images, pixels of the stamp.
 
     Returns
     -------
@@ -186,24 +200,56 @@ def network_psfs(images, oversampling=1, block=1):
     Where the star's position falls between the samples of the image, they are interpolated with a sinc, as the
     renderer's Fourier transform does.
     """
-    if oversampling == block == 1 and images.shape[1] % 2 == images.shape[2] % 2 == 1:
+    as_they_are = oversampling == block == 1 and not any(offset)
+    if as_they_are and images.shape[1] % 2 == images.shape[2] % 2 == 1:
         for axis in (1, 2):
             cut = (images.shape[axis] - PSF_SIZE) // 2
             images = images.narrow(axis, cut, PSF_SIZE) if cut > 0 else images
         pad = [(PSF_SIZE - images.shape[axis]) // 2 for axis in (2, 2, 1, 1)]
         return torch.nn.functional.pad(images, pad).float()
-    matrices = [_sampling(images.shape[axis], oversampling, block, images.device) for axis in (1, 2)]
-    return (matrices[0] @ images.double() @ matrices[1].T).float()
+    build = _sampling if any(offset) else _kept_sampling
+    rows, columns = (build(images.shape[i], oversampling, block, images.device, offset[i - 1]) for i in (1, 2))
+    return (rows @ images.double() @ columns.T).float()
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def _sampling(side, oversampling, block, device):
+def psf_offsets(psf):
+    """Offsets of stars from the middle of PSF images ``(M, side, side)``, shape ``(M, 2)``: y, x.
+
+    The centroid of what is brighter than a tenth of the peak; where it is not in the middle, that under a Gaussian
+    which follows it.
+    """
+    psf = psf.double()
+    distance = torch.arange(psf.shape[1], device=psf.device, dtype=psf.dtype) - (psf.shape[1] - 1) / 2.0
+    light = (psf - 0.1 * psf.amax((1, 2), keepdim=True)).clamp_min(0.0)
+    offset = _centroid(light, distance)
+    away = torch.nonzero(offset.abs().amax(1) > _NEAR_MIDDLE)[:, 0]
+    some, found = psf[away], offset[away]
+    for _ in range(_CENTROID_STEPS):
+        apart = distance[None, None] - found[:, :, None]
+        weight = torch.exp(-0.5 * (apart / _CENTROID_SIGMA) ** 2)
+        light = some.clamp_min(0.0) * weight[:, 0, :, None] * weight[:, 1, None, :]
+        found = found + (1.5 * (_centroid(light, distance) - found)).clamp(-1.0, 1.0)
+    offset[away] = found
+    return offset
+
+
+def _centroid(light, distance):
+    total = light.sum((1, 2)).clamp_min(1e-30)
+    return torch.stack([(light.sum(3 - axis) * distance).sum(1) / total for axis in (1, 2)], 1)
+
+
+def _sampling(side, oversampling, block, device, offset):
     """Matrix ``(33, side)`` from samples along one side of a PSF image to the network's pixels."""
     reach = PSF_SIZE // 2
-    pixels = torch.arange(PSF_SIZE * block, dtype=torch.float64) - (reach * block + 0.5 * (block - 1))
+    pixels = torch.arange(PSF_SIZE * block, dtype=torch.float64) - (reach * block + 0.5 * (block - 1)) + offset
     samples = torch.arange(side, dtype=torch.float64) - 0.5 * (side - 1)
     # the image's samples sum to the star's light: a pixel of the stamp holds as many of them as fit into it
     matrix = torch.sinc(pixels[:, None] * oversampling - samples) * oversampling
     matrix[matrix.abs() < 1e-12] = 0.0
     return matrix.view(PSF_SIZE, block, side).sum(1).to(device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _kept_sampling(*arguments):
+    return _sampling(*arguments)
