@@ -270,7 +270,7 @@ def test_images_of_galaxies(galaxies):
     assert [axis.get_title() for axis in panels[:5]][1:3] == ["noiseless", "model"]
     difference = np.asarray(panels[4].images[0].get_array())
     assert np.abs(difference).max() < 0.3  # in errors: the model of the truth is the noiseless image
-    assert len([axis for axis in plot_images(cutouts, table).axes if axis.images]) == 2 * 3 + 0
+    assert len([axis for axis in plot_images(cutouts, table).axes if axis.images]) == 2 * 3
     with pytest.raises(ValueError, match="scale must be 'linear' or 'log', not 'sqrt'"):
         plot_images(cutouts, table, scale="sqrt")
 

@@ -13,7 +13,7 @@ from galmeasure.evaluation.matching import MEASURED, parameter_label
 __all__ = ["Page"]
 
 _STYLE = """
-body {font: 16px/1.55 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1.2rem; color: #1b1f24}
+body {font: 16px/1.55 system-ui, sans-serif; max-width: 1280px; margin: 2rem auto; padding: 0 1.2rem; color: #1b1f24}
 h1 {font-size: 1.7rem; margin-bottom: .2rem} h2 {font-size: 1.25rem; margin-top: 2.6rem; border-top: 1px solid #d0d7de;
 padding-top: 1.2rem} figure {margin: 1.2rem 0} figure img {max-width: 100%; height: auto}
 figcaption, .note {color: #57606a; font-size: .92rem; max-width: 60rem} p {max-width: 60rem}

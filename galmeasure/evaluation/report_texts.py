@@ -39,7 +39,7 @@ _TEXTS = {
     """,
     "limits": """
         1 is the Cramer-Rao bound. An estimator without bias cannot be below it. A posterior mean can: it knows the
-        prior, and trades scatter for bias. Both are worth having, and are not to be confused.
+        prior, and trades scatter for bias. So can a fit, where its parameters are held by their bounds.
     """,
     "limits table": """
         Typical: half of the 16 to 84 % interval of (measured - true) / bound. Scatter: standard deviation over the
@@ -66,8 +66,8 @@ _TEXTS = {
     """,
     "ranks": """
         {name}: ranks of the truths. The grey band holds 99 % of the bins if posteriors are right; p is the chance of
-        ranks as uneven as these. A parameter that is the same in all galaxies (the centre in the study's sets) piles up
-        in the middle.
+        ranks as uneven as these. Of a parameter that is the same in all galaxies (the centre in the study's sets) they
+        need not be even.
     """,
     "expected coverage": """
         Expected coverage of the joint posterior of all parameters that are not the same in all galaxies. Shades are two
@@ -80,7 +80,8 @@ _TEXTS = {
     """,
     "reference table": """
         Bias / standard deviation; flux in 1e5, r_eff in arcsec. First the Cramer-Rao bound: computed here with the
-        centre free, and as published. The errors of our numbers are in reference.ecsv.
+        centre free, and as published. The baseline fit holds the centre fixed. The errors of our numbers are in
+        reference.ecsv.
     """,
     "reference figure": """
         The same in units of the bound: points are biases, bars standard deviations. Open points are published numbers.
