@@ -156,8 +156,8 @@ def test_draws_the_model_itself(image, psf):
 
 
 def test_very_small_values_share_a_power_of_ten():
-    from galmeasure.evaluation.plots import _with_error
+    from galmeasure.evaluation.plots import with_error
 
-    assert _with_error(2.091e-7, 1.8e-9) == "(2.091 ± 0.018) × 10$^{-7}$"
-    assert _with_error(35395.8, 586.6) == "35396 ± 587"
-    assert _with_error(3.485, 0.075) == "3.485 ± 0.075"
+    assert with_error(2.091e-7, 1.8e-9) == "(2.091 ± 0.018) × 10$^{-7}$"
+    assert with_error(35395.8, 586.6) == "35396 ± 587"
+    assert with_error(3.485, 0.075) == "3.485 ± 0.075"
