@@ -9,9 +9,7 @@ from galmeasure.fitters._problem import Problem
 from galmeasure.fitters._starts import psf_moments
 from galmeasure.render.grid import prepare_psfs
 
-__all__ = ["Group", "groups", "reserve_heap"]
-
-_HEAP = 31 * 2**20
+__all__ = ["Group", "groups"]
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,6 @@ class Group:
     problem: Problem
     psf_covariance: torch.Tensor
     shapes: torch.Tensor
-
-
-def reserve_heap():
-    """Let the C library keep freed blocks of this size, so that temporaries do not cost a page fault each time."""
-    torch.empty(_HEAP, dtype=torch.uint8)
 
 
 def groups(batch, *, device="cpu", dof=None):

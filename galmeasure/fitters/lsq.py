@@ -10,11 +10,12 @@ from galmeasure.fitters._bias import likelihood_bias
 from galmeasure.fitters._levenberg import minimise
 from galmeasure.fitters._quality import model_quality, quality_flags
 from galmeasure.fitters._starts import starting_values
-from galmeasure.fitters._tensors import groups, reserve_heap
+from galmeasure.fitters._tensors import groups
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase
 from galmeasure.flags import Flag
 from galmeasure.likelihood import invert_information
 from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
+from galmeasure.render.memory import reserve_heap
 
 __all__ = ["LSQSersicFitter"]
 

@@ -12,13 +12,13 @@ from galmeasure.fitters._draws import draw_table, flow_pieces, given_parameters,
 from galmeasure.fitters._encode import encode_batch
 from galmeasure.fitters._mode import posterior_mode
 from galmeasure.fitters._quality import quality_flags
-from galmeasure.fitters._tensors import reserve_heap
 from galmeasure.fitters._threads import map_batches, single_threaded
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase, progress
 from galmeasure.fitters.importance import check_refinement, refine_batch
 from galmeasure.flags import Flag
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
+from galmeasure.render.memory import reserve_heap
 from galmeasure.weights import DEFAULT_WEIGHTS, load_network
 from galmeasure.weights.registry import find_weights
 

@@ -7,6 +7,7 @@ import torch
 from galmeasure.likelihood import variance
 from galmeasure.priors import Disc, Prior, Range, get_prior
 from galmeasure.render import PSFGrid, render_sersic
+from galmeasure.render.memory import reserve_heap
 from galmeasure.training.psfs import FAMILIES, RandomPSFs, draw_psfs
 
 __all__ = ["ExpectedStamps", "SimulatedStamps", "SimulationConfig", "set_snr", "simulate_expected", "simulate_stamps"]
@@ -259,6 +260,7 @@ def simulate_expected(config, count, *, generator=None, device="cpu"):
     ExpectedStamps
         Stamps with their truth.
     """
+    reserve_heap()
     prior, shape = get_prior(config.prior), (config.size, config.size)
     options = {"generator": generator, "device": device}
     with torch.inference_mode():

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from galmeasure.networks import SersicPosterior, StampInputs
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import get_prior
+from galmeasure.render.memory import reserve_heap
 from galmeasure.training.pool import StampPool
 from galmeasure.training.simulate import simulate_stamps
 from galmeasure.training.validation import read_held_out
@@ -86,6 +87,7 @@ class Trainer:
         self.reference = None if validation is None else list(read_held_out(validation, device))
         torch.manual_seed(config.seed)
         torch.set_flush_denormal(True)
+        reserve_heap()
         self.network = SersicPosterior(config.network).to(device)
         self.average = [each.detach().clone() for each in self.network.parameters()]
         decays = [each for each in self.network.parameters() if each.ndim > 1]
