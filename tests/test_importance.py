@@ -420,3 +420,25 @@ def test_without_refinement_nothing_is_added(wrong, measured):
     table = NeuralSersicFitter(weights=wrong).fit(measured.images[:2], measured.psf, error=ERROR, gain=1.0)
     assert not {"ess", "n_draws", "log_evidence"} & set(table.colnames)
     assert set(table["method"]) == {"neural"}
+
+
+def test_command(wrong, measured, tmp_path, monkeypatch, capsys):
+    """``--refine importance`` gives the same table; other methods refuse it."""
+    from astropy.table import QTable
+
+    from galmeasure.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    catalog = QTable({"cutout": measured.images[:2], "error": [ERROR, ERROR], "gain": [1.0, 1.0]})
+    catalog["psf"] = np.repeat(measured.psf[None], 2, 0)
+    catalog.write("cat.fits")
+    with pytest.raises(SystemExit) as stop:
+        main(["cat.fits", "--weights", str(wrong), "--refine", "importance"])
+    assert stop.value.code == 0, capsys.readouterr().err
+    table = QTable.read("cat_galmeasure.fits")
+    assert list(table["method"]) == list(measured.table["method"][:2])
+    np.testing.assert_allclose(table["ess"], measured.table["ess"][:2], rtol=1e-4)
+    with pytest.raises(SystemExit) as stop:
+        main(["cat.fits", "--method", "lsq", "--refine", "importance"])
+    assert stop.value.code == 2
+    assert "refine is an option of --method neural" in capsys.readouterr().err
