@@ -116,7 +116,7 @@ class PosteriorSummary:
     covariance : Tensor
         Shape ``(B, 7, 7)``.
     quantiles : Tensor
-        At the probabilities :data:`LEVELS`, shape ``(B, 5, 7)``.
+        At the probabilities ``galmeasure.networks.posterior.LEVELS``, shape ``(B, 5, 7)``.
     """
 
     mean: torch.Tensor

@@ -317,7 +317,7 @@ def held_out_metrics(network, batches, *, bf16=False):
     batches : iterable of (StampInputs, Tensor)
         Stamps and their truth, ``(B, 7)``.
     bf16 : bool, optional
-        As in `SersicPosterior.encode`.
+        As in `galmeasure.networks.SersicPosterior.encode`.
 
     Returns
     -------
