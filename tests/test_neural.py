@@ -423,17 +423,19 @@ def test_posteriors_at_the_edge(values, expected):
 
 
 @pytest.mark.parametrize(
-    ("snr", "fwhm", "side", "block", "expected"),
+    ("snr", "fwhm", "side", "block", "outside", "growth"),
     [
-        (50.0, 3.0, 64, 1, 0.0), (4.5, 3.0, 64, 1, 0.0), (2.0, 3.0, 64, 1, np.log(2.5)),
-        (3000.0, 3.0, 64, 1, np.log(3)), (50.0, 1.0, 64, 1, np.log(1.5 / (1 - 0.4621) ** 0.5)),
-        (50.0, 1.0, 128, 2, 0.0), (50.0, np.inf, 64, 1, 1.0), (50.0, 14.0, 64, 1, np.log(14 / 7)),
-        (50.0, 28.0, 256, 4, 0.0), (50.0, 3.0, 12, 1, np.log(2)),
+        (50.0, 3.0, 64, 1, False, 0.0), (4.5, 3.0, 64, 1, False, 0.0), (2.0, 3.0, 64, 1, True, np.log(2.5)),
+        (3000.0, 3.0, 64, 1, True, 0.0), (50.0, 1.0, 64, 1, True, 8 * np.log(1.5 / (1 - 0.4621) ** 0.5)),
+        (50.0, 1.0, 128, 2, False, 0.0), (50.0, np.inf, 64, 1, True, 8.0), (50.0, 14.0, 64, 1, True, 8 * np.log(2)),
+        (50.0, 28.0, 256, 4, False, 0.0), (50.0, 3.0, 12, 1, True, 8 * np.log(2)),
     ],
 )  # fmt: skip
-def test_distance_from_the_domain(snr, fwhm, side, block, expected):
+def test_distance_from_the_domain(snr, fwhm, side, block, outside, growth):
     arguments = (np.array([value]) for value in (snr, fwhm, side, block))
-    np.testing.assert_allclose(beyond_domain(*arguments, DOMAIN, 24), [expected], atol=2e-3)
+    found = beyond_domain(*arguments, DOMAIN, 24)
+    assert found[0].tolist() == [outside]
+    np.testing.assert_allclose(found[1], [growth], atol=0.02)
 
 
 def test_widening():

@@ -6,7 +6,16 @@ import torch
 from _galaxies import draw, gaussian_psf
 
 from galmeasure.likelihood import variance
-from galmeasure.networks import NATIVE_SIZE, PSF_SIZE, Window, central_window, network_psfs, psf_offsets, resize_stamps
+from galmeasure.networks import (
+    NATIVE_SIZE,
+    PSF_SIZE,
+    Window,
+    central_window,
+    network_psfs,
+    psf_offsets,
+    resize_stamps,
+    smooth,
+)
 
 SHAPES = [(64, 64), (40, 51), (65, 64), (33, 90), (97, 130), (141, 140)]
 SHAPES_AND_BLOCKS = [*((shape, 1) for shape in SHAPES), *((shape, k) for shape in SHAPES[-2:] for k in (2, 3, 4))]
@@ -170,6 +179,28 @@ def test_stars_off_the_middle(y, x, oversampling):
     wanted = sampled(PSF_SIZE, 1, 1.5 * 2.3548)
     found = network_psfs(image, oversampling, offset=(y, x))
     np.testing.assert_allclose(found, wanted, atol=2e-4 * float(wanted.max()))
+
+
+def test_smoothing():
+    """Stamps and PSFs become wider by the same; masked pixels take no part, and the noise keeps its error."""
+    amount = torch.tensor([0.2])
+    square = (torch.arange(PSF_SIZE, dtype=torch.float64) - PSF_SIZE // 2) ** 2
+    narrow = sampled(PSF_SIZE, 1, 1.2)
+    wide = smooth(narrow, amount)
+    np.testing.assert_allclose(wide.sum(), 1.0, rtol=1e-6)
+    for axis in (1, 2):
+        np.testing.assert_allclose((wide - narrow).sum(axis) @ square, 0.4, rtol=1e-5)
+    image = np.full((64, 64), 5.0)
+    good = np.ones((64, 64), bool)
+    good[20:23, 30:40] = False
+    image[~good] = 1e9
+    tensor, mask = (torch.from_numpy(each)[None] for each in (image.astype("f4"), good))
+    window = central_window(torch.tensor([[64, 64]]), tensor)
+    psf = torch.ones(1, PSF_SIZE, PSF_SIZE)
+    inputs = resize_stamps(tensor, torch.ones(1, 1, 1), mask, None, psf, torch.zeros(1), window, amount)
+    np.testing.assert_allclose(inputs.image[inputs.good], 5.0, rtol=1e-5)
+    assert (inputs.good == mask).float().mean() > 0.99
+    assert (inputs.error == 1.0).all()
 
 
 @pytest.mark.parametrize("block", [2, 3, 4])

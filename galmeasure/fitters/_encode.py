@@ -9,17 +9,17 @@ from galmeasure.networks import (
     NATIVE_SIZE,
     Context,
     PosteriorSummary,
-    StampInputs,
     Window,
     central_window,
     network_psfs,
     psf_offsets,
     resize_stamps,
+    smooth,
 )
 
 __all__ = ["EncodedPiece", "encode_batch", "native_psfs", "pieces_of"]
 
-LARGE = 0.7
+LARGE = 0.6
 """Mean r_eff, in units of the largest of the training, beyond which a galaxy is seen again in larger blocks."""
 
 SMALLEST_LARGE = 7.0
@@ -28,6 +28,14 @@ SMALLEST_LARGE = 7.0
 _STAR_OFFSET = 0.1
 """Distance of a star from the middle of its PSF image, pixels, beyond which the network gets a PSF that is centred."""
 
+_NARROWEST = 1.7
+"""FWHM of a PSF, pixel response included, in pixels of the network, to which blocks of a narrower one are smoothed."""
+
+_NARROWEST_NATIVE = 1.4
+"""Pixels that are not in blocks are smoothed as well below this: somewhat below its domain the network does better."""
+
+_FWHM_SIGMA = 2.3548
+_PIXEL = _FWHM_SIGMA**2 / 12.0  # squared FWHM that a pixel adds
 _PIECE = 64  # stamps, so that their tensors stay in the cache
 _DEVICE_PIECE = 2048
 _PSF_PIECE = 16
@@ -117,7 +125,7 @@ def _too_large(piece, shapes, limit):
 
 
 def _encode_piece(network, batch, rows, count, psfs, block, device, bf16):
-    inputs, window = _inputs(batch, rows, psfs.embedding, psfs.index[rows], block, device)
+    inputs, window = _inputs(batch, rows, psfs, block, device)
     if psfs.offset is not None:
         window = window.with_psf_offset(psfs.offset[inputs.psf_index])
     context = network.encode(inputs, psf=psfs.embedding, bf16=bf16)
@@ -125,16 +133,17 @@ def _encode_piece(network, batch, rows, count, psfs, block, device, bf16):
     return EncodedPiece(rows, keep, context, network.summarise(context), window)
 
 
-def _inputs(batch, rows, psf, psf_index, block, device):
+def _inputs(batch, rows, psfs, block, device):
     """StampInputs of some rows, and their window."""
     image, good = (_tensor(_take(array, rows), device) for array in (batch.image, batch.good))
     constant = batch.error.shape[1:] == (1, 1)
     error = batch.error[:1] if constant and len(batch.error) == 1 else _take(batch.error, rows)
     gain = None if batch.gain is None else _tensor(batch.gain[rows].astype(np.float32), device)
     window = central_window(_tensor(batch.shape[rows], device), image, block)
-    index = _tensor(psf_index, device)
+    index = _tensor(psfs.index[rows], device)
+    smoothing = None if psfs.smoothing is None else psfs.smoothing[index]
     error = _tensor(error, device)
-    inputs: StampInputs = resize_stamps(image, error, good, gain, psf, index, window)
+    inputs = resize_stamps(image, error, good, gain, psfs.embedding, index, window, smoothing)
     return inputs, window
 
 
@@ -166,11 +175,15 @@ def native_psfs(batch, positions, block=1, device="cpu"):
 
 @dataclass(frozen=True)
 class _PSFs:
-    """Embeddings of PSFs ``(M, features)``, which of them each row of a batch has, offsets of stars that were moved."""
+    """Embeddings of PSFs ``(M, features)``, which of them each row of a batch has, and what was done to them.
+
+    Offsets of stars that were moved ``(M, 2)``; by how much PSFs that are narrow in blocks were smoothed ``(M,)``.
+    """
 
     embedding: torch.Tensor
     index: np.ndarray
     offset: torch.Tensor | None
+    smoothing: torch.Tensor | None
 
 
 def _embedded_psfs(network, batch, rows, block, device):
@@ -184,10 +197,20 @@ def _embedded_psfs(network, batch, rows, block, device):
         image = torch.from_numpy(np.array(batch.psf[positions[place]]))[None].to(device)
         images[place] = network_psfs(image, batch.psf_oversampling, block, tuple(offset[place].tolist()))[0]
     offset = torch.where(moved[:, None], offset, 0.0) if moved.any() else None
+    smoothing = torch.from_numpy(_smoothing(batch.psf_fwhm[positions], block)).to(device)
+    smoothing = smoothing if smoothing.any() else None
+    images = images if smoothing is None else smooth(images, smoothing)
     size = _PSF_PIECE if device == "cpu" else _DEVICE_PSF_PIECE
     parts = []
     for piece, count in pieces_of(np.arange(len(positions)), size):
         parts.append(network.embed_psf(images[torch.from_numpy(piece).to(device)])[:count])
     index = np.zeros(len(batch), dtype=np.int64)
     index[rows] = local.reshape(-1)
-    return _PSFs(torch.cat(parts), index, offset)
+    return _PSFs(torch.cat(parts), index, offset, smoothing)
+
+
+def _smoothing(fwhm, block):
+    """Amounts of `smooth` that make PSFs of these widths, in pixels of the stamp, as wide as those of the training."""
+    in_blocks = (fwhm**2 + _PIXEL * (block**2 - 1)) / block**2
+    lacking = np.nan_to_num(np.maximum(_NARROWEST**2 - in_blocks, 0.0)) / _FWHM_SIGMA**2
+    return 0.5 * (lacking if block > 1 else np.where(in_blocks < _NARROWEST_NATIVE**2, lacking, 0.0))

@@ -71,10 +71,10 @@ class NeuralSersicFitter(SersicFitterBase):
     ``<p>_q84`` the quantiles of each parameter; none of them are drawn at random. `sample` and `log_prob` give the
     whole posterior.
 
-    Outside the domain of the training a row is flagged ``outside_domain``, and its errors and quantiles are widened:
-    by a factor of 1, plus the natural logarithm of the ratio by which the signal-to-noise ratio, the width of the PSF
-    or the side of the stamp lies beyond its range, plus 1 where the posterior crowds at an edge in ``n``, ``r_eff``,
-    the shear or the centre, because the truth may lie beyond.
+    Outside the domain of the training a row is flagged ``outside_domain``, and its errors and quantiles are widened
+    by a factor: 1, plus 8 times the natural logarithm of the ratio by which the width of the PSF or the side of the
+    stamp lies beyond its range, plus that of a signal-to-noise ratio that is too low, plus 1 where the posterior
+    crowds at an edge in ``n``, ``r_eff``, the shear or the centre, because the truth may lie beyond.
 
     Stamps of any size are taken: see :doc:`/neural`. Starting values (``init_params``) are accepted and not used;
     ``<p>_init`` holds NaN.
@@ -278,13 +278,13 @@ class NeuralSersicFitter(SersicFitterBase):
             found.crb[rows] = quality.crb.numpy()
         found.flags[rows] |= quality_flags(quality, N_PARAMETERS, values, shapes).numpy()
         block, crowded = (each[rows] for each in outside)
-        beyond = beyond_domain(
+        beyond, growth = beyond_domain(
             found.snr[rows], batch.psf_fwhm[batch.psf_index[rows]], batch.shape[rows].min(axis=1), block,
             self._weights.domain, _smallest_stamp(self._weights),
         )  # fmt: skip
-        found.flags[rows] |= ((beyond > 0) | crowded) * int(Flag.OUTSIDE_DOMAIN)
+        found.flags[rows] |= (beyond | crowded) * int(Flag.OUTSIDE_DOMAIN)
         factor = np.ones(len(batch))
-        factor[rows] += beyond + crowded
+        factor[rows] += growth + crowded
         factor[exact] = 1.0
         widen(found.covariance, found.quantiles, factor)
 

@@ -3,7 +3,7 @@
 from galmeasure.networks.encoder import StampEncoder
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs, StampViews, make_views
 from galmeasure.networks.posterior import Context, NetworkConfig, PosteriorSummary, SersicPosterior
-from galmeasure.networks.resize import Window, central_window, network_psfs, psf_offsets, resize_stamps
+from galmeasure.networks.resize import Window, central_window, network_psfs, psf_offsets, resize_stamps, smooth
 from galmeasure.networks.transform import ParameterTransform
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "network_psfs",
     "psf_offsets",
     "resize_stamps",
+    "smooth",
 ]

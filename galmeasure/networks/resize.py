@@ -7,7 +7,7 @@ import torch
 
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs
 
-__all__ = ["Window", "central_window", "network_psfs", "psf_offsets", "resize_stamps"]
+__all__ = ["Window", "central_window", "network_psfs", "psf_offsets", "resize_stamps", "smooth"]
 
 _CENTROID_SIGMA = 3.0  # pixels, of the weight that finds which half of an odd side a galaxy lies in
 _CENTROID_REACH = 8
@@ -118,7 +118,7 @@ def _centroid_side(shapes, image):
     return torch.stack([(light.sum(2) * distance[0]).sum(1), (light.sum(1) * distance[1]).sum(1)], 1)
 
 
-def resize_stamps(image, error, good, gain, psf, psf_index, window):
+def resize_stamps(image, error, good, gain, psf, psf_index, window, smoothing=None):
     """Inputs of a network from stamps.
 
     Parameters
@@ -135,12 +135,15 @@ def resize_stamps(image, error, good, gain, psf, psf_index, window):
         Shape ``(B,)``.
     window : Window
         From `central_window`.
+    smoothing : Tensor, optional
+        For `smooth`, shape ``(B,)``: blocks are smoothed as their PSFs were.
 
     Returns
     -------
     StampInputs
         64 x 64 pixels; those beyond the stamp are bad. A block of which more than half is bad is bad; another one
-        has the mean of its good pixels.
+        has the mean of its good pixels. The error of smoothed blocks is that before smoothing, which is right for
+        anything larger than a pixel.
     """
     count, k = len(image), window.block
     gain = torch.full((count,), torch.inf, device=image.device) if gain is None else gain * k
@@ -157,6 +160,10 @@ def resize_stamps(image, error, good, gain, psf, psf_index, window):
     error = error if error.shape[-1] == 1 else torch.where(good, error.expand(count, *error.shape[1:])[place], 1.0)
     if k > 1:
         image, error, good = _average(image, error, good, k)
+    if smoothing is not None:
+        part = smooth(good.to(image.dtype), smoothing)
+        image, good = smooth(torch.where(good, image, 0.0), smoothing), part >= 0.5
+        image = torch.where(good, image / part.clamp_min(0.5), 0.0)
     return StampInputs(image, error, good, gain, psf, psf_index)
 
 
@@ -173,6 +180,19 @@ def _average(image, error, good, k):
     enough = number >= 0.5 * k**2
     image = torch.where(enough, total(part * image) * per_good, 0.0)
     return image, torch.where(enough, error, 1.0), enough
+
+
+def smooth(image, amount):
+    """Images ``(B, ny, nx)``, each convolved with ``(a, 1 - 2 a, a)`` along y and x for its ``a`` in ``amount``.
+
+    This adds a variance of ``2 a`` pixels to each axis of a PSF. Beyond the edges is nothing.
+    """
+    a = amount.to(image.dtype)[:, None, None]
+    for axis in (1, 2):
+        padded = torch.nn.functional.pad(image, (0, 0, 1, 1) if axis == 1 else (1, 1))
+        count = image.shape[axis]
+        image = (1.0 - 2.0 * a) * image + a * (padded.narrow(axis, 0, count) + padded.narrow(axis, 2, count))
+    return image
 
 
 def network_psfs(images, oversampling=1, block=1, offset=(0.0, 0.0)):
