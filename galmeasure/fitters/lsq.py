@@ -38,8 +38,8 @@ class LSQSersicFitter(SersicFitterBase):
         Also fit a constant per pixel; adds the columns ``background_fit`` and ``background_err``.
     init : SersicFitterBase, optional
         Another fitter, such as `~galmeasure.NeuralSersicFitter`, whose estimates are the starting values where
-        ``init_params`` gives none. A fit that starts near its end is quicker and finds the right one of several
-        minima more often; the result is the same where both find it.
+        ``init_params`` gives none; moments of the stamp by default. It takes somewhat fewer steps; where there is one
+        minimum, the end is the same.
     fixed : dict, optional
         Parameters that do not move: name to value in the units of the result table, or to ``"init"``, which holds
         the galaxy at its value in ``init_params`` (forced photometry). ``{"n": 4}`` is a de Vaucouleurs fit.
