@@ -3,39 +3,18 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.linalg import solve_triangular
-from scipy.special import gammaln, logsumexp
+from scipy.special import logsumexp
 
-DOF = 6.0
-"""Degrees of freedom of the mixtures: tails heavier than those of what they are fitted to."""
+from galmeasure.fitters import _mixture
+from galmeasure.fitters._mixture import normalised, tempered
 
 _RIDGE = 0.02  # part of the overall covariance in that of each component: none collapses
 _ITERATIONS = 15
 _TEMPERED_ESS = 60.0  # per component: while weights are worth less, a power of them is fitted
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """Mixture of Student t distributions.
-
-    Parameters
-    ----------
-    weights : ndarray, shape (K,)
-        They sum to 1.
-    means : ndarray, shape (K, D)
-        Centres.
-    factors : ndarray, shape (K, D, D)
-        Lower Cholesky factors of the scale matrices.
-    """
-
-    weights: np.ndarray
-    means: np.ndarray
-    factors: np.ndarray
-
-    @classmethod
-    def of_moments(cls, weights, means, covariances):
-        """Mixture of components with these scale matrices."""
-        return cls(np.asarray(weights), np.asarray(means), np.linalg.cholesky(covariances))
+class Mixture(_mixture.Mixture):
+    """Mixture of Student t distributions that is drawn from with a generator, and joined with others."""
 
     def joined(self, other, share):
         """Return this mixture with a share of another one."""
@@ -47,26 +26,8 @@ class Mixture:
         """Draw ``(count, D)`` values."""
         chosen = rng.choice(len(self.weights), count, p=self.weights)
         normal = rng.standard_normal((count, self.means.shape[1]))
-        stretch = np.sqrt(DOF / rng.chisquare(DOF, count))
+        stretch = np.sqrt(_mixture.DOF / rng.chisquare(_mixture.DOF, count))
         return self.means[chosen] + stretch[:, None] * np.einsum("sij,sj->si", self.factors[chosen], normal)
-
-    def log_components(self, u, dof=DOF):
-        """Log density of values ``(S, D)`` in each component times its weight, shape ``(S, K)``; dof None: Gaussian."""
-        size = u.shape[1]
-        columns = []
-        for weight, mean, factor in zip(self.weights, self.means, self.factors, strict=True):
-            distance2 = (solve_triangular(factor, (u - mean).T, lower=True, check_finite=False) ** 2).sum(0)
-            constant = np.log(weight + 1e-300) - np.log(np.diag(factor)).sum()
-            if dof is None:
-                columns.append(constant - 0.5 * (distance2 + size * np.log(2 * np.pi)))
-                continue
-            constant += gammaln((dof + size) / 2) - gammaln(dof / 2) - 0.5 * size * np.log(dof * np.pi)
-            columns.append(constant - 0.5 * (dof + size) * np.log1p(distance2 / dof))
-        return np.stack(columns, 1)
-
-    def log_prob(self, u):
-        """Log density of values ``(S, D)``, shape ``(S,)``."""
-        return logsumexp(self.log_components(u), axis=1)
 
 
 @dataclass(frozen=True)
@@ -87,7 +48,7 @@ class Draws:
 
     def __post_init__(self):
         """Normalise the weights."""
-        object.__setattr__(self, "weights", _normalised(self.log_weights))
+        object.__setattr__(self, "weights", normalised(self.log_weights))
 
     @property
     def ess(self):
@@ -119,24 +80,6 @@ class Draws:
         return np.stack(columns, 1)
 
 
-def _normalised(log_weights):
-    weights = np.exp(log_weights - log_weights.max())
-    return weights / weights.sum()
-
-
-def _tempered(log_weights, least):
-    """Normalised powers of weights, the power as near 1 as leaves ``least`` effective draws."""
-    lower, upper = 0.0, 1.0
-    weights = _normalised(log_weights)
-    if 1.0 / (weights**2).sum() >= least:
-        return weights
-    for _ in range(20):
-        power = 0.5 * (lower + upper)
-        weights = _normalised(power * log_weights)
-        lower, upper = (power, upper) if 1.0 / (weights**2).sum() >= least else (lower, power)
-    return _normalised(lower * log_weights)
-
-
 def fit_mixture(rng, u, weights, n_components):
     """Mixture of weighted draws ``(S, D)``, by expectation and maximisation of Gaussians."""
     keep = weights > 1e-9 * weights.max()
@@ -144,18 +87,18 @@ def fit_mixture(rng, u, weights, n_components):
     overall = np.cov(u.T, aweights=weights, ddof=0)
     ridge = _RIDGE * overall + 1e-8 * np.eye(len(overall))
     start = u[rng.choice(len(u), n_components, p=weights)]
-    mixture = Mixture.of_moments(
+    found = Mixture.of_moments(
         np.full(n_components, 1 / n_components), start, np.repeat((0.5 * overall + ridge)[None], n_components, 0)
     )
     for _ in range(_ITERATIONS):
-        log_parts = mixture.log_components(u, dof=None)
+        log_parts = found.log_components(u, dof=None)
         shares = weights[:, None] * np.exp(log_parts - logsumexp(log_parts, axis=1, keepdims=True))
         total = shares.sum(0) + 1e-6
         means = (shares.T @ u + 1e-6 * (weights @ u)) / total[:, None]
         away = u[None] - means[:, None]  # (K, S, D)
         covariances = np.einsum("ks,ksi,ksj->kij", shares.T, away, away) / total[:, None, None] + ridge
-        mixture = Mixture.of_moments(total / total.sum(), means, covariances)
-    return mixture
+        found = Mixture.of_moments(total / total.sum(), means, covariances)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +159,7 @@ def sample_posterior(target, start, wide, rng, settings):
         parts = [np.log(count / total) + p.log_prob(every) for p, count in zip(proposals, counts, strict=True)]
         log_weights = np.concatenate(log_target) - logsumexp(parts, axis=0)
         possible = np.isfinite(log_weights)
-        weights = _tempered(log_weights[possible], _TEMPERED_ESS * settings.components)
+        weights = tempered(log_weights[possible], _TEMPERED_ESS * settings.components)
         fitted = fit_mixture(rng, every[possible], weights, settings.components)
         proposals.append(fitted.joined(wide, settings.wide_share))
         counts.append(settings.draws)

@@ -23,10 +23,11 @@ from _simulate import (
     reference_draws,
 )
 from astropy.table import QTable, Table
-from reference_galaxy import NAMES, PUBLISHED, UNITS, columns, in_published_units, reference_bound
+from reference_galaxy import NAMES, UNITS, columns, in_published_units, reference_bound
 from scipy.stats import kstest
 
 from galmeasure import Cutouts, LSQSersicFitter, NeuralSersicFitter, get_weights, read_cutouts
+from galmeasure.evaluation.published import REFERENCE_RESULTS, STUDY_RMSE
 from galmeasure.flags import Flag
 from galmeasure.networks import StampInputs
 from galmeasure.networks.posterior import LEVELS
@@ -35,9 +36,6 @@ from galmeasure.training import SimulationConfig, make_dataset, simulate_stamps
 from galmeasure.training.dataset_config import get_dataset_config
 from galmeasure.training.pool import orient
 from galmeasure.weights import load_network
-
-PUBLISHED_RMSE = {"1": (0.0591, 0.780, 0.0462, 0.0737, 0.0735), "2": (0.0899, 0.836, 0.0512, 0.0839, 0.0831)}
-"""Of the study's validation sets: flux [1e5], n, r_eff [arcsec], g1, g2 (Xception CNN, a network for each set)."""
 
 LIMIT = {"3": (0.0873, 0.963, 0.0519, 0.0995, 0.0899)}
 """RMSE of the exact posterior mean, centre free: of ``exact_posterior.py``, whose 500 galaxies are others."""
@@ -82,7 +80,7 @@ def sets(args):
         for dataset in args.sets:
             path = set_file(dataset, args, folder)
             cutouts, truth = read_cutouts(path)[: args.number], truth_of(path)[: args.number]
-            published = np.array(PUBLISHED_RMSE.get(dataset, [np.nan] * 5))
+            published = np.array(STUDY_RMSE.get(dataset, [np.nan] * 5))
             rows.append((dataset, "published, Xception CNN", 0, *published, *[np.nan] * 5, *[np.nan] * 5))
             if dataset in LIMIT:
                 rows.append((dataset, "exact posterior mean", 500, *LIMIT[dataset], *[np.nan] * 5, *[np.nan] * 5))
@@ -107,7 +105,7 @@ def reference(args):
     for snr, sigma in REFERENCE_SIGMA.items():
         stamps = reference_draws(args.draws, sigma, args.seed + snr)
         bound = in_published_units(reference_bound(sigma, list(range(7))))
-        published = {name: (np.array(b), np.array(s)) for name, (b, s) in PUBLISHED[snr].items()}
+        published = {name: (np.array(b), np.array(s)) for name, (b, s) in REFERENCE_RESULTS[snr].items()}
         best = np.min([np.hypot(*published[name]) for name in ("autoencoder", "Xception CNN")], axis=0)
         for name, (bias, std) in published.items():
             add_reference(rows, snr, f"{name} (published)", bias, std, bound, best)

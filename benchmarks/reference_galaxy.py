@@ -25,6 +25,7 @@ from _simulate import (
 from astropy.table import Table
 
 from galmeasure import Cutouts, LSQSersicFitter
+from galmeasure.evaluation.published import REFERENCE_BOUNDS, REFERENCE_RESULTS
 from galmeasure.likelihood import cramer_rao_bound, fisher_matrix
 from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.render import prepare_psf, render_sersic
@@ -32,21 +33,6 @@ from galmeasure.render import prepare_psf, render_sersic
 SAMPLINGS = {"oversampled": OVERSAMPLING, "native": 1}
 NAMES = PARAMETER_NAMES[:5]
 UNITS = np.array([1e5, 1.0, 1.0 / PIXEL_SCALE, 1.0, 1.0])  # of the published tables, over those of the truth in pixels
-
-# the study's table: flux [1e5], n, r_eff [arcsec], g1, g2
-PUBLISHED_BOUND = {60: (0.056, 0.78, 0.028, 0.054, 0.054), 30: (0.11, 1.56, 0.056, 0.11, 0.11)}
-PUBLISHED = {
-    60: {
-        "autoencoder": ((-0.022, 0.835, 0.025, 0.012, 0.002), (0.058, 0.789, 0.036, 0.061, 0.056)),
-        "Xception CNN": ((0.039, 0.435, 0.022, 0.011, -0.013), (0.063, 0.765, 0.035, 0.048, 0.055)),
-        "baseline fit": ((0.014, -0.168, 0.016, 0.015, -0.085), (0.120, 1.165, 0.063, 0.057, 0.087)),
-    },
-    30: {
-        "autoencoder": ((0.014, 1.042, 0.041, -0.020, -0.021), (0.090, 0.745, 0.061, 0.102, 0.099)),
-        "Xception CNN": ((0.052, 0.740, 0.031, 0.013, -0.024), (0.098, 0.828, 0.060, 0.091, 0.100)),
-        "baseline fit": ((0.017, -0.183, 0.044, 0.055, -0.184), (0.126, 2.307, 0.133, 0.132, 0.169)),
-    },
-}
 
 # noise-free reference galaxy, measured with the same stamp and a 63x63 PSF: flux/1e5, n, r_eff [arcsec], g1, g2
 PEERS = {
@@ -105,7 +91,7 @@ def bounds_table():
     }
     rows = []
     for snr, sigma in REFERENCE_SIGMA.items():
-        published = np.array(PUBLISHED_BOUND[snr])
+        published = np.array(REFERENCE_BOUNDS[snr])
         rows.append((snr, "published", *published, np.nan))
         for name, (free, gain) in choices.items():
             bound = in_published_units(reference_bound(sigma, list(free), gain))
@@ -163,7 +149,7 @@ def comparison_table(draws):
     rows = []
     for snr, sigma in REFERENCE_SIGMA.items():
         bound = in_published_units(reference_bound(sigma, list(range(7))))
-        for name, (bias, std) in PUBLISHED[snr].items():
+        for name, (bias, std) in REFERENCE_RESULTS[snr].items():
             texts = [f"{b:+.2f} / {s:.2f}" for b, s in zip(bias / bound, std / bound, strict=True)]
             rows.append((snr, f"{name} (published)", *texts))
         ours = draws[draws["snr"] == snr]

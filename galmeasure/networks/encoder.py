@@ -76,8 +76,8 @@ class StampEncoder(nn.Module):
     The central pixels and the whole stamp in blocks of 2 x 2 are cut into patches of 4 x 4, 64 places each, whose
     channels run side by side: fine sampling where the galaxy is, coarse where only its wings are. Blocks at 8 x 8 and
     at 4 x 4 places mix places, then channels; what stands at each place then goes through one linear map. Places are
-    told apart throughout, because the galaxy is always in the middle: at the same time of training this beat
-    depthwise convolutions, whose backward pass is slow on CPUs.
+    told apart throughout, because the galaxy is always in the middle; and products of matrices are quicker to train
+    on CPUs than depthwise convolutions.
 
     Parameters
     ----------
