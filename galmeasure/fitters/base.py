@@ -3,9 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 
+from galmeasure.calibration import QuantileCalibration
 from galmeasure.cutouts import Cutouts
 from galmeasure.fitters._columns import fixed_values, initial_values
 from galmeasure.fitters._threads import map_batches, single_threaded
@@ -116,7 +118,7 @@ class SersicFitterBase(ABC):
     """Base of the estimators: configuration only; one fitter may serve many threads.
 
     A subclass is a frozen dataclass with the fields ``crb``, ``covariance``, ``device``, ``batch_size`` and
-    ``fixed``, and gives `measure`.
+    ``fixed``, and gives `measure`; with a field ``calibration`` it calls ``_load_calibration`` when it is made.
     """
 
     def __post_init__(self):
@@ -139,6 +141,18 @@ class SersicFitterBase(ABC):
     def method(self):
         """Short name of the estimator, as in the column ``method``."""
         return type(self).__name__.removesuffix("SersicFitter").lower()
+
+    def describe_estimator(self):
+        """What a calibration must have been made for: names and values of what changes the estimates."""
+        return {"method": self.method}
+
+    def _load_calibration(self):
+        """Read the file of ``calibration``, for this estimator; the last step of ``__post_init__``."""
+        found = None
+        if self.calibration is not None:
+            found = QuantileCalibration.read_with_digest(self.calibration)
+            found[0].check_estimator(self.describe_estimator())
+        object.__setattr__(self, "_calibration", found)
 
     @abstractmethod
     def measure(self, batch, init):
@@ -282,10 +296,28 @@ class SersicFitterBase(ABC):
         start = init[batch.index]
         start[:, PARAMETER_INDEX["flux"]] /= batch.scale
         part = self.measure(batch, start)
+        self._calibrate(batch, part)
         part.in_flux_units(batch.scale)
         part.flags |= batch.flags
         part.flags[~np.isfinite(part.values).all(axis=1)] |= Flag.FAILED
         return batch.index, part
+
+    def _calibrate(self, batch, part):
+        """Correct values, covariances and quantiles of one batch, in place; those of failed rows stay."""
+        if getattr(self, "_calibration", None) is None:
+            return
+        failed = ((part.flags | batch.flags) & int(Flag.FAILED)) != 0
+        snr = np.where(failed, np.nan, part.snr)
+        with np.errstate(all="ignore"):
+            size = part.values[:, PARAMETER_INDEX["r_eff"]] / batch.psf_fwhm[batch.psf_index]
+        found = self._calibration[0].apply(part.values, part.covariance, part.quantiles, snr=snr, size=size)
+        part.values, part.covariance, part.quantiles = found
+
+    def _calibration_meta(self):
+        """Entries for the meta of the table: name and SHA-256 of the file."""
+        if getattr(self, "_calibration", None) is None:
+            return {}
+        return {"CALIBRAT": Path(self.calibration).name, "CALIBSHA": self._calibration[1]}
 
     def _assemble(self, cutouts, found):
         extra = {}
@@ -298,7 +330,7 @@ class SersicFitterBase(ABC):
             chi2_reduced=found.chi2_reduced, n_pixels_fit=found.n_pixels_fit, init=found.init, crb=found.crb,
             quantiles=found.quantiles, method=self.method if found.method is None else found.method, extra=extra,
         )  # fmt: skip
-        meta = {"FITTER": repr(self), **self._meta()}
+        meta = {"FITTER": repr(self), **self._meta(), **self._calibration_meta()}
         return build_table(cutouts, measurement, covariance=self.covariance, meta=meta)
 
 

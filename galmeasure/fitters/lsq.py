@@ -1,5 +1,6 @@
 """The traditional estimator: maximum likelihood of a PSF-convolved Sersic model, many cutouts at once."""
 
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,6 +56,8 @@ class LSQSersicFitter(SersicFitterBase):
         Add the columns ``<p>_crb``, the Cramer-Rao bound at the solution.
     covariance : bool, optional
         Add the column ``covariance``, in the order of `galmeasure.parameters.PARAMETERS`.
+    calibration : path-like, optional
+        File of ``galmeasure calibrate``: corrects estimates and errors; see :doc:`/calibration`.
     device : str, optional
         A torch device.
     batch_size : int, optional
@@ -93,6 +96,7 @@ class LSQSersicFitter(SersicFitterBase):
     bias_correction: bool = True
     crb: bool = False
     covariance: bool = False
+    calibration: str | os.PathLike | None = None
     device: str = "cpu"
     batch_size: int | None = None
 
@@ -111,6 +115,13 @@ class LSQSersicFitter(SersicFitterBase):
         if isinstance(self.max_iter, bool) or not isinstance(self.max_iter, int) or self.max_iter < 1:
             msg = f"max_iter must be a positive integer, not {self.max_iter!r}"
             raise ValueError(msg)
+        self._load_calibration()
+
+    def describe_estimator(self):
+        """Likelihood and free parameters: a calibration holds for these."""
+        likelihood = {"loss": self.loss, "dof": float(self.dof) if self.loss == "student-t" else None}
+        free = {"fit_background": self.fit_background, "fixed": sorted(self.fixed)}
+        return {**super().describe_estimator(), **likelihood, "bias_correction": self.bias_correction, **free}
 
     def measure(self, batch, init):
         """Fit one batch; see `~galmeasure.fitters.SersicFitterBase.measure`."""

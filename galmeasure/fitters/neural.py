@@ -1,5 +1,6 @@
 """The default estimator: a trained network gives every galaxy's posterior."""
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,8 @@ class NeuralSersicFitter(SersicFitterBase):
         Add the columns ``<p>_crb``, the Cramer-Rao bound at the point estimate.
     covariance : bool, optional
         Add the column ``covariance``, in the order of `galmeasure.parameters.PARAMETERS`.
+    calibration : path-like, optional
+        File of ``galmeasure calibrate``: corrects estimates, errors and quantiles; see :doc:`/calibration`.
     device : str, optional
         A torch device.
     batch_size : int, optional
@@ -96,6 +99,7 @@ class NeuralSersicFitter(SersicFitterBase):
     min_ess: float = 100.0
     crb: bool = False
     covariance: bool = False
+    calibration: str | os.PathLike | None = None
     device: str = "cpu"
     batch_size: int | None = None
 
@@ -115,6 +119,12 @@ class NeuralSersicFitter(SersicFitterBase):
         network = load_network(self._weights, self.device)
         if self.refine is not None:
             check_refinement(self._weights, network, self.n_draws, self.min_ess)
+        self._load_calibration()
+
+    def describe_estimator(self):
+        """Weights, summary and refinement: a calibration holds for these."""
+        weights = {"weights": self._weights.name, "sha256": self._weights.sha256}
+        return {**super().describe_estimator(), **weights, "summary": self.summary, "refine": self.refine}
 
     def measure(self, batch, init):
         """Measure one batch; ``init`` is not used. See `~galmeasure.fitters.SersicFitterBase.measure`."""
@@ -160,7 +170,7 @@ class NeuralSersicFitter(SersicFitterBase):
 
         Notes
         -----
-        The draws are those of the normalising flow, and are not widened outside the domain of the training.
+        The draws are those of the normalising flow: not widened outside the domain of the training, and not calibrated.
         """
         _check_integer("n_samples", n_samples, 1)
         _check_integer("seed", seed, 0)
