@@ -1,5 +1,6 @@
 """Reports: the command on a few galaxies, what it writes, and what it refuses; bounds and the study's table."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -9,12 +10,25 @@ from astropy.table import QTable, Table
 
 from galmeasure import Cutouts, read_cutouts
 from galmeasure.cli import commands, main
-from galmeasure.evaluation import Estimate, ReferenceDraws, cramer_rao_bounds, reference_table, write_report
+from galmeasure.cli.evaluation import _comparisons
+from galmeasure.cli.galaxies import find_galaxies
+from galmeasure.evaluation import (
+    Estimate,
+    ReferenceDraws,
+    cramer_rao_bounds,
+    match_tables,
+    reference_table,
+    write_report,
+)
 from galmeasure.evaluation.image_figure import plot_images
 from galmeasure.evaluation.page import Page, write_latex
-from galmeasure.evaluation.published import REFERENCE_BOUNDS, REFERENCE_RESULTS
+from galmeasure.evaluation.published import EXACT_RMSE, REFERENCE_BOUNDS, REFERENCE_RESULTS
+from galmeasure.evaluation.reference import BASELINE
+from galmeasure.evaluation.refinement import paired_rmse, refinement_summary
+from galmeasure.evaluation.report_reference import in_brackets, time_table, time_text, wide_reference
 from galmeasure.evaluation.truths import read_noiseless, read_truth
 from galmeasure.exceptions import CatalogError
+from galmeasure.flags import Flag
 
 pytest.importorskip("matplotlib")
 
@@ -101,6 +115,7 @@ def test_the_numbers_are_those_of_the_results(report):
     assert ours["n_used"][0] == 6
     assert ours["bound"][0] == pytest.approx(0.78, rel=0.02)
     assert ours["seconds_per_galaxy"][0] > 0
+    assert ours["core_seconds_per_galaxy"][0] > 0
 
 
 def test_a_file_and_foreign_catalogues(galaxies, tmp_path, monkeypatch, capsys):
@@ -240,6 +255,96 @@ def test_reference_table_of_known_bias_and_scatter():
     assert len(reference_table([part], published=False)) == 5
 
 
+def test_times_and_errors_as_texts():
+    assert in_brackets(0.0612, 0.0071, "+") == "+0.061(7)"
+    assert in_brackets(0.7012, 0.0971) == "0.70(10)"
+    assert in_brackets(12.0, 3.4) == "12(3)"
+    assert in_brackets(0.5, np.nan) == "0.5"
+    assert [time_text(seconds) for seconds in (0.00061, 0.9, 0.9999, 41.0)] == ["0.61 ms", "900 ms", "1 s", "41 s"]
+    count = 4
+    truth = Table({f"true_{name}": np.ones(count) for name in SIGMA})
+    table = Table({f"{name}_fit": np.linspace(0.9, 1.2, count) for name in SIGMA})
+    bounds = Table({f"{name}_crb": [1.0] for name in SIGMA})
+    estimates = [
+        Estimate(name="mine", table=table, seconds=0.002, core_seconds=0.004),
+        Estimate(name=BASELINE, table=table[:2], seconds=2.0, core_seconds=2.0),
+    ]
+    parts = [ReferenceDraws(snr=snr, truth=truth, bounds=bounds, estimates=estimates) for snr in (60, 30)]
+    times = time_table(reference_table(parts))
+    assert times["estimator"].tolist() == ["mine", BASELINE]
+    assert list(times[0])[1:] == ["8", "0.5 ms", "1 ms", "2000", "2000"]
+    assert list(times[1])[1:] == ["4", "1 s", "1 s", "1", "-"]
+    wide = wide_reference(reference_table(parts), parts)
+    assert wide["draws"][wide["estimator"] == "mine"].tolist() == ["4", "4"]
+    assert "r_eff [arcsec]" in wide.colnames
+    assert set(wide["n"][wide["estimator"] == "mine"]) == {"+0.05(6) / 0.13(5)"}
+
+
+def refined(estimate, part):
+    """Refined results: errors smaller by a factor, with the columns of weighted draws."""
+    table, count = estimate.table.copy(), len(estimate.table)
+    table["ess"], table["n_draws"] = np.full(count, 120.0), np.full(count, 200)
+    table["ess"][:30], table["flags"] = 4.0, np.zeros(count, dtype=np.int64)
+    table["flags"][:30] = int(Flag.POOR_PROPOSAL)
+    table["method"] = np.where(np.arange(count) < 30, "lsq", "neural+importance")
+    table["log_evidence"] = np.where(np.arange(count) < 30, np.nan, -2000.0)
+    for name in NAMES:
+        table[f"{name}_fit"] = part * table[f"{name}_fit"]
+        for level, shift in (("q16", -1), ("q50", 0), ("q84", 1)):
+            table[f"{name}_{level}"] = table[f"{name}_fit"] + shift * table[f"{name}_err"]
+    return Estimate(name="fine", table=table, plain=estimate.name)
+
+
+def test_refined_posteriors_in_a_report(tmp_path):
+    truth, estimate = fake(300, 20, np.random.default_rng(4))
+    for name in NAMES:  # a truth of 0 makes errors proportional to what was measured
+        truth[f"true_{name}"] = 0.0 * truth[f"true_{name}"]
+    found = refined(estimate, 0.8)
+    summary = refinement_summary(found.table)
+    assert summary["median ess / draws"] == pytest.approx(0.6)
+    assert summary["ess / draws below 0.05"] == pytest.approx(0.1)
+    assert summary["flagged poor_proposal"] == pytest.approx(0.1)
+    assert summary["method lsq"] == pytest.approx(0.1)
+    assert summary["log evidence, 50 % quantile"] == -2000.0
+    page = write_report(tmp_path, truth, [estimate, found], n_bootstrap=4).read_text(encoding="utf-8")
+    for words in ("What the refinement is worth", "flagged poor_proposal", "fine / fake, 100 %", "below 16 %"):
+        assert words in page
+    assert (tmp_path / "refinement_gain.tex").read_text(encoding="utf-8").count("0.8") == len(NAMES)
+    plain = write_report(tmp_path / "plain", truth, [estimate], n_bootstrap=2).read_text(encoding="utf-8")
+    assert "What the refinement is worth" not in plain
+
+
+def test_gain_on_the_galaxies_that_both_measured():
+    truth = Table({"true_n": np.zeros(400)})
+    errors = np.random.default_rng(8).normal(size=(2, 400))
+    errors[0, :10] = np.nan
+    both = [match_tables(truth, Table({"n_fit": each})) for each in (0.5 * errors[0], errors[1])]
+    ratio, error = paired_rmse(*both, "n")
+    assert ratio == pytest.approx(0.5, abs=4 * error)
+    assert error == pytest.approx(0.5 / np.sqrt(390), rel=0.25)  # each RMSE is known to one over the root of 2 N
+    ratio, error = paired_rmse(both[1], both[1], "n")
+    assert (ratio, error) == (1.0, 0.0)
+    assert np.isnan(paired_rmse(both[0], match_tables(truth, Table({"n_fit": np.zeros(400)})), "n")[0])
+
+
+def test_files_like_the_sets_of_the_study_are_known(galaxies, tmp_path):
+    from galmeasure.training import get_dataset_config, make_dataset
+
+    config = dataclasses.replace(get_dataset_config("3"), share_n=4, psf_oversampling=2, psf_size=31)
+    path = make_dataset(tmp_path / "mine.fits", config, 1, seed=5)
+    found = find_galaxies(str(path), 0)
+    assert found.study == "3"
+    assert "mine.fits, like those of the study's set 3, drawn with GalSim (seed 5)" in found.about
+    known = _comparisons(found.study)
+    assert known["limit"]["flux"] == pytest.approx(1e5 * EXACT_RMSE["3"][0])
+    assert "Xception CNN (published)" in _comparisons("1")["published"]
+    assert find_galaxies("2", 7).about.startswith("The galaxies are like those of the study's set 2")
+    other = find_galaxies(str(galaxies), 0)
+    assert (other.study, _comparisons(other.study)) == (None, {})
+    Table({"true_n": [1.0]}).write(tmp_path / "bare.fits")
+    assert find_galaxies(str(tmp_path / "bare.fits"), 0).about == "The galaxies are those of bare.fits."
+
+
 def test_bounds_are_those_that_were_published(tmp_path):
     pytest.importorskip("galsim")
     from galmeasure.training import make_dataset
@@ -279,9 +384,12 @@ def test_pages_escape_what_they_are_given(tmp_path):
     page = Page(tmp_path, "a < b")
     page.section("<script>")
     page.table(Table({"name": ["r_eff [pix]", "50 % & more"], "value": ["1 ± 2", "-"]}), "small", "of a_b")
+    page.table(Table({"name": ["twice"] * 2, "value": ["1", "2"]}), "grouped", "", grouped=True)
     text = page.write().read_text(encoding="utf-8")
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
+    assert text.count("twice") == 1
+    assert (tmp_path / "grouped.tex").read_text(encoding="utf-8").count("twice") == 2
     latex = (tmp_path / "small.tex").read_text(encoding="utf-8")
     assert r"$r_\mathrm{eff}$ [pix]" in latex
     assert r"50 \% \& more" in latex

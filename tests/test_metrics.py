@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.table import MaskedColumn, QTable, Table, vstack
+from scipy.stats import norm
 
 from galmeasure.evaluation import (
     STATISTICS,
@@ -11,6 +12,7 @@ from galmeasure.evaluation import (
     compare,
     expected_coverage,
     match_tables,
+    quantile_uniformity,
     rank_uniformity,
     sample_ranks,
 )
@@ -117,6 +119,34 @@ def test_coverage_is_that_of_quantiles_where_there_are_some(truth, result):
     compared = compare(truth, result, bins=0, n_bootstrap=5)
     assert compared.row("g2")["coverage_68"] == 1.0
     assert np.isnan(compared.row("n")["coverage_68"])
+
+
+@pytest.mark.parametrize(("width", "right"), [(1.0, True), (0.8, False)])
+def test_truths_between_quantiles(truth, rng, width, right):
+    result = make_result(truth, rng)
+    levels = {"q16": -1.0, "q50": 0.0, "q84": 1.0}
+    for name, level in levels.items():
+        result[f"g2_{name}"] = result["g2_fit"] + level * width * SCATTER["g2"]  # g2 has no bias
+    result["n_q16"], result["n_q84"] = result["n_fit"] - 0.1 - SCATTER["n"], result["n_fit"] - 0.1 + SCATTER["n"]
+    compared = compare(truth, result, bins=0, n_bootstrap=50)
+    row = compared.row("g2")
+    expected = norm.cdf([width * level for level in levels.values()])
+    for name, fraction in zip(("below_q16", "below_q50", "below_q84"), expected, strict=True):
+        assert abs(row[name] - fraction) < 4 * np.sqrt(fraction * (1 - fraction) / COUNT)
+        assert row[f"{name}_err"] == pytest.approx(np.sqrt(fraction * (1 - fraction) / COUNT), rel=0.4)
+    assert (row["quantile_p"] > 1e-3) == right
+    without_median = compared.row("n")
+    assert np.isnan(without_median["below_q50"])
+    assert without_median["quantile_p"] > 1e-3
+    assert np.isnan(compared.row("g1")["quantile_p"])
+
+
+def test_uniformity_of_nothing_and_of_lacking_truths():
+    below = np.stack([np.arange(400) < 400 * level for level in (0.158655, 0.5, 0.841345)]).astype(float)
+    assert quantile_uniformity(below) > 0.99
+    below[:, ::2] = np.nan
+    assert quantile_uniformity(below) > 0.99
+    assert np.isnan(quantile_uniformity(np.full((3, 5), np.nan)))
 
 
 def test_outliers(truth, result):

@@ -25,11 +25,11 @@ __all__ = ["evaluate"]
 @click.option("--columns", help="Columns of the catalogues that are named otherwise, e.g. n=SERSIC_N,radius=RE.")
 @click.option("--pixel-scale", type=float, help="Arcsec per pixel of the catalogues' radii.")
 @click.option("--zero-point", type=float, help="Magnitude of a flux of 1, for catalogues with magnitudes.")
-@click.option("--samples", type=click.IntRange(min=0), default=200, show_default=True, help="Posterior draws a galaxy.")
+@click.option("--samples", type=click.IntRange(min=0), default=100, show_default=True, help="Posterior draws a galaxy.")
 @click.option("--draws", type=click.IntRange(min=0), default=1000, show_default=True,
               help="Noise draws of the reference galaxy at each S/N; 0 for none.")  # fmt: skip
 @click.option("--baseline-draws", type=click.IntRange(min=0), default=20, show_default=True,
-              help="Those that the GalSim baseline fits too, about a second each.")  # fmt: skip
+              help="Those that the study's baseline fits too, about a second each.")  # fmt: skip
 @click.option("--share-n", type=click.IntRange(min=1), default=1, show_default=True,
               help="Galaxies in a row that share a Sersic index: simulates quicker.")  # fmt: skip
 @click.option("--bootstrap", type=click.IntRange(min=2), default=200, show_default=True, help="Rounds for the errors.")

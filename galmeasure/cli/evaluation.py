@@ -10,12 +10,14 @@ import click
 
 from galmeasure import __version__
 
+from .galaxies import find_galaxies, read_galaxies, simulate
 from .jobs import check_device, make_fitter
 
 __all__ = ["run"]
 
-STUDY_SETS = ("1", "2", "3")
 REFERENCES = {60: "reference-60", 30: "reference-30"}
+REFINED = " refined"
+"""End of the names of refined estimators."""
 SHOWN = 4
 """Galaxies whose images are shown."""
 
@@ -36,7 +38,8 @@ def run(options):
     start = time.perf_counter()
     check_device(options["device"])
     folder = _folder(options)
-    fitters = _fitters(options)
+    galaxies = find_galaxies(options["dataset"], options["seed"])
+    fitters = _fitters(options, galaxies.study)
     catalogs = _catalogs(options)
     if not fitters and not catalogs:
         msg = "method: none leaves nothing to evaluate without a catalog"
@@ -47,10 +50,10 @@ def run(options):
     from galmeasure.evaluation.truths import read_noiseless
 
     with TemporaryDirectory(prefix="galmeasure_") as scratch:
-        path = _dataset(options, scratch)
-        cutouts, truth = _read(path, options["size"])
+        path = _file(options, galaxies, scratch)
+        cutouts, truth = read_galaxies(path, options["size"])
         estimates = [_measure(name, fitter, cutouts, options) for name, fitter in fitters.items()]
-        estimates += [Estimate(name=name, table=table) for name, table in catalogs.items()]
+        estimates += [Estimate(name=name, table=table, about="catalogue") for name, table in catalogs.items()]
         _say(options, "Cramer-Rao bounds")
         bounds = cramer_rao_bounds(cutouts, truth)
         noiseless = read_noiseless(path, choose_rows(truth[_snr_column(truth)], SHOWN)) if _snr_column(truth) else {}
@@ -64,12 +67,12 @@ def run(options):
             noiseless=noiseless,
             bounds=bounds,
             reference=reference,
-            about=_about(options, fitters, catalogs),
+            about=[galaxies.about, f"galmeasure {__version__}."],
             zero_point=options["zero_point"],
             pixel_scale=options["pixel_scale"],
             n_bootstrap=options["bootstrap"],
             title=f"Evaluation of {', '.join(estimate.name for estimate in estimates)}",
-            **_comparisons(options["dataset"]),
+            **_comparisons(galaxies.study),
         )
         _write_results(folder, truth, estimates)
     seconds = time.perf_counter() - start
@@ -88,7 +91,7 @@ def _folder(options):
     return folder
 
 
-def _fitters(options):
+def _fitters(options, study):
     """Fitters by their names in the report."""
     from .commands import METHODS
 
@@ -110,20 +113,20 @@ def _fitters(options):
         if method != "neural":
             fitters[method] = make_fitter((*known[method], arguments))
             continue
-        for name in options["weights"] or _default_weights(options["dataset"]):
+        for name in options["weights"] or _default_weights(study):
             arguments["weights"] = name
             fitters[f"neural {Path(name).stem}"] = make_fitter((*known[method], arguments))
             if options["refine"]:
                 refined = {**arguments, "refine": "importance"}
-                fitters[f"neural {Path(name).stem} refined"] = make_fitter((*known[method], refined))
+                fitters[f"neural {Path(name).stem}{REFINED}"] = make_fitter((*known[method], refined))
     return fitters
 
 
-def _default_weights(dataset):
-    """Default weights, and on the study's galaxies those that were trained for them."""
+def _default_weights(study):
+    """Default weights, and on galaxies like the study's those that were trained for them."""
     from galmeasure.weights import DEFAULT_WEIGHTS, list_weights
 
-    names = [each.name for each in list_weights() if each.prior == "study"] if dataset in STUDY_SETS else []
+    names = [each.name for each in list_weights() if each.prior == "study"] if study is not None else []
     return list(dict.fromkeys([DEFAULT_WEIGHTS, *names]))
 
 
@@ -169,40 +172,14 @@ def _check_matplotlib():
     new_figure(1, 1)
 
 
-def _dataset(options, scratch):
+def _file(options, galaxies, scratch):
     """File of the galaxies: the one given, or a simulated one."""
-    if options["dataset"] not in STUDY_SETS:
-        if not Path(options["dataset"]).is_file():
-            msg = f"dataset must be one of {', '.join(STUDY_SETS)}, or a FITS file, not {options['dataset']!r}"
-            raise ValueError(msg)
-        return Path(options["dataset"])
-    return _simulated(options, scratch, options["dataset"], options["size"] or 2000)
-
-
-def _simulated(options, scratch, name, size):
-    from galmeasure.training import get_dataset_config, make_dataset
-
-    _say(options, f"simulating {size} galaxies of {name}")
-    config = get_dataset_config(name)
-    if options["share_n"] > 1:
-        config = dataclasses.replace(config, share_n=options["share_n"])
-    jobs = options["n_jobs"] if size > 100 else 1
-    noiseless = name in STUDY_SETS
-    return make_dataset(
-        Path(scratch, f"{name}.fits"), config, size, seed=options["seed"], n_jobs=jobs, noiseless=noiseless
-    )
-
-
-def _read(path, size=None):
-    """Cutouts and truths of a file, the first rows of it."""
-    from galmeasure import read_cutouts
-    from galmeasure.evaluation.truths import read_truth
-
-    truth, cutouts = read_truth(path), read_cutouts(path)
-    if size is not None and size > len(truth):
-        msg = f"size: there are {len(truth)} galaxies in {path}, fewer than {size}"
-        raise ValueError(msg)
-    return cutouts[: size or len(truth)], truth[: size or len(truth)]
+    if galaxies.path is not None:
+        return galaxies.path
+    size = options["size"] or 2000
+    _say(options, f"simulating {size} galaxies")
+    how = {"seed": options["seed"], "n_jobs": options["n_jobs"] if size > 100 else 1, "share_n": options["share_n"]}
+    return simulate(Path(scratch, "galaxies.fits"), galaxies.study, size, **how)
 
 
 def _measure(name, fitter, cutouts, options, samples=True):
@@ -210,14 +187,16 @@ def _measure(name, fitter, cutouts, options, samples=True):
     from galmeasure.evaluation import Estimate
 
     _say(options, f"{name}: {len(cutouts)} galaxies")
-    start = time.perf_counter()
+    start, core_start = time.perf_counter(), time.process_time()
     table = fitter.fit(cutouts)
-    seconds = time.perf_counter() - start
+    seconds, core_seconds = time.perf_counter() - start, time.process_time() - core_start
     draws = None
     is_flow = hasattr(fitter, "sample") and getattr(fitter, "refine", None) is None  # draws are those of the flow
     if samples and options["samples"] and is_flow:
         draws = fitter.sample(cutouts, n_samples=options["samples"])
-    return Estimate(name=name, table=table, samples=draws, seconds=seconds)
+    plain = name.removesuffix(REFINED) if name.endswith(REFINED) else None
+    return Estimate(name=name, table=table, samples=draws, seconds=seconds, core_seconds=core_seconds, plain=plain,
+                    about=_one_line(fitter))  # fmt: skip
 
 
 def _reference(options, fitters, scratch):
@@ -225,14 +204,16 @@ def _reference(options, fitters, scratch):
     if not options["draws"]:
         return []
     from galmeasure.evaluation import GalSimSersicFitter, ReferenceDraws, cramer_rao_bounds
+    from galmeasure.evaluation.reference import BASELINE
 
     found = []
     for snr, name in REFERENCES.items():
-        cutouts, truth = _read(_simulated(options, scratch, name, options["draws"]))
+        path = simulate(Path(scratch, f"{name}.fits"), name, options["draws"], seed=options["seed"])
+        cutouts, truth = read_galaxies(path)
         estimates = [_measure(n, fitter, cutouts, options, False) for n, fitter in fitters.items() if n != "baseline"]
         count = min(options["baseline_draws"], len(cutouts))
         if count:
-            estimates.append(_measure("baseline fit (GalSim)", GalSimSersicFitter(), cutouts[:count], options, False))
+            estimates.append(_measure(BASELINE, GalSimSersicFitter(), cutouts[:count], options, False))
         bounds = cramer_rao_bounds(cutouts[:1], truth[:1])
         found.append(ReferenceDraws(snr=snr, truth=truth, bounds=bounds, estimates=estimates))
     return found
@@ -242,7 +223,7 @@ def _snr_column(truth):
     return next((name for name in ("true_snr_total", "true_snr") if name in truth.colnames), None)
 
 
-def _comparisons(dataset):
+def _comparisons(study):
     """What is known of the study's galaxies: published numbers and the limit."""
     from galmeasure.evaluation.published import EXACT_RMSE, STUDY_PARAMETERS, STUDY_RMSE
 
@@ -250,26 +231,11 @@ def _comparisons(dataset):
         return {name: v * (1e5 if name == "flux" else 1.0) for name, v in zip(STUDY_PARAMETERS, values, strict=True)}
 
     known = {}
-    if dataset in EXACT_RMSE:
-        known["limit"] = in_table_units(EXACT_RMSE[dataset])
-    if dataset in STUDY_RMSE:
-        known["published"] = {"Xception CNN (published)": in_table_units(STUDY_RMSE[dataset])}
+    if study in EXACT_RMSE:
+        known["limit"] = in_table_units(EXACT_RMSE[study])
+    if study in STUDY_RMSE:
+        known["published"] = {"Xception CNN (published)": in_table_units(STUDY_RMSE[study])}
     return known
-
-
-def _about(options, fitters, catalogs):
-    """Sentences on what was done."""
-    if options["dataset"] in STUDY_SETS:
-        galaxies = (
-            f"The galaxies are of the study's set {options['dataset']}, drawn with GalSim (seed {options['seed']}); "
-            "they lie in the centre of their stamps, which the estimators are not told."
-        )
-    else:
-        galaxies = f"The galaxies are those of {Path(options['dataset']).name}."
-    lines = [galaxies]
-    lines += [f"{name} is {_one_line(fitter)}." for name, fitter in fitters.items()]
-    lines += [f"{name} was read from a catalogue." for name in catalogs]
-    return [*lines, f"galmeasure {__version__}."]
 
 
 def _one_line(fitter):

@@ -10,6 +10,7 @@ __all__ = [
     "plot_calibration",
     "plot_errors",
     "plot_expected_coverage",
+    "plot_limits",
     "plot_predicted",
     "plot_pulls",
     "plot_ranks",
@@ -27,6 +28,42 @@ def colours(names):
     return {name: f"C{i}" for i, name in enumerate(names)}
 
 
+def plot_limits(comparisons):
+    """Errors in units of the Cramer-Rao bound, and of the exact posterior mean where that is known.
+
+    Parameters
+    ----------
+    comparisons : list of Comparison
+        One an estimator.
+
+    Returns
+    -------
+    `~matplotlib.figure.Figure`
+        A panel for each limit; a point with its error for each parameter and estimator.
+    """
+    kinds = {"typical_over_crb": "typical error / Cramer-Rao bound", "rmse_over_limit": "RMSE / exact posterior mean"}
+    kinds = {k: text for k, text in kinds.items() if any(np.isfinite(c.overall[k]).any() for c in comparisons)}
+    figure = new_figure(6.4 * max(len(kinds), 1), 3.6)
+    axes = np.atleast_1d(figure.subplots(1, max(len(kinds), 1)))
+    tint = colours([c.name for c in comparisons])
+    for axis, (kind, text) in zip(axes, kinds.items(), strict=False):
+        names = [n for n in _RANKED if any(n in c.matched.names and np.isfinite(c.row(n)[kind]) for c in comparisons)]
+        axis.axhline(1, color="0.4", lw=1)
+        for i, c in enumerate(comparisons):
+            shift = 0.6 * ((i + 0.5) / len(comparisons) - 0.5)
+            rows = {place: c.row(name) for place, name in enumerate(names) if name in c.matched.names}
+            axis.errorbar([place + shift for place in rows], [row[kind] for row in rows.values()],
+                          [row[f"{kind}_err"] for row in rows.values()], color=tint[c.name], fmt="o", ms=5,
+                          capsize=2, label=c.name)  # fmt: skip
+        axis.set_xticks(range(len(names)), [parameter_label(name) for name in names])
+        axis.set(ylabel=text, xlim=(-0.5, len(names) - 0.5))
+        axis.set_ylim(min(0.9, axis.get_ylim()[0]), max(1.1, axis.get_ylim()[1]))
+        axis.grid(axis="y", color="0.92")
+        axis.set_axisbelow(True)
+    _legend(figure, axes[0])
+    return figure
+
+
 def plot_predicted(comparison):
     """Measured against true values of one estimator, coloured by S/N.
 
@@ -42,7 +79,7 @@ def plot_predicted(comparison):
     """
     matched = comparison.matched
     names = [name for name in SHOWN if name in matched.names]
-    figure = new_figure(3.3 * len(names) + 0.7, 3.6)
+    figure = new_figure(2.5 * len(names) + 0.7, 3.0)
     axes = np.atleast_1d(figure.subplots(1, len(names)))
     snr = matched.about.get("snr", np.full(len(matched), np.nan))
     order = np.argsort(np.where(np.isfinite(snr), snr, -np.inf))
@@ -59,6 +96,8 @@ def plot_predicted(comparison):
         row = comparison.row(name)
         text = f"rmse {row['rmse']:.3g}" + (f", {100 * beyond:.1f} % not shown" if beyond else "")
         axis.set_title(text, fontsize="small")
+        axis.locator_params(nbins=5)
+        _short_numbers(axis)
     if np.isfinite(snr).any():
         figure.colorbar(shown, ax=list(axes), label="S/N", pad=0.01)
     figure.suptitle(comparison.name)
@@ -79,7 +118,7 @@ def plot_errors(comparisons):
         One panel a parameter.
     """
     names = [name for name in SHOWN if any(name in c.matched.names for c in comparisons)]
-    figure = new_figure(3.0 * len(names), 3.1)
+    figure = new_figure(2.6 * len(names), 2.9)
     axes = np.atleast_1d(figure.subplots(1, len(names)))
     tint = colours([c.name for c in comparisons])
     for axis, name in zip(axes, names, strict=True):
@@ -93,6 +132,7 @@ def plot_errors(comparisons):
         axis.axvline(0, color="0.6", lw=0.8)
         axis.set(xlabel=f"measured - true {_with_unit(parts[0][0].matched, name)}", yticks=[])
         axis.locator_params(axis="x", nbins=4)
+        _short_numbers(axis)
     _legend(figure, axes[0])
     return figure
 
@@ -113,7 +153,7 @@ def plot_trends(comparisons):
     """
     names = [name for name in SHOWN if any(name in c.matched.names for c in comparisons)]
     by = list(dict.fromkeys(b for c in comparisons for b in c.table["by"] if b != "all"))
-    figure = new_figure(3.4 * max(len(by), 1), 2.1 * len(names))
+    figure = new_figure(3.25 * max(len(by), 1), 1.9 * len(names))
     axes = figure.subplots(len(names), max(len(by), 1), squeeze=False, sharey="row", sharex="col")
     tint = colours([c.name for c in comparisons])
     for line, name in zip(axes, names, strict=True):
@@ -123,7 +163,8 @@ def plot_trends(comparisons):
                 if len(rows):
                     _draw_trend(axis, rows, c, name, quantity, tint[c.name])
             axis.axhline(0, color="0.7", lw=0.8, zorder=0)
-        line[0].set_ylabel(_with_unit(comparisons[0].matched, name))
+        line[0].set_ylabel(f"error of {_with_unit(comparisons[0].matched, name)}")
+        _short_numbers(line[0])
         _limit_trend(line, comparisons, name)
     for axis, quantity in zip(axes[-1], by, strict=False):
         axis.set_xlabel(_LABELS.get(quantity, quantity))
@@ -169,7 +210,7 @@ def plot_pulls(comparisons):
     `~matplotlib.figure.Figure`
         One panel a parameter.
     """
-    figure = new_figure(2.5 * len(_RANKED), 2.9)
+    figure = new_figure(1.9 * len(_RANKED), 2.5)
     axes = figure.subplots(1, len(_RANKED))
     tint, edges = colours([c.name for c in comparisons]), np.linspace(-5, 5, 41)
     x = np.linspace(-5, 5, 200)
@@ -192,20 +233,32 @@ def _pulls(matched, name):
     return pull[np.isfinite(pull)]
 
 
+def _normal_scores(matched, name):
+    """Truths as a Gaussian would have them, from the quantiles to both sides of the median, or from errors."""
+    if name not in matched.quantiles or name not in matched.names:
+        return _pulls(matched, name)
+    low, middle, high = matched.quantiles[name].T
+    away = matched.truth[name] - middle
+    with np.errstate(all="ignore"):
+        score = away / np.where(away > 0, high - middle, middle - low)
+    return score[np.isfinite(score)]
+
+
 def plot_calibration(comparisons):
     """Fraction of truths inside central intervals against the credibility of these.
 
     Parameters
     ----------
     comparisons : list of Comparison
-        Of estimators that give errors; ranks among draws are used where there are some, otherwise Gaussian errors.
+        Of estimators that give errors; ranks among draws are used where there are some, otherwise quantiles, with half
+        a Gaussian to either side of the median, otherwise Gaussian errors.
 
     Returns
     -------
     `~matplotlib.figure.Figure`
         One panel a parameter: the fraction minus the credibility; the grey band holds 95 % of what chance gives.
     """
-    figure = new_figure(2.5 * len(_RANKED), 3.0)
+    figure = new_figure(1.9 * len(_RANKED), 2.8)
     axes = figure.subplots(1, len(_RANKED), sharey=True)
     tint, levels = colours([c.name for c in comparisons]), np.linspace(0, 1, 101)
     count = max(len(c.matched) for c in comparisons)
@@ -217,7 +270,7 @@ def plot_calibration(comparisons):
             if name in c.ranks:
                 inside = np.abs(2 * c.ranks[name][np.isfinite(c.ranks[name])] - 1)
             else:
-                inside = 2 * stats.norm.cdf(np.abs(_pulls(c.matched, name))) - 1
+                inside = 2 * stats.norm.cdf(np.abs(_normal_scores(c.matched, name))) - 1
             if len(inside):
                 found = np.searchsorted(np.sort(inside), levels, side="right") / len(inside)
                 axis.plot(levels, found - levels, color=tint[c.name], lw=1.5, label=c.name)
@@ -245,7 +298,7 @@ def plot_ranks(comparison, n_bins=20):
         One panel a parameter; the grey band holds 99 % of the bins of right posteriors.
     """
     names = list(comparison.ranks)
-    figure = new_figure(2.5 * len(names), 2.8)
+    figure = new_figure(1.9 * len(names), 2.6)
     axes = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
     for axis, name in zip(axes, names, strict=True):
         ranks = comparison.ranks[name]
@@ -309,7 +362,7 @@ def plot_reference(table):
     ratios = list(dict.fromkeys(int(snr) for snr in table["snr"]))
     estimators = list(dict.fromkeys(str(name) for name in table["estimator"]))
     names = list(dict.fromkeys(str(name) for name in table["parameter"]))
-    figure = new_figure(2.7 * len(names) + 1.6, 0.6 + (0.32 * len(estimators) + 0.7) * len(ratios))
+    figure = new_figure(2.2 * len(names) + 1.6, 0.6 + (0.29 * len(estimators) + 0.7) * len(ratios))
     axes = figure.subplots(len(ratios), len(names), squeeze=False, sharey=True, sharex=True)
     ours = [name for name in estimators if not name.endswith("(published)")]
     tint = colours(ours)
@@ -344,6 +397,13 @@ def _log_axis(axis):
     ticks = [t for power in range(-1, 5) for t in (10.0**power, 2 * 10.0**power, 5 * 10.0**power) if low <= t <= high]
     axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axis.minorticks_off()
+
+
+def _short_numbers(axis):
+    """Common powers of ten of long numbers at the ends of the axes."""
+    for one in (axis.xaxis, axis.yaxis):
+        if hasattr(one.get_major_formatter(), "set_powerlimits"):
+            one.get_major_formatter().set_powerlimits((-3, 4))
 
 
 def _span(values):

@@ -72,7 +72,7 @@ def plot_images(cutouts, table, *, noiseless=None, scale="linear", labels=None, 
     columns = ["noisy", "model", "residual / error"]
     if noiseless is not None:
         columns = ["noisy", "noiseless", "model", "residual / error", "(model - noiseless) / error"]
-    figure = new_figure(2.45 * len(columns) + 0.8, 2.35 * len(cutouts) + 0.5)
+    figure = new_figure(1.75 * len(columns) + 0.8, 1.6 * len(cutouts) + 0.5)
     axes = figure.subplots(len(cutouts), len(columns), squeeze=False)
     for i, line in enumerate(axes):
         image, error = np.asarray(cutouts.image(i), float), _error(cutouts, i, models[i])

@@ -52,7 +52,7 @@ class Matched:
     error : dict of str to ndarray
         1-sigma errors, of those that have one.
     quantiles : dict of str to ndarray
-        16 and 84 % quantiles ``(N, 2)``, of those that have them.
+        16, 50 and 84 % quantiles ``(N, 3)``, of those that have the outer two; NaN for a median that lacks.
     bound : dict of str to ndarray
         Cramer-Rao bounds, of those that have one.
     unit : dict of str to str
@@ -116,8 +116,8 @@ def match_tables(truth, result, *, bounds=None, pixel_scale=None, zero_point=Non
         ``q``, ``theta`` and ``mag``; ``id``, ``true_snr`` (or ``true_snr_total``) and ``true_psf_fwhm`` are used as
         well if they are there.
     result : `~astropy.table.Table`
-        One row a measurement: ``<p>_fit`` or ``<p>``, and where there are ``<p>_err``, ``<p>_q16``, ``<p>_q84``,
-        ``<p>_crb``, ``flags``. Rows are matched by ``id``; without one, in order.
+        One row a measurement: ``<p>_fit`` or ``<p>``, and where there are ``<p>_err``, ``<p>_q16``, ``<p>_q50``,
+        ``<p>_q84``, ``<p>_crb``, ``flags``. Rows are matched by ``id``; without one, in order.
     bounds : `~astropy.table.Table`, optional
         Cramer-Rao bounds, columns ``<p>_crb``, one row a truth; instead of those of the result.
     pixel_scale : float, optional
@@ -162,8 +162,9 @@ def match_tables(truth, result, *, bounds=None, pixel_scale=None, zero_point=Non
     if not names:
         msg = "result must have a column <p>_fit or <p> of a parameter that truth has as true_<p> or <p>"
         raise ValueError(msg)
-    others = {}
-    for key, forms in (("error", ("{}_err",)), ("low", ("{}_q16",)), ("high", ("{}_q84",)), ("bound", ("{}_crb",))):
+    others, nothing = {}, np.full(len(result), np.nan)
+    for key, forms in (("error", ("{}_err",)), ("low", ("{}_q16",)), ("middle", ("{}_q50",)),
+                       ("high", ("{}_q84",)), ("bound", ("{}_crb",))):  # fmt: skip
         others[key] = _values(result, "result", forms, units, scale)[0]
     bound = {name: _placed(column, row) for name, column in others["bound"].items()}
     if bounds is not None:
@@ -176,7 +177,7 @@ def match_tables(truth, result, *, bounds=None, pixel_scale=None, zero_point=Non
         value={name: _placed(values[name], row) for name in names},
         error={name: _placed(column, row) for name, column in others["error"].items() if name in names},
         quantiles={
-            name: np.stack([_placed(others[key][name], row) for key in ("low", "high")], axis=1)
+            name: np.stack([_placed(others[key].get(name, nothing), row) for key in ("low", "middle", "high")], axis=1)
             for name in names
             if name in others["low"] and name in others["high"]
         },

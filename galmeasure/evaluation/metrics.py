@@ -8,7 +8,7 @@ from astropy.table import QTable
 from scipy import stats
 
 from galmeasure.evaluation.matching import Matched, match_tables
-from galmeasure.evaluation.posteriors import expected_coverage, rank_uniformity, sample_ranks
+from galmeasure.evaluation.posteriors import expected_coverage, quantile_uniformity, rank_uniformity, sample_ranks
 
 __all__ = ["OUTLIER_SIGMA", "STATISTICS", "Comparison", "compare"]
 
@@ -31,10 +31,15 @@ STATISTICS = {
     "coverage_95": "fraction of truths within two errors; 0.954 if errors are right and Gaussian",
     "pull_p": "p-value of the pulls against a unit Gaussian (Kolmogorov-Smirnov)",
     "rank_p": "p-value of the ranks of the truths among posterior draws (Kolmogorov-Smirnov)",
+    "below_q16": "fraction of truths below the 16 % quantile; 0.159 if posteriors are right",
+    "below_q50": "fraction of truths below the median; 0.5 if posteriors are right",
+    "below_q84": "fraction of truths below the 84 % quantile; 0.841 if posteriors are right",
+    "quantile_p": "p-value of the truths between these quantiles (chi-squared)",
 }
 """Columns of a comparison, and what they mean."""
 
 _LOW, _HIGH = 100 * stats.norm.cdf([-1.0, 1.0])
+_BELOW = ("below_q16", "below_q50", "below_q84")
 _RELATIVE = ("flux", "r_eff")
 _RANKED = ("flux", "n", "r_eff", "g1", "g2", "x", "y")
 _BATCH = 2**20  # numbers resampled at once
@@ -234,6 +239,7 @@ def _columns(matched, limit, ranks):
             "error": matched.error.get(name),
             "bound": matched.bound.get(name),
             "inside": _inside(matched, name),
+            **_below(matched, name),
             "rank": ranks.get(name),
             "limit": limit.get(name),
         }
@@ -250,13 +256,24 @@ def _inside(matched, name):
     """Whether the truth is in the 1-sigma interval, 0, 1 or NaN, or None where there is none."""
     truth = matched.truth[name]
     if name in matched.quantiles:
-        low, high = matched.quantiles[name].T
+        low, _, high = matched.quantiles[name].T
         known = np.isfinite(low) & np.isfinite(high)
         return np.where(known, (truth >= low) & (truth <= high), np.nan)
     if name in matched.error:
         delta, error = matched.difference(name), matched.error[name]
         return np.where(np.isfinite(delta) & np.isfinite(error), np.abs(delta) <= error, np.nan)
     return None
+
+
+def _below(matched, name):
+    """Whether the truth is below each quantile, 0, 1 or NaN."""
+    if name not in matched.quantiles:
+        return {}
+    truth, quantiles = matched.truth[name], matched.quantiles[name].T
+    return {
+        key: np.where(np.isfinite(values) & np.isfinite(truth), truth < values, np.nan)
+        for key, values in zip(_BELOW, quantiles, strict=True)
+    }
 
 
 def _statistics(column, inside, n_bootstrap, rng):
@@ -274,7 +291,7 @@ def _statistics(column, inside, n_bootstrap, rng):
         again.append(_all_statistics({key: value[picks] for key, value in picked.items()}, limit, tests=False))
     for statistic in STATISTICS:
         spread = np.nan
-        if again and statistic not in ("pull_p", "rank_p"):
+        if again and not statistic.endswith("_p"):
             spread = float(np.std(np.concatenate([part[statistic] for part in again])))
         numbers += [float(found[statistic][0]), spread]
     return numbers
@@ -313,6 +330,9 @@ def _all_statistics(columns, limit, tests=True):
                 found["pull_p"] = np.array([_normal_p(each) for each in pull])
         if "inside" in columns:
             found["coverage_68"] = _nan_mean(columns["inside"])
+        found |= {name: _nan_mean(columns[name]) for name in _BELOW if name in columns}
+        if _BELOW[0] in columns and tests:
+            found["quantile_p"] = np.array([quantile_uniformity(np.stack([columns[key][0] for key in _BELOW]))])
         if "rank" in columns and tests:
             found["rank_p"] = np.array([rank_uniformity(each) for each in columns["rank"]])
     return found

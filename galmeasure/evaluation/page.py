@@ -20,6 +20,7 @@ figcaption, .note {color: #57606a; font-size: .92rem; max-width: 60rem} p {max-w
 table {border-collapse: collapse; font-size: .87rem; margin: 1rem 0; font-variant-numeric: tabular-nums}
 th, td {padding: .25rem .7rem; border-bottom: 1px solid #e4e8ec; text-align: right; white-space: nowrap}
 th {border-bottom: 1.5px solid #8c959f; vertical-align: bottom; white-space: normal} th.text, td.text {text-align: left}
+tr.group td {border-top: 2px solid #b6bec7}
 .scroll {overflow-x: auto} nav a {margin-right: .9rem; white-space: nowrap} code {background: #f3f4f6; padding: 0 .25em}
 @media print {body {max-width: none} figure, table {break-inside: avoid}}
 """
@@ -65,15 +66,20 @@ class Page:
         image = f'<img alt="{escape(caption.partition(".")[0])}" src="data:image/png;base64,{data}">'
         self._pieces.append(f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>")
 
-    def table(self, table, name, caption, *, latex=True):
-        """Show a table of texts, and write it as LaTeX."""
-        if latex:
-            write_latex(table, self.folder / f"{name}.tex", caption)
+    def table(self, table, name, caption, *, grouped=False):
+        """Show a table of texts, and write it as LaTeX; grouped: what repeats in the first column is left out."""
+        write_latex(table, self.folder / f"{name}.tex", caption)
         head = "".join(f"<th{_kind(table, column)}>{escape(column)}</th>" for column in table.colnames)
-        body = "".join(
-            "<tr>" + "".join(f"<td{_kind(table, c)}>{escape(str(row[c]))}</td>" for c in table.colnames) + "</tr>"
-            for row in table
-        )
+        body, above = "", None
+        for row in table:
+            cells = [str(cell) for cell in row]
+            again = grouped and cells[0] == above
+            above, cells[0] = cells[0], "" if again else cells[0]
+            body += '<tr class="group">' if grouped and not again else "<tr>"
+            body += "".join(
+                f"<td{_kind(table, c)}>{escape(cell)}</td>" for c, cell in zip(table.colnames, cells, strict=True)
+            )
+            body += "</tr>"
         self._pieces.append(f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
         self._pieces.append(f'<p class="note">{escape(caption)}</p>')
 

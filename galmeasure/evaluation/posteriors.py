@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-__all__ = ["expected_coverage", "rank_uniformity", "sample_ranks"]
+__all__ = ["expected_coverage", "quantile_uniformity", "rank_uniformity", "sample_ranks"]
 
 _PIECE = 2**22  # numbers held at once
 
@@ -70,6 +70,43 @@ def rank_uniformity(ranks):
     ranks = np.asarray(ranks, dtype=float)
     ranks = ranks[np.isfinite(ranks)]
     return float(stats.kstest(ranks, "uniform").pvalue) if len(ranks) else np.nan
+
+
+def quantile_uniformity(below, levels=(0.158655, 0.5, 0.841345)):
+    """P-value of the chi-squared test of truths between quantiles: ranks where there are no draws.
+
+    Parameters
+    ----------
+    below : (L, N) array_like
+        Whether each of the N truths is below each quantile, 0 or 1, in order of the quantiles; truths without all
+        of them (NaN) are left out, and so is a quantile that no truth has.
+    levels : (L,) array_like, optional
+        Probabilities of the quantiles, by default those of one Gaussian error to both sides, and of the median.
+
+    Returns
+    -------
+    float
+        NaN without quantiles.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from galmeasure.evaluation import quantile_uniformity
+    >>> truth = np.linspace(0.0005, 0.9995, 1000)  # of posteriors that are uniform from 0 to 1
+    >>> print(quantile_uniformity(np.stack([truth < level for level in (0.16, 0.5, 0.84)])) > 0.9)
+    True
+    >>> print(quantile_uniformity(np.stack([truth < level for level in (0.3, 0.5, 0.7)])) < 1e-6)
+    True
+    """
+    below, levels = np.asarray(below, dtype=float), np.asarray(levels, dtype=float)
+    there = np.isfinite(below).any(axis=1)
+    below, levels = below[there], levels[there]
+    below = below[:, np.isfinite(below).all(axis=0)]
+    if not below.size:
+        return np.nan
+    cells = np.diff(np.concatenate([[0.0], below.sum(axis=1), [below.shape[1]]]))
+    expected = np.diff(np.concatenate([[0.0], levels, [1.0]])) * below.shape[1]
+    return float(stats.chisquare(cells, expected).pvalue)
 
 
 def expected_coverage(truth, draws, *, levels=51, n_bootstrap=100, rng=None):

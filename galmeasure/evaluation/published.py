@@ -1,6 +1,6 @@
 """Numbers to lay results beside: those the study published, and the limit that exact posteriors set."""
 
-__all__ = ["EXACT_RMSE", "REFERENCE_BOUNDS", "REFERENCE_RESULTS", "STUDY_PARAMETERS", "STUDY_RMSE"]
+__all__ = ["EXACT_RMSE", "REFERENCE_BOUNDS", "REFERENCE_RESULTS", "STUDY_PARAMETERS", "STUDY_RMSE", "STUDY_SECONDS"]
 
 STUDY_PARAMETERS = ("flux", "n", "r_eff", "g1", "g2")
 """Order of the numbers below: flux in 1e5 electrons, n, r_eff in arcsec, g1, g2."""
@@ -30,3 +30,6 @@ REFERENCE_RESULTS = {
     },
 }
 """Bias and standard deviation of the study's estimators over noise draws of its reference galaxy, by S/N."""
+
+STUDY_SECONDS = {"baseline fit": (39.0, 42.0), "networks": (9e-4, 9e-4)}
+"""Seconds a galaxy that the study published, lowest and highest: the fit on a core, networks on a server with GPUs."""

@@ -13,8 +13,10 @@ from galmeasure.evaluation.matching import match_tables
 from galmeasure.evaluation.metrics import STATISTICS, compare
 from galmeasure.evaluation.page import Page, numbers
 from galmeasure.evaluation.plots import with_error
-from galmeasure.evaluation.published import REFERENCE_BOUNDS
+from galmeasure.evaluation.published import STUDY_SECONDS
 from galmeasure.evaluation.reference import reference_table
+from galmeasure.evaluation.refinement import is_refined, paired_rmse, refinement_summary
+from galmeasure.evaluation.report_reference import time_table, time_text, wide_reference
 from galmeasure.evaluation.report_texts import TEXTS
 
 __all__ = ["file_name", "write_report"]
@@ -93,10 +95,11 @@ def write_report(
     ]
     _opening(page, truth, about)
     _results(page, comparisons, estimates, limit, published or {})
-    _truth_figures(page, comparisons)
     _limits(page, comparisons)
+    _truth_figures(page, comparisons)
     _error_bars(page, comparisons)
     _posteriors(page, comparisons)
+    _refinement(page, comparisons, estimates, n_bootstrap, seed)
     if reference:
         _reference(page, reference)
     if cutouts is not None:
@@ -118,17 +121,20 @@ def _results(page, comparisons, estimates, limit, published):
     rows = []
     for c, e in zip(comparisons, estimates, strict=True):
         counts = [str(c.counts[key]) for key in ("n_truth", "n_missing", "n_failed", "n_flagged", "n_extra")]
-        rows.append((c.name, *counts, time_text(e.seconds_per_galaxy)))
+        rows.append((c.name, *counts, time_text(e.seconds_per_galaxy), e.about or "-"))
     names = ("estimator", "galaxies", "no row", "no measurement", "flagged", "rows of no galaxy", "time per galaxy")
-    page.table(Table(rows=rows, names=names), "counts", TEXTS["counts"])
+    table = Table(rows=rows, names=(*names, "what it is"))
+    if not any(e.about for e in estimates):
+        table.remove_column("what it is")
+    page.table(table, "counts", TEXTS["counts"])
     parameters = _parameters(comparisons)
     table = Table({"parameter": [_label(comparisons, name) for name in parameters]})
     for c in comparisons:
         table[c.name] = [_pair(c, name, "rmse") for name in parameters]
     for name, values in published.items():
-        table[name] = numbers([values.get(p, np.nan) for p in parameters])
+        table[name] = numbers([values.get(p, np.nan) for p in parameters], 4)
     if limit:
-        table["exact posterior mean"] = numbers([limit.get(p, np.nan) for p in parameters])
+        table["exact posterior mean"] = numbers([limit.get(p, np.nan) for p in parameters], 4)
     caption = [TEXTS["rmse"], TEXTS["limit"] if limit else "", TEXTS["published"] if published else ""]
     page.table(table, "rmse", " ".join(filter(None, caption)))
     metrics = vstack([_named(c.table, c.name) for c in comparisons])
@@ -161,17 +167,22 @@ def _limits(page, comparisons):
         return
     page.section("Distance to the limit")
     page.text(TEXTS["limits"])
+    page.figure(figures.plot_limits(comparisons), "limits", TEXTS["limits figure"])
     names = ("typical / bound", "scatter / bound", "rmse / exact posterior")
-    page.table(_by_parameter(comparisons, dict(zip(names, kinds, strict=True))), "limits", TEXTS["limits table"])
+    page.table(
+        _by_parameter(comparisons, dict(zip(names, kinds, strict=True))), "limits", TEXTS["limits table"], grouped=True
+    )
 
 
 def _by_parameter(comparisons, kinds):
-    """A row for each parameter and estimator, a column for each statistic."""
+    """A row for each parameter and estimator, a column for each statistic that is known of any."""
     rows = []
     for name in (n for n in _parameters(comparisons) if not n.endswith("_relative")):
         rows += [(name, c.name, *(_pair(c, name, kind) for kind in kinds.values())) for c in comparisons]
     rows = [row for row in rows if set(row[2:]) != {"-"}]
-    return Table(rows=rows, names=("parameter", "estimator", *kinds))
+    table = Table(rows=rows, names=("parameter", "estimator", *kinds), dtype=[object] * (2 + len(kinds)))
+    table.remove_columns([kind for kind in kinds if all(cell == "-" for cell in table[kind])])
+    return table
 
 
 def _error_bars(page, comparisons):
@@ -188,19 +199,51 @@ def _error_bars(page, comparisons):
         "within 1 sigma": "coverage_68",
         "within 2 sigma": "coverage_95",
     }
-    page.table(_by_parameter(comparisons, kinds), "error_bars", TEXTS["error bars"])
+    page.table(_by_parameter(comparisons, kinds), "error_bars", TEXTS["error bars"], grouped=True)
 
 
 def _posteriors(page, comparisons):
     """Ranks and expected coverage."""
-    comparisons = [c for c in comparisons if c.ranks]
-    if not comparisons:
+    drawn = [c for c in comparisons if c.ranks]
+    quantiles = [c for c in comparisons if c.matched.quantiles]
+    if not drawn and not quantiles:
         return
     page.section("Are the posteriors right?")
     page.text(TEXTS["posteriors"])
-    for c in comparisons:
+    for c in drawn:
         page.figure(figures.plot_ranks(c), f"ranks_{file_name(c.name)}", TEXTS["ranks"].format(name=c.name))
-    page.figure(figures.plot_expected_coverage(comparisons), "expected_coverage", TEXTS["expected coverage"])
+    if drawn:
+        page.figure(figures.plot_expected_coverage(drawn), "expected_coverage", TEXTS["expected coverage"])
+    if quantiles:
+        kinds = {f"below {level} %": f"below_q{level}" for level in (16, 50, 84)}
+        kinds["p"] = "quantile_p"
+        page.table(_by_parameter(quantiles, kinds), "quantiles", TEXTS["quantiles"], grouped=True)
+
+
+def _refinement(page, comparisons, estimates, n_bootstrap, seed):
+    """What weighted draws are worth, and what they gain."""
+    pairs = [(c, e) for c, e in zip(comparisons, estimates, strict=True) if is_refined(e.table)]
+    if not pairs:
+        return
+    page.section("What the refinement is worth")
+    page.text(TEXTS["refinement"])
+    found = {c.name: refinement_summary(e.table) for c, e in pairs}
+    names = list(dict.fromkeys(key for each in found.values() for key in each))
+    names.sort(key=lambda name: name.startswith("log evidence"))
+    table = Table({"quantity": names})
+    for name, each in found.items():
+        table[name] = numbers([each.get(key, np.nan) for key in names], 4)
+    page.table(table, "refinement", TEXTS["refinement table"])
+    by_name = {c.name: c for c in comparisons}
+    pairs = [(c, by_name[e.plain]) for c, e in pairs if e.plain in by_name]
+    if not pairs:
+        return
+    parameters = [name for name in _MAIN if all(name in each.matched.names for pair in pairs for each in pair)]
+    table = Table({"parameter": parameters})
+    for c, plain in pairs:
+        ratios = (paired_rmse(c.matched, plain.matched, p, n_bootstrap=n_bootstrap, seed=seed) for p in parameters)
+        table[f"{c.name} / {plain.name}"] = [_number(*ratio) for ratio in ratios]
+    page.table(table, "refinement_gain", TEXTS["refinement gain"])
 
 
 def _reference(page, reference):
@@ -209,33 +252,12 @@ def _reference(page, reference):
     page.text(TEXTS["reference"])
     table = reference_table(reference)
     table.write(page.folder / "reference.ecsv", format="ascii.ecsv", overwrite=True)
-    page.table(_wide_reference(table, reference), "reference", TEXTS["reference table"])
+    page.table(wide_reference(table, reference), "reference", TEXTS["reference table"], grouped=True)
     page.figure(figures.plot_reference(table), "reference", TEXTS["reference figure"])
-    times = {}
-    for row in table[np.isfinite(table["seconds_per_galaxy"])]:
-        times.setdefault(str(row["estimator"]), {})[row["snr"]] = row
-    if times:
-        rows = [
-            (name, str(max(row["n_used"] for row in each.values())),
-             time_text(np.mean([row["seconds_per_galaxy"] for row in each.values()])))
-            for name, each in times.items()
-        ]  # fmt: skip
-        page.table(Table(rows=rows, names=("estimator", "draws", "time per galaxy")), "times", TEXTS["times"])
-
-
-def _wide_reference(table, reference):
-    """A row for each S/N and parameter, a column for each estimator."""
-    estimators = list(dict.fromkeys(str(name) for name in table["estimator"]))
-    rows = []
-    for part in reference:
-        published = REFERENCE_BOUNDS.get(part.snr)
-        for i, name in enumerate(dict.fromkeys(str(p) for p in table["parameter"])):
-            found = table[(table["snr"] == part.snr) & (table["parameter"] == name)]
-            cells = {str(row["estimator"]): f"{row['bias']:+.3f} / {row['std']:.3f}" for row in found}
-            ours = next((row["bound"] for row in found if row["n_used"]), np.nan)
-            rows.append((f"S/N {part.snr}", name, numbers(ours)[0], "-" if published is None else f"{published[i]:g}",
-                         *(cells.get(each, "-") for each in estimators)))  # fmt: skip
-    return Table(rows=rows, names=("galaxy", "parameter", "bound", "bound (published)", *estimators))
+    times = time_table(table)
+    if len(times):
+        published = [*STUDY_SECONDS["baseline fit"], 1.0 / STUDY_SECONDS["networks"][0]]
+        page.table(times, "times", TEXTS["times"].format(*published))
 
 
 def _images(page, cutouts, truth, estimates, snr, noiseless):
@@ -274,7 +296,8 @@ def _challenge(page, comparisons, n_bootstrap, seed):
     order = list(dict.fromkeys(row[0] for row in rows))
     rows.sort(key=lambda row: order.index(row[0]))
     names = ("parameter", "error", "estimator", "completeness", "bias", "dispersion", "outliers", "within 1 sigma")
-    page.table(Table(rows=rows, names=names), "challenge", TEXTS["challenge"].format(outlier=CHALLENGE_OUTLIER))
+    caption = TEXTS["challenge"].format(outlier=CHALLENGE_OUTLIER)
+    page.table(Table(rows=rows, names=names), "challenge", caption, grouped=True)
 
 
 def _closing(page):
@@ -293,7 +316,7 @@ def _pair(comparison, name, kind):
     if name not in list(comparison.overall["parameter"]):
         return "-"
     row = comparison.row(name)
-    return _number(row[kind], row[f"{kind}_err"])
+    return numbers(row[kind], 2)[0] if kind.endswith("_p") else _number(row[kind], row[f"{kind}_err"])
 
 
 def _number(value, error):
@@ -305,13 +328,6 @@ def _label(comparisons, name):
     units = (c.row(name)["unit"] for c in comparisons if name in list(c.overall["parameter"]))
     unit = next(units, "")
     return f"{name} [{unit}]" if unit else name
-
-
-def time_text(seconds):
-    """Time as a text."""
-    if not np.isfinite(seconds):
-        return "-"
-    return f"{seconds:.2g} s" if seconds >= 1 else f"{1e3 * seconds:.2g} ms"
 
 
 def file_name(name):

@@ -1,5 +1,6 @@
 """Truths of simulated galaxies, from the files that have them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from astropy.table import QTable
 
 from galmeasure.exceptions import CatalogError
 
-__all__ = ["read_noiseless", "read_truth"]
+__all__ = ["read_noiseless", "read_simulation", "read_truth"]
 
 
 def read_truth(path):
@@ -60,6 +61,29 @@ def read_noiseless(path, rows):
         if "noiseless" not in hdu.columns.names:
             return {}
         return {int(row): np.array(hdu.data["noiseless"][row], dtype=float) for row in rows}
+
+
+def read_simulation(path):
+    """Configuration and seed with which such a file was simulated.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    config : dict
+        What `galmeasure.training.DatasetConfig.to_dict` gave; empty if the file does not say.
+    seed : int or None
+        Of the random numbers.
+    """
+    with _first_table(path) as (_, hdu):
+        try:
+            config = json.loads(hdu.header.get("SIMCONF", "{}"))
+        except json.JSONDecodeError:
+            config = {}
+        return config if isinstance(config, dict) else {}, hdu.header.get("SIMSEED")
 
 
 class _first_table:
