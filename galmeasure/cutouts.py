@@ -1,5 +1,7 @@
 """Cutouts: the validated, read-only set of images, errors, masks and PSFs that every fitter takes."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from galmeasure._batches import CutoutBatch, make_batch, plan_batches
@@ -107,6 +109,12 @@ class Cutouts:
         """Part of a catalogue: rows whose PSFs are all bad fail as they would in the whole catalogue."""
         new = object.__new__(cls)
         new._store = build_store(cutouts, psf, strict=False, **options)
+        return new
+
+    def _with_images(self, images):
+        """Return the same cutouts with other pixels, of the same shapes."""
+        new = object.__new__(type(self))
+        new._store = replace(self._store, images=images)
         return new
 
     def __len__(self):

@@ -5,6 +5,7 @@ import sys
 import click
 
 from ._run import one_line, reported
+from .calibrate import calibrate
 from .evaluate import evaluate
 from .simulate import simulate
 from .train import train
@@ -79,6 +80,7 @@ def cli():
 )
 @click.option("--init", type=click.Choice(["neural"]), help="Least squares: take the starts from the neural estimate.")
 @click.option("--fit-background", is_flag=True, help="Least squares: fit a constant background as well.")
+@click.option("--calibration", help="Correct estimates and errors with a file of galmeasure calibrate.")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")
 @click.option("--image", help="Image in which the sources of a list are measured.")
 @click.option("--detect", is_flag=True, help="Detect the sources of an image, background subtracted.")
@@ -113,6 +115,7 @@ def measure(catalog, **options):
         click.echo(run(catalog, options, method=METHODS[options["method"]]))
 
 
+cli.add_command(calibrate)
 cli.add_command(evaluate)
 cli.add_command(simulate)
 cli.add_command(train)

@@ -13,7 +13,7 @@ from galmeasure.io import ChunkedWriter, open_catalog
 
 from .jobs import check_device, measured_chunks
 
-__all__ = ["Summary", "parse_rows", "run"]
+__all__ = ["Summary", "number_or_text", "parse_rows", "run"]
 
 READ_OPTIONS = (
     "image",
@@ -110,7 +110,7 @@ def run(catalog, options, *, method):
         What was done.
     """
     reading = {name: options[name] for name in READ_OPTIONS}
-    reading["error"] = _number_or_text(reading["error"])
+    reading["error"] = number_or_text(reading["error"])
     source = open_catalog(catalog, **reading)
     rows = parse_rows(options["rows"], len(source))
     output = _output_path(catalog or options["image"], options["output"])
@@ -179,7 +179,8 @@ def parse_rows(text, count):
     return np.array(rows, dtype=np.int64)
 
 
-def _number_or_text(text):
+def number_or_text(text):
+    """A number where a text is one, else the text."""
     try:
         return float(text)
     except (TypeError, ValueError):
@@ -205,7 +206,7 @@ def _fitter(method, options):
     arguments = {"device": options["device"]}
     if options["batch_size"] is not None:
         arguments["batch_size"] = options["batch_size"]
-    chosen = {name: options[name] for name in METHOD_OPTIONS if options[name]}
+    chosen = {name: options[name] for name in (*METHOD_OPTIONS, "calibration") if options[name]}
     if "weights" in chosen:
         from galmeasure.weights.registry import find_weights
 

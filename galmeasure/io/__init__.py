@@ -2,6 +2,7 @@
 
 from .catalog import open_catalog, read_cutouts
 from .psf import PSFExModel, read_psf
+from .sky import SkySource
 from .source import CatalogSource
 from .writers import ChunkedWriter, write_table
 
@@ -9,6 +10,7 @@ __all__ = [
     "CatalogSource",
     "ChunkedWriter",
     "PSFExModel",
+    "SkySource",
     "open_catalog",
     "read_cutouts",
     "read_psf",

@@ -227,7 +227,8 @@ class CatalogSource:
         if found.per_row and len(found.psf) == 1:
             found = PSFInput(found.psf[0], found.oversampling)
         if found.per_row and len(found.psf) != len(self):
-            msg = f"{self.path}: psf: must be one image, or one for each of the {len(self)} rows, not {len(found.psf)}"
+            allowed = f"one image, or one for each of the {len(self)} rows" if len(self) else "one image"
+            msg = f"{self.path}: psf: must be {allowed}, not {len(found.psf)}"
             raise CatalogError(msg)
         self.psf = found
 

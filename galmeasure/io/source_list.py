@@ -21,20 +21,17 @@ from ._names import PIXEL_NAMES, SKY_NAMES, find_column, find_pair, some_names
 from .image import ImagePlanes, stamp_origins, stamp_size
 from .source import CatalogSource
 
-__all__ = ["DetectionSource", "SourceListSource", "read_list"]
+__all__ = ["DEFAULT_SIZE", "DetectionSource", "ImageSource", "SourceListSource", "read_list"]
 
 DEFAULT_SIZE = 64
 """Side of the stamps where neither `size` nor a segmentation says how large the sources are."""
 
 
-class _ImageSource(CatalogSource):
+class ImageSource(CatalogSource):
     """Sources at positions of an image."""
 
     def _set_up(self, planes, positions, ids):
         self._planes, self._positions, self._ids = planes, positions, ids
-        if not len(positions):
-            msg = f"{self.path}: no sources"
-            raise CatalogError(msg)
         self.unit = planes.unit
         self._sizes = self._stamp_sizes()
         self._origins = stamp_origins(positions, self._sizes)
@@ -76,7 +73,7 @@ class _ImageSource(CatalogSource):
         }
 
 
-class SourceListSource(_ImageSource):
+class SourceListSource(ImageSource):
     """Source list (FITS, ECSV, CSV, Parquet, VOTable, SExtractor text) with an image.
 
     Parameters
@@ -92,6 +89,9 @@ class SourceListSource(_ImageSource):
         self._columns = read_list(path)
         planes = ImagePlanes(options.image, options)
         positions = self._find_positions(planes)
+        if not len(positions):
+            msg = f"{self.path}: no sources"
+            raise CatalogError(msg)
         name = find_column(self._columns, "id")
         ids = np.arange(1, len(positions) + 1) if name is None else np.asarray(self._columns[name])
         self._set_up(planes, positions, ids)
@@ -127,7 +127,7 @@ class SourceListSource(_ImageSource):
         return {name: np.asarray(self._columns[name])[rows] for name in names}
 
 
-class DetectionSource(_ImageSource):
+class DetectionSource(ImageSource):
     """Sources detected in an image; its background is subtracted.
 
     Parameters

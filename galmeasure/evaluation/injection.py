@@ -1,0 +1,358 @@
+"""Model galaxies in blank sky: what is measured of them says how good an estimator is on that image."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from astropy import units as u
+from astropy.table import QTable, Table
+
+from galmeasure.flags import Flag
+from galmeasure.likelihood import variance
+from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
+from galmeasure.priors import Disc, Prior, Range, get_prior
+from galmeasure.render import render_sersic
+from galmeasure.render.grid import prepare_psfs
+
+__all__ = ["GalaxiesLike", "add_galaxies", "galaxies_of_prior", "inject_galaxies"]
+
+_SNR = (10.0, 300.0)
+_SNR_FAINTEST = 5.0
+_INDEX = (0.5, 6.0)
+_SHEAR = 0.7
+_SMALLEST = 0.25  # half-light radius over the FWHM of the PSF; smaller ones are stars
+_LARGEST = 0.125  # half-light radius over the side of the stamp
+_CORE = (5.0, 2.0)  # pixels, and widths of the PSF
+_ROUNDS = 50
+_SNR_STEPS = 8
+_PIECE = 16  # stamps rendered at once
+_MANY_ELECTRONS = 1e12  # beyond, Poisson noise is drawn as Gaussian
+_FORMS = ("true_{}", "{}_fit", "{}")
+
+
+@dataclass(frozen=True, eq=False)
+class GalaxiesLike:
+    """Galaxies like those of a table: its rows are drawn again, each changed a little.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        Result of a fitter, or truths: columns ``<p>_fit``, ``true_<p>`` or ``<p>`` of ``flux``, ``n``, ``r_eff``,
+        ``g1`` and ``g2``. Rows with a flag, other than that of an estimated error, and those with a flux that is not
+        positive are left out.
+    snr : tuple of float, optional
+        Galaxies whose signal-to-noise ratio would be outside are drawn again.
+    smoothing : float, optional
+        Width of the change, in units of the bandwidth of a kernel density estimate (Scott 1992), in the logarithms of
+        ``flux``, ``n`` and ``r_eff`` and in the modulus of the shear; its angle is drawn at random.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or fewer than 20 rows can be used.
+    """
+
+    table: Table
+    snr: tuple = (_SNR_FAINTEST, np.inf)
+    smoothing: float = 0.5
+
+    def __post_init__(self):
+        """Check the table."""
+        self.columns(None, None)
+
+    def columns(self, unit, pixel_scale):
+        """Usable rows ``(M, 5)`` in a unit of flux (or None) and in pixels of a scale in arcsec (or None)."""
+        found = np.stack([self._column(name, unit, pixel_scale) for name in ("flux", "n", "r_eff", "g1", "g2")], 1)
+        good = np.isfinite(found).all(axis=1) & (found[:, :3] > 0).all(axis=1) & (np.hypot(*found[:, 3:].T) < 1.0)
+        if "flags" in self.table.colnames:
+            good &= (np.asarray(self.table["flags"]) & ~int(Flag.ERROR_ESTIMATED)) == 0
+        if good.sum() < 20:
+            msg = f"like: only {int(good.sum())} rows can be used; 20 are needed, measured and without flags"
+            raise ValueError(msg)
+        return found[good]
+
+    def sample(self, count, rng, cutouts):
+        """Draw parameters ``(count, 5)``: flux, n, r_eff, g1, g2 in the unit and pixels of the cutouts."""
+        scale = None if cutouts.pixel_scale is None else float(np.median(cutouts.pixel_scale))
+        rows = self.columns(cutouts.unit, scale)
+        modulus = np.hypot(rows[:, 3], rows[:, 4])
+        points = np.column_stack([np.log(rows[:, :3]), modulus])
+        width = self.smoothing * len(points) ** (-1.0 / (points.shape[1] + 4.0))
+        drawn = points[rng.integers(len(points), size=count)]
+        drawn = drawn + width * rng.multivariate_normal(np.zeros(4), np.cov(points.T), size=count)
+        flux, n, r_eff = np.exp(drawn[:, :3]).T
+        limits = PARAMETERS[PARAMETER_INDEX["n"]]
+        g, angle = np.clip(np.abs(drawn[:, 3]), 0.0, 0.9), rng.uniform(0.0, 2.0 * np.pi, count)
+        return np.stack([flux, np.clip(n, limits.lower, limits.upper), r_eff, g * np.cos(angle), g * np.sin(angle)], 1)
+
+    def _column(self, name, unit, pixel_scale):
+        label = next((form.format(name) for form in _FORMS if form.format(name) in self.table.colnames), None)
+        if label is None:
+            msg = f"like has no column {name}_fit"
+            raise ValueError(msg)
+        column = self.table[label]
+        own = column.unit if column.unit != u.dimensionless_unscaled else None
+        values = np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(float), np.nan)
+        try:
+            if name == "flux" and own is not None and unit is not None:
+                return values * own.to(unit)
+            if name == "r_eff" and own is not None and own.is_equivalent(u.arcsec):
+                return values if pixel_scale is None else values * own.to(u.arcsec) / pixel_scale
+        except u.UnitConversionError:
+            msg = f"like[{label!r}] has unit {own}, which does not convert to that of the image, {unit}"
+            raise ValueError(msg) from None
+        return values
+
+
+def galaxies_of_prior(name="survey", *, psf_fwhm, size=64, snr=None, n=None, r_eff=None):
+    """Prior of galaxies to inject: that of a network's training, without what no survey measures.
+
+    Parameters
+    ----------
+    name : str, optional
+        Prior, see `galmeasure.priors.get_prior`.
+    psf_fwhm : float
+        Width of the PSF, pixels.
+    size : int, optional
+        Side of the stamps, pixels.
+    snr, n, r_eff : tuple of float, optional
+        Ranges instead of the default ones, ``r_eff`` in pixels. By default S/N is 10 to 300, n 0.5 to 6, and r_eff a
+        quarter of the PSF's width to an eighth of the stamp, as far as the prior reaches.
+
+    Returns
+    -------
+    Prior
+        Uniform in the logarithms of S/N and ``r_eff`` and in ``n``; the centre is uniform within a pixel.
+
+    Raises
+    ------
+    ValueError
+        If a range is empty, or beyond what can be measured.
+
+    Examples
+    --------
+    >>> from galmeasure.evaluation import galaxies_of_prior
+    >>> galaxies_of_prior(psf_fwhm=4.0, snr=(20, 50)).r_eff
+    Range(lower=1.0, upper=8.0, log=True)
+    """
+    prior = get_prior(name)
+    limits = PARAMETERS[PARAMETER_INDEX["n"]]
+    width = psf_fwhm if np.isfinite(psf_fwhm) else 0.0
+    bounds = {"snr": (1.0, np.inf), "n": (limits.lower, limits.upper), "r_eff": (0.05, size)}
+    given = {"snr": snr, "n": n, "r_eff": r_eff}
+    default = {"snr": _SNR, "n": _INDEX, "r_eff": (_SMALLEST * width, _LARGEST * size)}
+    ranges = {}
+    for key, (low, high) in bounds.items():
+        own = getattr(prior, key)
+        lower, upper = given[key] or (max(own.lower, default[key][0]), min(own.upper, default[key][1]))
+        if not low <= lower < upper <= high:
+            unit = " pixels" if key == "r_eff" else ""
+            msg = f"{key} must be a range within {low:g} to {high:g}{unit}, not {lower:.4g} to {upper:.4g}"
+            raise ValueError(msg)
+        ranges[key] = Range(float(lower), float(upper), log=key != "n")
+    shear = Disc(min(prior.shear.g_max, _SHEAR), concentration=2.0)
+    return replace(prior, name=f"{name}, injected", shear=shear, centre=0.5, electrons=None, **ranges)
+
+
+def inject_galaxies(sky, count, galaxies=None, *, core=None, seed=0, first=1):
+    """Put model galaxies into blank sky, each into its own copy of it.
+
+    Parameters
+    ----------
+    sky : galmeasure.io.SkySource
+        Image, PSF and noise.
+    count : int
+        How many.
+    galaxies : Prior or GalaxiesLike, optional
+        What they are like; by default `galaxies_of_prior` for the PSF in the middle of the image.
+    core : float, optional
+        No other source is within this many pixels; by default 5, or twice the width of the PSF.
+    seed : int or sequence of int, optional
+        All is a function of it.
+    first : int, optional
+        Number of the first galaxy in the column ``id``.
+
+    Returns
+    -------
+    cutouts : Cutouts
+        Stamps with galaxies, cut, masked and with the PSFs that they would have if they were in the image.
+    truth : `~astropy.table.QTable`
+        See `add_galaxies`.
+
+    Raises
+    ------
+    CatalogError
+        If there is too little blank sky.
+    ValueError
+        If no galaxies have a signal-to-noise ratio that is wanted.
+    """
+    rng = np.random.default_rng(seed)
+    if galaxies is None:
+        galaxies = galaxies_of_prior(psf_fwhm=sky_psf_fwhm(sky), size=sky.size)
+    positions, _ = sky.blank_positions(count, core_radius(sky) if core is None else core, rng)
+    source = sky.at(positions, np.arange(first, first + count))
+    cutouts = source.read(np.arange(count))
+    return add_galaxies(cutouts, galaxies, rng, positions=positions)
+
+
+def core_radius(sky):
+    """Pixels around a galaxy in which there is no other source, by default."""
+    width = sky_psf_fwhm(sky)
+    return max(_CORE[0], _CORE[1] * width) if np.isfinite(width) else _CORE[0]
+
+
+def sky_psf_fwhm(sky):
+    """Width of the PSF in the middle of an image, pixels."""
+    ny, nx = sky.shape
+    middle = sky.at([[0.5 * (nx - 1), 0.5 * (ny - 1)]]).read([0])
+    return float(next(middle.batches()).psf_fwhm[0])
+
+
+def add_galaxies(cutouts, galaxies, rng, *, positions=None):
+    """Add a model galaxy to each of some cutouts, with its shot noise where the gain is known.
+
+    Parameters
+    ----------
+    cutouts : Cutouts
+        Stamps of sky, which are not changed.
+    galaxies : Prior or GalaxiesLike
+        What the galaxies are like.
+    rng : numpy.random.Generator
+        Random numbers.
+    positions : array_like, optional
+        Centres x, y in the parent image, shape ``(N, 2)``; by default random within half a pixel of the stamp's centre.
+
+    Returns
+    -------
+    cutouts : Cutouts
+        The sum.
+    truth : `~astropy.table.QTable`
+        ``id`` and ``true_<p>`` of the seven parameters in the units and frame of a result table, ``true_snr`` (with
+        the noise that is claimed, on the pixels that are not masked) and ``true_psf_fwhm``. A stamp that cannot be
+        measured gets no galaxy, and NaN.
+
+    Raises
+    ------
+    ValueError
+        If no galaxies have a signal-to-noise ratio that is wanted.
+    """
+    count = len(cutouts)
+    if positions is None:
+        centre = 0.5 * (cutouts.shapes[:, ::-1] - 1) + rng.uniform(-0.5, 0.5, (count, 2))
+    else:
+        centre = np.asarray(positions, dtype=float) - cutouts.origin
+    truth, snr, width = np.full((count, N_PARAMETERS), np.nan), np.full(count, np.nan), np.full(count, np.nan)
+    images = [None] * count
+    for batch in cutouts.batches(2**18):
+        for rows, grid, place in _by_psf(batch):
+            _fill(batch, rows, grid, place, galaxies, centre, rng, cutouts, truth, snr, images)
+        width[batch.index] = batch.psf_fwhm[batch.psf_index]
+    images = [cutouts.image(i) if image is None else image for i, image in enumerate(images)]
+    new = cutouts._with_images(np.stack(images) if len({image.shape for image in images}) == 1 else images)
+    return new, _truth_table(cutouts, truth, snr, width)
+
+
+def _by_psf(batch):
+    """Yield usable rows of a batch, in small pieces, with a grid of their PSFs and which of these they have."""
+    usable = np.flatnonzero(batch.good.any(axis=(1, 2)))
+    for start in range(0, len(usable), _PIECE):
+        piece = usable[start : start + _PIECE]
+        kinds, local = np.unique(batch.psf_index[piece], return_inverse=True)
+        images = torch.from_numpy(np.stack([batch.psf[kind] for kind in kinds]))
+        options = {"oversampling": batch.psf_oversampling, "dtype": torch.float64}
+        for members, grid in prepare_psfs(images, batch.image.shape[1:], **options):
+            members = members.numpy()
+            mine = np.isin(local.reshape(-1), members)
+            place = np.searchsorted(members, local.reshape(-1)[mine])
+            yield piece[mine], grid, torch.from_numpy(place)
+
+
+def _fill(batch, rows, grid, place, galaxies, centre, rng, cutouts, truth, snr, images):
+    """Draw galaxies for some rows until their S/N are as wanted, and add them to the images."""
+    error = np.broadcast_to(batch.error, batch.image.shape)[rows].astype(float)
+    error, good = torch.from_numpy(error), torch.from_numpy(batch.good[rows])
+    gain = None if batch.gain is None else torch.from_numpy(batch.gain[rows].astype(float))
+    index, scale = batch.index[rows], batch.scale[rows]
+    parameters = np.full((len(rows), N_PARAMETERS), np.nan)
+    model, found = torch.zeros_like(error), np.full(len(rows), np.nan)
+    wanted = (galaxies.snr.lower, galaxies.snr.upper) if isinstance(galaxies, Prior) else galaxies.snr
+    left = np.arange(len(rows))
+    for _ in range(_ROUNDS):
+        drawn = _draw(galaxies, len(left), rng, cutouts, scale[left])
+        drawn[:, 5:] = centre[index[left]]
+        unit = drawn.copy()
+        unit[:, 0] = 1.0
+        light = render_sersic(torch.from_numpy(unit), grid, place[left])
+        noise = error[left], good[left], None if gain is None else gain[left]
+        if isinstance(galaxies, Prior):
+            drawn[:, 0] = _flux_of_snr(light, np.exp(rng.uniform(*np.log(wanted), len(left))), *noise)
+        light = light * torch.from_numpy(drawn[:, 0])[:, None, None]
+        ratio = _snr(light, *noise).numpy()
+        fits = (ratio >= 0.999 * wanted[0]) & (ratio <= 1.001 * wanted[1])
+        parameters[left[fits]], model[left[fits]], found[left[fits]] = drawn[fits], light[fits], ratio[fits]
+        left = left[~fits]
+        if not len(left):
+            break
+    else:
+        msg = f"snr: hardly any galaxies have a signal-to-noise ratio of {wanted[0]:g} to {wanted[1]:g} in this image"
+        raise ValueError(msg)
+    light = _noisy(model.numpy(), None if gain is None else gain.numpy(), rng)
+    for i, row in enumerate(index):
+        ny, nx = cutouts.shapes[row]
+        images[row] = cutouts.image(row) + scale[i] * light[i, :ny, :nx]
+    parameters[:, 0] *= scale
+    truth[index], snr[index] = parameters, found
+
+
+def _draw(galaxies, count, rng, cutouts, scale):
+    """Parameters ``(count, 7)`` in units of the batch, centres and (of priors) fluxes still open."""
+    drawn = np.ones((count, N_PARAMETERS))
+    if isinstance(galaxies, Prior):
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        drawn[:] = galaxies.sample(count, (1, 1), generator=generator).double().numpy()
+    else:
+        drawn[:, :5] = galaxies.sample(count, rng, cutouts)
+        drawn[:, 0] /= scale
+    return drawn
+
+
+def _snr(light, error, good, gain):
+    return (good * light**2 / variance(light, error, gain)).flatten(1).sum(1).sqrt()
+
+
+def _flux_of_snr(unit, snr, error, good, gain):
+    """Fluxes ``(B,)`` that give models of unit flux a signal-to-noise ratio."""
+    snr = torch.from_numpy(snr)
+    flux = snr / _snr(unit, error, good, None).clamp_min(1e-30)
+    for _ in range(0 if gain is None else _SNR_STEPS):  # with shot noise the ratio grows more slowly than the flux
+        flux = flux * (snr / _snr(flux[:, None, None] * unit, error, good, gain).clamp_min(1e-30)) ** (4.0 / 3.0)
+    return flux.numpy()
+
+
+def _noisy(model, gain, rng):
+    """Models with the Poisson noise of their electrons, if there is a gain."""
+    if gain is None:
+        return model
+    electrons = np.maximum(model, 0.0) * gain[:, None, None]
+    few = electrons < _MANY_ELECTRONS
+    noise = rng.poisson(np.where(few, electrons, 0.0)) - electrons
+    noise = np.where(few, noise, np.sqrt(electrons) * rng.normal(size=model.shape))
+    return model + noise / gain[:, None, None]
+
+
+def _truth_table(cutouts, truth, snr, width):
+    """Truths in the units and frame of a result table."""
+    table = QTable({"id": np.array(cutouts.ids)})
+    length = u.pix if cutouts.pixel_scale is None else u.arcsec
+    scale = np.ones(len(cutouts)) if cutouts.pixel_scale is None else cutouts.pixel_scale
+    for i, parameter in enumerate(PARAMETERS):
+        values = truth[:, i]
+        if parameter.kind == "length":
+            values = values * scale
+        elif parameter.kind == "position":
+            values = values + cutouts.origin[:, "xy".index(parameter.name)]
+        unit = {"flux": cutouts.unit, "length": length}.get(parameter.kind)
+        table[f"true_{parameter.name}"] = values if unit is None else u.Quantity(values, unit)
+    table["true_snr"] = snr
+    table["true_psf_fwhm"] = u.Quantity(width * scale, length)
+    return table
