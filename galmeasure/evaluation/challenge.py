@@ -4,7 +4,7 @@ import numpy as np
 from astropy.table import QTable
 
 from galmeasure.evaluation.matching import Matched, match_tables
-from galmeasure.evaluation.metrics import groups
+from galmeasure.evaluation.metrics import groups, pieces
 
 __all__ = ["CHALLENGE_OUTLIER", "challenge_metrics"]
 
@@ -117,7 +117,8 @@ def _metrics(error, covered, outlier, n_bootstrap, rng):
     found = metrics(error[None], covered[None])[:, 0]
     again = np.zeros((len(_COLUMNS), 0))
     if n_bootstrap:
-        picks = [rng.integers(len(error), size=(1, len(error))) for _ in range(n_bootstrap)]
+        sizes = pieces(n_bootstrap, len(error))
+        picks = (rng.integers(len(error), size=(size, len(error))) for size in sizes)
         again = np.concatenate([metrics(error[pick], covered[pick]) for pick in picks], axis=1)
     spread = again.std(axis=1) if n_bootstrap else np.full(len(_COLUMNS), np.nan)
     return [each for pair in zip(found, spread, strict=True) for each in pair]

@@ -286,7 +286,7 @@ def _statistics(column, inside, n_bootstrap, rng):
         return numbers + [np.nan] * (2 * len(STATISTICS))
     found = _all_statistics(picked, limit)
     again = []
-    for size in _pieces(n_bootstrap, count):
+    for size in pieces(n_bootstrap, count):
         picks = rng.integers(count, size=(size, count))
         again.append(_all_statistics({key: value[picks] for key, value in picked.items()}, limit, tests=False))
     for statistic in STATISTICS:
@@ -297,7 +297,7 @@ def _statistics(column, inside, n_bootstrap, rng):
     return numbers
 
 
-def _pieces(rounds, count):
+def pieces(rounds, count):
     """Sizes of the parts in which rounds of a bootstrap are made."""
     size = max(1, _BATCH // count)
     return [min(size, rounds - start) for start in range(0, rounds, size)]
