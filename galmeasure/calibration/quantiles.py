@@ -27,6 +27,7 @@ _SHIFT_MAX = 3.0
 _SCALE_MAX = np.log(5.0)
 _RANGE = (1.0, 99.0)  # per cent of the galaxies between the ends of each covariate
 _TINY = 1e-3
+_LOG_SPREAD = 0.7  # of the logarithm of a Gaussian distance, about
 
 
 @dataclass(frozen=True)
@@ -474,7 +475,7 @@ def _learn_quantiles(name, truth, quantiles, u, v):
     away = true - middle - _limited(_evaluate(shift, u, v), _SHIFT_MAX) * half
     found = {"median": shift}
     for key, distance in (("lower", -away / lower), ("upper", away / upper)):
-        found[key] = fit_quantile(u, v, np.log(np.maximum(distance, _TINY)), _LEVEL_84)
+        found[key] = fit_quantile(u, v, np.log(np.maximum(distance, _TINY)), _LEVEL_84, _LOG_SPREAD)
     return found
 
 
@@ -495,7 +496,7 @@ def _learn_point(name, truth, value, error, u, v, point, found, quantiles, good)
         else:
             moved = _shifted(name, value, error, _limited(evaluated["shift"], _SHIFT_MAX))
         off = np.log(np.maximum(np.abs(truth - moved) / error, _TINY))
-    return terms | {"scale": fit_quantile(u[sound], v[sound], off[sound], _LEVEL_68)}
+    return terms | {"scale": fit_quantile(u[sound], v[sound], off[sound], _LEVEL_68, _LOG_SPREAD)}
 
 
 def _move_point(name, value, error, terms, point, quantiles):
@@ -511,13 +512,14 @@ def _move_point(name, value, error, terms, point, quantiles):
 
 
 def _move_quantiles(name, quantiles, terms):
-    """Corrected quantiles ``(N, 3)``; those in no order, or beyond bounds, stay."""
+    """Corrected quantiles ``(N, 3)``; those in no order, or at bounds, stay."""
     middle, lower, upper, sound = _pieces(name, quantiles)
     centre = middle + _limited(terms["median"], _SHIFT_MAX) * 0.5 * (lower + upper)
     low, high = (np.exp(_limited(terms[key], _SCALE_MAX)) * each for key, each in (("lower", lower), ("upper", upper)))
     moved = _backward(name, np.stack([centre - low, centre, centre + high], axis=1))
-    unchanged = all(not np.any(terms[key]) for key in ("median", "lower", "upper"))
-    return quantiles if unchanged else np.where((sound & np.isfinite(moved).all(axis=1))[:, None], moved, quantiles)
+    sound &= np.any([terms[key] != 0.0 for key in ("median", "lower", "upper")], axis=0)
+    sound &= (np.diff(moved, axis=1) > 0.0).all(axis=1) & np.isfinite(_forward(name, moved)).all(axis=1)
+    return np.where(sound[:, None], moved, quantiles)
 
 
 def _weights_label(estimator):
