@@ -110,7 +110,9 @@ def _show(axis, name, image, norm):
 
 
 def _add_scale(figure, shown, axes):
-    figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.02).ax.tick_params(which="both", labelsize="xx-small")
+    scale = figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.02).ax
+    scale.tick_params(which="both", labelsize="xx-small")
+    scale.tick_params(which="minor", labelright=False)
 
 
 def _error(cutouts, i, model):
