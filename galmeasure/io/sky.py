@@ -14,7 +14,7 @@ from .source_list import DEFAULT_SIZE, ImageSource
 __all__ = ["SkySource"]
 
 _BLOCK = 20_000  # positions tried at once
-_MOST_TRIALS = 4_000_000
+_MOST_TRIALS = 400_000
 _LEAST_PIXELS = 400  # of blank sky
 _BAD_RADIUS = 2.0
 
@@ -90,7 +90,12 @@ class SkySource(ImageSource):
         ------
         CatalogError
             If stamps do not fit into the image, or there is too little blank sky.
+        ValueError
+            If ``core`` is not within 0 to half of the side of the stamps.
         """
+        if not 0.0 <= core <= 0.5 * self.size:
+            msg = f"core must lie between 0 and half of the stamp, {0.5 * self.size:g} pixels, not {core:g}"
+            raise ValueError(msg)
         ny, nx = self._planes.shape
         low = self.size // 2
         high = np.array([nx, ny]) - 1 - low
@@ -98,7 +103,7 @@ class SkySource(ImageSource):
             msg = f"{self.path}: stamps of {self.size} pixels do not fit into the image, {nx} x {ny}; give a size"
             raise CatalogError(msg)
         found, n_found, n_trials = [], 0, 0
-        while n_found < count and n_trials < max(_MOST_TRIALS, 10 * count):
+        while n_found < count and n_trials < (max(_MOST_TRIALS, 10 * count) if n_found else 5 * _BLOCK):
             pixels = rng.integers(low, high + 1, size=(_BLOCK, 2))
             pixels = pixels[self._is_blank(pixels, core)]
             found.append(pixels + rng.uniform(-0.5, 0.5, pixels.shape))
@@ -142,7 +147,7 @@ class SkySource(ImageSource):
         steps = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T
         distance = np.hypot(*steps.T)
         for step, away in zip(steps[np.argsort(distance)], np.sort(distance), strict=True):
-            if away > core:
+            if away > core or not blank.any():
                 break
             y, x = (np.clip(pixels[blank, 1 - i] + step[i], 0, self._planes.shape[i] - 1) for i in (0, 1))
             clear = np.asarray(self._segments[y, x]) <= 0
