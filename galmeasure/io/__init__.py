@@ -4,11 +4,13 @@ from .catalog import open_catalog, read_cutouts
 from .psf import PSFExModel, read_psf
 from .sky import SkySource
 from .source import CatalogSource
+from .source_list import ImageSource
 from .writers import ChunkedWriter, write_table
 
 __all__ = [
     "CatalogSource",
     "ChunkedWriter",
+    "ImageSource",
     "PSFExModel",
     "SkySource",
     "open_catalog",

@@ -28,7 +28,7 @@ DEFAULT_SIZE = 64
 
 
 class ImageSource(CatalogSource):
-    """Sources at positions of an image."""
+    """Sources at positions of an image: what `SkySource`, source lists and detections have in common."""
 
     def _set_up(self, planes, positions, ids):
         self._planes, self._positions, self._ids = planes, positions, ids
