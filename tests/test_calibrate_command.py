@@ -289,6 +289,18 @@ def test_command_with_least_squares_and_measure(folder, capsys):
     assert "calibration was made for another estimator: for method 'lsq', not 'neural'" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("always::galmeasure.exceptions.GalmeasureWarning")
+def test_warning_of_little_sky(folder, capsys):
+    room = np.ones((SIDE, SIDE), "i2")
+    room[180:220, 60:100] = 0
+    fits.PrimaryHDU(room).writeto("room.fits")
+    command = ["calibrate", "i.fits", "--psf", "psf.fits", "--error", "10", "--size", "24", "-n", 200]
+    assert call(*command, "--segmentation", "room.fits") == 0
+    assert re.search(r"warning: blank sky is only \d areas of the core's radius", capsys.readouterr().err)
+    assert call(*command, "--segmentation", "seg.fits", "--overwrite") == 0
+    assert "warning" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

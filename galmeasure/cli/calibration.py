@@ -3,11 +3,13 @@
 import re
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 from astropy.table import QTable, vstack
 
+from galmeasure.exceptions import GalmeasureWarning
 from galmeasure.io import SkySource, write_table
 
 from .jobs import check_device, make_fitter
@@ -23,6 +25,9 @@ READ_OPTIONS = (
 
 METHOD_OPTIONS = {"weights": "neural", "summary": "neural", "refine": "neural", "fit_background": "lsq"}
 """Options that only one method has."""
+
+MOST_SHARED = 5
+"""Galaxies in the same area of sky, beyond which a warning says so."""
 
 CHUNK = 500
 """Galaxies injected and measured at once."""
@@ -56,6 +61,7 @@ def run(image, options):
     galaxies = _galaxies(sky, fitter, options)
     core = core_radius(sky) if options["core"] is None else options["core"]
     fraction = sky.blank_positions(options["number"], core, np.random.default_rng(options["seed"]))[1]
+    _warn_of_little_sky(sky, core, fraction, options["number"])
     truth, result = _measured(sky, galaxies, fitter, options)
     found = calibrate(fitter, truth, result, about=_about(image, galaxies, fraction, options), seed=options["seed"])
     if report is not None:
@@ -168,6 +174,15 @@ def _measured(sky, galaxies, fitter, options):
             results.append(fitter.fit(cutouts))
             progress.update(size)
     return tuple(vstack(tables, metadata_conflicts="silent") for tables in (truths, results))
+
+
+def _warn_of_little_sky(sky, core, fraction, count):
+    """Say so where galaxies share sky so much that neither half of them is independent of the other."""
+    patches = fraction * np.prod([side - sky.size for side in sky.shape]) / (np.pi * core**2)
+    if count > MOST_SHARED * patches:
+        msg = f"blank sky is only {patches:.0f} areas of the core's radius, each used {count / patches:.0f} times: "
+        msg += "what is learned and the numbers after it are those of this sky"
+        warnings.warn(msg, GalmeasureWarning, stacklevel=2)
 
 
 def _about(image, galaxies, fraction, options):
