@@ -116,6 +116,12 @@ class WeightedDraws:
             columns.append(np.interp(levels, mass.cumsum() - 0.5 * mass, column[order]))
         return np.stack(columns, 1)
 
+    def resampled(self, count, generator):
+        """Draws ``(count, 7)`` of equal weight, in no order: each as often as its weight says, up to one."""
+        places = (generator.random() + np.arange(count)) / count
+        chosen = np.searchsorted(self.weights.cumsum(), places).clip(max=len(self) - 1)
+        return self.values[generator.permutation(chosen)]
+
 
 def weighted_draws(network, piece, places, target, images, settings, starts=None):
     """Weighted draws of the posteriors of some rows of an encoded piece.

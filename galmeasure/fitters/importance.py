@@ -12,9 +12,10 @@ from galmeasure.fitters.base import BatchMeasurement
 from galmeasure.fitters.lsq import LSQSersicFitter
 from galmeasure.flags import Flag
 from galmeasure.networks import SersicPosterior
+from galmeasure.parameters import N_PARAMETERS
 from galmeasure.priors import get_prior
 
-__all__ = ["AGAIN", "LEAST_DRAWS", "METHOD", "check_refinement", "refine_batch"]
+__all__ = ["AGAIN", "LEAST_DRAWS", "METHOD", "check_refinement", "refine_batch", "refined_draws"]
 
 METHOD = "neural+importance"
 """What the column ``method`` says of refined rows."""
@@ -104,18 +105,42 @@ def refine_batch(network, pieces, batch, found, weights, *, n_draws, min_ess, su
     ``min_ess``, others are drawn about the least-squares fit, and if these are not worth more either, the row is that
     of `LSQSersicFitter`. These rows, and those that do not reach ``min_ess``, are flagged ``poor_proposal``.
     """
+    settings = ImportanceSettings(n_draws=n_draws, min_ess=min_ess)
+    _Refinement(network, batch, found, _target(batch, weights, device), settings, summary).refine_all(pieces)
+    return found.method != "neural"
+
+
+def refined_draws(network, pieces, batch, weights, n_samples, seed, *, n_draws, min_ess, device="cpu"):
+    """Equally weighted draws of exact posteriors, resampled from weighted ones.
+
+    Parameters
+    ----------
+    network, pieces, batch, weights, n_draws, min_ess, device
+        As in `refine_batch`.
+    n_samples : int
+        Draws for each galaxy.
+    seed : int
+        Of the choice among the weighted draws, with each row's number.
+
+    Returns
+    -------
+    ndarray
+        In the units and pixels of the stamps, shape ``(B, n_samples, 7)``; NaN where there is no posterior.
+    """
+    settings = ImportanceSettings(n_draws=n_draws, min_ess=min_ess)
+    found = BatchMeasurement.empty(len(batch), quantiles=True, draws=True)
+    drawn = np.full((len(batch), n_samples, N_PARAMETERS), np.nan)
+    work = _Refinement(network, batch, found, _target(batch, weights, device), settings, "mean", drawn, seed)
+    work.refine_all(pieces)
+    return drawn
+
+
+def _target(batch, weights, device):
     prior = get_prior(weights.card["prior"])
     if prior.electrons is not None and batch.gain is None:
         msg = f"gain must be given to refine with weights {weights.name!r}, whose prior is one of electrons"
         raise ValueError(msg)
-    settings = ImportanceSettings(n_draws=n_draws, min_ess=min_ess)
-    work = _Refinement(network, batch, found, ExactPosterior(batch, prior, device), settings, summary)
-    found.method[:] = "neural"
-    for piece in pieces:
-        poor = work.refine(piece, np.flatnonzero(piece.keep))
-        if len(poor):
-            work.refine_again(piece, poor)
-    return found.method != "neural"
+    return ExactPosterior(batch, prior, device)
 
 
 @dataclass(frozen=True)
@@ -128,6 +153,16 @@ class _Refinement:
     target: ExactPosterior
     settings: ImportanceSettings
     summary: str
+    drawn: np.ndarray | None = None
+    seed: int = 0
+
+    def refine_all(self, pieces):
+        """Refine all rows of all pieces."""
+        self.found.method[:] = "neural"
+        for piece in pieces:
+            poor = self.refine(piece, np.flatnonzero(piece.keep))
+            if len(poor):
+                self.refine_again(piece, poor)
 
     def refine(self, piece, places, starts=None, method=METHOD):
         """Draw posteriors of some rows of a piece and store them; gives the places where the draws are worthless."""
@@ -185,6 +220,9 @@ class _Refinement:
         found.covariance[row] = drawn.covariance * scale[:, None] * scale
         found.log_evidence[row] = drawn.log_evidence
         found.method[row] = method
+        if self.drawn is not None:
+            generator = np.random.Generator(np.random.Philox(key=[self.seed, int(self.batch.index[row])]))
+            self.drawn[row] = drawn.resampled(self.drawn.shape[1], generator) * scale + offset
 
 
 def _rows_of(batch, rows):
