@@ -306,6 +306,27 @@ def test_columns(measured):
     assert (table["chi2_reduced"] < 1.2).all()
 
 
+def test_draws_are_those_of_the_exact_posterior(wrong, measured):
+    fitter = NeuralSersicFitter(weights=wrong, refine="importance")
+    options = {"error": ERROR, "gain": 1.0, "n_samples": 4000}
+    drawn, table = fitter.sample(measured.images[:4], measured.psf, **options), measured.table[:4]
+    again = fitter.sample(measured.images[:4], measured.psf, seed=0, **options)
+    other = fitter.sample(measured.images[:4], measured.psf, seed=1, **options)
+    exact = np.char.endswith(np.array(table["method"]), "importance")
+    assert exact.any()
+    for name in PARAMETER_NAMES:
+        values = drawn[name].value
+        assert values.shape == (4, 4000)
+        assert np.isnan(values[~exact]).all()
+        fit, error = (np.array(table[f"{name}_{end}"].value)[exact] for end in ("fit", "err"))
+        # systematic resampling of weighted draws leaves their mean and spread as they are, nearly
+        np.testing.assert_allclose((values[exact].mean(1) - fit) / error, 0.0, atol=0.01)
+        np.testing.assert_allclose(values[exact].std(1) / error, 1.0, atol=0.03)
+        np.testing.assert_array_equal(values, again[name].value)
+        assert (np.diff(values[exact], axis=1) > 0).mean() == pytest.approx(0.5, abs=0.05)  # in no order
+    assert (drawn["n"].value[exact] != other["n"].value[exact]).any()
+
+
 def test_rows_are_those_of_the_galaxy_alone(wrong, measured):
     """Neither the place in the input nor the neighbours matter, but for rounding."""
     fitter = NeuralSersicFitter(weights=wrong, refine="importance", covariance=True)

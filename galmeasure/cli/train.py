@@ -8,6 +8,8 @@ from ._run import reported
 
 __all__ = ["train"]
 
+_SMOKE = 2000  # galaxies for the score of a test
+
 
 @click.command()
 @click.argument("config", required=False)
@@ -17,6 +19,8 @@ __all__ = ["train"]
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Time of the whole run.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of a CPU.")
 @click.option("--validation", help="Table of galmeasure simulate, on which the network is tested as well.")
+@click.option("--ood", type=click.IntRange(min=0), help="Galaxies simulated at the end for the score of those that "
+              "look otherwise (column ood_score); 0 for none.  [default: 100000]")  # fmt: skip
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
 @click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
 def train(config, **options):
@@ -31,6 +35,9 @@ def train(config, **options):
 
 def _run(config, options):
     """Train; the closing lines of the command."""
+    if options["ood"] and options["ood"] < 2000:
+        msg = f"ood must be 0 or at least 2000, not {options['ood']}"
+        raise ValueError(msg)
     import torch
 
     from galmeasure.training.config import list_training_configs, read_training_config
@@ -56,8 +63,29 @@ def _run(config, options):
         validation=options["validation"],
         progress_bar=not options["no_progress"] and sys.stderr.isatty(),
     )
+    lines = [_about(weights), f"weights {weights.path}"]
+    number = _galaxies(options)
+    if number:
+        from .typical import has_typical, typical_path, write_typical
+
+        show = not options["no_progress"] and sys.stderr.isatty()
+        if not has_typical(weights, number):
+            write_typical(weights, number, device=options["device"], show_progress=show)
+        lines.append(f"typical galaxies {typical_path(weights.path)}")
+    return "\n".join(lines)
+
+
+def _galaxies(options):
+    """Galaxies for the score: those asked for, or as many as a test needs, or as the weights deserve."""
+    from .typical import NUMBER
+
+    if options["ood"] is not None:
+        return options["ood"]
+    return _SMOKE if options["smoke"] else NUMBER
+
+
+def _about(weights):
+    """Line about a training."""
     done = weights.card["training"]
     loss = sum(weights.card["metrics"]["loss"].values())
-    return (
-        f"trained on {done['stamps']} stamps in {done['minutes']} min, held-out loss {loss:.3f}\nweights {weights.path}"
-    )
+    return f"trained on {done['stamps']} stamps in {done['minutes']} min, held-out loss {loss:.3f}"

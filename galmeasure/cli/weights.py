@@ -1,4 +1,6 @@
-"""``galmeasure weights``: which trained networks there are."""
+"""``galmeasure weights``: which trained networks there are, and what galaxies look like to one of your own."""
+
+import sys
 
 import click
 
@@ -8,20 +10,47 @@ __all__ = ["weights"]
 
 
 @click.command()
-def weights():
+@click.argument("file", required=False)
+@click.option("--ood", type=click.IntRange(min=2000), help="Simulate so many galaxies of the training domain of FILE "
+              "and write what they look like beside it, FILE's name with .ood: for the column ood_score.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=31, show_default=True, help="Of these galaxies.")
+@click.option("--device", default="cpu", show_default=True, help="Where to measure them, e.g. cuda.")
+@click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
+def weights(file, ood, seed, device, verbose):
     """List the weights that come with galmeasure, for measure --weights.
 
-    Files of your own, from galmeasure train, are given by their path. Exit codes: 0 done, 2 a file is damaged.
+    Files of your own, from galmeasure train, are given by their path. Exit codes: 0 done, 2 bad arguments, or a file
+    is damaged.
     """
-    with reported():
-        from galmeasure.weights import DEFAULT_WEIGHTS, list_weights
+    with reported(verbose):
+        if (file is None) != (ood is None):
+            msg = "FILE and --ood must be given together, or neither of them"
+            raise ValueError(msg)
+        if file is None:
+            _list()
+            return
+        from galmeasure.weights.registry import find_weights
 
-        rows = [("name", "prior", "size", "sha256", "description")]
-        for each in list_weights():
-            size = f"{each.path.stat().st_size / 1e6:.1f} MB"
-            text = each.card["description"] + (" (default)" if each.name == DEFAULT_WEIGHTS else "")
-            rows.append((each.name, each.prior, size, each.sha256[:12], text))
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        for row in rows:
-            columns = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
-            click.echo("  ".join([*columns, row[-1]]))
+        from .jobs import check_device
+        from .typical import write_typical
+
+        check_device(device)
+        path, typical = write_typical(
+            find_weights(file, "FILE"), ood, seed=seed, device=device, show_progress=sys.stderr.isatty()
+        )
+        click.echo(f"what {typical.card['galaxies']} galaxies look like: {path}")
+
+
+def _list():
+    """Print a line for each of the weights shipped."""
+    from galmeasure.weights import DEFAULT_WEIGHTS, list_weights
+
+    rows = [("name", "prior", "size", "sha256", "description")]
+    for each in list_weights():
+        size = f"{each.path.stat().st_size / 1e6:.1f} MB"
+        text = each.card["description"] + (" (default)" if each.name == DEFAULT_WEIGHTS else "")
+        rows.append((each.name, each.prior, size, each.sha256[:12], text))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for row in rows:
+        columns = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
+        click.echo("  ".join([*columns, row[-1]]))

@@ -3,12 +3,13 @@
 from galmeasure.fitters.base import SersicFitterBase
 from galmeasure.fitters.images import make_model_images, make_residual_images
 from galmeasure.fitters.lsq import LSQSersicFitter
-from galmeasure.fitters.neural import NeuralSersicFitter
+from galmeasure.fitters.neural import NeuralSersicFitter, learn_typical
 
 __all__ = [
     "LSQSersicFitter",
     "NeuralSersicFitter",
     "SersicFitterBase",
+    "learn_typical",
     "make_model_images",
     "make_residual_images",
 ]

@@ -1,5 +1,7 @@
 """Quality of given models of a batch, rendered as cheaply as is exact enough."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -19,7 +21,7 @@ _DEVICE_PIXELS = 1024 * 64**2
 _PSF_PIECE = 16
 
 
-def batch_quality(batch, values, *, device="cpu", crb=False):
+def batch_quality(batch, values, *, device="cpu", crb=False, see=None):
     """Quality of the models of all measurable rows of a batch.
 
     Parameters
@@ -32,6 +34,8 @@ def batch_quality(batch, values, *, device="cpu", crb=False):
         Where to render.
     crb : bool, optional
         Also compute Cramer-Rao bounds.
+    see : callable, optional
+        Called with the residuals of some rows, as `ResidualWatch.see`.
 
     Returns
     -------
@@ -44,14 +48,16 @@ def batch_quality(batch, values, *, device="cpu", crb=False):
     if crb:
         parts = [(group.rows, model_quality(group.problem, values[group.rows], crb=True))
                  for group in groups(batch, device=device)]  # fmt: skip
+        if see is not None:
+            list(_quick(batch, values, device, see))
     else:
-        parts = list(_quick(batch, values, device))
+        parts = list(_quick(batch, values, device, see))
     if not parts:
         return np.zeros(0, dtype=np.int64), None
     return np.concatenate([rows for rows, _ in parts]), Quality.join([quality for _, quality in parts])
 
 
-def _quick(batch, values, device):
+def _quick(batch, values, device, see):
     """Yield rows and quality, without derivatives."""
     rows = np.flatnonzero(batch.good.any(axis=(1, 2)))
     if not len(rows):
@@ -64,7 +70,8 @@ def _quick(batch, values, device):
         for members, grid, place in _grids(batch, chosen, box, exact, device):
             some = _with_grid(problem, grid, place)
             for piece, count in pieces_of(members, size):
-                found = piece_quality(some, torch.from_numpy(piece).to(device), values[piece], enlarge=False)
+                seen = None if see is None else partial(see, piece, count)
+                found = piece_quality(some, torch.from_numpy(piece).to(device), values[piece], enlarge=False, see=seen)
                 yield piece[:count], found.first(count)
 
 

@@ -17,7 +17,7 @@ from galmeasure.networks import (
     smooth,
 )
 
-__all__ = ["EncodedPiece", "encode_batch", "native_psfs", "pieces_of"]
+__all__ = ["EncodedPiece", "encode_batch", "native_psfs", "pieces_of", "width_in_blocks"]
 
 LARGE = 0.6
 """Mean r_eff, in units of the largest of the training, beyond which a galaxy is seen again in larger blocks."""
@@ -211,6 +211,11 @@ def _embedded_psfs(network, batch, rows, block, device):
 
 def _smoothing(fwhm, block):
     """Amounts of `smooth` that make PSFs of these widths, in pixels of the stamp, as wide as those of the training."""
-    in_blocks = (fwhm**2 + _PIXEL * (block**2 - 1)) / block**2
-    lacking = np.nan_to_num(np.maximum(_NARROWEST**2 - in_blocks, 0.0)) / _FWHM_SIGMA**2
-    return 0.5 * (lacking if block > 1 else np.where(in_blocks < _NARROWEST_NATIVE**2, lacking, 0.0))
+    in_blocks = width_in_blocks(fwhm, block)
+    lacking = np.nan_to_num(np.maximum(_NARROWEST**2 - in_blocks**2, 0.0)) / _FWHM_SIGMA**2
+    return 0.5 * (lacking if block > 1 else np.where(in_blocks < _NARROWEST_NATIVE, lacking, 0.0))
+
+
+def width_in_blocks(fwhm, block):
+    """FWHM of PSFs, pixel response included, in blocks of pixels; ``fwhm`` in pixels."""
+    return np.sqrt(fwhm**2 + _PIXEL * (block**2 - 1)) / block

@@ -89,17 +89,25 @@ def model_quality(problem, values, background=None, *, crb=False, free=range(N_P
     return Quality.join(parts)
 
 
-def piece_quality(problem, rows, values, background=None, *, crb=False, free=range(N_PARAMETERS), enlarge=True):
-    """Quality of models of a few rows, rendered in one go; arguments as in `model_quality`, and of `render_sersic`."""
+def piece_quality(problem, rows, values, background=None, *, crb=False, free=range(N_PARAMETERS), enlarge=True,
+                  see=None):  # fmt: skip
+    """Quality of models of a few rows, rendered in one go.
+
+    Arguments are those of `model_quality` and ``enlarge`` of `render_sersic`; ``see`` is called with the residuals
+    over the noise, 0 where bad, with the good pixels and with the S/N.
+    """
     image, error, good, gain = problem.data(rows)
     part = torch.nan_to_num(values, nan=0.5).to(image.dtype)
     rendered = render_sersic(part, problem.psf, problem.psf_index[rows], jacobian=crb, enlarge=enlarge)
     model = rendered[0] if crb else rendered
     total = model if background is None else model + background[:, None, None].to(model.dtype)
-    weight = good / variance(total, error, gain)
-    chi2 = (weight * (image - total) ** 2).flatten(1).sum(1, dtype=torch.float64)
-    snr = (weight * model**2).flatten(1).sum(1, dtype=torch.float64).sqrt()
+    weight = good * variance(total, error, gain).rsqrt()
+    residual = weight * (image - total)
+    chi2 = residual.square().flatten(1).sum(1, dtype=torch.float64)
+    snr = (weight * model).square().flatten(1).sum(1, dtype=torch.float64).sqrt()
     inside = model.flatten(1).sum(1, dtype=torch.float64) / part[:, 0]
+    if see is not None:
+        see(residual, good, snr)
     bound = None
     failed = ~torch.isfinite(values).all(1)
     if crb:

@@ -20,6 +20,7 @@ __all__ = ["BatchMeasurement", "SersicFitterBase", "progress"]
 
 _MAX_PIXELS = 2**20
 _METHOD = "U24"
+_REASON = "U10"
 
 
 @dataclass
@@ -46,6 +47,10 @@ class BatchMeasurement:
         Effective draws and evidence of exact posteriors.
     n_draws : ndarray of int, shape (B,), or None
         Draws of exact posteriors.
+    ood_score : ndarray, shape (B,), or None
+        How unlike galaxies of the training domain each looks.
+    ood_reason : ndarray of str, shape (B,), or None
+        In what it is most unlike them.
     method : ndarray of str, shape (B,), or None
         What measured each row; None: the fitter's ``method``.
     """
@@ -64,10 +69,12 @@ class BatchMeasurement:
     ess: np.ndarray | None = None
     log_evidence: np.ndarray | None = None
     n_draws: np.ndarray | None = None
+    ood_score: np.ndarray | None = None
+    ood_reason: np.ndarray | None = None
     method: np.ndarray | None = None
 
     @classmethod
-    def empty(cls, count, *, background=False, crb=False, quantiles=False, draws=False):
+    def empty(cls, count, *, background=False, crb=False, quantiles=False, draws=False, ood=False):
         """Nothing measured yet: NaN and no flags."""
 
         def nan(*shape):
@@ -88,6 +95,8 @@ class BatchMeasurement:
             ess=nan() if draws else None,
             log_evidence=nan() if draws else None,
             n_draws=np.zeros(count, dtype=np.int64) if draws else None,
+            ood_score=nan() if ood else None,
+            ood_reason=np.full(count, "", dtype=_REASON) if ood else None,
             method=np.full(count, "", dtype=_METHOD) if draws else None,
         )
 
@@ -325,6 +334,8 @@ class SersicFitterBase(ABC):
             extra = {"background_fit": found.background, "background_err": found.background_err}
         if found.ess is not None:
             extra |= {"ess": found.ess, "n_draws": found.n_draws, "log_evidence": found.log_evidence}
+        if found.ood_score is not None:
+            extra |= {"ood_score": found.ood_score, "ood_reason": found.ood_reason}
         measurement = Measurement(
             values=found.values, covariance=found.covariance, flags=found.flags, snr=found.snr,
             chi2_reduced=found.chi2_reduced, n_pixels_fit=found.n_pixels_fit, init=found.init, crb=found.crb,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from galmeasure.calibration.typical import FALSE_ALARMS, Observed, TypicalGalaxies, load_typical, typical_path
 from galmeasure.cutouts import Cutouts
 from galmeasure.fitters._batch_quality import batch_quality
 from galmeasure.fitters._domain import beyond_domain, piled_up, widen
@@ -13,9 +14,10 @@ from galmeasure.fitters._draws import draw_table, flow_pieces, given_parameters,
 from galmeasure.fitters._encode import encode_batch
 from galmeasure.fitters._mode import posterior_mode
 from galmeasure.fitters._quality import quality_flags
+from galmeasure.fitters._strangeness import ResidualWatch
 from galmeasure.fitters._threads import map_batches, single_threaded
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase, progress
-from galmeasure.fitters.importance import check_refinement, refine_batch
+from galmeasure.fitters.importance import check_refinement, refine_batch, refined_draws
 from galmeasure.flags import Flag
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
@@ -23,12 +25,13 @@ from galmeasure.render.memory import reserve_heap
 from galmeasure.weights import DEFAULT_WEIGHTS, load_network
 from galmeasure.weights.registry import find_weights
 
-__all__ = ["NeuralSersicFitter"]
+__all__ = ["NeuralSersicFitter", "learn_typical"]
 
 _SUMMARIES = ("mean", "median", "mode")
 _PRECISIONS = ("float32", "bfloat16")
 _QUANTILES = slice(1, 4)  # 16, 50, 84 % of what networks give
 _DEVICE_PIXELS = 2**25
+_DECIMALS = 4  # of scores: what is beyond depends on how many galaxies are scored at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,11 @@ class NeuralSersicFitter(SersicFitterBase):
     stamp lies beyond its range, plus that of a signal-to-noise ratio that is too low, plus 1 where the posterior
     crowds at an edge in ``n``, ``r_eff``, the shear or the centre, because the truth may lie beyond.
 
+    ``ood_score`` says how unlike the galaxies of the training each one looks, in its residuals and to the network: of
+    those, one in ``10**ood_score`` looks stranger. One in a hundred, a score of 2, is flagged
+    ``out_of_distribution``; ``ood_reason`` names what is strangest, see :doc:`/unusual`. They are NaN and empty with
+    weights that have no file of typical galaxies.
+
     Stamps of any size are taken: see :doc:`/neural`. Starting values (``init_params``) are accepted and not used;
     ``<p>_init`` holds NaN.
 
@@ -116,6 +124,7 @@ class NeuralSersicFitter(SersicFitterBase):
             msg = f"refine must be 'importance' or None, not {self.refine!r}"
             raise ValueError(msg)
         object.__setattr__(self, "_weights", find_weights(self.weights, "weights"))
+        self._typical()  # so that a damaged file is noticed at once
         network = load_network(self._weights, self.device)
         if self.refine is not None:
             check_refinement(self._weights, network, self.n_draws, self.min_ess)
@@ -134,10 +143,31 @@ class NeuralSersicFitter(SersicFitterBase):
             network, pieces = self._encode(batch)
             outside = self._store(network, pieces, batch, found)
             exact = self._refine(network, pieces, batch, found)
-            rows, quality = batch_quality(batch, found.values, device=self.device, crb=self.crb)
+            typical = self._typical()
+            watch = None if typical is None else ResidualWatch(batch, pieces)
+            see = None if watch is None else watch.see
+            is_mean = self.refine is None and self.summary == "mean"
+            if watch is not None and not is_mean:  # the score is that of the network's own mean
+                batch_quality(batch, watch.values, device=self.device, see=see)
+                see = None
+            rows, quality = batch_quality(batch, found.values, device=self.device, crb=self.crb, see=see)
         if len(rows):
             self._store_quality(rows, quality, batch, found, outside, exact)
+        if watch is not None:
+            self._score(typical, watch, found)
         return found
+
+    def _observe(self, cutouts):
+        """Yield what the score of each batch of cutouts is made of, `galmeasure.calibration.typical.Observed`."""
+
+        def watch(batch):
+            with torch.inference_mode():
+                seen = ResidualWatch(batch, self._encode(batch)[1])
+                batch_quality(batch, seen.values, device=self.device, see=seen.see)
+            return batch, seen.observed()
+
+        for _, observed in self._each_batch(cutouts, watch, False):
+            yield observed
 
     def sample(self, cutouts, psf=None, n_samples=500, *, seed=0, progress_bar=False, **options):
         """Draw from the posteriors.
@@ -226,7 +256,7 @@ class NeuralSersicFitter(SersicFitterBase):
         return found if np.ndim(_first_column(parameters)) > 1 else found[:, 0]
 
     def _columns(self):
-        return {**super()._columns(), "quantiles": True, "draws": self.refine is not None}
+        return {**super()._columns(), "quantiles": True, "draws": self.refine is not None, "ood": True}
 
     def _meta(self):
         return {"WEIGHTS": self._weights.name, "SHA256": self._weights.sha256}
@@ -298,6 +328,17 @@ class NeuralSersicFitter(SersicFitterBase):
         factor[exact] = 1.0
         widen(found.covariance, found.quantiles, factor)
 
+    def _typical(self):
+        return load_typical(typical_path(self._weights.path), self._weights.sha256)
+
+    def _score(self, typical, watch, found):
+        """Scores of galaxies that do not look like those of the training, and their flag."""
+        score, reason = (each.numpy() for each in typical.score(watch.observed()))
+        found.ood_score[:] = score = score.round(_DECIMALS)
+        found.ood_reason[:] = np.array([*typical.names, ""])[reason]
+        with np.errstate(invalid="ignore"):
+            found.flags[score > -np.log10(FALSE_ALARMS)] |= int(Flag.OUT_OF_DISTRIBUTION)
+
     def _normals(self, batch, rows, count, seed):
         return torch.from_numpy(row_normals(batch.index[rows], count, seed)).to(self.device)
 
@@ -306,6 +347,9 @@ class NeuralSersicFitter(SersicFitterBase):
         drawn = np.full((len(batch), n_samples, N_PARAMETERS), np.nan)
         with torch.inference_mode():
             network, pieces = self._encode(batch)
+            if self.refine is not None:
+                options = {"n_draws": self.n_draws, "min_ess": self.min_ess, "device": self.device}
+                return refined_draws(network, pieces, batch, self._weights, n_samples, seed, **options)
             for piece, places, count in flow_pieces(pieces, n_samples):
                 rows = piece.rows[places]
                 normal = self._normals(batch, rows, n_samples, seed)
@@ -326,6 +370,43 @@ class NeuralSersicFitter(SersicFitterBase):
                 found = network.log_prob(piece.context[places], part).double() - window.scale.log().sum()
                 density[rows[:count]] = found.T.cpu().numpy()[:count]
         return density
+
+
+class _Unscored(NeuralSersicFitter):
+    """Fitter that minds no file of typical galaxies."""
+
+    def _typical(self):
+        return None
+
+
+def learn_typical(weights, cutouts, *, device="cpu", **about):
+    """Learn what galaxies of the training domain look like to a network, for the column ``ood_score``.
+
+    Parameters
+    ----------
+    weights : str, path-like or Weights
+        The network's.
+    cutouts : iterable of Cutouts
+        Galaxies of its training domain, see `galmeasure.training.simulate_cutouts`.
+    device : str, optional
+        Where to compute.
+    **about
+        Plain JSON for the card.
+
+    Returns
+    -------
+    galmeasure.calibration.TypicalGalaxies
+        To be saved at `galmeasure.calibration.typical_path` of the file of weights.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 2,000 galaxies.
+    """
+    weights = find_weights(weights, "weights")
+    fitter = _Unscored(weights=weights, device=device, precision="float32")
+    found = Observed.join([each for part in cutouts for each in fitter._observe(part)])
+    return TypicalGalaxies.learn(found, {"weights": weights.name, "weights_sha256": weights.sha256, **about})
 
 
 def _smallest_stamp(weights):

@@ -15,6 +15,7 @@ __all__ = [
     "PSF_SIZE",
     "StampInputs",
     "StampViews",
+    "hermite_moments",
     "make_views",
     "psf_moments",
     "quick_asinh",
@@ -167,10 +168,17 @@ def make_views(inputs):
     return StampViews(near, far, moments, numbers, flux_scale)
 
 
+def hermite_moments(image):
+    """Gauss-Hermite moments of square images about their middle under the windows, shape ``(B, 90)``.
+
+    Each is a sum over the pixels with weights of unit norm.
+    """
+    return image.flatten(1) @ _moment_basis(image.device, image.shape[-1])[0]
+
+
 def psf_moments(psf):
     """Hermite moments of PSF images ``(M, 33, 33)`` under the windows of stamps, shape ``(M, N_PSF_MOMENTS)``."""
-    basis, _ = _moment_basis(psf.device, PSF_SIZE)
-    return 10.0 * (psf.flatten(1) @ basis)
+    return 10.0 * hermite_moments(psf)
 
 
 def quick_asinh(value):

@@ -17,6 +17,7 @@ _EXPORTS = {
     "make_dataset": "datasets",
     "read_dataset_config": "dataset_config",
     "read_training_config": "config",
+    "simulate_cutouts": "cutouts",
     "simulate_stamps": "simulate",
     "train": "trainer",
 }

@@ -161,7 +161,7 @@ def read_training_config(config):
 def _parse(text, source):
     try:
         values = tomllib.loads(text)
-        simulation = _simulation(values.pop("simulation", {}))
+        simulation = simulation_from_dict(values.pop("simulation", {}))
         options = {name: tuple(v) if isinstance(v, list) else v for name, v in values.pop("network", {}).items()}
         _check_names(options, set(NetworkConfig.__dataclass_fields__) - {"n", "r_eff", "g_max", "centre"}, "[network]")
         network = NetworkConfig.for_prior(get_prior(simulation.prior), **options)
@@ -172,7 +172,9 @@ def _parse(text, source):
         raise ValueError(msg) from err
 
 
-def _simulation(values):
+def simulation_from_dict(values):
+    """Build a SimulationConfig from the ``[simulation]`` of a file, or from the ``simulation`` of a card."""
+    values = dict(values)
     preset = values.pop("preset", "survey")
     if preset not in ("survey", "study"):
         msg = f"preset must be 'survey' or 'study', not {preset!r}"

@@ -1,0 +1,334 @@
+"""Scores of galaxies that do not look like those of the training."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from _galaxies import draw, gaussian_psf
+from _networks import tiny_weights
+from click.testing import CliRunner
+
+from galmeasure import Flag, NeuralSersicFitter, get_weights
+from galmeasure.calibration.residuals import STATISTICS, ResidualFeatures, residual_features
+from galmeasure.calibration.typical import Observed, TypicalGalaxies, load_typical, typical_path
+from galmeasure.cli.commands import cli
+from galmeasure.exceptions import WeightsError
+from galmeasure.fitters.neural import learn_typical
+from galmeasure.training import SimulationConfig, simulate_cutouts
+
+CARD = {"weights_sha256": "0" * 64}
+MIDDLE = 31.5
+
+
+def noise(count, seed=0):
+    return torch.randn((count, 64, 64), generator=torch.Generator().manual_seed(seed))
+
+
+def features_of(residual, good=None, r_eff=3.0, fwhm=3.0):
+    good = torch.ones_like(residual, dtype=torch.bool) if good is None else good
+    values = torch.tensor([1.0, 1.0, r_eff, 0.0, 0.0, MIDDLE, MIDDLE]).expand(len(residual), 7)
+    return residual_features(residual * good, good, values, torch.full((len(residual),), fwhm))
+
+
+def column(found, name):
+    return found.statistics[:, STATISTICS.index(name)]
+
+
+def fake(count, seed=0, **changed):
+    """Observations that depend on S/N and size, as those of galaxies do."""
+    generator = torch.Generator().manual_seed(seed)
+    log_snr, log_size = torch.rand((2, count), generator=generator, dtype=torch.float64)
+    snr, size = 5.0 * 200.0**log_snr, 0.1 * 30.0**log_size
+    grown = (1.0 + log_snr + log_size).float()[:, None]
+    parts = [torch.randn((count, n), generator=generator) * grown for n in (len(STATISTICS), 6, 8)]
+    observed = Observed(snr, size, ResidualFeatures(parts[0], parts[1]), parts[2])
+    return dataclasses.replace(observed, **changed)
+
+
+@pytest.fixture(scope="module")
+def typical():
+    return TypicalGalaxies.learn(fake(60_000), CARD)
+
+
+# Residuals
+
+
+def test_statistics_of_noise_are_those_of_noise():
+    found = features_of(noise(600))
+    for name in ("centre", "wings", "noise_high", "noise_low"):
+        values = column(found, name)
+        assert abs(float(values.mean())) < 0.15, name
+        assert abs(float(values.std()) - 1.0) < 0.1, name
+    assert abs(float(found.moments.std()) - 1.0) < 0.01
+    for name in ("pixel", "hole", "blob_2", "blob_4", "blob_8"):  # one in e galaxies exceeds 1 or so, few exceed 5
+        assert float((column(found, name) > 5.0).float().mean()) < 0.02, name
+
+
+@pytest.mark.parametrize(
+    ("name", "box", "value"),
+    [
+        ("centre", (slice(30, 34), slice(30, 34)), 3.0),
+        ("wings", (slice(38, 42), slice(20, 44)), 2.0),
+        ("pixel", (20, 31), 9.0),
+        ("hole", (31, 40), -9.0),
+        ("blob_2", (slice(36, 38), slice(36, 38)), 4.0),
+        ("blob_8", (slice(36, 44), slice(24, 32)), 1.2),
+    ],
+)
+def test_each_statistic_sees_what_it_is_for(name, box, value):
+    clean, changed = noise(40), noise(40)
+    changed[(slice(None), *box)] += value
+    before, after = (column(features_of(each), name) for each in (clean, changed))
+    assert float((after - before).median()) > 4.0
+
+
+def test_scale_of_the_noise():
+    for factor, name in ((1.3, "noise_high"), (0.7, "noise_low")):
+        assert float(column(features_of(factor * noise(20)), name).min()) > 5.0
+
+
+def test_a_bright_neighbour_far_away_moves_no_local_statistic():
+    changed = noise(20)
+    changed[:, 2:8, 2:8] += 100.0
+    before, after = features_of(noise(20)), features_of(changed)
+    for name in ("centre", "pixel", "hole", "blob_2", "blob_4", "blob_8"):
+        torch.testing.assert_close(column(before, name), column(after, name))
+    assert float(column(after, "noise_high").max()) < 6.0
+
+
+def test_bad_pixels_do_not_count():
+    good = torch.ones((20, 64, 64), dtype=torch.bool)
+    good[:, 28:36, 28:36] = False
+    residual = noise(20)
+    residual[:, 28:36, 28:36] = 1e6
+    found = features_of(torch.where(good, residual, 0.0), good)
+    assert float(found.statistics.abs().max()) < 12.0
+    nothing = features_of(torch.zeros(2, 64, 64), torch.zeros((2, 64, 64), dtype=torch.bool))
+    assert torch.isfinite(nothing.statistics).all()
+
+
+# Scores
+
+
+def test_false_alarms_are_those_promised_at_every_snr_and_size(typical):
+    fresh = fake(60_000, seed=1)
+    score, _ = typical.score(fresh)
+    for threshold in (1.0, 2.0, 3.0):
+        expected = 10.0**-threshold
+        found = float((score > threshold).double().mean())
+        assert abs(found - expected) < 5.0 * math.sqrt(expected / 60_000) + 0.1 * expected
+    for part, low_rate, high_rate in ((fresh.snr, 0.006, 0.015), (fresh.size, 0.002, 0.03)):
+        edges = torch.quantile(part, torch.linspace(0, 1, 6, dtype=torch.float64))
+        for low, high in itertools.pairwise(edges):
+            chosen = score[(part >= low) & (part <= high)]
+            assert low_rate < float((chosen > 2.0).double().mean()) < high_rate
+
+
+def test_what_is_strange_scores_high(typical):
+    for change in range(3):
+        observed = fake(500, seed=2)
+        if change == 0:
+            observed.residuals.statistics[:, 4] += 30.0
+        elif change == 1:
+            observed.residuals.moments[:, 2] -= 30.0
+        else:
+            observed.features[:, 1] += 30.0
+        score, _ = typical.score(observed)
+        assert float((score > 2.0).double().mean()) > 0.99
+        observed.residuals.statistics[:] = 0.0
+
+
+def test_score_grows_with_strangeness_beyond_what_was_simulated(typical):
+    one = fake(1, seed=3)
+    scores = []
+    for size in (10.0, 30.0, 100.0, 1e3, 1e5):
+        one.residuals.statistics[:, 4] = size
+        scores.append(float(typical.score(one)[0][0]))
+    assert scores == sorted(scores)
+    assert len(set(scores)) == len(scores)
+
+
+def test_probabilities_name_what_is_strange(typical):
+    observed = fake(50, seed=4)
+    observed.residuals.statistics[:, STATISTICS.index("hole")] += 40.0
+    _, reason = typical.score(observed)
+    assert {typical.names[i] for i in reason.tolist()} == {"hole"}
+
+
+def test_rows_without_measurement_have_no_score(typical):
+    observed = fake(6, seed=5)
+    observed.snr[0] = torch.nan
+    observed.size[1] = torch.nan
+    observed.features[2, 0] = torch.nan
+    observed.snr[3] = 0.0
+    score, reason = typical.score(observed)
+    assert torch.isnan(score[:4]).all()
+    assert (reason[:4] == -1).all()
+    assert (reason[4:] >= 0).all()
+    assert torch.isfinite(score[4:]).all()
+    assert torch.isnan(typical.score(observed[torch.arange(1)])[0]).all()
+
+
+def test_beyond_the_ends_of_snr_and_size(typical):
+    observed = fake(200, seed=6)
+    observed = dataclasses.replace(observed, snr=observed.snr * 1e4, size=observed.size * 1e3)
+    assert torch.isfinite(typical.score(observed)[0]).all()
+
+
+def test_too_few_galaxies():
+    with pytest.raises(ValueError, match="at least 2000"):
+        TypicalGalaxies.learn(fake(1500), CARD)
+
+
+# Files
+
+
+def test_round_trip(typical, tmp_path):
+    path = tmp_path / "x.ood"
+    typical.save(path)
+    again = load_typical(path, "0" * 64)
+    observed = fake(100, seed=7)
+    assert torch.equal(again.score(observed)[0], typical.score(observed)[0])
+    assert again.card["galaxies"] == 60_000
+    assert list(tmp_path.iterdir()) == [path]
+    assert load_typical(tmp_path / "none.ood", "0" * 64) is None
+    with pytest.raises(WeightsError, match=r"x\.ood: is not of these weights"):
+        load_typical(path, "1" * 64)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "version", "shape"])
+def test_damaged_files(typical, tmp_path, damage):
+    path = tmp_path / f"{damage}.ood"
+    typical.save(path)
+    content = path.read_bytes()
+    if damage == "version":
+        dataclasses.replace(typical, card={**CARD}).save(path)
+        content = path.read_bytes().replace(rb"\"format\": 1", rb"\"format\": 9")
+    if damage == "shape":
+        dataclasses.replace(typical, tails=typical.tails[:, :3].clone()).save(path)
+        content = path.read_bytes()
+    path.write_bytes(
+        {"empty": b"", "cut": content[: len(content) // 2], "text": b"no such thing" * 9}.get(damage, content)
+    )
+    with pytest.raises(WeightsError, match=damage + r"\.ood: (is damaged|was written by another version)"):
+        load_typical(path, "0" * 64)
+
+
+# Fitter
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Weights with their typical galaxies: those of an untrained network, whose residuals are the galaxies."""
+    weights = tiny_weights(tmp_path_factory.mktemp("typical"))
+    config = dataclasses.replace(SimulationConfig(), masked_neighbours=1.0)
+    parts = (cutouts for cutouts, _ in simulate_cutouts(config, 2400, seed=1, chunk=800))
+    learn_typical(weights, parts, seed=1).save(typical_path(weights.path))
+    return weights
+
+
+def galaxies(count=12, seed=0, flux=3e4):
+    rng = np.random.default_rng(seed)
+    parameters = np.tile([flux, 1.5, 3.0, 0.1, 0.1, MIDDLE, MIDDLE], (count, 1))
+    psf = gaussian_psf(33)
+    return (draw((64, 64), psf, parameters) + rng.normal(0, 5.0, (count, 64, 64))).astype("f4"), psf
+
+
+def test_column_and_flag(tiny):
+    images, psf = galaxies()
+    images[3] = np.nan
+    table = NeuralSersicFitter(weights=tiny.path).fit(images, psf, error=5.0)
+    score, flags = np.asarray(table["ood_score"]), np.asarray(table["flags"])
+    assert np.isnan(score[3])
+    assert np.isfinite(np.delete(score, 3)).all()
+    assert table["ood_reason"][3] == ""
+    assert set(np.delete(np.asarray(table["ood_reason"]), 3)) <= {*STATISTICS, "moments", "features"}
+    np.testing.assert_array_equal((flags & int(Flag.OUT_OF_DISTRIBUTION)) > 0, np.nan_to_num(score) > 2.0)
+
+
+@pytest.mark.parametrize("options", [{"summary": "median"}, {"crb": True}, {"batch_size": 5}], ids=str)
+def test_score_is_that_of_the_mean_of_the_network(tiny, options):
+    images, psf = galaxies()
+    expected = NeuralSersicFitter(weights=tiny.path).fit(images, psf, error=5.0)
+    found = NeuralSersicFitter(weights=tiny.path, **options).fit(images, psf, error=5.0)
+    np.testing.assert_array_equal(found["ood_score"], expected["ood_score"])
+
+
+def test_larger_stamps_are_judged_by_what_the_network_sees(tiny):
+    images, psf = galaxies()
+    wide = np.pad(images, ((0, 0), (20, 20), (20, 20)))
+    wide[:, :15] = 1e4  # far beyond the window
+    table = NeuralSersicFitter(weights=tiny.path).fit(wide, psf, error=5.0)
+    expected = NeuralSersicFitter(weights=tiny.path).fit(images, psf, error=5.0)
+    small = np.asarray(table["flags"] & int(Flag.OUTSIDE_DOMAIN)) == 0
+    np.testing.assert_allclose(table["ood_score"][small], expected["ood_score"][small], atol=0.05)
+
+
+def test_without_a_file_there_is_no_score(tmp_path):
+    weights = tiny_weights(tmp_path)
+    images, psf = galaxies(3)
+    table = NeuralSersicFitter(weights=weights.path).fit(images, psf, error=5.0)
+    assert np.isnan(table["ood_score"]).all()
+    assert not (np.asarray(table["flags"]) & int(Flag.OUT_OF_DISTRIBUTION)).any()
+
+
+def test_a_file_of_other_weights_is_refused(tiny, tmp_path):
+    weights = tiny_weights(tmp_path, "other-v1")
+    typical = load_typical(typical_path(tiny.path), tiny.sha256)
+    dataclasses.replace(typical, card={**typical.card, "weights_sha256": "f" * 64}).save(typical_path(weights.path))
+    with pytest.raises(WeightsError, match="not of these weights"):
+        NeuralSersicFitter(weights=weights.path)
+
+
+def test_shipped_weights_have_their_typical_galaxies():
+    for name in ("survey-v1", "study-v1"):
+        weights = get_weights(name)
+        typical = load_typical(typical_path(weights.path), weights.sha256)
+        assert typical is not None, name
+        assert typical.card["galaxies"] >= 100_000
+
+
+def test_shipped_weights_raise_one_alarm_in_a_hundred():
+    config = dataclasses.replace(SimulationConfig(), masked_neighbours=1.0)
+    fitter, flags = NeuralSersicFitter(), []
+    for cutouts, _ in simulate_cutouts(config, 3000, seed=909, chunk=1000):
+        flags.append(np.asarray(fitter.fit(cutouts)["flags"]))
+    alarms = (np.concatenate(flags) & int(Flag.OUT_OF_DISTRIBUTION) > 0).mean()
+    assert 0.004 < alarms < 0.018
+
+
+@pytest.mark.parametrize("what", ["cosmic ray", "noise", "edge of the image", "blend"])
+def test_shipped_weights_notice(what):
+    images, psf = galaxies(60, flux=2e4)  # S/N about 200
+    error = 5.0
+    if what == "cosmic ray":
+        images[:, 36, 24:40] += 150.0
+    elif what == "noise":
+        error = 5.0 / 1.3
+    elif what == "edge of the image":
+        images[:, :, 40:] = 0.0
+    else:
+        images += 0.5 * np.roll(images, (4, 7), axis=(1, 2))
+    table = NeuralSersicFitter().fit(images, psf, error=error)
+    assert ((np.asarray(table["flags"]) & int(Flag.OUT_OF_DISTRIBUTION)) > 0).mean() > 0.9
+
+
+# Commands
+
+
+def test_command_weights_ood(tmp_path):
+    weights = tiny_weights(tmp_path)
+    done = CliRunner().invoke(cli, ["weights", str(weights.path), "--ood", "2000"])
+    assert done.exit_code == 0, done.output
+    assert "tiny-v1.ood" in done.output
+    assert load_typical(typical_path(weights.path), weights.sha256).card["simulated"] == 2000
+
+
+@pytest.mark.parametrize("arguments", [["--ood", "3000"], ["survey-v1"]])
+def test_command_weights_needs_both(arguments):
+    done = CliRunner().invoke(cli, ["weights", *arguments])
+    assert done.exit_code != 0
+    assert "must be given together" in done.output + str(done.exception)
