@@ -125,7 +125,7 @@ def test_few_galaxies_change_little():
     for seed in range(8):
         calibration, other = learn(galaxies(150, seed=seed)), galaxies(500, seed=99)
         spread.append(np.log(corrected(calibration, other)[1] / other["error"]))
-    assert np.std(spread) < 0.06
+    assert np.std(spread) < 0.08
     with pytest.raises(ValueError, match="values must have at least 100 galaxies that are measured, not 99"):
         learn(galaxies(99))
 

@@ -10,7 +10,7 @@ SIZES = (0, 1, 3, 6, 10)
 
 _RIDGE = 10.0  # pulls coefficients towards 0, with the weight of some 30 galaxies
 _FOLDS = 4
-_DOUBT = 1.5  # standard errors by which a fit with more terms must be better
+_DOUBT = 1.0  # standard errors by which a fit with more terms must be better
 _STEPS = 40
 _TOLERANCE = 1e-3  # decrease of the loss that does not count; that of one galaxy is about 1
 _HUBER = 3.0  # robust standard deviations beyond which a galaxy pulls no harder
@@ -89,7 +89,7 @@ def _spread(values):
 
 
 def _select(u, v, target, loss):
-    """Simplest fit whose loss in cross-validation is within 1.5 standard errors of the best."""
+    """Simplest fit whose loss in cross-validation is within a standard error of the best (Breiman et al. 1984)."""
     fold = np.arange(len(target)) % _FOLDS
     full = basis(u, v, SIZES[-1])
     losses, fits = np.empty((len(SIZES), len(target))), []
