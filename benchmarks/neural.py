@@ -269,9 +269,10 @@ def real(args):
             beyond = [key for key, value in difference.items() if abs(value) > limits[key]]
             flags = " ".join(flag.name.lower() for flag in Flag if int(two["flags"]) & flag)
             rows.append((galaxy, name, number(two["snr"]), get["n_fit"][0], *difference.values(),
-                         number(one["chi2_reduced"]), number(two["chi2_reduced"]), " ".join(beyond) or "-",
+                         number(one["chi2_reduced"]), number(two["chi2_reduced"]), number(two["ood_score"]),
+                         " ".join(beyond) or "-",
                          flags or "-"))  # fmt: skip
-    names = ("id", "weights", "snr", "n_lsq", *limits, "chi2_lsq", "chi2_neural", "beyond", "flags")
+    names = ("id", "weights", "snr", "n_lsq", *limits, "chi2_lsq", "chi2_neural", "ood_score", "beyond", "flags")
     save("neural_real", Table(rows=rows, names=names), "Real galaxies: neural minus least squares", args)
 
 
