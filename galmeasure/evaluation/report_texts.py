@@ -85,7 +85,7 @@ _TEXTS = {
     "quantiles": """
         Fraction of truths below the quantiles of their posteriors, 0.159, 0.500 and 0.841 if these are right, and the
         chance p of fractions as far off: ranks in four bins, which need no draws. Refined posteriors are tested by them
-        alone, because draws are those of the network.
+        alone, because their draws cost as much again as their measurement.
     """,
     "refinement": """
         A refined posterior is a set of draws of the network, weighted with the likelihood of the pixels and the prior.
