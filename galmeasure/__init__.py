@@ -1,8 +1,9 @@
 """Measure galaxies: Sersic parameters with trustworthy errors, from cutouts, a PSF and the noise."""
 
-from importlib import import_module
+from galmeasure._lazy import lazy_names
 
 _EXPORTS = {
+    "__version__": "_version",
     "Cutouts": "cutouts",
     "Flag": "flags",
     "FLAGS": "flags",
@@ -17,24 +18,4 @@ _EXPORTS = {
     "read_psf": "io",
 }
 
-__all__ = ["__version__", *sorted(_EXPORTS)]
-
-
-def __getattr__(name):
-    """Import a public name when it is first asked for, so that ``import galmeasure`` stays light."""
-    if name == "__version__":
-        from importlib.metadata import version
-
-        value = version("galmeasure")
-    elif name in _EXPORTS:
-        value = getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
-    else:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    """Public names, those not yet imported included."""
-    return sorted({*globals(), *__all__})
+__all__, __getattr__, __dir__ = lazy_names(__name__, _EXPORTS)

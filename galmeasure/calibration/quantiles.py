@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from galmeasure._files import write_whole
 from galmeasure.calibration._regression import SIZES, basis, fit_mean, fit_quantile
 from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES, PARAMETERS
 
@@ -225,9 +226,7 @@ class QuantileCalibration:
             "metrics": self.metrics, "about": self.about,
         }  # fmt: skip
         text = json.dumps(content, indent=1, allow_nan=False)
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, (text + "\n").encode())
 
     @classmethod
     def read(cls, path):

@@ -1,7 +1,6 @@
 """What measurements of galaxies like those of the training look like, and a score for those that look otherwise."""
 
 import json
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
+from galmeasure._files import write_whole
 from galmeasure.calibration.residuals import STATISTICS, ResidualFeatures
 from galmeasure.exceptions import WeightsError
 
@@ -282,13 +282,7 @@ class TypicalGalaxies:
         tensors |= {name: tensors[name].to(_STORED) for name in _MATRICES}
         tensors |= {_NETWORK + name: tensor.float() for name, tensor in self.expectation.state_dict().items()}
         content = save(tensors, {"card": json.dumps({**self.card, "format": FORMAT}, sort_keys=True)})
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, content)
 
     def _learn_tails(self, observed):
         """Quantiles of the statistics, shape ``(2, S * R, K, L)``."""

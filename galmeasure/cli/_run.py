@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import click
 
-__all__ = ["one_line", "reported"]
+__all__ = ["one_line", "report_folder", "reported"]
 
 
 def one_line(err):
@@ -59,3 +59,20 @@ def _terminable():
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def report_folder(options):
+    """Check ``--report``, a folder to write; that matplotlib is missing is noticed before the work, not after it."""
+    from pathlib import Path
+
+    from galmeasure.evaluation.plots import new_figure
+
+    folder = Path(options["report"])
+    if folder.exists() and not folder.is_dir():
+        msg = f"report must be a folder, and {folder} is a file"
+        raise ValueError(msg)
+    if folder.is_dir() and any(folder.iterdir()) and not options["overwrite"]:
+        msg = f"report: the folder {folder} is not empty; give another, or --overwrite"
+        raise ValueError(msg)
+    new_figure(1, 1)
+    return folder

@@ -12,6 +12,7 @@ from astropy.table import QTable, vstack
 from galmeasure.exceptions import GalmeasureWarning
 from galmeasure.io import SkySource, write_table
 
+from ._run import report_folder
 from .jobs import check_device, make_fitter
 from .measure import number_or_text
 
@@ -50,7 +51,7 @@ def run(image, options):
     """
     start = time.perf_counter()
     output = _output(image, options)
-    report = _report_folder(options)
+    report = None if options["report"] is None else report_folder(options)
     fitter = _fitter(options)
     sky = SkySource(
         image, **{**{name: options[name] for name in READ_OPTIONS}, "error": number_or_text(options["error"])}
@@ -96,22 +97,6 @@ def _output(image, options):
         msg = f"output: there is no folder {path.parent}"
         raise ValueError(msg)
     return path
-
-
-def _report_folder(options):
-    if options["report"] is None:
-        return None
-    folder = Path(options["report"])
-    if folder.exists() and not folder.is_dir():
-        msg = f"report must be a folder, and {folder} is a file"
-        raise ValueError(msg)
-    if folder.is_dir() and any(folder.iterdir()) and not options["overwrite"]:
-        msg = f"report: the folder {folder} is not empty; give another, or --overwrite"
-        raise ValueError(msg)
-    from galmeasure.evaluation.plots import new_figure
-
-    new_figure(1, 1)  # matplotlib is missing before the work, not after it
-    return folder
 
 
 def _fitter(options):

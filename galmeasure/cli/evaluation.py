@@ -10,6 +10,7 @@ import click
 
 from galmeasure import __version__
 
+from ._run import report_folder
 from .galaxies import find_galaxies, read_galaxies, simulate
 from .jobs import check_device, make_fitter
 
@@ -37,14 +38,13 @@ def run(options):
     """
     start = time.perf_counter()
     check_device(options["device"])
-    folder = _folder(options)
+    folder = report_folder(options)
     galaxies = find_galaxies(options["dataset"], options["seed"])
     fitters = _fitters(options, galaxies.study)
     catalogs = _catalogs(options)
     if not fitters and not catalogs:
         msg = "method: none leaves nothing to evaluate without a catalog"
         raise ValueError(msg)
-    _check_matplotlib()
     from galmeasure.evaluation import Estimate, cramer_rao_bounds, write_report
     from galmeasure.evaluation.image_figure import choose_rows
     from galmeasure.evaluation.truths import read_noiseless
@@ -78,17 +78,6 @@ def run(options):
     seconds = time.perf_counter() - start
     lines = [f"evaluated {', '.join(e.name for e in estimates)} on {len(truth)} galaxies in {seconds:.0f} s"]
     return "\n".join([*lines, f"report {page}"])
-
-
-def _folder(options):
-    folder = Path(options["report"])
-    if folder.exists() and not folder.is_dir():
-        msg = f"report must be a folder, and {folder} is a file"
-        raise ValueError(msg)
-    if folder.is_dir() and any(folder.iterdir()) and not options["overwrite"]:
-        msg = f"report: the folder {folder} is not empty; give another, or --overwrite"
-        raise ValueError(msg)
-    return folder
 
 
 def _fitters(options, study):
@@ -164,12 +153,6 @@ def _column_map(text):
         msg = f"columns must be pairs such as n=SERSIC_N,radius=RE, not {text!r}"
         raise ValueError(msg)
     return {key.strip(): name.strip() for key, name in pairs}
-
-
-def _check_matplotlib():
-    from galmeasure.evaluation.plots import new_figure
-
-    new_figure(1, 1)
 
 
 def _file(options, galaxies, scratch):

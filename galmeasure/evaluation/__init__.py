@@ -1,6 +1,6 @@
 """Judge measurements: metrics against the truth and the limit, pictures, reports, and codes to compare with."""
 
-from importlib import import_module
+from galmeasure._lazy import lazy_names
 
 _EXPORTS = {
     "CalibrationResult": "calibrating",
@@ -34,19 +34,4 @@ _EXPORTS = {
     "write_report": "report",
 }
 
-__all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name):
-    """Import a public name when it is first asked for, so that plots do not load torch."""
-    if name not in _EXPORTS:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    value = getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    """Public names, those not yet imported included."""
-    return sorted({*globals(), *__all__})
+__all__, __getattr__, __dir__ = lazy_names(__name__, _EXPORTS)

@@ -1,6 +1,6 @@
 """What it takes to train networks: simulated stamps on the fly, and reference data sets drawn with GalSim."""
 
-from importlib import import_module
+from galmeasure._lazy import lazy_names
 
 _EXPORTS = {
     "DATASETS": "dataset_config",
@@ -22,19 +22,4 @@ _EXPORTS = {
     "train": "trainer",
 }
 
-__all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name):
-    """Import a public name when it is first asked for."""
-    if name not in _EXPORTS:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    value = getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    """Public names, those not yet imported included."""
-    return sorted({*globals(), *__all__})
+__all__, __getattr__, __dir__ = lazy_names(__name__, _EXPORTS)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from galmeasure._files import write_whole
 from galmeasure.exceptions import WeightsError
 from galmeasure.networks import NetworkConfig, SersicPosterior, StampInputs
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE
@@ -158,8 +158,8 @@ def save_weights(path, network, card):
         msg = f"network: the file would have {len(content) / 1e6:.2f} MB, more than {MAX_BYTES // 10**6} MB"
         raise ValueError(msg)
     sha256 = hashlib.sha256(content).hexdigest()
-    _write(path, content)
-    _write(side_path(path), (json.dumps({**card, "sha256": sha256}, indent=1) + "\n").encode())
+    write_whole(path, content)
+    write_whole(side_path(path), (json.dumps({**card, "sha256": sha256}, indent=1) + "\n").encode())
     return Weights(path.stem, path, sha256, card)
 
 
@@ -272,13 +272,3 @@ def _gaussian(side, sigma):
     profile = torch.exp(-0.5 * ((torch.arange(side) - (side - 1) / 2.0) / sigma) ** 2)
     image = profile[:, None] * profile
     return (image / image.sum())[None]
-
-
-def _write(path, content):
-    """Write a file under another name, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
