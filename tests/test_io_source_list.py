@@ -170,6 +170,20 @@ def test_detection(tmp_path):
     assert abs(np.median(image[good]) - np.median(inside)) < 1.0
 
 
+def test_sources_that_touch_are_separated(tmp_path):
+    y, x = np.mgrid[:120, :120]
+    places = [(40.0, 60.0), (49.0, 63.0), (90.0, 30.0)]
+    image = sum(200.0 * np.exp(-0.5 * ((x - x0) ** 2 + (y - y0) ** 2) / 2.5**2) for x0, y0 in places)
+    image += np.random.default_rng(3).normal(0.0, 1.0, image.shape)
+    fits.writeto(tmp_path / "i.fits", image.astype("f4"))
+    source = open_catalog(tmp_path / "i.fits", detect=True, psf=psf_image())
+    cutouts = source.read(np.arange(len(source)))
+    centres = cutouts.origin + (cutouts.shapes[:, ::-1] - 1) / 2
+    assert len(source) == 3
+    for place in places:
+        assert np.hypot(*(centres - place).T).min() < 1.5
+
+
 @pytest.mark.parametrize("value", [0.0, np.nan])
 def test_nothing_to_detect(tmp_path, value):
     fits.writeto(tmp_path / "i.fits", np.full((100, 100), value, "f4"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from galmeasure.exceptions import CatalogError, GalmeasureWarning
+from galmeasure.exceptions import CatalogError
 
 __all__ = ["Detections", "detect_sources"]
 
@@ -52,7 +52,7 @@ def detect_sources(image, *, mask=None, threshold=1.5, n_pixels=8, box_size=64, 
     box_size : int, optional
         Side of the boxes in which the background is estimated.
     deblend : bool, optional
-        Separate sources that touch; this needs scikit-image, without which they stay together, with a warning.
+        Separate sources that touch.
     may_be_empty : bool, optional
         Whether an image without sources is no error.
 
@@ -68,12 +68,12 @@ def detect_sources(image, *, mask=None, threshold=1.5, n_pixels=8, box_size=64, 
     """
     from astropy.convolution import convolve
     from photutils.background import Background2D
+    from photutils.segmentation import deblend_sources, make_2dgaussian_kernel
     from photutils.segmentation import detect_sources as detect_segments
-    from photutils.segmentation import make_2dgaussian_kernel
 
     data = np.asarray(image, dtype=np.float32)
     bad = ~np.isfinite(data) if mask is None else ~np.isfinite(data) | np.asarray(mask, dtype=bool)
-    box, separated = [min(box_size, n) for n in data.shape], True
+    box = [min(box_size, n) for n in data.shape]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -86,10 +86,7 @@ def detect_sources(image, *, mask=None, threshold=1.5, n_pixels=8, box_size=64, 
         smooth = convolve(np.where(bad, 0.0, data), make_2dgaussian_kernel(3.0, size=5), boundary="extend")
         segments = detect_segments(smooth, threshold * rms, n_pixels, mask=bad)
         if segments is not None and deblend:
-            segments, separated = _deblended(smooth, segments, n_pixels)
-    if not separated:
-        msg = "sources that touch are not separated: pip install scikit-image"
-        warnings.warn(msg, GalmeasureWarning, stacklevel=2)
+            segments = deblend_sources(smooth, segments, n_pixels, progress_bar=False)
     if segments is None and may_be_empty:
         return Detections(data, rms, np.zeros(data.shape, dtype=np.int32), np.zeros((0, 2)), np.zeros(0, dtype=int))
     if segments is None:
@@ -97,16 +94,6 @@ def detect_sources(image, *, mask=None, threshold=1.5, n_pixels=8, box_size=64, 
         raise CatalogError(msg)
     positions = _centroids(np.where(bad, 0.0, data), segments.data, segments.labels)
     return Detections(data, rms, segments.data, positions, np.asarray(segments.labels))
-
-
-def _deblended(smooth, segments, n_pixels):
-    """Segments with one source each, and whether this could be done: where two touch it takes scikit-image."""
-    from photutils.segmentation import deblend_sources
-
-    try:
-        return deblend_sources(smooth, segments, n_pixels, progress_bar=False), True
-    except ImportError:
-        return segments, False
 
 
 def _centroids(data, segmentation, labels):
