@@ -193,8 +193,8 @@ def test_versions_agree():
 def test_oldest_versions_agree():
     """What the oldest-dependencies environment installs is what the metadata promise."""
     tox = (ROOT / "tox.ini").read_text(encoding="utf-8")
-    pinned = dict(re.findall(r"oldestdeps: (\w+)==([\d.]+)\.\*", tox))
-    declared = dict(re.fullmatch(r"(\w+)>=([\d.]+)", spec).groups() for spec in metadata()["dependencies"])
+    pinned = dict(re.findall(r"oldestdeps: ([\w-]+)==([\d.]+)\.\*", tox))
+    declared = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", spec).groups() for spec in metadata()["dependencies"])
     declared.pop("torch")  # constraints.txt says which
     for name, version in declared.items():
         assert version == pinned[name] or version == f"{pinned[name]}.0"
