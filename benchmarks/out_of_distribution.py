@@ -17,7 +17,8 @@ from astropy.table import Table
 
 from galmeasure import NeuralSersicFitter, get_weights
 from galmeasure.flags import Flag
-from galmeasure.training import SimulationConfig, simulate_cutouts
+from galmeasure.training import simulate_cutouts
+from galmeasure.training.config import simulation_from_dict
 
 SNRS = (20, 50, 200)
 EDGES = (0.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, np.inf)
@@ -30,14 +31,16 @@ def fraction(flags, bit):
 def false_alarms(args):
     """Flagged galaxies of the training domain, in percent, by S/N."""
     rows = []
-    neighbours = SimulationConfig().masked_neighbours
-    for what, masked in (("neighbours masked", 1.0), ("as in the training", neighbours)):
-        config = dataclasses.replace(SimulationConfig(), masked_neighbours=masked)
+    training = simulation_from_dict(get_weights(args.weights).card["simulation"])
+    masked = dataclasses.replace(training, masked_neighbours=1.0)
+    for what, config in (("neighbours masked", masked), ("as in the training", training)):
         fitter = NeuralSersicFitter(weights=args.weights)
         tables = [fitter.fit(cutouts) for cutouts, _ in simulate_cutouts(config, args.number, seed=args.seed)]
         snr, flags = (np.concatenate([np.asarray(t[name]) for t in tables]) for name in ("snr", "flags"))
         for low, high in [(0.0, np.inf), *itertools.pairwise(EDGES)]:
             chosen = flags[(snr >= low) & (snr < high)]
+            if not len(chosen):
+                continue
             found = fraction(chosen, Flag.OUT_OF_DISTRIBUTION)
             error = np.sqrt(max(found, 1.0) * (100.0 - found) / len(chosen))
             rows.append((what, low, high, len(chosen), found, error, fraction(chosen, Flag.BAD_FIT)))
