@@ -151,8 +151,8 @@ KINDS = {
 }
 
 
-def draw_kind(kind, snr, count, seed):
-    """Images, error maps, PSFs and which one each stamp has."""
+def draw_kind(kind, snr, count, seed, noise=True):
+    """Images, 1-sigma errors that are told, PSFs and which one each stamp has."""
     rng = np.random.default_rng([list(KINDS).index(kind), int(snr), seed])
     images, errors, psfs = np.empty((count, SIZE, SIZE), np.float32), np.empty(count), []
     for i in range(count):
@@ -162,7 +162,7 @@ def draw_kind(kind, snr, count, seed):
         shear = 0.6 * np.sqrt(rng.uniform()) * np.exp(2j * angle)
         scene = Scene(rng, fwhm, beta, size, galsim.Shear(g1=shear.real, g2=shear.imag))
         image = KINDS[kind](scene, snr)
-        images[i] = np.nan_to_num(image + rng.standard_normal(image.shape))
+        images[i] = np.nan_to_num(image + noise * rng.standard_normal(image.shape))
         errors[i] = scene.noise
         if i % STAMPS_PER_PSF == 0:
             psfs.append(scene.given.drawImage(nx=PSF_SIZE, ny=PSF_SIZE, scale=1.0).array)
