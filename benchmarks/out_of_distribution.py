@@ -4,7 +4,7 @@ False alarms: galaxies of the training domain, simulated with a seed that nothin
 the training's own simulation, of whose stamps one in eight holds neighbours that are not masked. Detection: kinds of
 objects that are none of the training's, drawn with GalSim at S/N 20, 50 and 200, with the 1 % threshold. Limit: what
 the best Sersic model leaves of these objects without noise, as chi-squared at S/N 200; it goes as the square of S/N. At
-1 % false alarms a chi-squared of 5 is noticed half of the time, one of 16 in 95 %, by who knows exactly what to look for.
+1 % false alarms a chi-squared of 5 is noticed half of the time, one of 16 in 95 %, by a test made for just this.
 """
 
 import argparse
