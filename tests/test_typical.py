@@ -325,6 +325,20 @@ def test_command_weights_ood(tmp_path):
     assert done.exit_code == 0, done.output
     assert "tiny-v1.ood" in done.output
     assert load_typical(typical_path(weights.path), weights.sha256).card["simulated"] == 2000
+    again = CliRunner().invoke(cli, ["weights", str(weights.path), "--ood", "2100"])
+    assert again.exit_code != 0
+    assert "exists already" in again.output + str(again.exception)
+    again = CliRunner().invoke(cli, ["weights", str(weights.path), "--ood", "2100", "--overwrite", "--seed", "5"])
+    assert again.exit_code == 0, again.output
+    assert load_typical(typical_path(weights.path), weights.sha256).card["seed"] == 5
+
+
+def test_command_weights_keeps_the_file_of_shipped_weights():
+    path = typical_path(get_weights("survey-v1").path)
+    before = path.read_bytes()
+    done = CliRunner().invoke(cli, ["weights", "survey-v1", "--ood", "2000"])
+    assert done.exit_code != 0
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("arguments", [["--ood", "3000"], ["survey-v1"]])

@@ -346,11 +346,16 @@ def load_typical(path, weights_sha256):
     WeightsError
         If the file is damaged, or of other weights.
     """
-    return _load(Path(path), weights_sha256) if Path(path).exists() else None
+    try:
+        state = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return _load(Path(path), weights_sha256, state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=4)
-def _load(path, weights_sha256):
+def _load(path, weights_sha256, *_):
+    """Read a file; what else identifies it keeps an older one from being taken for it."""
     try:
         content = path.read_bytes()
         length = int.from_bytes(content[:8], "little")
@@ -364,7 +369,7 @@ def _load(path, weights_sha256):
         found = TypicalGalaxies(expectation, *(tensors[name] for name in _TENSORS), card=card)
         right = card["format"] == FORMAT
         right &= found.tails.shape == (2, _SNR_NODES * _NODES, len(found.names), len(_GRID))
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OverflowError, RecursionError) as err:
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError, OverflowError) as err:
         msg = f"{path}: is damaged, or no file of typical galaxies ({err})"
         raise WeightsError(msg) from err
     if not right:

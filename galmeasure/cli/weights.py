@@ -14,9 +14,10 @@ __all__ = ["weights"]
 @click.option("--ood", type=click.IntRange(min=2000), help="Simulate so many galaxies of the training domain of FILE "
               "and write what they look like beside it, FILE's name with .ood: for the column ood_score.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=31, show_default=True, help="Of these galaxies.")
+@click.option("--overwrite", is_flag=True, help="Replace what is there; for weights that come with galmeasure, too.")
 @click.option("--device", default="cpu", show_default=True, help="Where to measure them, e.g. cuda.")
 @click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
-def weights(file, ood, seed, device, verbose):
+def weights(file, ood, seed, overwrite, device, verbose):
     """List the weights that come with galmeasure, for measure --weights.
 
     Files of your own, from galmeasure train, are given by their path. Exit codes: 0 done, 2 bad arguments, or a file
@@ -32,12 +33,14 @@ def weights(file, ood, seed, device, verbose):
         from galmeasure.weights.registry import find_weights
 
         from .jobs import check_device
-        from .typical import write_typical
+        from .typical import typical_path, write_typical
 
         check_device(device)
-        path, typical = write_typical(
-            find_weights(file, "FILE"), ood, seed=seed, device=device, show_progress=sys.stderr.isatty()
-        )
+        found = find_weights(file, "FILE")
+        if typical_path(found.path).exists() and not overwrite:
+            msg = f"{typical_path(found.path)}: exists already; --overwrite replaces it"
+            raise ValueError(msg)
+        path, typical = write_typical(found, ood, seed=seed, device=device, show_progress=sys.stderr.isatty())
         click.echo(f"what {typical.card['galaxies']} galaxies look like: {path}")
 
 
