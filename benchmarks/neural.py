@@ -32,6 +32,7 @@ from galmeasure.flags import Flag
 from galmeasure.networks import StampInputs
 from galmeasure.networks.posterior import LEVELS
 from galmeasure.parameters import PARAMETER_NAMES
+from galmeasure.priors import get_prior
 from galmeasure.training import SimulationConfig, make_dataset, simulate_stamps
 from galmeasure.training.dataset_config import get_dataset_config
 from galmeasure.training.pool import orient
@@ -252,11 +253,15 @@ def real(args):
     cutouts = Cutouts(parts["image"], parts["psf"], error=parts["error"], mask=parts["mask"], pixel_scale=SCALE,
                       zero_point=0.0)  # fmt: skip
     tables = {"lsq": LSQSersicFitter().fit(cutouts)}
-    tables |= {name: NeuralSersicFitter(weights=name).fit(cutouts) for name in args.weights}
+    fitters = {name: NeuralSersicFitter(weights=name) for name in args.weights}
+    # the study's prior counts electrons, which these images do not tell
+    fitters |= {f"{name} refined": NeuralSersicFitter(weights=name, refine="importance")
+                for name in args.weights if get_prior(get_weights(name).prior).electrons is None}  # fmt: skip
+    tables |= {name: fitter.fit(cutouts) for name, fitter in fitters.items()}
     rows = []
     limits = {"dmag": 0.05, "dr": 0.10, "dq": 0.05, "dtheta": 3.0, "dn": 0.20}
     for i, galaxy in enumerate(IMFIT):
-        for name in args.weights:
+        for name in fitters:
             one, two = tables["lsq"][i], tables[name][i]
             get = {key: (number(one[key]), number(two[key])) for key in ("mag", "r_eff_major", "q", "theta", "n_fit")}
             difference = {

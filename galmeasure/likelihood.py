@@ -15,13 +15,17 @@ __all__ = [
     "cramer_rao_bound",
     "deviance",
     "fisher_matrix",
+    "flux_of_snr",
     "log_likelihood",
     "normal_equations",
+    "signal_to_noise",
     "variance",
 ]
 
 CACHE_LINE = 16
 """Single-precision numbers in a cache line: matrix products round alike wherever such a block lies in memory."""
+
+_SNR_STEPS = 6
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,51 @@ def variance(model, error, gain=None):
     if gain is None:
         return error.expand_as(model) ** 2
     return error**2 + model.clamp_min(0.0) / gain[:, None, None]
+
+
+def signal_to_noise(model, error, good, gain=None):
+    """Optimal signal-to-noise ratio of models.
+
+    Parameters
+    ----------
+    model, error, gain
+        As in `variance`.
+    good : Tensor
+        Good pixels, boolean, shape ``(B, ny, nx)``.
+
+    Returns
+    -------
+    Tensor
+        ``sqrt(sum(model**2 / variance))``, shape ``(B,)``.
+    """
+    return (good * model**2 / variance(model, error, gain)).flatten(1).sum(1).sqrt()
+
+
+def flux_of_snr(unit, snr, error, good, gain=None):
+    """Fluxes that give models a signal-to-noise ratio.
+
+    Parameters
+    ----------
+    unit : Tensor
+        Models of unit flux, shape ``(B, ny, nx)``.
+    snr : Tensor
+        Wanted ratios, shape ``(B,)``.
+    error, good, gain
+        As in `signal_to_noise`; an infinite gain is none.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(B,)``.
+    """
+    flux = snr / signal_to_noise(unit, error, good).clamp_min(1e-30)
+    if gain is None:
+        return flux
+    slope = torch.where(torch.isinf(gain), 1.0, 0.75)  # with shot noise the ratio grows more slowly than the flux
+    for _ in range(_SNR_STEPS):
+        found = signal_to_noise(flux[:, None, None] * unit, error, good, gain)
+        flux = flux * (snr / found.clamp_min(1e-30)) ** (1.0 / slope)
+    return flux
 
 
 def log_likelihood(model, image, error, good, gain=None, *, dof=None):

@@ -5,11 +5,11 @@ import pytest
 import torch
 from scipy import stats
 
-from galmeasure.likelihood import variance
+from galmeasure.likelihood import flux_of_snr, variance
 from galmeasure.priors import Range, get_prior
 from galmeasure.render import render_sersic
 from galmeasure.training.psfs import FAMILIES, _images, draw_psfs
-from galmeasure.training.simulate import SimulationConfig, set_snr, simulate_stamps
+from galmeasure.training.simulate import SimulationConfig, simulate_stamps
 
 CLEAN = {
     "uneven_error": 0.0, "bad_columns": 0.0, "cosmic_rays": 0.0, "neighbours": 0.0, "background": 0.0,
@@ -107,11 +107,11 @@ def test_noise_is_the_likelihoods():
     assert 0.25 < has_gain < 0.75
 
 
-def test_set_snr_is_exact():
+def test_flux_of_snr_is_exact():
     stamps = simulate(count=64, seed=6, shot_noise=1.0, **CLEAN)
     unit = noiseless(stamps) / stamps.parameters[:, 0, None, None]
     wanted = torch.logspace(0.7, 3.0, 64)
-    flux = set_snr(unit, wanted, stamps.error, stamps.good, stamps.gain)
+    flux = flux_of_snr(unit, wanted, stamps.error, stamps.good, stamps.gain)
     model = flux[:, None, None] * unit
     found = (model**2 / variance(model, stamps.error, stamps.gain)).flatten(1).sum(1).sqrt()
     torch.testing.assert_close(found, wanted, rtol=3e-3, atol=0)

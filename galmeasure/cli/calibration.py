@@ -14,7 +14,7 @@ from galmeasure.io import SkySource, write_table
 
 from ._run import report_folder
 from .jobs import check_device, make_fitter
-from .measure import number_or_text
+from .measure import check_method_options, number_or_text
 
 __all__ = ["run"]
 
@@ -100,10 +100,7 @@ def _output(image, options):
 
 
 def _fitter(options):
-    for name, method in METHOD_OPTIONS.items():
-        if options[name] and options["method"] != method:
-            msg = f"{name.replace('_', '-')} is an option of --method {method}, not of --method {options['method']}"
-            raise ValueError(msg)
+    check_method_options(options, METHOD_OPTIONS)
     check_device(options["device"])
     from .commands import METHODS
 

@@ -13,7 +13,7 @@ from galmeasure.io import ChunkedWriter, open_catalog
 
 from .jobs import check_device, measured_chunks
 
-__all__ = ["Summary", "number_or_text", "parse_rows", "run"]
+__all__ = ["Summary", "check_method_options", "number_or_text", "parse_rows", "run"]
 
 READ_OPTIONS = (
     "image",
@@ -201,7 +201,7 @@ def _output_path(catalog, output):
 
 def _fitter(method, options):
     """Class and arguments of the fitter, so that other processes can make it too."""
-    _check_method_options(options)
+    check_method_options(options, METHOD_OPTIONS, other_uses=NETWORK_OPTIONS if options["init"] else ())
     check_device(options["device"])
     arguments = {"device": options["device"]}
     if options["batch_size"] is not None:
@@ -219,11 +219,10 @@ def _fitter(method, options):
     return (*method, arguments | chosen)
 
 
-def _check_method_options(options):
+def check_method_options(options, method_options, other_uses=()):
     """Raise if an option is given that the method has no use for."""
-    for name, method in METHOD_OPTIONS.items():
-        of_the_start = name in NETWORK_OPTIONS and options["init"]
-        if options[name] and options["method"] != method and not of_the_start:
+    for name, method in method_options.items():
+        if options[name] and options["method"] != method and name not in other_uses:
             msg = f"{name.replace('_', '-')} is an option of --method {method}, not of --method {options['method']}"
             raise ValueError(msg)
 

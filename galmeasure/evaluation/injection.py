@@ -8,7 +8,7 @@ from astropy import units as u
 from astropy.table import QTable, Table
 
 from galmeasure.flags import Flag
-from galmeasure.likelihood import variance
+from galmeasure.likelihood import flux_of_snr, signal_to_noise
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
 from galmeasure.priors import Disc, Prior, Range, get_prior
 from galmeasure.render import render_sersic
@@ -24,7 +24,6 @@ _SMALLEST = 0.25  # half-light radius over the FWHM of the PSF; smaller ones are
 _LARGEST = 0.125  # half-light radius over the side of the stamp
 _CORE = (5.0, 2.0)  # pixels, and widths of the PSF
 _ROUNDS = 50
-_SNR_STEPS = 8
 _PIECE = 16  # stamps rendered at once
 _MANY_ELECTRONS = 1e12  # beyond, Poisson noise is drawn as Gaussian
 _FORMS = ("true_{}", "{}_fit", "{}")
@@ -285,9 +284,10 @@ def _fill(batch, rows, grid, place, galaxies, centre, rng, cutouts, truth, snr, 
         light = render_sersic(torch.from_numpy(unit), grid, place[left])
         noise = error[left], good[left], None if gain is None else gain[left]
         if isinstance(galaxies, Prior):
-            drawn[:, 0] = _flux_of_snr(light, np.exp(rng.uniform(*np.log(wanted), len(left))), *noise)
+            drawn_snr = torch.from_numpy(np.exp(rng.uniform(*np.log(wanted), len(left))))
+            drawn[:, 0] = flux_of_snr(light, drawn_snr, *noise).numpy()
         light = light * torch.from_numpy(drawn[:, 0])[:, None, None]
-        ratio = _snr(light, *noise).numpy()
+        ratio = signal_to_noise(light, *noise).numpy()
         fits = (ratio >= 0.999 * wanted[0]) & (ratio <= 1.001 * wanted[1])
         parameters[left[fits]], model[left[fits]], found[left[fits]] = drawn[fits], light[fits], ratio[fits]
         left = left[~fits]
@@ -314,19 +314,6 @@ def _draw(galaxies, count, rng, cutouts, scale):
         drawn[:, :5] = galaxies.sample(count, rng, cutouts)
         drawn[:, 0] /= scale
     return drawn
-
-
-def _snr(light, error, good, gain):
-    return (good * light**2 / variance(light, error, gain)).flatten(1).sum(1).sqrt()
-
-
-def _flux_of_snr(unit, snr, error, good, gain):
-    """Fluxes ``(B,)`` that give models of unit flux a signal-to-noise ratio."""
-    snr = torch.from_numpy(snr)
-    flux = snr / _snr(unit, error, good, None).clamp_min(1e-30)
-    for _ in range(0 if gain is None else _SNR_STEPS):  # with shot noise the ratio grows more slowly than the flux
-        flux = flux * (snr / _snr(flux[:, None, None] * unit, error, good, gain).clamp_min(1e-30)) ** (4.0 / 3.0)
-    return flux.numpy()
 
 
 def _noisy(model, gain, rng):

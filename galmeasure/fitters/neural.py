@@ -201,6 +201,8 @@ class NeuralSersicFitter(SersicFitterBase):
         Notes
         -----
         The draws are those of the normalising flow: not widened outside the domain of the training, and not calibrated.
+        With ``refine`` they are chosen among the weighted draws of the exact posteriors, some more than once if there
+        are fewer effective ones than wanted; NaN where least squares had to step in.
         """
         _check_integer("n_samples", n_samples, 1)
         _check_integer("seed", seed, 0)

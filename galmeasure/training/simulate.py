@@ -4,15 +4,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from galmeasure.likelihood import variance
+from galmeasure.likelihood import flux_of_snr, signal_to_noise, variance
 from galmeasure.priors import Disc, Prior, Range, get_prior
 from galmeasure.render import PSFGrid, render_sersic
 from galmeasure.render.memory import reserve_heap
 from galmeasure.training.psfs import FAMILIES, RandomPSFs, draw_psfs
 
-__all__ = ["ExpectedStamps", "SimulatedStamps", "SimulationConfig", "set_snr", "simulate_expected", "simulate_stamps"]
+__all__ = ["ExpectedStamps", "SimulatedStamps", "SimulationConfig", "simulate_expected", "simulate_stamps"]
 
-_SNR_STEPS = 6
 _PIECE = 12  # stamps rendered at once on a CPU, so that temporaries stay in the cache
 
 
@@ -287,35 +286,6 @@ def simulate_expected(config, count, *, generator=None, device="cpu"):
     )  # fmt: skip
 
 
-def set_snr(unit, snr, error, good, gain):
-    """Fluxes that give models a signal-to-noise ratio.
-
-    Parameters
-    ----------
-    unit : Tensor
-        Models of unit flux, shape ``(B, ny, nx)``.
-    snr : Tensor
-        Wanted ratios, shape ``(B,)``.
-    error, good, gain : Tensor
-        Noise, as in :func:`galmeasure.likelihood.variance`, and good pixels.
-
-    Returns
-    -------
-    Tensor
-        Shape ``(B,)``.
-    """
-    flux = snr / _snr(unit, error, good, torch.full_like(gain, torch.inf)).clamp_min(1e-30)
-    for _ in range(_SNR_STEPS):  # with shot noise the ratio grows more slowly than the flux
-        found = _snr(flux[:, None, None] * unit, error, good, gain)
-        slope = torch.where(torch.isinf(gain), 1.0, 0.75)
-        flux = flux * (snr / found.clamp_min(1e-30)) ** (1.0 / slope)
-    return flux
-
-
-def _snr(model, error, good, gain):
-    return (good * model**2 / variance(model, error, gain)).flatten(1).sum(1).sqrt()
-
-
 def _render(parameters, psfs: RandomPSFs, psf_index):
     """Models ``(B, ny, nx)``, rendered in pieces on a CPU."""
     step = _PIECE if parameters.device.type == "cpu" else 4096
@@ -342,12 +312,12 @@ def _galaxies(config, psfs, psf_index, error, good, gain, options):
         unit[rows] = _render(drawn, psfs, psf_index[rows])
         noise = error[rows], good[rows], gain[rows]
         if prior.electrons is None:
-            drawn[:, 0] = set_snr(unit[rows], wanted[rows], *noise)
+            drawn[:, 0] = flux_of_snr(unit[rows], wanted[rows], *noise)
         else:  # the study cuts in the ratio to the background alone
             drawn[:, 0] = flux / gain[rows]
             noise = (*noise[:2], torch.full_like(gain[rows], torch.inf))
         parameters[rows] = drawn
-        snr[rows] = _snr(drawn[:, 0, None, None] * unit[rows], *noise)
+        snr[rows] = signal_to_noise(drawn[:, 0, None, None] * unit[rows], *noise)
         rows = rows[~(torch.isfinite(drawn).all(1) & prior.snr.contains(snr[rows], 0.01))]
         if prior.electrons is not None:
             gain[rows] = config.background_electrons.sample(len(rows), options["generator"], options["device"])
@@ -430,7 +400,7 @@ def _neighbours(config, model, psfs, psf_index, error, good, options):
     drawn[:, 5:] = position
     unit = _render(drawn, psfs, psf_index[rows])
     wanted = _NEIGHBOUR.snr.sample(len(rows), options["generator"], options["device"])
-    scale = _snr(unit, error[rows], torch.ones_like(good[rows]), torch.full_like(wanted, torch.inf))
+    scale = signal_to_noise(unit, error[rows], torch.ones_like(good[rows]))
     images = unit * (wanted / scale.clamp_min(1e-3)).clamp_max(1e5)[:, None, None]
     masked = torch.rand((len(rows), 1, 1), **options) < config.masked_neighbours
     hidden = masked & (images > 1.0 * error[rows]) & (images > 0.5 * model[rows])
