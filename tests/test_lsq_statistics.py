@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _agreement import ROUNDING, plain
 from _galaxies import SCALE, draw, galsim_image, galsim_psf, gaussian_psf, mixed_parameters, noisy
 from astropy import units as u
 from astropy.io import fits
@@ -19,10 +20,6 @@ GALAXY = (5000.0, 2.0, 2.5, 0.2, -0.1, 14.7, 15.4)
 REAL = Path(__file__).parents[2] / "shared" / "real" / "sdss"
 
 
-def plain(column):
-    return np.asarray(u.Quantity(column).value)
-
-
 def values(table, suffix="fit"):
     """Columns of the parameters, ``(N, 7)``."""
     return np.stack([plain(table[f"{name}_{suffix}"]) for name in PARAMETER_NAMES], 1)
@@ -34,11 +31,13 @@ def draws(count, seed, parameters=GALAXY, sigma=SIGMA, shape=SHAPE):
     return draw(shape, PSF, parameters)[0] + rng.normal(0, sigma, (count, *shape))
 
 
-def assert_same(table, other, rtol=1e-6, atol=0.0, names=PARAMETER_NAMES):
+def assert_same(table, other, names=PARAMETER_NAMES):
+    """Parameters and errors are the same but for rounding, in units of the errors."""
     for name in names:
+        error = plain(other[f"{name}_err"]) + 1e-9
         for suffix in ("fit", "err"):
             found, wanted = (plain(t[f"{name}_{suffix}"]) for t in (table, other))
-            np.testing.assert_allclose(found, wanted, rtol=rtol, atol=atol, err_msg=f"{name}_{suffix}")
+            np.testing.assert_array_less(np.abs(found - wanted), ROUNDING * error, err_msg=f"{name}_{suffix}")
 
 
 # Errors
@@ -276,7 +275,7 @@ def test_start_with_one_shear():
     table = LSQSersicFitter().fit(images, PSF, error=SIGMA, init_params={"g1": [0.3, 0.3]})
     np.testing.assert_allclose(table["g1_init"], 0.3, rtol=1e-9)
     table = LSQSersicFitter().fit(images, PSF, error=SIGMA, init_params={"g1": [0.9, 0.1], "g2": [0.9, 0.2]})
-    assert table["g1_init"][0] == pytest.approx(usual["g1_init"][0], rel=1e-6)
+    assert table["g1_init"][0] == pytest.approx(usual["g1_init"][0], rel=1e-4)
     assert table["g2_init"][1] == pytest.approx(0.2)
 
 
@@ -525,10 +524,11 @@ def test_flux_unit(mixed, factor, gain):
         expected = LSQSersicFitter().fit(images, PSF, error=SIGMA, gain=gain)
     gain = None if gain is None else gain / factor
     table = LSQSersicFitter().fit(images * factor, PSF, error=SIGMA * factor, gain=gain)
+    error = values(expected, "err")
     for suffix in ("fit", "err"):
         found, wanted = values(table, suffix), values(expected, suffix)
-        wanted[:, 0] *= factor
-        np.testing.assert_allclose(found, wanted, rtol=1e-9 if np.log2(factor) % 1 == 0 else 1e-3, atol=0)
+        found[:, 0] /= factor
+        assert (np.abs(found - wanted) < ROUNDING * error).all()
     np.testing.assert_allclose(table["snr"], expected["snr"], rtol=1e-4)
     np.testing.assert_array_equal(table["flags"], expected["flags"])
 
@@ -537,8 +537,8 @@ def test_pixel_scale_changes_the_unit_of_the_radius_only(mixed):
     images, expected = mixed
     table = LSQSersicFitter().fit(images, PSF, error=SIGMA, pixel_scale=0.2)
     assert table["r_eff_fit"].unit == u.arcsec
-    np.testing.assert_allclose(table["r_eff_fit"].value, 0.2 * expected["r_eff_fit"].value, rtol=1e-12)
-    assert_same(table, expected, names=[name for name in PARAMETER_NAMES if name != "r_eff"], rtol=1e-12)
+    np.testing.assert_allclose(table["r_eff_fit"].value, 0.2 * expected["r_eff_fit"].value, rtol=1e-5)
+    assert_same(table, expected, names=[name for name in PARAMETER_NAMES if name != "r_eff"])
 
 
 def test_shift():
