@@ -1,6 +1,7 @@
 """Training: configuration, pool, exact resume, a loop that learns, and the command."""
 
 import csv
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -129,11 +130,14 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         Trainer(replace(SMOKE, seed=99), tmp_path)
 
 
-def test_minutes_end_the_schedule(tmp_path):
+def test_minutes_end_the_schedule(tmp_path, monkeypatch):
+    """By a clock on which a step takes a hundredth of a second."""
+    ticks = itertools.count()
+    monkeypatch.setattr("time.monotonic", lambda: 0.01 * next(ticks))
     trainer = Trainer(replace(SMOKE, steps=10**6), tmp_path)
-    trainer.run(minutes=0.02, progress_bar=False)
-    assert 0 < trainer.step < 10**4
-    assert trainer.seconds >= 1.2
+    trainer.run(minutes=0.005, progress_bar=False, steps=100)
+    assert 0 < trainer.step < 100
+    assert trainer.seconds == pytest.approx(0.3, abs=0.05)
     rate = trainer.optimizer.param_groups[0]["lr"]
     assert rate < 0.1 * SMOKE.learning_rate
 
