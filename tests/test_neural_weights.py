@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from _agreement import BFLOAT16, ROUNDING
 from _galaxies import draw, gaussian_psf
 
 from galmeasure import Cutouts, Flag, LSQSersicFitter, NeuralSersicFitter, list_weights
@@ -87,7 +88,7 @@ def test_precision_does_not_matter():
     images, psf, _ = large_galaxies([2.0, 3.0, 4.0], 64)
     fits = [NeuralSersicFitter(precision=each).fit(images, psf, error=1.0) for each in ("float32", "bfloat16")]
     step = (columns(fits[0]) - columns(fits[1])) / columns(fits[0], "_err")
-    assert np.abs(step).max() < 0.1
+    assert np.abs(step).max() < BFLOAT16
 
 
 def large_galaxies(radii, side, snr=100.0):
@@ -119,12 +120,13 @@ def test_large_stamps():
 def test_margins_do_not_matter():
     """A stamp cut smaller or larger gives the same galaxy."""
     images, psf, _ = large_galaxies([2.0, 3.0, 4.0], 96)
-    whole = NeuralSersicFitter().fit(images, psf, error=1.0)
+    fitter = NeuralSersicFitter(precision="float32")
+    whole = fitter.fit(images, psf, error=1.0)
     for cut in (16, 20, 24):
-        part = NeuralSersicFitter().fit(images[:, cut:-cut, cut:-cut], psf, error=1.0)
+        part = fitter.fit(images[:, cut:-cut, cut:-cut], psf, error=1.0)
         shift = columns(part) - columns(whole) + np.array([0, 0, 0, 0, 0, cut, cut])
-        limit = 1e-6 if cut == 16 else 1.0
-        assert (np.abs(shift) <= limit * columns(whole, "_err") + 1e-6).all()
+        limit = ROUNDING if cut == 16 else 1.0  # 64 pixels are what the network sees
+        assert (np.abs(shift) < limit * columns(whole, "_err")).all()
 
 
 @needs_survey
