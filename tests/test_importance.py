@@ -10,7 +10,7 @@ from _agreement import plain
 from _galaxies import draw, gaussian_psf
 
 from galmeasure import Cutouts, NeuralSersicFitter
-from galmeasure.fitters._encode import EncodedPiece, encode_batch
+from galmeasure.fitters._encode import EncodedChunk, encode_batch
 from galmeasure.fitters._mixture import Mixture, fit_mixture
 from galmeasure.fitters._sampling import ImportanceSettings, gaussian_proposal, weighted_draws
 from galmeasure.fitters._target import ExactPosterior
@@ -131,7 +131,7 @@ class TestTarget:
         model = flux[:, None, None].float() * unit
         values[:, 0] = flux
         background = (good * (model / error) ** 2).sum((1, 2), dtype=torch.float64).sqrt()
-        density = target._log_prior(values, model, background, error, good, electrons, 1).exp()
+        density = target._log_prior(values, model, background, error, good, electrons, 1, None).exp()
         total = torch.trapezoid(density * flux, flux.log())
         rest = self.prior.n.log_prob(values[0, 1]) + self.prior.r_eff.log_prob(values[0, 2])
         rest = rest + self.prior.shear.log_prob(*values[0, 3:5]) + 2 * np.log(0.5)
@@ -215,7 +215,7 @@ def test_known_posterior(name):
     count = 12
     context = Context(torch.zeros(count, 16), torch.full((count,), 900.0))
     window = Window(torch.zeros((count, 2), dtype=torch.int64))
-    piece = EncodedPiece(np.arange(count), np.ones(count, bool), context, None, window)
+    piece = EncodedChunk(np.arange(count), np.ones(count, bool), context, None, window)
     images = np.random.default_rng(0).normal(size=(count, 2, 2))
     start = gaussian_proposal(network, prior, torch.tensor(mean), torch.tensor(covariance))
     settings = ImportanceSettings(n_draws=2048, min_ess=400.0)
@@ -242,7 +242,7 @@ def test_agrees_with_a_grid():
     batch = only_batch(Cutouts(image, psf, error=1.0))
     network, target = untrained(config), ExactPosterior(batch, prior)
     with torch.inference_mode():
-        (piece,) = encode_batch(network, batch)
+        (piece,) = encode_batch(network, batch).chunks
         settings = ImportanceSettings(n_draws=4096, min_ess=1000.0)
         (found,) = weighted_draws(network, piece, np.array([0]), target, batch.image, settings)
         axes = (torch.linspace(60, 320, 40), torch.linspace(0.55, 3.95, 18), torch.linspace(1.05, 3.95, 18))
@@ -455,7 +455,7 @@ def test_gain_is_needed_where_the_prior_counts_electrons(wrong, measured):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"refine": "mcmc"}, "refine must be 'importance' or None, not 'mcmc'"),
+        ({"refine": "mcmc"}, "refine must be one of 'auto', 'importance', None, not 'mcmc'"),
         ({"refine": "importance", "n_draws": 10}, "n_draws must be an integer of at least 64, not 10"),
         ({"refine": "importance", "n_draws": 100.0}, "n_draws must be an integer"),
         ({"refine": "importance", "min_ess": 0}, "min_ess must be a number of at least 1"),

@@ -149,9 +149,10 @@ def test_log_prob_where_the_flux_follows_from_the_snr():
 def test_no_density_outside(name, column, value):
     prior, snr, gain = get_prior(name), torch.tensor([50.0]).double(), torch.tensor([1.0]).double()
     galaxy = middle(prior)
-    assert torch.isfinite(prior.log_prob(galaxy, SHAPE, snr, gain=gain)).all()
+    how = {"gain": gain, "psf_fwhm": torch.full_like(snr, 3.0)}
+    assert torch.isfinite(prior.log_prob(galaxy, SHAPE, snr, **how)).all()
     galaxy[0, column] = value
-    assert (prior.log_prob(galaxy, SHAPE, snr, gain=gain) == -torch.inf).all()
+    assert (prior.log_prob(galaxy, SHAPE, snr, **how) == -torch.inf).all()
     assert prior.contains(galaxy, SHAPE, snr).item() == (column == 0)  # the flux is judged by the S/N
 
 
@@ -161,13 +162,14 @@ def test_domain_of_snr_and_psf(name):
     galaxy, gain = middle(prior).expand(3, 7), torch.ones(3).double()
     snr = torch.tensor([prior.snr.lower * 0.9, 50.0, prior.snr.upper * 1.1]).double()
     assert prior.contains(galaxy, SHAPE, snr).tolist() == [False, True, False]
-    assert torch.isfinite(prior.log_prob(galaxy, SHAPE, snr, gain=gain)).tolist() == [False, True, False]
+    density = prior.log_prob(galaxy, SHAPE, snr, gain=gain, psf_fwhm=torch.full_like(snr, 3.0))
+    assert torch.isfinite(density).tolist() == [False, True, False]
     fwhm = torch.tensor([1.0, 3.0, 8.0]).double()
     assert prior.contains(galaxy, SHAPE, torch.full_like(snr, 50.0), fwhm).tolist() == [False, True, False]
 
 
 def test_messages():
-    with pytest.raises(ValueError, match="^name must be one of survey, study, not 'best'"):
+    with pytest.raises(ValueError, match="^name must be one of survey, study, galaxies, not 'best'"):
         get_prior("best")
     with pytest.raises(ValueError, match="^gain is needed: the flux of prior 'study' is in electrons"):
         get_prior("study").log_prob(middle(None), SHAPE, torch.tensor([50.0]))

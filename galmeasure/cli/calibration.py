@@ -14,7 +14,7 @@ from galmeasure.io import SkySource, write_table
 
 from ._run import report_folder
 from .jobs import check_device, make_fitter
-from .measure import check_method_options, number_or_text
+from .measure import check_method_options, number_or_text, refinement
 
 __all__ = ["run"]
 
@@ -105,6 +105,7 @@ def _fitter(options):
     from .commands import METHODS
 
     chosen = {name: options[name] for name in METHOD_OPTIONS if options[name]}
+    chosen |= refinement(chosen)
     return make_fitter((*METHODS[options["method"]], {"device": options["device"], **chosen}))
 
 

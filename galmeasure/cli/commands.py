@@ -66,7 +66,7 @@ def cli():
     show_default=True,
     help="Estimator: posterior of a trained network, or least squares.",
 )
-@click.option("--weights", help="Neural: name of weights, see galmeasure weights, or a file.  [default: survey-v1]")
+@click.option("--weights", help="Neural: name of weights, see galmeasure weights, or a file.  [default: survey-v2]")
 @click.option(
     "--summary", type=click.Choice(["mean", "median", "mode"]), help="Neural: which point to give.  [default: mean]"
 )
@@ -76,7 +76,10 @@ def cli():
     help="Neural: arithmetic of the network.  [default: as the processor likes it]",
 )
 @click.option(
-    "--refine", type=click.Choice(["importance"]), help="Neural: exact posteriors, from weighted draws of the network."
+    "--refine",
+    type=click.Choice(["auto", "importance", "none"]),
+    help="Neural: steps to the optimum and a learned correction; exact posteriors from weighted draws; or the network "
+    "alone.  [default: auto]",
 )
 @click.option("--init", type=click.Choice(["neural"]), help="Least squares: take the starts from the neural estimate.")
 @click.option("--fit-background", is_flag=True, help="Least squares: fit a constant background as well.")

@@ -207,6 +207,7 @@ def _fitter(method, options):
     if options["batch_size"] is not None:
         arguments["batch_size"] = options["batch_size"]
     chosen = {name: options[name] for name in (*METHOD_OPTIONS, "calibration") if options[name]}
+    chosen |= refinement(chosen)
     if "weights" in chosen:
         from galmeasure.weights.registry import find_weights
 
@@ -217,6 +218,11 @@ def _fitter(method, options):
         own = {name: chosen.pop(name) for name in NETWORK_OPTIONS if name in chosen}
         chosen["init"] = NeuralSersicFitter(device=options["device"], **own)
     return (*method, arguments | chosen)
+
+
+def refinement(chosen):
+    """Argument of the fitter for the option ``--refine``, if it is given."""
+    return {"refine": None if chosen["refine"] == "none" else chosen["refine"]} if "refine" in chosen else {}
 
 
 def check_method_options(options, method_options, other_uses=()):

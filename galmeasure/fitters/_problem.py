@@ -30,6 +30,8 @@ class Problem:
         Shape ``(B,)``.
     dof : float or None
         Of the Student t loss.
+    enlarge : bool
+        Whether long, narrow galaxies get a grid twice as large, see `galmeasure.render.render_raw`.
     """
 
     image: torch.Tensor
@@ -39,6 +41,7 @@ class Problem:
     psf: PSFGrid
     psf_index: torch.Tensor
     dof: float | None = None
+    enlarge: bool = True
 
     def pieces(self, rows):
         """Split ``rows`` so that the renderer's working set stays small."""
@@ -64,7 +67,7 @@ class Problem:
         background : Tensor, optional
             Constant per pixel, shape ``(K,)``; adds an image of ones.
         """
-        raw = render_raw(parameters.to(self.image.dtype), self.psf, self.psf_index[rows])
+        raw = render_raw(parameters.to(self.image.dtype), self.psf, self.psf_index[rows], enlarge=self.enlarge)
         model = raw[:, 0] * parameters[:, 0, None, None].to(raw.dtype)
         matrix = raw_jacobian_matrix(parameters)
         if background is not None:
