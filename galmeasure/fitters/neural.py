@@ -183,8 +183,8 @@ class NeuralSersicFitter(SersicFitterBase):
         progress_bar : bool, optional
             Show a bar on standard error.
         **options
-            ``error``, ``mask``, ``gain``, ``pixel_scale``, ``wcs``, ``psf_oversampling``, ``positions``, ``ids`` and
-            ``zero_point``, as in `fit`.
+            ``error``, ``mask``, ``gain``, ``pixel_scale``, ``wcs``, ``psf_oversampling``, ``psf_flux``, ``positions``,
+            ``ids`` and ``zero_point``, as in `fit`.
 
         Returns
         -------
