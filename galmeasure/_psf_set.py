@@ -96,11 +96,10 @@ def read_psf_set(psf, *, shapes, oversampling=1, positions=None, pixel_scale=Non
         found = _from_models(psf, shapes, positions, pixel_scale, flux)
     else:
         found = _build(*_read_images(psf, n_cutouts), oversampling, n_cutouts, flux=flux)
-    if strict and flux.told and found.bad().all():
-        msg = f"psf_flux {flux.RULE}, and psf must have only finite pixels and a positive sum"
-        raise ValueError(msg)
     if (strict or getattr(psf, "ndim", 3) == 2) and found.bad().all():
         msg = "psf must have only finite pixels and a positive sum (and finite positions, if it depends on them)"
+        if flux.told:
+            msg = f"psf_flux {flux.RULE}; and {msg}"
         raise ValueError(msg)
     return found
 

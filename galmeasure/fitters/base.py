@@ -335,6 +335,10 @@ class SersicFitterBase(ABC):
             return {}
         return {"CALIBRAT": Path(self.calibration).name, "CALIBSHA": self._calibration[1]}
 
+    def _psf_flux_meta(self, cutouts):
+        """Entries for the meta of the table: the light in the PSF images, where the user says it."""
+        return {} if cutouts.psf_flux is None else {"PSFFLUX": cutouts.psf_flux}
+
     def _assemble(self, cutouts, found):
         extra = {}
         if found.background is not None:
@@ -348,8 +352,7 @@ class SersicFitterBase(ABC):
             chi2_reduced=found.chi2_reduced, n_pixels_fit=found.n_pixels_fit, init=found.init, crb=found.crb,
             quantiles=found.quantiles, method=self.method if found.method is None else found.method, extra=extra,
         )  # fmt: skip
-        psf_flux = {} if cutouts.psf_flux is None else {"PSFFLUX": cutouts.psf_flux}
-        meta = {"FITTER": repr(self), **self._meta(), **self._calibration_meta(), **psf_flux}
+        meta = {"FITTER": repr(self), **self._meta(), **self._calibration_meta(), **self._psf_flux_meta(cutouts)}
         return build_table(cutouts, measurement, covariance=self.covariance, meta=meta)
 
 

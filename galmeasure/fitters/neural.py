@@ -215,7 +215,7 @@ class NeuralSersicFitter(SersicFitterBase):
         for batch, values in self._each_batch(cutouts, draw, progress_bar):
             values[..., PARAMETER_INDEX["flux"]] *= batch.scale[:, None]
             drawn[batch.index] = values
-        return draw_table(cutouts, drawn, self._meta())
+        return draw_table(cutouts, drawn, self._meta() | self._psf_flux_meta(cutouts))
 
     def log_prob(self, cutouts, psf=None, parameters=None, *, progress_bar=False, **options):
         """Log density of the posterior at given parameters.
