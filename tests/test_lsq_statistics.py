@@ -257,14 +257,18 @@ def test_start_from_a_result():
 
 
 def test_start_from_some_values():
-    """A start far away in part of the columns leads to the same galaxy; what is missing or NaN is estimated."""
+    """What is missing or NaN is estimated; a start worse than the one from moments is not used."""
     images = draws(10, seed=9)
     usual = LSQSersicFitter().fit(images, PSF, error=SIGMA)
-    start = {"n": np.full(10, 5.0), "g1": [np.nan, -0.5] * 5, "x_fit": np.full(10, 15.0)}
-    table = LSQSersicFitter().fit(images, PSF, error=SIGMA, init_params=start)
-    np.testing.assert_allclose(table["n_init"], 5.0)
-    np.testing.assert_allclose(table["g1_init"][1::2], -0.5)
+    good = {"n": np.full(10, GALAXY[1]), "r_eff": np.full(10, GALAXY[2]), "g1": [np.nan, GALAXY[3]] * 5}
+    table = LSQSersicFitter().fit(images, PSF, error=SIGMA, init_params=good)
+    np.testing.assert_allclose(table["n_init"], GALAXY[1])
+    np.testing.assert_allclose(table["g1_init"][1::2], GALAXY[3])
     np.testing.assert_allclose(table["g1_init"][::2], usual["g1_init"][::2], rtol=1e-2)
+    assert (np.abs(values(table) - values(usual)) < 0.02 * values(usual, "err")).all()
+    far = {"n": np.full(10, 5.0), "g1": [np.nan, -0.5] * 5, "x_fit": np.full(10, 15.0)}
+    table = LSQSersicFitter().fit(images, PSF, error=SIGMA, init_params=far)
+    np.testing.assert_allclose(values(table, "init"), values(usual, "init"), atol=0.02, rtol=1e-3)
     assert (np.abs(values(table) - values(usual)) < 0.02 * values(usual, "err")).all()
 
 
@@ -272,11 +276,13 @@ def test_start_with_one_shear():
     """One component of the shear may be given alone; together they count only where |g| is below 1."""
     images = draws(2, seed=9)
     usual = LSQSersicFitter().fit(images, PSF, error=SIGMA)
-    table = LSQSersicFitter().fit(images, PSF, error=SIGMA, init_params={"g1": [0.3, 0.3]})
-    np.testing.assert_allclose(table["g1_init"], 0.3, rtol=1e-9)
-    table = LSQSersicFitter().fit(images, PSF, error=SIGMA, init_params={"g1": [0.9, 0.1], "g2": [0.9, 0.2]})
+    near = {"n": [GALAXY[1]] * 2, "r_eff": [GALAXY[2]] * 2, "g1": [GALAXY[3]] * 2}
+    table = LSQSersicFitter().fit(images, PSF, error=SIGMA, init_params=near)
+    np.testing.assert_allclose(table["g1_init"], GALAXY[3], rtol=1e-9)
+    shears = {"g1": [0.9, GALAXY[3]], "g2": [0.9, GALAXY[4]]}
+    table = LSQSersicFitter().fit(images, PSF, error=SIGMA, init_params=near | shears)
     assert table["g1_init"][0] == pytest.approx(usual["g1_init"][0], rel=1e-4)
-    assert table["g2_init"][1] == pytest.approx(0.2)
+    assert table["g2_init"][1] == pytest.approx(GALAXY[4])
 
 
 def test_one_shear_cannot_be_fixed_alone():

@@ -89,6 +89,11 @@ def cli():
 @click.option("--detect", is_flag=True, help="Detect the sources of an image, background subtracted.")
 @click.option("--psf", help="PSF: FITS image, cube of one a row, or PSFEx .psf file.")
 @click.option("--psf-oversampling", type=click.IntRange(min=1), help="Samples in a pixel of the PSF images.")
+@click.option(
+    "--psf-flux",
+    help="Fraction of a star's light that the PSF images hold, e.g. 0.983, or sum: that of the pixels.  "
+    "[default: estimated]",
+)
 @click.option("--error", help="1-sigma error: a number, an image, or a column of a cutout table.")
 @click.option("--weight", help="Inverse variance: an image, or a column of a cutout table.")
 @click.option("--mask", help="Bad pixels, not zero: an image, or a column of a cutout table.")

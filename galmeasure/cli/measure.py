@@ -19,6 +19,7 @@ READ_OPTIONS = (
     "image",
     "psf",
     "psf_oversampling",
+    "psf_flux",
     "error",
     "weight",
     "mask",
@@ -110,7 +111,8 @@ def run(catalog, options, *, method):
         What was done.
     """
     reading = {name: options[name] for name in READ_OPTIONS}
-    reading["error"] = number_or_text(reading["error"])
+    for name in ("error", "psf_flux"):
+        reading[name] = number_or_text(reading[name])
     source = open_catalog(catalog, **reading)
     rows = parse_rows(options["rows"], len(source))
     output = _output_path(catalog or options["image"], options["output"])

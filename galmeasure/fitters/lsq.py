@@ -10,6 +10,7 @@ from galmeasure.fitters import _variables
 from galmeasure.fitters._bias import likelihood_bias
 from galmeasure.fitters._levenberg import minimise
 from galmeasure.fitters._quality import model_quality, quality_flags
+from galmeasure.fitters._start_choice import choose_starts
 from galmeasure.fitters._starts import starting_values
 from galmeasure.fitters._tensors import groups
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase
@@ -40,7 +41,7 @@ class LSQSersicFitter(SersicFitterBase):
     init : SersicFitterBase, optional
         Another fitter, such as `~galmeasure.NeuralSersicFitter`, whose estimates are the starting values where
         ``init_params`` gives none; moments of the stamp by default. It takes somewhat fewer steps; where there is one
-        minimum, the end is the same.
+        minimum, the end is the same. See the notes for starts that are far off.
     fixed : dict, optional
         Parameters that do not move: name to value in the units of the result table, or to ``"init"``, which holds
         the galaxy at its value in ``init_params`` (forced photometry). ``{"n": 4}`` is a de Vaucouleurs fit.
@@ -69,6 +70,10 @@ class LSQSersicFitter(SersicFitterBase):
     galaxies up to some tenths of the error, high in ``n``, ``r_eff`` and ``flux``, with a tail. The estimate is this
     maximum less its bias; the difference vanishes as the signal-to-noise ratio grows. ``bias_correction=False``
     gives the maximum itself, which is closer to the truth in the median.
+
+    A start that is given, by ``init`` or ``init_params``, is compared with that from moments, each with its best flux.
+    The fit begins from the one that describes the pixels better; where both do so badly, a few steps from each of them
+    decide. ``<p>_init`` holds the start that was used. A centre in ``init_params`` also says where moments are taken.
 
     Errors are the square roots of the diagonal of the inverse Fisher matrix at the solution, all parameters
     free that are not fixed; they are those of the noise alone, and do not cover a galaxy that is not a Sersic
@@ -127,34 +132,39 @@ class LSQSersicFitter(SersicFitterBase):
         """Fit one batch; see `~galmeasure.fitters.SersicFitterBase.measure`."""
         reserve_heap()
         found = BatchMeasurement.empty(len(batch), background=self.fit_background, crb=self.crb)
+        place = init[:, 5:]  # where the user says that the galaxy is; an estimate of another fitter does not say it
         if self.init is not None:
             other = self.init.measure(batch, init.copy()).values
             init = np.where(np.isnan(init), other, init)
         dof = self.dof if self.loss == "student-t" else None
         with torch.inference_mode():
             for group in groups(batch, device=self.device, dof=dof):
-                self._fit_group(group, init[group.rows], found)
+                self._fit_group(group, init[group.rows], place[group.rows], found)
         return found
 
-    def _fit_group(self, group, init, found):
+    def _fit_group(self, group, init, place, found):
         problem, rows = group.problem, group.rows
-        given = torch.from_numpy(init).to(self.device)
-        start = self._start(group, given)
+        given, place = (torch.from_numpy(each).to(self.device) for each in (init, place))
         size = N_PARAMETERS + self.fit_background
-        variables = torch.nn.functional.pad(_variables.from_parameters(start), (0, size - N_PARAMETERS))
-        lower, upper = _variables.bounds(group.shapes, size)
         free = self._free(size)
-        # what is fixed stays where it is, also outside the bounds
-        lower, upper = (torch.where(free, bound, variables) for bound in (lower, upper))
+        lower, upper = _variables.bounds(group.shapes, size)
+
+        def bounds(variables, rows=slice(None)):
+            """Bounds of some fits; what is fixed stays where it is, also outside the bounds."""
+            width = variables.shape[1]
+            return tuple(torch.where(free[:width], bound[rows, :width], variables) for bound in (lower, upper))
+
         options = {
             "free": free, "hold": _variables.hold_shape_of_a_point, "max_iter": self.max_iter,
             "max_step": _variables.max_step(size, self.device),
         }  # fmt: skip
-        solution = minimise(problem.evaluate, variables, lower, upper, **options)
+        begun = choose_starts(problem, *self._starts(group, given, place), bounds, options)
+        lower, upper = bounds(begun.variables)
+        solution = minimise(problem.evaluate, begun.variables, lower, upper, **options)
         if free[1]:
             _second_start(problem, solution, lower, upper, options)
         self._store(group, solution, free, found)
-        found.init[rows] = start.cpu().numpy()
+        found.init[rows] = begun.start.cpu().numpy()
 
     def _free(self, size):
         free = torch.ones(size, dtype=torch.bool, device=self.device)
@@ -162,13 +172,18 @@ class LSQSersicFitter(SersicFitterBase):
             free[PARAMETER_INDEX[name]] = False
         return free
 
-    def _start(self, group, given):
-        """Moments, replaced by what is given where it is finite and within bounds."""
+    def _starts(self, group, given, place):
+        """Starts ``(B, 7)`` of what is given, where it is finite, and of moments about ``place``; within bounds."""
         sides = group.shapes.double()
-        middle = (sides.flip(1) - 1.0) / 2.0
-        centre = torch.where(torch.isfinite(given[:, 5:]), given[:, 5:], middle)
-        start = starting_values(group.problem, group.psf_covariance, centre)
-        start = torch.where(torch.isfinite(given), given, start)
+        centre = torch.where(torch.isfinite(place), place, (sides.flip(1) - 1.0) / 2.0)
+        moments = starting_values(group.problem, group.psf_covariance, centre)
+        held = ~self._free(N_PARAMETERS) & torch.isfinite(given)
+        moments = self._bounded(torch.where(held, given, moments))
+        return self._bounded(torch.where(torch.isfinite(given), given, moments)), moments
+
+    def _bounded(self, start):
+        """Starts with index and radius within the bounds of the fit; what is fixed may lie above them."""
+        start = start.clone()
         for name in ("n", "r_eff"):
             column, limits = PARAMETER_INDEX[name], PARAMETERS[PARAMETER_INDEX[name]]
             start[:, column] = start[:, column].clamp(min=limits.lower)
