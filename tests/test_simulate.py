@@ -1,13 +1,20 @@
 """Stamps simulated in torch: PSF families against GalSim, noise, masks, priors, and agreement with the GalSim sets."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from astropy import units as u
 from scipy import stats
 
+from galmeasure import LSQSersicFitter
+from galmeasure.flags import Flag
 from galmeasure.likelihood import flux_of_snr, variance
+from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.priors import Range, get_prior
 from galmeasure.render import render_sersic
+from galmeasure.training import PSFKnowledge, simulate_cutouts
 from galmeasure.training.psfs import FAMILIES, PSFShapes, draw_psfs, psf_images
 from galmeasure.training.simulate import SimulationConfig, simulate_stamps
 
@@ -204,3 +211,32 @@ def test_stamps_can_be_fitted():
 def test_configuration_is_checked(options, message):
     with pytest.raises(ValueError, match=message):
         SimulationConfig(**options)
+
+
+# The whole chain
+
+
+def test_least_squares_is_right_on_bright_simulated_galaxies():
+    """What is told does not contradict the truth: at S/N 1000 a fit would notice a thousandth of the flux."""
+    bright = dataclasses.replace(
+        get_prior("survey"), snr=Range(900.0, 1100.0), r_eff=Range(0.5, 8.0, log=True), n=Range(0.5, 6.0)
+    )
+    config = SimulationConfig(prior=bright, psf_knowledge=PSFKnowledge.perfect(), total_error=0.0, **CLEAN)
+    ((cutouts, truth),) = simulate_cutouts(config, 200, seed=5)
+    table = LSQSersicFitter(bias_correction=False).fit(cutouts)
+    good = (np.asarray(table["flags"]) & int(Flag.FAILED | Flag.NOT_CONVERGED | Flag.AT_BOUND)) == 0
+    assert good.mean() > 0.95
+    count = good.sum()
+    for i, name in enumerate(PARAMETER_NAMES):
+        fit, error = (u.Quantity(table[f"{name}_{end}"]).value for end in ("fit", "err"))
+        pull = (fit - truth[:, i])[good] / error[good]
+        # robust, because the tails of a few narrow galaxies are not Gaussian
+        assert (np.abs(pull) < 1).mean() == pytest.approx(0.683, abs=4 * np.sqrt(0.683 * 0.317 / count))
+        assert np.abs(np.median(pull)) < 4 * 1.25 / np.sqrt(count)
+    assert (table["chi2_reduced"] > 1.1).mean() <= 0.01
+
+
+def test_imperfect_knowledge_is_told():
+    ((cutouts, truth),) = simulate_cutouts(SimulationConfig(prior="galaxies"), 64, seed=2)
+    assert len(cutouts) == len(truth) == 64
+    assert np.isfinite(truth).all()

@@ -74,6 +74,11 @@ def collect_sample(weights, simulated, *, device="cpu", bf16=False):
     -------
     CorrectionSample
         On the CPU, in single precision.
+
+    Raises
+    ------
+    ValueError
+        If no galaxy could be measured.
     """
     weights = find_weights(weights, "weights")
     network = load_network(weights, device)
@@ -85,6 +90,9 @@ def collect_sample(weights, simulated, *, device="cpu", bf16=False):
                 own = torch.from_numpy(truth[batch.index]).to(device)
                 own[:, PARAMETER_INDEX["flux"]] /= torch.from_numpy(batch.scale).to(device)
                 parts += [_sample(network, found, chunk, own, device) for chunk in found.chunks]
+    if not parts:
+        msg = "simulated must hold galaxies within the domain of the weights"
+        raise ValueError(msg)
     return CorrectionSample.join(parts)
 
 
