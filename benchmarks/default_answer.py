@@ -3,7 +3,8 @@
 Beside least squares on the same stamps. ``populations``: GalSim galaxies of three populations with the PSFs of four
 instruments, by S/N. ``psf``: PSF images told with pedestals and noise. ``shear``: multiplicative bias from pairs of
 galaxies turned by 90 degrees. ``symmetry``: the eight flips and turns of a stamp. ``offset``: galaxies off the middle
-of their stamps. ``stars``. ``real``: ten real galaxies. ``speed``: rates on one core in one run.
+of their stamps. ``stars``. ``real``: ten real galaxies. ``domain``: calibration on galaxies of the training, as trained
+and clean, by S/N, in the training's simulator. ``speed``: rates on one core in one run.
 """
 
 import argparse
@@ -218,6 +219,42 @@ def real(args):
     save("default_real", Table(rows=rows, names=names), "Real galaxies less least squares", args)
 
 
+def domain(args):
+    """Calibration on galaxies of the training's prior by deciles of S/N; median errors over those of least squares."""
+    from galmeasure import get_weights
+    from galmeasure.training import PSFKnowledge, simulate_cutouts
+    from galmeasure.training.config import simulation_from_dict
+    from galmeasure.weights import DEFAULT_WEIGHTS
+
+    trained = simulation_from_dict(get_weights(args.weights or DEFAULT_WEIGHTS).card["simulation"])
+    clean = dataclasses.replace(
+        trained, psf_knowledge=PSFKnowledge.perfect(), neighbours=0.0, background=0.0, total_error=0.0, small_stamps=0.0
+    )
+    flat = dataclasses.replace(clean, prior="survey")
+    rows = []
+    for what, config in (("as trained", trained), ("clean", clean), ("clean, flat prior", flat)):
+        cutouts, truth = next(simulate_cutouts(config, args.domain, seed=args.seed, chunk=args.domain))
+        found = neural(args).fit(cutouts)
+        other = LSQSersicFitter().fit(cutouts) if config is not trained else None
+        order = np.argsort(np.asarray(found["snr"]))
+        for part in np.array_split(order[np.isfinite(np.asarray(found["snr"])[order])], 10):
+            own, lsq = found[part], None if other is None else other[part]
+            low, high = (columns(own, end) for end in ("q16", "q84"))
+            below, above = (truth[part][:, :5] < low).mean(0), (truth[part][:, :5] > high).mean(0)
+            pull = (columns(own) - truth[part][:, :5]) / columns(own, "err")
+            off = relative(columns(own), truth[part])
+            ratio = np.full(5, np.nan)
+            if lsq is not None:
+                ratio = np.nanmedian(np.abs(off), 0) / np.nanmedian(np.abs(relative(columns(lsq), truth[part])), 0)
+            chi2 = float((np.asarray(own["chi2_reduced"]) > 1.1).mean())
+            snr = np.median(np.asarray(own["snr"]))
+            spread = np.nanstd(np.clip(pull, -6, 6), 0)
+            rows.append((what, len(part), snr, *(1 - below - above), below.mean(), above.mean(), *spread, *ratio, chi2))
+    names = ["stamps", "galaxies", "snr", *(f"coverage_{name}" for name in NAMES), "below_q16", "above_q84"]
+    names += [f"{kind}_{name}" for kind in ("pull", "ratio") for name in NAMES]
+    save("default_domain", Table(rows=rows, names=[*names, "chi2_high"]), "Galaxies of the training, by S/N", args)
+
+
 def speed(args):
     """Galaxies a second on one core, whole rows, the best of three, in the same run; one galaxy in milliseconds."""
     from galmeasure.priors import Range, get_prior
@@ -259,7 +296,7 @@ def save(name, table, title, args):
     report(name, table, meta, title=title, output=args.output)
 
 
-PARTS = {part.__name__: part for part in (populations, psf, shear, symmetry, offset, stars, real, speed)}
+PARTS = {part.__name__: part for part in (populations, psf, shear, symmetry, offset, stars, real, domain, speed)}
 
 
 def main():
@@ -267,6 +304,7 @@ def main():
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"any of {', '.join(PARTS)}; all by default")
     parser.add_argument("-n", "--number", type=int, default=400, help="galaxies of each kind")
     parser.add_argument("--pairs", type=int, default=3000, help="pairs of the ring test")
+    parser.add_argument("--domain", type=int, default=6000, help="galaxies of the training's prior")
     parser.add_argument("--rate", type=int, default=2048, help="galaxies that are timed")
     parser.add_argument("--weights", help="weights; the default ones if not given")
     parser.add_argument("--refine", default="auto", choices=("auto", "importance", "none"))

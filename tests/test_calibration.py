@@ -345,11 +345,11 @@ def test_made_for_another_estimator(tmp_path):
     path = made_for(NeuralSersicFitter(), tmp_path)
     with pytest.raises(ValueError, match="calibration was made for another estimator: for method 'neural', not 'lsq'"):
         LSQSersicFitter(calibration=path)
-    with pytest.raises(ValueError, match=r"for weights 'survey-v1 \(\w{12}\)', not 'study-v1 \(\w{12}\)'"):
+    with pytest.raises(ValueError, match=r"for weights 'survey-v2 \(\w{12}\)', not 'study-v1 \(\w{12}\)'"):
         NeuralSersicFitter(weights="study-v1", calibration=path)
     with pytest.raises(ValueError, match="for summary 'mean', not 'median'"):
         NeuralSersicFitter(summary="median", calibration=path)
-    with pytest.raises(ValueError, match="for refine None, not 'importance'"):
+    with pytest.raises(ValueError, match="for refine 'auto', not 'importance'"):
         NeuralSersicFitter(refine="importance", calibration=path)
     path = made_for(LSQSersicFitter(fixed={"n": 1.0}), tmp_path)
     with pytest.raises(ValueError, match=r"for fixed \['n'\], not \[\]"):

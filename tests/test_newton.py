@@ -42,7 +42,7 @@ def frame_at(values):
     scale = torch.full((len(values),), 1000.0, dtype=torch.float64)
     one, zero = torch.ones_like(values), torch.zeros_like(values)
     start = NETWORK.transform.forward(values, scale)
-    return NetworkFrame(start, scale, one, zero, torch.full_like(scale, 3.5))
+    return NetworkFrame(start, scale, one, zero, torch.full_like(scale, 3.5), torch.zeros(len(values), 3).double())
 
 
 def evaluate(batch, values, **options):
@@ -137,7 +137,7 @@ def test_whitener():
     generator = torch.Generator().manual_seed(1)
     root = torch.randn((20, 7, 7), generator=generator, dtype=torch.float64) * torch.logspace(0, 1, 7).double()
     zero = torch.zeros(20).double()
-    evaluation = Evaluation(torch.zeros(20, 7), torch.zeros(20, 7), root @ root.mT, *[zero] * 5)
+    evaluation = Evaluation(torch.zeros(20, 7), torch.zeros(20, 7), root @ root.mT, *[zero] * 6)
     whitener, inverse = evaluation.whitener()
     identity = torch.eye(7).double().expand(20, 7, 7)
     np.testing.assert_allclose(whitener.mT @ evaluation.precision() @ whitener, identity, atol=1e-4)

@@ -18,6 +18,8 @@ from galmeasure.cli.commands import cli
 from galmeasure.exceptions import WeightsError
 from galmeasure.fitters.neural import learn_typical
 from galmeasure.training import SimulationConfig, simulate_cutouts
+from galmeasure.training.config import simulation_from_dict
+from galmeasure.weights import DEFAULT_WEIGHTS
 
 CARD = {"weights_sha256": "0" * 64}
 MIDDLE = 31.5
@@ -285,7 +287,7 @@ def test_a_file_of_other_weights_is_refused(tiny, tmp_path):
 
 
 def test_shipped_weights_have_their_typical_galaxies():
-    for name in ("survey-v1", "study-v1"):
+    for name in ("survey-v1", "survey-v2", "study-v1"):
         weights = get_weights(name)
         typical = load_typical(typical_path(weights.path), weights.sha256)
         assert typical is not None, name
@@ -293,7 +295,8 @@ def test_shipped_weights_have_their_typical_galaxies():
 
 
 def test_shipped_weights_raise_one_alarm_in_a_hundred():
-    config = dataclasses.replace(SimulationConfig(), masked_neighbours=1.0)
+    config = simulation_from_dict(get_weights(DEFAULT_WEIGHTS).card["simulation"])
+    config = dataclasses.replace(config, masked_neighbours=1.0)
     fitter, flags = NeuralSersicFitter(), []
     for cutouts, _ in simulate_cutouts(config, 3000, seed=909, chunk=1000):
         flags.append(np.asarray(fitter.fit(cutouts)["flags"]))

@@ -81,6 +81,7 @@ def cli():
     help="Neural: steps to the optimum and a learned correction; exact posteriors from weighted draws; or the network "
     "alone.  [default: auto]",
 )
+@click.option("--prior", help="Prior: galaxies, survey or study.  [default: that of the weights; no prior for lsq]")
 @click.option("--init", type=click.Choice(["neural"]), help="Least squares: take the starts from the neural estimate.")
 @click.option("--fit-background", is_flag=True, help="Least squares: fit a constant background as well.")
 @click.option("--calibration", help="Correct estimates and errors with a file of galmeasure calibrate.")

@@ -12,7 +12,7 @@ CORRECTION_NUMBER = 60_000
 """Galaxies simulated unless told otherwise."""
 
 _SEED = 41
-_EPOCHS = 30
+_EPOCHS = 12
 
 
 def has_correction(weights, number):

@@ -208,7 +208,7 @@ def _fitter(method, options):
     arguments = {"device": options["device"]}
     if options["batch_size"] is not None:
         arguments["batch_size"] = options["batch_size"]
-    chosen = {name: options[name] for name in (*METHOD_OPTIONS, "calibration") if options[name]}
+    chosen = {name: options[name] for name in (*METHOD_OPTIONS, "calibration", "prior") if options[name]}
     chosen |= refinement(chosen)
     if "weights" in chosen:
         from galmeasure.weights.registry import find_weights

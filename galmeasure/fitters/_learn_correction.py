@@ -108,7 +108,7 @@ def _sample(network, found, chunk, truth, device):
 
 
 def learn_correction(
-    weights, sample, *, config=None, epochs=30, batch_size=512, learning_rate=2e-3, seed=0, device="cpu"
+    weights, sample, *, config=None, epochs=12, batch_size=512, learning_rate=2e-3, seed=0, device="cpu"
 ):
     """Train a correction.
 

@@ -11,6 +11,7 @@ from galmeasure.fitters._crop import CROPS, Crop, crop_sides
 from galmeasure.fitters._rendering import rendering_groups, stamps_at_once
 from galmeasure.likelihood import normal_equations, signal_to_noise, variance
 from galmeasure.networks.correction import Evaluation
+from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
 
 __all__ = ["BatchEvaluation", "NetworkFrame", "evaluate_batch"]
@@ -41,6 +42,8 @@ class NetworkFrame:
         From the network's parameters to those of the stamp, shape ``(B, 7)``.
     fwhm : Tensor
         Width of each row's PSF, pixel response included, in pixels of the network, shape ``(B,)``.
+    psf_quality : Tensor
+        Quality of each row's PSF image, see `galmeasure.networks.clean_psfs`, shape ``(B, 3)``.
     """
 
     start: torch.Tensor
@@ -48,16 +51,18 @@ class NetworkFrame:
     scale: torch.Tensor
     offset: torch.Tensor
     fwhm: torch.Tensor
+    psf_quality: torch.Tensor
 
     @classmethod
-    def of(cls, network, batch, chunks, device="cpu"):
-        """Frame of the rows of encoded chunks."""
+    def of(cls, network, batch, chunks, psfs=None, device="cpu"):
+        """Frame of the rows of encoded chunks, with the CleanedPSFs of the batch."""
         count = len(batch)
 
         def empty(*shape):
             return torch.full((count, *shape), torch.nan, dtype=torch.float64, device=device)
 
-        frame = cls(empty(N_PARAMETERS), empty(), empty(N_PARAMETERS), empty(N_PARAMETERS), empty())
+        quality = torch.zeros((count, N_PSF_QUALITY), dtype=torch.float64, device=device)
+        frame = cls(empty(N_PARAMETERS), empty(), empty(N_PARAMETERS), empty(N_PARAMETERS), empty(), quality)
         fwhm = torch.from_numpy(batch.psf_fwhm[batch.psf_index]).to(device)
         for chunk in chunks:
             keep = torch.from_numpy(chunk.keep).to(device)
@@ -68,6 +73,9 @@ class NetworkFrame:
             frame.scale[rows] = chunk.window.scale
             frame.offset[rows] = chunk.window.offset()[keep]
             frame.fwhm[rows] = fwhm[rows] / chunk.window.block
+            if psfs is not None:
+                places = psfs.places(batch.psf_index[chunk.rows[chunk.keep]])
+                frame.psf_quality[rows] = psfs.quality[torch.from_numpy(places).to(device)].double()
         return frame
 
     def stamp(self, transform, point):
@@ -191,7 +199,7 @@ def _finish(found, network, frame):
     dof = found["n_pixels"] - N_PARAMETERS
     evaluation = Evaluation(
         found["point"], found["score"], found["fisher"], found["chi2"], dof, found["snr"], found["steps"],
-        values[:, 2] / frame.fwhm,
+        values[:, 2] / frame.fwhm, frame.psf_quality,
     )  # fmt: skip
     stamp = (values * frame.scale + frame.offset).cpu().numpy()
     restless = found["restless"].cpu().numpy() > 0.0
@@ -260,7 +268,7 @@ class _Climb:
 
     def _step(self, state, damping):
         """Damped step, and the squared length, in sigma, of the undamped one."""
-        matrix = Evaluation(*([state.point] + [state.score, state.fisher] + [state.chi2] * 5)).precision()
+        matrix = Evaluation(state.point, state.score, state.fisher, *[state.chi2] * 6).precision()
         scale = matrix.diagonal(dim1=-2, dim2=-1).sqrt()
         balanced = matrix / (scale[:, :, None] * scale[:, None, :])
         identity = torch.eye(N_PARAMETERS, dtype=matrix.dtype, device=matrix.device)

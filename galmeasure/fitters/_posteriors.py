@@ -97,7 +97,7 @@ def corrected_posteriors(network, correction, batch, *, device="cpu", bf16=False
         With the evaluation.
     """
     plain = network_posteriors(network, batch, device=device, bf16=bf16)
-    frame = NetworkFrame.of(network, batch, plain.chunks, device)
+    frame = NetworkFrame.of(network, batch, plain.chunks, plain.psfs, device)
     watch = None if see is None else see(plain.chunks)
     found = evaluate_batch(network, batch, frame, psfs=plain.psfs, device=device, see=watch)
     if correction is None:

@@ -110,8 +110,8 @@ def clean_psfs(images):
     The mean profile of the wings is fitted with a constant plus an inverse power of the radius; the constant is
     taken off as far as it is significant. A pixel is then replaced by the mean of its annulus to the degree to which
     the profile there is below the noise of a pixel, and that mean is suppressed to the degree to which it is below its
-    own noise (Wiener weights). Images without noise are left as they are, but for what their wings look like to the fit.
-    The noise is that of the difference between the image and itself upside down: the spikes of diffraction are no
+    own noise (Wiener weights). Images without noise are left as they are, but for what their wings look like to the
+    fit. The noise is that of the difference between the image and itself upside down: the spikes of diffraction are no
     noise.
     """
     annuli = _annuli(images.device)
