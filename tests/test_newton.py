@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from _networks import tiny_weights
+from click.testing import CliRunner
 
 from galmeasure import Cutouts, NeuralSersicFitter
+from galmeasure.cli.commands import cli
 from galmeasure.exceptions import WeightsError
 from galmeasure.fitters import collect_sample, learn_correction
 from galmeasure.fitters._batch_quality import batch_quality
@@ -18,7 +20,7 @@ from galmeasure.networks import NATIVE_SIZE, NetworkConfig, SersicPosterior
 from galmeasure.networks.correction import Correction, CorrectionConfig, Evaluation, n_inputs
 from galmeasure.render import prepare_psf, render_sersic
 from galmeasure.weights import get_weights
-from galmeasure.weights.corrections import correction_path, load_correction, save_correction
+from galmeasure.weights.corrections import correction_card, correction_path, load_correction, save_correction
 
 Y, X = np.mgrid[-16:17, -16:17]
 PSF = np.exp(-(X**2 + Y**2) / (2 * 1.5**2))
@@ -219,3 +221,16 @@ def test_few_galaxies_teach_nothing(corrected):
     empty = CorrectionSample(*[torch.zeros(5)] * 5)
     with pytest.raises(ValueError, match="sample must hold at least 1000 galaxies, not 5"):
         learn_correction(corrected[0], empty)
+
+
+def test_command_learns_a_correction(tmp_path):
+    weights = tiny_weights(tmp_path)
+    done = CliRunner().invoke(cli, ["weights", str(weights.path), "--correct", "1500"])
+    assert done.exit_code == 0, done.output
+    assert "tiny-v1.correction" in done.output
+    card = correction_card(weights)
+    assert (card["simulated"], card["weights"], card["seed"]) == (1500, "tiny-v1", 31)
+    again = CliRunner().invoke(cli, ["weights", str(weights.path), "--correct", "1500"])
+    assert again.exit_code != 0
+    assert "exists already; --overwrite replaces it" in again.output
+    assert CliRunner().invoke(cli, ["weights", "--correct", "1500"]).exit_code != 0
