@@ -54,6 +54,7 @@ FLAGS = tuple(
             ("out_of_distribution", "does not look like a galaxy of the training set"),
             ("psf_unusual", "PSF far off centre, under-sampled or larger than the stamp"),
             ("poor_proposal", "few of the draws from the network's posterior agree with the pixels; see ess"),
+            ("prior_dominated", "the data hardly narrow the prior of the Sersic index or of the half-light radius"),
         )
     )
 )

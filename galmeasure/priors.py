@@ -4,15 +4,19 @@ One prior serves simulation, calibration and the re-weighting of posteriors. Len
 signal-to-noise ratio or a number of electrons, so that a prior holds for any survey.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Disc", "Prior", "Range", "get_prior"]
+__all__ = ["Disc", "LogNormal", "Population", "Prior", "Range", "SizeRelation", "get_prior", "prior_from_dict"]
 
 STUDY_PIXEL_SCALE = 0.23
 """Arcsec per pixel of the study's data sets."""
+
+_REFERENCE_SNR = 50.0
+_REFERENCE_FWHM = 3.5
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,99 @@ class Range:
 
 
 @dataclass(frozen=True)
+class LogNormal:
+    """A normal distribution of the logarithm of a number, cut off at bounds.
+
+    Parameters
+    ----------
+    median : float or Tensor
+        Median before the distribution is cut off; a tensor of shape ``(count,)`` gives each draw its own.
+    scatter : float
+        Standard deviation of the natural logarithm before the distribution is cut off.
+    lower, upper : float
+        Bounds, positive.
+    """
+
+    median: float
+    scatter: float
+    lower: float
+    upper: float
+
+    def __post_init__(self):
+        """Check the bounds."""
+        if not 0.0 < self.lower < self.upper:
+            msg = f"lower must be positive and below upper, not {self.lower}, {self.upper}"
+            raise ValueError(msg)
+        if not self.scatter > 0.0:
+            msg = f"scatter must be positive, not {self.scatter}"
+            raise ValueError(msg)
+
+    def sample(self, count, generator=None, device="cpu"):
+        """Draw ``(count,)`` values."""
+        centre, low, high = self._standardised(device)
+        unit = torch.rand(count, generator=generator, device=device, dtype=torch.float64)
+        z = torch.special.ndtri(low + unit * (high - low))
+        return torch.exp(centre + self.scatter * z).clamp(self.lower, self.upper).float()
+
+    def log_prob(self, value):
+        """Log density, minus infinity outside."""
+        centre, low, high = self._standardised(value.device)
+        log_value = torch.log(value.clamp_min(1e-30))
+        z = (log_value - centre) / self.scatter
+        density = -0.5 * z**2 - log_value - math.log(self.scatter * math.sqrt(2.0 * math.pi)) - torch.log(high - low)
+        return torch.where(self.contains(value), density.to(value.dtype), -torch.inf)
+
+    def contains(self, value, margin=0.0):
+        """Whether values lie within the bounds, widened by ``margin`` times the width of their logarithms."""
+        return Range(self.lower, self.upper, log=True).contains(value, margin)
+
+    def _standardised(self, device):
+        """Logarithm of the median, and the probabilities below the bounds."""
+        centre = torch.as_tensor(self.median, dtype=torch.float64, device=device).log()
+        bounds = ((math.log(bound) - centre) / self.scatter for bound in (self.lower, self.upper))
+        return centre, *(torch.special.ndtr(bound) for bound in bounds)
+
+
+@dataclass(frozen=True)
+class SizeRelation:
+    """Lognormal sizes whose median follows the signal-to-noise ratio and the width of the PSF.
+
+    Parameters
+    ----------
+    median : float
+        Median of r_eff, in pixels, at a signal-to-noise ratio of 50 and a PSF of 3.5 pixels.
+    scatter : float
+        Standard deviation of the natural logarithm.
+    lower, upper : float
+        Bounds, in pixels.
+    snr_power, fwhm_power : float, optional
+        Powers of the signal-to-noise ratio and of the width of the PSF with which the median grows.
+    """
+
+    median: float
+    scatter: float
+    lower: float
+    upper: float
+    snr_power: float = 0.0
+    fwhm_power: float = 0.0
+
+    def __post_init__(self):
+        """Check the numbers."""
+        LogNormal(self.median, self.scatter, self.lower, self.upper)
+
+    def at(self, snr, psf_fwhm):
+        """Return the distribution of sizes, a `LogNormal`, at given ratios and widths ``(count,)``."""
+        median = self.median * (snr / _REFERENCE_SNR) ** self.snr_power
+        if self.fwhm_power != 0.0:
+            median = median * (psf_fwhm / _REFERENCE_FWHM) ** self.fwhm_power
+        return LogNormal(median, self.scatter, self.lower, self.upper)
+
+    def contains(self, value, margin=0.0):
+        """Whether values lie within the bounds, widened by ``margin`` times the width of their logarithms."""
+        return Range(self.lower, self.upper, log=True).contains(value, margin)
+
+
+@dataclass(frozen=True)
 class Disc:
     """A distribution of the reduced shear, isotropic, within ``|g| < g_max``.
 
@@ -102,19 +199,66 @@ class Disc:
 
 
 @dataclass(frozen=True)
+class Population:
+    """One kind of galaxy within a prior.
+
+    Parameters
+    ----------
+    name : str
+        Name, for the documentation.
+    fraction : float
+        Share of the galaxies that are of this kind; shares are relative to their sum.
+    n : Range or LogNormal
+        Sersic index.
+    r_eff : Range, LogNormal or SizeRelation
+        Circularised half-light radius, in pixels.
+    shear : Disc
+        Reduced shear.
+    """
+
+    name: str
+    fraction: float
+    n: Range | LogNormal
+    r_eff: Range | LogNormal | SizeRelation
+    shear: Disc
+
+    def __post_init__(self):
+        """Check the share."""
+        if not self.fraction > 0.0:
+            msg = f"fraction must be positive, not {self.fraction}"
+            raise ValueError(msg)
+
+    def sample(self, count, snr, psf_fwhm, generator=None, device="cpu"):
+        """Draw n, r_eff, g1 and g2, each of shape ``(count,)``."""
+        n = self.n.sample(count, generator, device)
+        r_eff = _sizes(self.r_eff, snr, psf_fwhm).sample(count, generator, device)
+        return n, r_eff, *self.shear.sample(count, generator, device)
+
+    def log_prob(self, n, r_eff, g1, g2, snr, psf_fwhm):
+        """Log density of n, r_eff and shear."""
+        size = _sizes(self.r_eff, snr, psf_fwhm).log_prob(r_eff)
+        return self.n.log_prob(n) + size + self.shear.log_prob(g1, g2)
+
+
+def _sizes(r_eff, snr, psf_fwhm):
+    """Distribution of sizes where signal-to-noise ratio and PSF are known."""
+    return r_eff.at(snr, psf_fwhm) if isinstance(r_eff, SizeRelation) else r_eff
+
+
+@dataclass(frozen=True)
 class Prior:
     """A joint prior of the seven parameters, and of the PSF's width that goes with it.
 
     Parameters
     ----------
     name : str
-        Name in the registry.
+        Name of the prior.
     n : Range
-        Sersic index.
+        Domain of the Sersic index.
     r_eff : Range
-        Circularised half-light radius, pixels.
+        Domain of the circularised half-light radius, in pixels.
     shear : Disc
-        Reduced shear.
+        Domain of the reduced shear.
     centre : float
         The centre is uniform within so many pixels of the stamp's centre, in x and in y; 0 is fixed.
     snr : Range
@@ -123,6 +267,9 @@ class Prior:
         Width of the PSF, pixels.
     electrons : Range, optional
         Distribution of the flux in electrons.
+    populations : tuple of Population, optional
+        Kinds of galaxies within the domain, of which the prior is a mixture. By default index, size and shear are
+        independent and distributed as their domains are.
 
     Notes
     -----
@@ -138,43 +285,58 @@ class Prior:
     snr: Range
     psf_fwhm: Range
     electrons: Range | None = None
+    populations: tuple[Population, ...] = ()
 
     def __post_init__(self):
         """Check the numbers."""
         if self.centre < 0:
             msg = f"centre must not be negative, not {self.centre}"
             raise ValueError(msg)
+        for each in self.populations:
+            for field in ("n", "r_eff"):
+                domain, own = getattr(self, field), getattr(each, field)
+                if own.lower < domain.lower or own.upper > domain.upper:
+                    msg = f"populations: {field} of {each.name!r} must lie within {domain.lower} to {domain.upper}"
+                    raise ValueError(msg)
+            if each.shear.g_max > self.shear.g_max:
+                msg = f"populations: g_max of {each.name!r} must not be above {self.shear.g_max}"
+                raise ValueError(msg)
+            if isinstance(each.r_eff, SizeRelation) and self.electrons is not None:
+                msg = f"populations: r_eff of {each.name!r} cannot follow the S/N where the flux is in electrons"
+                raise ValueError(msg)
 
-    def sample(self, count, shape, *, generator=None, device="cpu"):
+    def sample(self, count, shape, *, snr=None, psf_fwhm=None, generator=None, device="cpu"):
         """Draw parameters, with the flux still open.
 
         Parameters
         ----------
         count : int
-            How many.
+            Number of galaxies.
         shape : tuple of int or Tensor
             Stamp ``(ny, nx)``, or shapes ``(count, 2)``.
+        snr, psf_fwhm : Tensor, optional
+            Signal-to-noise ratio and width of the PSF of each galaxy, shape ``(count,)``, which the sizes of a
+            population may follow; drawn from the prior by default.
         generator : torch.Generator, optional
             Of the device.
         device : str, optional
-            Where.
+            Torch device of the result.
 
         Returns
         -------
         Tensor
             Shape ``(count, 7)``; the flux is 1 where it follows from the signal-to-noise ratio, else in electrons.
         """
-        g1, g2 = self.shear.sample(count, generator, device)
+        shape_columns = self._sample_shapes(count, snr, psf_fwhm, generator, device)
         middle = (torch.as_tensor(shape, device=device, dtype=torch.float32).expand(count, 2) - 1.0) / 2.0
         offset = self.centre * (2.0 * torch.rand((count, 2), generator=generator, device=device) - 1.0)
         if self.electrons is None:
             flux = torch.ones(count, device=device)
         else:
             flux = self.electrons.sample(count, generator, device)
-        shape_columns = self.n.sample(count, generator, device), self.r_eff.sample(count, generator, device), g1, g2
         return torch.stack([flux, *shape_columns, middle[:, 1] + offset[:, 0], middle[:, 0] + offset[:, 1]], 1)
 
-    def log_prob(self, parameters, shape, snr, gain=None):
+    def log_prob(self, parameters, shape, snr, gain=None, psf_fwhm=None):
         """Log density of parameters.
 
         Parameters
@@ -187,6 +349,9 @@ class Prior:
             Signal-to-noise ratio of each galaxy's model, shape ``(B,)``.
         gain : Tensor, optional
             Electrons per unit, shape ``(B,)``; needed where the prior is one of electrons.
+        psf_fwhm : Tensor, optional
+            Width of each galaxy's PSF before the pixel's response, in pixels, shape ``(B,)``; needed where the sizes
+            of a population follow it.
 
         Returns
         -------
@@ -196,10 +361,10 @@ class Prior:
         Raises
         ------
         ValueError
-            If the prior is one of electrons and there is no gain.
+            If the prior is one of electrons and there is no gain, or ``psf_fwhm`` is needed and not given.
         """
         flux, n, r_eff, g1, g2, x, y = parameters.unbind(-1)
-        total = self.n.log_prob(n) + self.r_eff.log_prob(r_eff) + self.shear.log_prob(g1, g2)
+        total = self.log_prob_shapes(n, r_eff, g1, g2, snr, psf_fwhm)
         if self.centre > 0:
             for value, side in ((x, shape[1]), (y, shape[0])):
                 total = total + Range(-self.centre, self.centre).log_prob(value - (side - 1) / 2.0)
@@ -211,6 +376,62 @@ class Prior:
             raise ValueError(msg)
         total = total + self.electrons.log_prob(flux * gain) + torch.log(gain)
         return torch.where(self.snr.contains(snr), total, -torch.inf)
+
+    @property
+    def follows_psf(self):
+        """Whether the sizes of a population follow the width of the PSF."""
+        return any(isinstance(each.r_eff, SizeRelation) and each.r_eff.fwhm_power for each in self.populations)
+
+    def as_dict(self):
+        """Plain values, for a card; `prior_from_dict` is the inverse."""
+        return _plain(dataclasses.asdict(self))
+
+    def _sample_shapes(self, count, snr, psf_fwhm, generator, device):
+        """Draw n, r_eff, g1 and g2."""
+        if not self.populations:
+            g1, g2 = self.shear.sample(count, generator, device)
+            return self.n.sample(count, generator, device), self.r_eff.sample(count, generator, device), g1, g2
+        snr = self.snr.sample(count, generator, device) if snr is None else snr
+        psf_fwhm = self.psf_fwhm.sample(count, generator, device) if psf_fwhm is None else psf_fwhm
+        fractions = torch.tensor([each.fraction for each in self.populations], device=device)
+        edges = torch.cumsum(fractions / fractions.sum(), 0)[:-1]
+        kind = torch.bucketize(torch.rand(count, generator=generator, device=device), edges)
+        columns = torch.empty((4, count), device=device)
+        for i, population in enumerate(self.populations):
+            rows = torch.nonzero(kind == i)[:, 0]
+            drawn = population.sample(len(rows), snr[rows], psf_fwhm[rows], generator, device)
+            columns[:, rows] = torch.stack(drawn)
+        return tuple(columns)
+
+    def log_prob_shapes(self, n, r_eff, g1, g2, snr, psf_fwhm=None):
+        """Log density of index, size and shear.
+
+        Parameters
+        ----------
+        n, r_eff, g1, g2 : Tensor
+            Sersic index, half-light radius in pixels, and reduced shear, each of shape ``(B,)``.
+        snr : Tensor
+            Signal-to-noise ratio of each galaxy, shape ``(B,)``.
+        psf_fwhm : Tensor, optional
+            As in `log_prob`.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(B,)``, minus infinity outside the prior.
+        """
+        if not self.populations:
+            return self.n.log_prob(n) + self.r_eff.log_prob(r_eff) + self.shear.log_prob(g1, g2)
+        if psf_fwhm is None and self.follows_psf:
+            msg = f"psf_fwhm is needed: the sizes of prior {self.name!r} follow the width of the PSF"
+            raise ValueError(msg)
+        snr = snr.clamp(self.snr.lower, self.snr.upper)
+        total = sum(each.fraction for each in self.populations)
+        terms = [
+            each.log_prob(n, r_eff, g1, g2, snr, psf_fwhm) + math.log(each.fraction / total)
+            for each in self.populations
+        ]
+        return torch.logsumexp(torch.stack(terms), 0)
 
     def contains(self, parameters, shape, snr, psf_fwhm=None, *, margin=0.0):
         """Whether parameters (and PSF widths) lie in the domain.
@@ -242,6 +463,37 @@ class Prior:
         return inside if psf_fwhm is None else inside & self.psf_fwhm.contains(psf_fwhm, margin)
 
 
+_GALAXIES = (
+    Population(
+        name="discs",
+        fraction=0.55,
+        n=LogNormal(1.1, 0.45, 0.3, 8.0),
+        r_eff=SizeRelation(2.2, 0.7, 0.2, 16.0, snr_power=0.2, fwhm_power=-0.6),
+        shear=Disc(0.9, concentration=1.5),
+    ),
+    Population(
+        name="spheroids",
+        fraction=0.2,
+        n=LogNormal(3.0, 0.45, 0.3, 8.0),
+        r_eff=SizeRelation(2.2, 0.8, 0.2, 16.0, snr_power=0.2, fwhm_power=-0.6),
+        shear=Disc(0.9, concentration=5.0),
+    ),
+    Population(
+        name="anything",
+        fraction=0.2,
+        n=Range(0.3, 8.0),
+        r_eff=Range(0.2, 16.0, log=True),
+        shear=Disc(0.9, concentration=2.0),
+    ),
+    Population(
+        name="stars",
+        fraction=0.05,
+        n=Range(0.3, 8.0),
+        r_eff=Range(0.05, 0.3, log=True),
+        shear=Disc(0.9, concentration=2.0),
+    ),
+)
+
 PRIORS = {
     prior.name: prior
     for prior in (
@@ -264,23 +516,41 @@ PRIORS = {
             psf_fwhm=Range(0.5 / STUDY_PIXEL_SCALE, 1.0 / STUDY_PIXEL_SCALE),
             electrons=Range(0.3e5, 4e5),
         ),
+        Prior(
+            name="galaxies",
+            n=Range(0.3, 8.0),
+            r_eff=Range(0.05, 16.0, log=True),
+            shear=Disc(0.9, concentration=2.0),
+            centre=1.5,
+            snr=Range(5.0, 1000.0, log=True),
+            psf_fwhm=Range(1.2, 7.0),
+            populations=_GALAXIES,
+        ),
     )
 }
-"""Named priors: ``survey``, broad and dimensionless, and ``study``, that of the study's data sets."""
+"""Named priors.
+
+``survey`` is flat: uniform in the index and in the logarithm of the size. ``study`` is that of the study's data sets.
+``galaxies`` has its mass where galaxies are: discs, spheroids and a few stars, with a fifth of it spread over the
+whole domain of ``survey``. Its indices follow the two peaks of single Sersic fits to Hubble images (Griffith et al.
+2012, ApJS 200, 9), its axis ratios are those of randomly oriented discs and of rounder spheroids (van der Wel et al.
+2014, ApJ 792, L6), and its sizes grow with brightness (Shibuya et al. 2015, ApJS 219, 15) and, in pixels, are the
+larger the finer an instrument samples the sky. The numbers are rounded: they are to be broad, not exact.
+"""
 
 
 def get_prior(name):
-    """Prior of a name.
+    """Look up a prior by its name.
 
     Parameters
     ----------
-    name : str
-        One of ``PRIORS``: ``"survey"`` or ``"study"``.
+    name : str or Prior
+        One of ``PRIORS``: ``"galaxies"``, ``"survey"`` or ``"study"``; a prior is returned as it is.
 
     Returns
     -------
     Prior
-        The prior.
+        The prior of that name.
 
     Raises
     ------
@@ -293,7 +563,103 @@ def get_prior(name):
     >>> get_prior("survey").n
     Range(lower=0.3, upper=8.0, log=False)
     """
+    if isinstance(name, Prior):
+        return name
     if name not in PRIORS:
         msg = f"name must be one of {', '.join(PRIORS)}, not {name!r}"
         raise ValueError(msg)
     return PRIORS[name]
+
+
+def prior_from_dict(values):
+    """Build a prior from plain values, as a card or a TOML file holds them.
+
+    Parameters
+    ----------
+    values : dict or str
+        Fields of `Prior`; a distribution is a table of the fields of its class (``lower``, ``upper`` and ``log`` of a
+        `Range`; ``median``, ``scatter``, ``lower`` and ``upper`` of a `LogNormal`, with ``snr_power`` or
+        ``fwhm_power`` of a `SizeRelation`; ``g_max`` and ``concentration`` of a `Disc`), or a list of the two bounds
+        of a `Range`. A text is the name of a prior. ``base`` names a prior whose fields hold where none are given.
+
+    Returns
+    -------
+    Prior
+        The prior.
+
+    Raises
+    ------
+    ValueError
+        If a field is missing, not known or wrong; the message names it.
+
+    Examples
+    --------
+    >>> from galmeasure.priors import prior_from_dict
+    >>> prior = prior_from_dict({"base": "survey", "name": "bright", "snr": {"lower": 50, "upper": 500, "log": True}})
+    >>> prior.snr
+    Range(lower=50, upper=500, log=True)
+    """
+    if isinstance(values, str):
+        return get_prior(values)
+    if not isinstance(values, dict):
+        msg = f"prior must be a name or a table, not {type(values).__name__}"
+        raise ValueError(msg)
+    values = dict(values)
+    base = values.pop("base", None)
+    known = (
+        {} if base is None else {each.name: getattr(get_prior(base), each.name) for each in dataclasses.fields(Prior)}
+    )
+    populations = values.pop("populations", None)
+    built = {name: _distribution(f"prior.{name}", value) for name, value in values.items()}
+    if populations is not None:
+        built["populations"] = tuple(
+            _build(f"prior.populations[{i}]", Population, each) for i, each in enumerate(populations)
+        )
+    return _construct("prior", Prior, known | built)
+
+
+def _build(where, kind, values):
+    if not isinstance(values, dict):
+        msg = f"{where} must be a table, not {values!r}"
+        raise ValueError(msg)
+    return _construct(where, kind, {name: _distribution(f"{where}.{name}", value) for name, value in values.items()})
+
+
+def _construct(where, kind, values):
+    fields = {each.name: each for each in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - set(fields))
+    missing = sorted(
+        name for name, each in fields.items() if each.default is dataclasses.MISSING and name not in values
+    )
+    for names, problem in ((unknown, "must hold only the fields of"), (missing, "must hold all fields of")):
+        if names:
+            msg = f"{where} {problem} {kind.__name__}: {', '.join(names)}"
+            raise ValueError(msg)
+    try:
+        return kind(**values)
+    except TypeError as err:
+        msg = f"{where}: {err}"
+        raise ValueError(msg) from err
+
+
+def _distribution(where, value):
+    """Distribution of a table or of a list of two bounds; other values as they are."""
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return Range(*value)
+    if not isinstance(value, dict):
+        return value
+    for kind, sign in (
+        (Disc, "g_max"),
+        (SizeRelation, "snr_power"),
+        (SizeRelation, "fwhm_power"),
+        (LogNormal, "median"),
+    ):
+        if sign in value:
+            return _construct(where, kind, value)
+    return _construct(where, Range, value)
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

@@ -9,7 +9,7 @@ import torch
 from _galaxies import draw, gaussian_psf
 
 from galmeasure import Cutouts, NeuralSersicFitter
-from galmeasure.fitters._encode import EncodedPiece, encode_batch
+from galmeasure.fitters._encode import EncodedChunk, encode_batch
 from galmeasure.fitters._mixture import Mixture, fit_mixture
 from galmeasure.fitters._sampling import ImportanceSettings, gaussian_proposal, weighted_draws
 from galmeasure.fitters._target import ExactPosterior
@@ -210,7 +210,7 @@ def test_known_posterior(name):
     count = 12
     context = Context(torch.zeros(count, 16), torch.full((count,), 900.0))
     window = Window(torch.zeros((count, 2), dtype=torch.int64))
-    piece = EncodedPiece(np.arange(count), np.ones(count, bool), context, None, window)
+    piece = EncodedChunk(np.arange(count), np.ones(count, bool), context, None, window)
     images = np.random.default_rng(0).normal(size=(count, 2, 2))
     start = gaussian_proposal(network, prior, torch.tensor(mean), torch.tensor(covariance))
     settings = ImportanceSettings(n_draws=2048, min_ess=400.0)
@@ -235,7 +235,7 @@ def test_agrees_with_a_grid():
     batch = only_batch(Cutouts(image, psf, error=1.0))
     network, target = untrained(config), ExactPosterior(batch, prior)
     with torch.inference_mode():
-        (piece,) = encode_batch(network, batch)
+        (piece,) = encode_batch(network, batch).chunks
         settings = ImportanceSettings(n_draws=4096, min_ess=1000.0)
         (found,) = weighted_draws(network, piece, np.array([0]), target, batch.image, settings)
         axes = (torch.linspace(60, 320, 40), torch.linspace(0.55, 3.95, 18), torch.linspace(1.05, 3.95, 18))

@@ -199,7 +199,7 @@ def moments_of(cutouts):
     """Parameters (N, 7) that the network of moments finds, in stamp pixels, and the blocks that were used."""
     values, blocks = np.full((len(cutouts), 7), np.nan), np.zeros(len(cutouts), int)
     for batch in cutouts.batches():
-        for piece in encode_batch(MomentNetwork(), batch):
+        for piece in encode_batch(MomentNetwork(), batch).chunks:
             rows = batch.index[piece.rows[piece.keep]]
             values[rows] = piece.window.to_stamp(piece.summary.mean).numpy()[piece.keep]
             values[rows, 0] *= batch.scale[piece.rows[piece.keep]]
@@ -336,7 +336,7 @@ def test_density_of_draws(fitter, images, weights):
     """The density is that of the numbers behind the draws, over the change of volume."""
     network = load_network(weights)
     batch = next(iter(Cutouts(images[:2], PSF, error=1.0).batches()))
-    (piece,) = encode_batch(network, batch)
+    (piece,) = encode_batch(network, batch).chunks
     context = piece.context[:1]
     double = SersicPosteriorInDouble(network, context)
     normal = torch.randn((5, 7), generator=torch.Generator().manual_seed(2), dtype=torch.float64)

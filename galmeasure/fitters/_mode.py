@@ -5,7 +5,6 @@ from functools import lru_cache
 
 import torch
 
-from galmeasure.networks import Context
 from galmeasure.parameters import N_PARAMETERS
 
 __all__ = ["posterior_mode"]
@@ -23,7 +22,7 @@ def posterior_mode(network, context):
     ----------
     network : SersicPosterior
         The network.
-    context : Context
+    context : Context or CorrectedContext
         ``B`` galaxies. All have the same random numbers, so that each row's mode is its own.
 
     Returns
@@ -33,7 +32,7 @@ def posterior_mode(network, context):
     """
     with torch.inference_mode(False), torch.enable_grad():
         network = _double(network)
-        context = Context(context.features.double().clone(), context.flux_scale.double().clone())
+        context = context.double()
         with torch.no_grad():
             scale = context.flux_scale
             normal = torch.randn((_DRAWS, 1, N_PARAMETERS), generator=torch.Generator().manual_seed(0)).to(scale)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from galmeasure.fitters._encode import pieces_of
 from galmeasure.fitters._mixture import Mixture, effective_size, fit_mixture, normalised, tempered
+from galmeasure.fitters._network_psfs import chunks_of
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.parameters import N_PARAMETERS
 
@@ -130,7 +130,7 @@ def weighted_draws(network, piece, places, target, images, settings, starts=None
     ----------
     network : SersicPosterior
         Proposes.
-    piece : EncodedPiece
+    piece : EncodedChunk
         What it says of the rows.
     places : ndarray of int64
         Rows of the piece.
@@ -218,7 +218,7 @@ def _flow_round(network, piece, places, samplers, target, coordinates, count):
     normal = np.stack([ndtri(sampler.uniforms(count)[:, :N_PARAMETERS]) for sampler in samplers], 1)
     normal = torch.from_numpy(normal.astype(np.float32)).to(device)
     parts, densities = [], []
-    for some, kept in pieces_of(np.arange(len(places)), _flow_rows(device)):
+    for some, kept in chunks_of(np.arange(len(places)), _flow_rows(device)):
         drawn = network.sample(context[places[some]], normal[:, some])
         densities.append(network.log_prob(context[places[some]], drawn)[:, :kept])
         parts.append(drawn[:, :kept])
@@ -239,14 +239,14 @@ def _fitted_round(network, piece, places, samplers, target, coordinates, count):
     uniform = torch.from_numpy(uniform[..., -1].copy()).to(device)
     values, log_density, log_flux = target.evaluate(piece.rows[places], piece.window[places], values, uniform)
     densities, shown = [], values.transpose(0, 1).float()
-    for some, kept in pieces_of(np.arange(len(places)), _flow_rows(device)):
+    for some, kept in chunks_of(np.arange(len(places)), _flow_rows(device)):
         densities.append(network.log_prob(piece.context[places[some]], shown[:, some])[:, :kept])
     log_flow = torch.cat(densities, 1).T.double()
     _add(samplers, values, u, log_volume, log_density, log_flux, log_flow)
 
 
 def _flow_rows(device):
-    return _FLOW_ROWS if device == "cpu" else _DEVICE_FLOW_ROWS
+    return (1, _FLOW_ROWS) if device == "cpu" else (_DEVICE_FLOW_ROWS,)
 
 
 def _add(samplers, *columns):

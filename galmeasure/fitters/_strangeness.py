@@ -5,7 +5,7 @@ import torch
 
 from galmeasure.calibration.residuals import ResidualFeatures, residual_features
 from galmeasure.calibration.typical import Observed
-from galmeasure.fitters._encode import width_in_blocks
+from galmeasure.fitters._network_psfs import width_in_blocks
 from galmeasure.networks import Window, resize_stamps
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
 
@@ -19,8 +19,6 @@ class ResidualWatch:
     ----------
     batch : CutoutBatch
         Cutouts in units of their noise.
-    pieces : list of EncodedPiece
-        What the network says of them.
 
     Attributes
     ----------
@@ -28,7 +26,7 @@ class ResidualWatch:
         Posterior means in pixels of the stamps, shape ``(B, 7)``; NaN where there are none.
     """
 
-    def __init__(self, batch, pieces):
+    def __init__(self, batch):
         count = len(batch)
         self.values = np.full((count, N_PARAMETERS), np.nan)
         self._fwhm = batch.psf_fwhm[batch.psf_index].astype(float)
@@ -36,38 +34,44 @@ class ResidualWatch:
         self._start = torch.zeros((count, 2), dtype=torch.int64)
         self._snr = torch.full((count,), torch.nan, dtype=torch.float64)
         self._features = self._statistics = self._moments = None
-        for piece in pieces:
-            rows = piece.rows[piece.keep]
-            self.values[rows] = piece.window.to_stamp(piece.summary.mean).cpu().numpy()[piece.keep]
-            self._block[rows] = piece.window.block
-            self._start[rows] = piece.window.start.cpu()[piece.keep]
-            features = piece.context.features.cpu()[piece.keep]
-            if self._features is None:
-                self._features = torch.full((count, features.shape[1]), torch.nan)
-            self._features[rows] = features
 
-    def see(self, rows, count, residual, good, snr):
+    def begin(self, chunks):
+        """Take what the network says, a list of EncodedChunk; gives `see`."""
+        for chunk in chunks:
+            rows = chunk.rows[chunk.keep]
+            self.values[rows] = chunk.window.to_stamp(chunk.summary.mean).cpu().numpy()[chunk.keep]
+            self._block[rows] = chunk.window.block
+            self._start[rows] = chunk.window.start.cpu()[chunk.keep]
+            features = chunk.context.features.cpu()[chunk.keep]
+            if self._features is None:
+                self._features = torch.full((len(self.values), features.shape[1]), torch.nan)
+            self._features[rows] = features
+        return self.see
+
+    def see(self, rows, residual, good, snr, values=None):
         """Take residuals.
 
         Parameters
         ----------
         rows : ndarray of int64
-            Positions in the batch; the first ``count`` are kept.
-        count : int
-            How many.
+            Positions in the batch, ``P`` of them.
         residual : Tensor
             Image minus model over noise, shape ``(P, ny, nx)``.
         good : Tensor
             Boolean, of the same shape.
         snr : Tensor
             Of the models, shape ``(P,)``.
+        values : Tensor, optional
+            Parameters of the models in pixels of the stamps, shape ``(P, 7)``, where they are not the network's means.
         """
+        if values is not None:
+            self.values[rows] = values.cpu().numpy()
         blocks = self._block[rows]
         for block in np.unique(blocks).tolist():
             found = self._features_of(rows, residual, good, block)
-            chosen = np.flatnonzero(blocks[:count] == block)
+            chosen = np.flatnonzero(blocks == block)
             self._put(rows[chosen], found[torch.from_numpy(chosen).to(residual.device)])
-        self._snr[rows[:count]] = snr[:count].cpu()
+        self._snr[rows] = snr.double().cpu()
 
     def observed(self):
         """Return what was seen, an `Observed`."""
@@ -78,7 +82,7 @@ class ResidualWatch:
         return Observed(self._snr, size, ResidualFeatures(self._statistics, self._moments), self._features)
 
     def _features_of(self, rows, residual, good, block):
-        """Features of residuals, all of them seen in blocks of one size; the number of rows stays constant."""
+        """Features of residuals, all of them seen in blocks of one size."""
         device = residual.device
         window = Window(self._start[rows].to(device), block)
         one = residual.new_ones((1, 1, 1))

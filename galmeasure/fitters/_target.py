@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 from galmeasure.fitters._tensors import groups
@@ -15,6 +16,7 @@ _PIECE = 16  # models rendered at once, so that temporaries stay in the cache
 _DEVICE_PIECE = 2048
 _STRETCH = 1.1  # of the proposal of the flux
 _NATIVE = (NATIVE_SIZE, NATIVE_SIZE)
+_PIXEL = 8.0 * math.log(2.0) / 12.0  # squared FWHM that a pixel adds
 
 
 class ExactPosterior:
@@ -38,6 +40,8 @@ class ExactPosterior:
     def __init__(self, batch, prior, device="cpu"):
         self.prior, self.device = prior, device
         self._place = {}
+        width = np.maximum(batch.psf_fwhm[batch.psf_index] ** 2 - _PIXEL, 0.01) ** 0.5
+        self._fwhm = torch.from_numpy(np.clip(width, prior.psf_fwhm.lower, prior.psf_fwhm.upper)).to(device)
         for group in groups(batch, device=device):
             self._place.update({int(row): (group.problem, i) for i, row in enumerate(group.rows)})
 
@@ -68,6 +72,7 @@ class ExactPosterior:
         values = values.clone()
         found = torch.empty((2, *values.shape[:2]), dtype=torch.float64, device=values.device)
         problems = [self._place[int(row)] for row in rows]
+        fwhm = self._fwhm[torch.as_tensor(np.asarray(rows), device=values.device)] / window.block
         stamps = window.to_stamp(values)
         for problem in {id(problem): problem for problem, _ in problems}.values():
             chosen = [i for i, (each, _) in enumerate(problems) if each is problem]
@@ -80,11 +85,13 @@ class ExactPosterior:
                 piece = slice(start, start + size)
                 place = pairs[piece], draws[piece]
                 number = None if uniform is None else uniform[place]
-                parts = self._piece(problem, local[piece], window.block, values[place], stamps[place], number)
+                parts = self._piece(
+                    problem, local[piece], window.block, values[place], stamps[place], fwhm[pairs[piece]], number
+                )
                 values[(*place, 0)], found[(0, *place)], found[(1, *place)] = parts
         return values, found[0], found[1]
 
-    def _piece(self, problem, local, block, values, stamps, uniform):
+    def _piece(self, problem, local, block, values, stamps, fwhm, uniform):
         """Fluxes, log posterior densities and log densities of the fluxes in their proposal, of a few models."""
         image, error, good, gain = problem.data(local)
         part = stamps.to(image.dtype)
@@ -97,7 +104,7 @@ class ExactPosterior:
         model = flux[:, None, None].to(unit.dtype) * unit
         total = log_likelihood(model, image, error, good, gain)
         values = torch.cat([flux[:, None] / block, values[:, 1:]], 1)
-        total = total + self._log_prior(values, model, norm * flux, error, good, gain, block)
+        total = total + self._log_prior(values, model, norm * flux, error, good, gain, block, fwhm)
         return flux / block, torch.where(torch.isfinite(log_flux), total, -torch.inf), log_flux
 
     def _flux_proposal(self, unit, image, error, good, gain):
@@ -130,18 +137,18 @@ class ExactPosterior:
         power = _sum(light * unit + 0.5 * growth**2).clamp_min(1e-60)
         return flux + score / power, power
 
-    def _log_prior(self, values, model, background_snr, error, good, gain, block):
+    def _log_prior(self, values, model, background_snr, error, good, gain, block, fwhm):
         """Log prior of parameters in the network's units, by the parameters."""
         if self.prior.electrons is not None:
             return self.prior.log_prob(values, _NATIVE, background_snr, gain.double() * block)
         if gain is None:
-            return self.prior.log_prob(values, _NATIVE, background_snr)
+            return self.prior.log_prob(values, _NATIVE, background_snr, psf_fwhm=fwhm)
         var = variance(model, error, gain)
         light = good * model**2 / var
         squares = _sum(light)
         shot = _sum(light * (1.0 - error**2 / var))
         slope = 1.0 - 0.5 * shot / squares.clamp_min(1e-60)  # of the logarithms of the ratio and of the flux
-        return self.prior.log_prob(values, _NATIVE, squares.sqrt()) + slope.log()
+        return self.prior.log_prob(values, _NATIVE, squares.sqrt(), psf_fwhm=fwhm) + slope.log()
 
 
 def _sum(pixels):

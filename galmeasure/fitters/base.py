@@ -51,6 +51,8 @@ class BatchMeasurement:
         How unlike galaxies of the training domain each looks.
     ood_reason : ndarray of str, shape (B,), or None
         In what it is most unlike them.
+    point_like : ndarray, shape (B,), or None
+        Posterior probability that the half-light radius is below a tenth of the PSF's width.
     method : ndarray of str, shape (B,), or None
         What measured each row; None: the fitter's ``method``.
     """
@@ -71,10 +73,11 @@ class BatchMeasurement:
     n_draws: np.ndarray | None = None
     ood_score: np.ndarray | None = None
     ood_reason: np.ndarray | None = None
+    point_like: np.ndarray | None = None
     method: np.ndarray | None = None
 
     @classmethod
-    def empty(cls, count, *, background=False, crb=False, quantiles=False, draws=False, ood=False):
+    def empty(cls, count, *, background=False, crb=False, quantiles=False, draws=False, ood=False, method=False):
         """Nothing measured yet: NaN and no flags."""
 
         def nan(*shape):
@@ -97,7 +100,8 @@ class BatchMeasurement:
             n_draws=np.zeros(count, dtype=np.int64) if draws else None,
             ood_score=nan() if ood else None,
             ood_reason=np.full(count, "", dtype=_REASON) if ood else None,
-            method=np.full(count, "", dtype=_METHOD) if draws else None,
+            point_like=nan() if quantiles else None,
+            method=np.full(count, "", dtype=_METHOD) if draws or method else None,
         )
 
     def in_flux_units(self, scale):
@@ -336,6 +340,8 @@ class SersicFitterBase(ABC):
             extra |= {"ess": found.ess, "n_draws": found.n_draws, "log_evidence": found.log_evidence}
         if found.ood_score is not None:
             extra |= {"ood_score": found.ood_score, "ood_reason": found.ood_reason}
+        if found.point_like is not None:
+            extra |= {"point_like": found.point_like}
         measurement = Measurement(
             values=found.values, covariance=found.covariance, flags=found.flags, snr=found.snr,
             chi2_reduced=found.chi2_reduced, n_pixels_fit=found.n_pixels_fit, init=found.init, crb=found.crb,

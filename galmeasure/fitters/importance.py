@@ -13,7 +13,6 @@ from galmeasure.fitters.lsq import LSQSersicFitter
 from galmeasure.flags import Flag
 from galmeasure.networks import SersicPosterior
 from galmeasure.parameters import N_PARAMETERS
-from galmeasure.priors import get_prior
 
 __all__ = ["AGAIN", "LEAST_DRAWS", "METHOD", "check_refinement", "refine_batch", "refined_draws"]
 
@@ -55,7 +54,7 @@ def check_refinement(weights, network, n_draws, min_ess):
     if isinstance(min_ess, bool) or not isinstance(min_ess, int | float) or not 1.0 <= min_ess < n_draws:
         msg = f"min_ess must be a number of at least 1 and below n_draws, not {min_ess!r}"
         raise ValueError(msg)
-    prior, config = get_prior(weights.card["prior"]), network.config
+    prior, config = weights.get_prior(), network.config
     inside = config.n[0] <= prior.n.lower and prior.n.upper <= config.n[1]
     inside &= config.r_eff[0] <= prior.r_eff.lower and prior.r_eff.upper <= config.r_eff[1]
     inside &= prior.shear.g_max <= config.g_max and prior.centre <= config.centre
@@ -71,7 +70,7 @@ def refine_batch(network, pieces, batch, found, weights, *, n_draws, min_ess, su
     ----------
     network : SersicPosterior
         The network.
-    pieces : list of EncodedPiece
+    pieces : list of EncodedChunk
         What it says of the batch.
     batch : CutoutBatch
         Cutouts in units of their noise.
@@ -136,7 +135,7 @@ def refined_draws(network, pieces, batch, weights, n_samples, seed, *, n_draws, 
 
 
 def _target(batch, weights, device):
-    prior = get_prior(weights.card["prior"])
+    prior = weights.get_prior()
     if prior.electrons is not None and batch.gain is None:
         msg = f"gain must be given to refine with weights {weights.name!r}, whose prior is one of electrons"
         raise ValueError(msg)

@@ -11,8 +11,9 @@ from galmeasure.cutouts import Cutouts
 from galmeasure.fitters._batch_quality import batch_quality
 from galmeasure.fitters._domain import beyond_domain, piled_up, widen
 from galmeasure.fitters._draws import draw_table, flow_pieces, given_parameters, row_normals
-from galmeasure.fitters._encode import encode_batch
 from galmeasure.fitters._mode import posterior_mode
+from galmeasure.fitters._posteriors import corrected_posteriors, network_posteriors
+from galmeasure.fitters._prior_share import point_probability, prior_dominated
 from galmeasure.fitters._quality import quality_flags
 from galmeasure.fitters._strangeness import ResidualWatch
 from galmeasure.fitters._threads import map_batches, single_threaded
@@ -23,12 +24,15 @@ from galmeasure.networks import NATIVE_SIZE
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
 from galmeasure.render.memory import reserve_heap
 from galmeasure.weights import DEFAULT_WEIGHTS, load_network
+from galmeasure.weights.corrections import load_correction
 from galmeasure.weights.registry import find_weights
 
 __all__ = ["NeuralSersicFitter", "learn_typical"]
 
 _SUMMARIES = ("mean", "median", "mode")
 _PRECISIONS = ("float32", "bfloat16")
+_REFINEMENTS = ("auto", "importance", None)
+_CORRECTED = "neural+newton"
 _QUANTILES = slice(1, 4)  # 16, 50, 84 % of what networks give
 _DEVICE_PIXELS = 2**25
 _DECIMALS = 4  # of scores: what is beyond depends on how many galaxies are scored at once
@@ -47,9 +51,12 @@ class NeuralSersicFitter(SersicFitterBase):
         of each parameter, or the point of highest density.
     precision : {"float32", "bfloat16"}, optional
         With which the network's blocks compute; by default bfloat16 where the processor is made for it.
-    refine : {"importance"}, optional
-        Replace the network's posteriors by exact ones: draws of its flow, weighted with the likelihood of the pixels
-        and the prior; see :doc:`/exact_posteriors`. By default the network has the last word.
+    refine : {"auto", "importance", None}, optional
+        ``"auto"``, the default, evaluates the exact model and its derivatives at the network's estimate, takes steps
+        towards the optimum where the galaxy is bright, and corrects the posterior by what is learned of all this; with
+        weights that have no correction it is the same as None. ``"importance"`` replaces posteriors by exact ones:
+        draws of the corrected posterior, weighted with the likelihood of the pixels and the prior; see
+        :doc:`/exact_posteriors`. None leaves the network the last word.
     n_draws : int, optional
         Most draws of a galaxy for ``refine``; most need fewer.
     min_ess : float, optional
@@ -102,7 +109,7 @@ class NeuralSersicFitter(SersicFitterBase):
     weights: str = DEFAULT_WEIGHTS
     summary: str = "mean"
     precision: str | None = None
-    refine: str | None = None
+    refine: str | None = "auto"
     n_draws: int = 1024
     min_ess: float = 100.0
     crb: bool = False
@@ -120,13 +127,14 @@ class NeuralSersicFitter(SersicFitterBase):
         if self.precision is not None and self.precision not in _PRECISIONS:
             msg = f"precision must be one of {', '.join(map(repr, _PRECISIONS))} or None, not {self.precision!r}"
             raise ValueError(msg)
-        if self.refine not in (None, "importance"):
-            msg = f"refine must be 'importance' or None, not {self.refine!r}"
+        if self.refine not in _REFINEMENTS:
+            msg = f"refine must be one of {', '.join(map(repr, _REFINEMENTS))}, not {self.refine!r}"
             raise ValueError(msg)
         object.__setattr__(self, "_weights", find_weights(self.weights, "weights"))
         self._typical()  # so that a damaged file is noticed at once
         network = load_network(self._weights, self.device)
-        if self.refine is not None:
+        load_correction(self._weights)
+        if self.refine == "importance":
             check_refinement(self._weights, network, self.n_draws, self.min_ess)
         self._load_calibration()
 
@@ -139,18 +147,14 @@ class NeuralSersicFitter(SersicFitterBase):
         """Measure one batch; ``init`` is not used. See `~galmeasure.fitters.SersicFitterBase.measure`."""
         reserve_heap()
         found = BatchMeasurement.empty(len(batch), **self._columns())
+        typical, watch = self._typical(), None
         with torch.inference_mode():
-            network, pieces = self._encode(batch)
-            outside = self._store(network, pieces, batch, found)
-            exact = self._refine(network, pieces, batch, found)
-            typical = self._typical()
-            watch = None if typical is None else ResidualWatch(batch, pieces)
-            see = None if watch is None else watch.see
-            is_mean = self.refine is None and self.summary == "mean"
-            if watch is not None and not is_mean:  # the score is that of the network's own mean
-                batch_quality(batch, watch.values, device=self.device, see=see)
-                see = None
-            rows, quality = batch_quality(batch, found.values, device=self.device, crb=self.crb, see=see)
+            if typical is not None:
+                watch = ResidualWatch(batch)
+            posteriors = self._posteriors(batch, watch)
+            outside = self._store(posteriors, batch, found)
+            exact = self._refine(posteriors, batch, found)
+            rows, quality = self._quality(posteriors, batch, found, watch)
         if len(rows):
             self._store_quality(rows, quality, batch, found, outside, exact)
         if watch is not None:
@@ -160,14 +164,41 @@ class NeuralSersicFitter(SersicFitterBase):
     def _observe(self, cutouts):
         """Yield what the score of each batch of cutouts is made of, `galmeasure.calibration.typical.Observed`."""
 
-        def watch(batch):
+        def look(batch):
             with torch.inference_mode():
-                seen = ResidualWatch(batch, self._encode(batch)[1])
-                batch_quality(batch, seen.values, device=self.device, see=seen.see)
-            return batch, seen.observed()
+                watch = ResidualWatch(batch)
+                posteriors = self._posteriors(batch, watch)
+                if posteriors.evaluation is None:
+                    batch_quality(batch, watch.values, psfs=posteriors.psfs, device=self.device, see=watch.see)
+            return batch, watch.observed()
 
-        for _, observed in self._each_batch(cutouts, watch, False):
+        for _, observed in self._each_batch(cutouts, look, False):
             yield observed
+
+    def _posteriors(self, batch, watch=None):
+        """Posteriors of a batch; a watch is told of the network's, and of residuals if there is an evaluation."""
+        network, bf16 = load_network(self._weights, self.device), self._bf16()
+        options = {"device": self.device, "bf16": bf16}
+        correction = None if self.refine is None else load_correction(self._weights, self.device)
+        if correction is None:
+            posteriors = network_posteriors(network, batch, **options)
+            if watch is not None:
+                watch.begin(posteriors.chunks)
+            return posteriors
+        begin = None if watch is None else watch.begin
+        return corrected_posteriors(network, correction, batch, self._weights.get_prior(), see=begin, **options)
+
+    def _quality(self, posteriors, batch, found, watch):
+        """Rows and quality of their models; tells the watch of the residuals of the network's means."""
+        options = {"psfs": posteriors.psfs, "device": self.device}
+        if posteriors.evaluation is not None and self.refine == "auto" and not self.crb:
+            return posteriors.quality(found.values)
+        see = None if watch is None or posteriors.evaluation is not None else watch.see
+        is_mean = self.refine != "importance" and self.summary == "mean"
+        if see is not None and not is_mean:  # the score is that of the network's own mean
+            batch_quality(batch, watch.values, see=see, **options)
+            see = None
+        return batch_quality(batch, found.values, crb=self.crb, see=see, **options)
 
     def sample(self, cutouts, psf=None, n_samples=500, *, seed=0, progress_bar=False, **options):
         """Draw from the posteriors.
@@ -258,7 +289,8 @@ class NeuralSersicFitter(SersicFitterBase):
         return found if np.ndim(_first_column(parameters)) > 1 else found[:, 0]
 
     def _columns(self):
-        return {**super()._columns(), "quantiles": True, "draws": self.refine is not None, "ood": True}
+        return {**super()._columns(), "quantiles": True, "draws": self.refine == "importance", "ood": True,
+                "method": True}  # fmt: skip
 
     def _meta(self):
         return {"WEIGHTS": self._weights.name, "SHA256": self._weights.sha256}
@@ -271,10 +303,6 @@ class NeuralSersicFitter(SersicFitterBase):
     def _bf16(self):
         return _bf16_is_fast(self.device) if self.precision is None else self.precision == "bfloat16"
 
-    def _encode(self, batch):
-        network = load_network(self._weights, self.device)
-        return network, encode_batch(network, batch, device=self.device, bf16=self._bf16())
-
     def _each_batch(self, cutouts, function, progress_bar):
         """Yield what a function gives for each batch, in threads."""
         with single_threaded() as n_threads, progress(len(cutouts), progress_bar) as bar:
@@ -284,30 +312,41 @@ class NeuralSersicFitter(SersicFitterBase):
                 yield batch, result
                 bar.update(len(batch))
 
-    def _store(self, network, pieces, batch, found):
+    def _store(self, posteriors, batch, found):
         """Values, covariances and quantiles in the stamps' pixels; gives blocks and which posteriors are cut off."""
-        domain = self._weights.domain
-        block, crowded = np.ones(len(batch), dtype=np.int64), np.zeros(len(batch), dtype=bool)
-        for piece in pieces:
-            keep = piece.keep
-            rows = piece.rows[keep]
-            summary, window = piece.summary, piece.window
+        domain, prior, count = self._weights.domain, self._weights.get_prior(), len(found.values)
+        fwhm = batch.psf_fwhm[batch.psf_index]
+        block, crowded = np.ones(count, dtype=np.int64), np.zeros(count, dtype=bool)
+        for chunk in posteriors.chunks:
+            keep = chunk.keep
+            rows = chunk.rows[keep]
+            summary, window = chunk.summary, chunk.window
             point = {"mean": summary.mean, "median": summary.quantiles[:, 2]}.get(self.summary)
             if point is None:
-                point = posterior_mode(network, piece.context)
+                point = posterior_mode(posteriors.module, chunk.context)
             found.values[rows] = window.to_stamp(point).cpu().numpy()[keep]
             found.covariance[rows] = window.covariance_to_stamp(summary.covariance).cpu().numpy()[keep]
             found.quantiles[rows] = window.to_stamp(summary.quantiles[:, _QUANTILES]).cpu().numpy()[keep]
             block[rows] = window.block
             crowded[rows] = piled_up(summary, domain).cpu().numpy()[keep]
+            dominated = prior_dominated(summary.quantiles, prior).cpu().numpy()[keep]
+            found.flags[rows] |= dominated * int(Flag.PRIOR_DOMINATED)
+            width = torch.from_numpy(fwhm[chunk.rows] / window.block).to(self.device)
+            found.point_like[rows] = point_probability(summary.quantiles, width).cpu().numpy()[keep]
+        if posteriors.psfs is not None:
+            found.flags[posteriors.psfs.unusual_rows(batch.psf_index)] |= int(Flag.PSF_UNUSUAL)
+        if found.method is not None:
+            found.method[:] = self.method if posteriors.evaluation is None else _CORRECTED
+        if posteriors.evaluation is not None:
+            found.flags[posteriors.evaluation.restless] |= int(Flag.NOT_CONVERGED)
         return block, crowded
 
-    def _refine(self, network, pieces, batch, found):
+    def _refine(self, posteriors, batch, found):
         """Exact posteriors, if they are wanted; gives the rows that have no longer the network's, boolean."""
-        if self.refine is None:
+        if self.refine != "importance":
             return np.zeros(len(batch), dtype=bool)
         options = {"n_draws": self.n_draws, "min_ess": self.min_ess, "summary": self.summary, "device": self.device}
-        return refine_batch(network, pieces, batch, found, self._weights, **options)
+        return refine_batch(posteriors.module, posteriors.chunks, batch, found, self._weights, **options)
 
     def _store_quality(self, rows, quality, batch, found, outside, exact):
         """Quality columns and flags; what lies outside the domain is widened, but for exact posteriors."""
@@ -348,15 +387,15 @@ class NeuralSersicFitter(SersicFitterBase):
         """Draws ``(B, S, 7)`` in the units of the batch and pixels of the stamp."""
         drawn = np.full((len(batch), n_samples, N_PARAMETERS), np.nan)
         with torch.inference_mode():
-            network, pieces = self._encode(batch)
-            if self.refine is not None:
+            found = self._posteriors(batch)
+            if self.refine == "importance":
                 options = {"n_draws": self.n_draws, "min_ess": self.min_ess, "device": self.device}
-                return refined_draws(network, pieces, batch, self._weights, n_samples, seed, **options)
-            for piece, places, count in flow_pieces(pieces, n_samples):
-                rows = piece.rows[places]
+                return refined_draws(found.module, found.chunks, batch, self._weights, n_samples, seed, **options)
+            for chunk, places, count in flow_pieces(found.chunks, n_samples):
+                rows = chunk.rows[places]
                 normal = self._normals(batch, rows, n_samples, seed)
-                values = network.sample(piece.context[places], normal).transpose(0, 1)
-                drawn[rows[:count]] = piece.window[places].to_stamp(values).cpu().numpy()[:count]
+                values = found.module.sample(chunk.context[places], normal).transpose(0, 1)
+                drawn[rows[:count]] = chunk.window[places].to_stamp(values).cpu().numpy()[:count]
         return drawn
 
     def _log_prob_batch(self, batch, values):
@@ -365,11 +404,11 @@ class NeuralSersicFitter(SersicFitterBase):
         values = values.copy()
         values[..., PARAMETER_INDEX["flux"]] /= batch.scale[:, None]
         with torch.inference_mode():
-            network, pieces = self._encode(batch)
-            for piece, places, count in flow_pieces(pieces, values.shape[1]):
-                rows, window = piece.rows[places], piece.window[places]
+            posteriors = self._posteriors(batch)
+            for chunk, places, count in flow_pieces(posteriors.chunks, values.shape[1]):
+                rows, window = chunk.rows[places], chunk.window[places]
                 part = window.from_stamp(torch.from_numpy(values[rows]).to(self.device)).transpose(0, 1).float()
-                found = network.log_prob(piece.context[places], part).double() - window.scale.log().sum()
+                found = posteriors.module.log_prob(chunk.context[places], part).double() - window.scale.log().sum()
                 density[rows[:count]] = found.T.cpu().numpy()[:count]
         return density
 

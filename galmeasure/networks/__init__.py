@@ -3,12 +3,15 @@
 from galmeasure.networks.encoder import StampEncoder
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs, StampViews, make_views
 from galmeasure.networks.posterior import Context, NetworkConfig, PosteriorSummary, SersicPosterior
+from galmeasure.networks.psf_cleaning import CLEANING_SIZE, CleanPSFs, clean_psfs
 from galmeasure.networks.resize import Window, central_window, network_psfs, psf_offsets, resize_stamps, smooth
 from galmeasure.networks.transform import ParameterTransform
 
 __all__ = [
+    "CLEANING_SIZE",
     "NATIVE_SIZE",
     "PSF_SIZE",
+    "CleanPSFs",
     "Context",
     "NetworkConfig",
     "ParameterTransform",
@@ -19,6 +22,7 @@ __all__ = [
     "StampViews",
     "Window",
     "central_window",
+    "clean_psfs",
     "make_views",
     "network_psfs",
     "psf_offsets",

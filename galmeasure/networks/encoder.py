@@ -27,20 +27,29 @@ class PSFEncoder(nn.Module):
     ----------
     features : int
         Length of the embedding.
+    stretch : float, optional
+        Pixels over the peak are multiplied by this before their inverse hyperbolic sine is taken: what is far below
+        its inverse is seen in proportion.
+    quality : int, optional
+        Length of the vector that describes the quality of each image.
     """
 
-    def __init__(self, features):
+    def __init__(self, features, *, stretch=1e3, quality=0):
         super().__init__()
+        self.stretch, self.quality = stretch, quality
         self.layers = nn.Sequential(
-            nn.Linear(PSF_SIZE**2 + N_PSF_MOMENTS, 2 * features), nn.GELU(),
+            nn.Linear(PSF_SIZE**2 + N_PSF_MOMENTS + quality, 2 * features), nn.GELU(),
             nn.Linear(2 * features, 2 * features), nn.GELU(), nn.Linear(2 * features, features),
         )  # fmt: skip
 
-    def forward(self, psf):
-        """Embed PSFs ``(M, 33, 33)`` as ``(M, features)``."""
+    def forward(self, psf, quality=None):
+        """Embed PSFs ``(M, 33, 33)``, with the quality ``(M, Q)`` of their images, as ``(M, features)``."""
         peak = psf.amax((-2, -1), keepdim=True).clamp_min(1e-12)
-        log_profile = quick_asinh(1e3 * psf / peak) * 0.2
-        return self.layers(torch.cat([psf_moments(psf), log_profile.flatten(1)], 1))
+        log_profile = quick_asinh(self.stretch * psf / peak) * 0.2
+        parts = [psf_moments(psf), log_profile.flatten(1)]
+        if self.quality:
+            parts.append(psf.new_zeros((len(psf), self.quality)) if quality is None else quality)
+        return self.layers(torch.cat(parts, 1))
 
 
 class _Block(nn.Module):

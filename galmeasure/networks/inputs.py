@@ -56,6 +56,9 @@ class StampInputs:
         Distinct PSFs, shape ``(M, 33, 33)``, normalised, pixel response included, the star on the central pixel.
     psf_index : Tensor
         Which PSF each stamp has, shape ``(B,)``.
+    psf_quality : Tensor, optional
+        Numbers that describe pedestal, noise and size of the PSF images, from `galmeasure.networks.clean_psfs`, shape
+        ``(M, 3)``; needed by networks whose PSFs are cleaned.
     """
 
     image: torch.Tensor
@@ -64,6 +67,7 @@ class StampInputs:
     gain: torch.Tensor
     psf: torch.Tensor
     psf_index: torch.Tensor
+    psf_quality: torch.Tensor | None = None
 
     def __len__(self):
         """Number of stamps."""
@@ -71,7 +75,8 @@ class StampInputs:
 
     def to(self, device):
         """Return the same on another device."""
-        return type(self)(*(getattr(self, each.name).to(device) for each in fields(self)))
+        values = (getattr(self, each.name) for each in fields(self))
+        return type(self)(*(None if value is None else value.to(device) for value in values))
 
 
 @dataclass(frozen=True)

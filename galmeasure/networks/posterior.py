@@ -8,14 +8,29 @@ from torch import nn
 
 from galmeasure.networks.encoder import PSFEncoder, StampEncoder
 from galmeasure.networks.inputs import NATIVE_SIZE, make_views
+from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 from galmeasure.networks.transform import ParameterTransform
 
-__all__ = ["LEVELS", "Context", "NetworkConfig", "PosteriorSummary", "SersicPosterior"]
+__all__ = [
+    "LEVELS",
+    "N_TRIANGLE",
+    "Context",
+    "NetworkConfig",
+    "PosteriorSummary",
+    "SersicPosterior",
+    "head_losses",
+    "ordered_levels",
+    "parameter_scale",
+    "triangle",
+]
 
 LEVELS = (0.02275013, 0.15865525, 0.5, 0.84134475, 0.97724987)
 """Probabilities of the quantiles: median, 1 and 2 sigma of a Gaussian."""
 
 _N = 7
+N_TRIANGLE = _N * (_N + 1) // 2
+"""Numbers in a lower triangular matrix of the seven parameters."""
+
 _SLOPE = 1e-3  # smallest derivative of the splines; a default of zuko that has changed before
 _SHEAR_SCALE = 0.1
 _CENTRE_SCALE = 0.2
@@ -37,6 +52,10 @@ class NetworkConfig:
         Channels and blocks of the encoder at 8 x 8 and 4 x 4 places.
     expansion, groups, features, psf_features : int
         See `StampEncoder`.
+    clean_psf : bool
+        Whether the network takes PSFs that were cleaned by `galmeasure.networks.clean_psfs`, and their quality.
+    psf_stretch : float
+        See `PSFEncoder`.
     flow_transforms, flow_bins, flow_hidden, flow_context : int
         Neural spline flow: transforms, bins of the splines, width of the hidden layers, length of the context.
     """
@@ -51,6 +70,8 @@ class NetworkConfig:
     groups: int = 4
     features: int = 256
     psf_features: int = 64
+    clean_psf: bool = False
+    psf_stretch: float = 1e3
     flow_transforms: int = 2
     flow_bins: int = 8
     flow_hidden: int = 128
@@ -104,6 +125,10 @@ class Context:
         """Some of the rows."""
         return Context(self.features[rows], self.flux_scale[rows])
 
+    def double(self):
+        """Return a copy in double precision, for derivatives."""
+        return Context(self.features.double().clone(), self.flux_scale.double().clone())
+
 
 @dataclass(frozen=True)
 class PosteriorSummary:
@@ -147,12 +172,13 @@ class SersicPosterior(nn.Module):
         super().__init__()
         self.config = config
         self.transform = ParameterTransform(config.n, config.r_eff, config.g_max, config.centre, NATIVE_SIZE)
-        self.psf_encoder = PSFEncoder(config.psf_features)
+        quality = N_PSF_QUALITY if config.clean_psf else 0
+        self.psf_encoder = PSFEncoder(config.psf_features, stretch=config.psf_stretch, quality=quality)
         self.encoder = StampEncoder(
             widths=config.widths, depths=config.depths, expansion=config.expansion, groups=config.groups,
             features=config.features, psf_features=config.psf_features,
         )  # fmt: skip
-        self.base = nn.Linear(config.features, _N + _N * (_N + 1) // 2)
+        self.base = nn.Linear(config.features, _N + N_TRIANGLE)
         self.flow_context = nn.Linear(config.features, config.flow_context)
         self.flow = zuko.flows.NSF(
             _N, config.flow_context, transforms=config.flow_transforms, bins=config.flow_bins, slope=_SLOPE,
@@ -160,15 +186,12 @@ class SersicPosterior(nn.Module):
         )  # fmt: skip
         self.heads = nn.Sequential(
             nn.Linear(config.features, config.features), nn.GELU(),
-            nn.Linear(config.features, _N + _N * (_N + 1) // 2 + len(LEVELS) * _N),
+            nn.Linear(config.features, _N + N_TRIANGLE + len(LEVELS) * _N),
         )  # fmt: skip
-        row, column = torch.tril_indices(_N, _N)
-        self.register_buffer("_row", row, persistent=False)
-        self.register_buffer("_column", column, persistent=False)
 
-    def embed_psf(self, psf):
-        """Embed PSFs ``(M, 33, 33)``, to be given to :meth:`encode`."""
-        return self.psf_encoder(psf)
+    def embed_psf(self, psf, quality=None):
+        """Embed PSFs ``(M, 33, 33)``, with the quality ``(M, 3)`` of their images, to be given to :meth:`encode`."""
+        return self.psf_encoder(psf, quality)
 
     def encode(self, inputs, *, psf=None, bf16=False):
         """Encode stamps.
@@ -187,7 +210,7 @@ class SersicPosterior(nn.Module):
         Context
             Features.
         """
-        psf = self.embed_psf(inputs.psf) if psf is None else psf
+        psf = self.embed_psf(inputs.psf, inputs.psf_quality) if psf is None else psf
         views = make_views(inputs)
         return Context(self.encoder(views, psf[inputs.psf_index], bf16=bf16), views.flux_scale)
 
@@ -226,7 +249,7 @@ class SersicPosterior(nn.Module):
         """
         scale = context.flux_scale.expand(parameters.shape[:-1])
         values = self.transform.forward(parameters, scale)
-        inside = self._inside(parameters)
+        inside = self.inside(parameters)
         density = self._log_density(context, values) - self.transform.log_volume(values, scale)
         return torch.where(inside, density, -torch.inf)
 
@@ -272,24 +295,31 @@ class SersicPosterior(nn.Module):
         values = self.transform.forward(parameters, context.flux_scale)
         flow = -self._log_density(context, values)
         mean, scale, factor, levels = self._heads(context)
-        sigma = (factor.detach() ** 2).sum(-1).sqrt()
-        residual = (parameters - mean) / scale
-        mean_loss = 0.5 * (residual / sigma).clamp(-30.0, 30.0).square().sum(-1)
-        white = torch.linalg.solve_triangular(factor, residual.detach()[..., None], upper=False)[..., 0]
-        diagonal = factor.diagonal(dim1=-2, dim2=-1)
-        covariance = 0.5 * white.clamp(-30.0, 30.0).square().sum(-1) + torch.log(diagonal).sum(-1)
         target = self.transform.marginal_forward(parameters, context.flux_scale)
-        width = 0.5 * (levels[:, 3] - levels[:, 1]).detach().clamp_min(1e-4)
-        probability = torch.tensor(LEVELS, device=target.device)[:, None]
-        off = (target[:, None] - levels) / width[:, None]
-        pinball = torch.maximum(probability * off, (probability - 1.0) * off)
-        pinball = (pinball / (probability * (1.0 - probability))).sum((1, 2)) * 0.2
-        return {
-            "flow": flow.mean(), "mean": mean_loss.mean(), "covariance": covariance.mean(),
-            "quantiles": pinball.mean(),
-        }  # fmt: skip
+        return {"flow": flow.mean(), **head_losses(parameters, target, mean, scale, factor, levels)}
 
-    def _inside(self, parameters):
+    def gaussians(self, context):
+        """Two Gaussian approximations in unconstrained coordinates: that of the flow, and mean and covariance.
+
+        Parameters
+        ----------
+        context : Context
+            From :meth:`encode`.
+
+        Returns
+        -------
+        flow_centre, flow_factor, head_centre, head_factor : Tensor
+            Centres ``(B, 7)`` and factors ``F`` of the covariances ``F F^T``, shape ``(B, 7, 7)``.
+        """
+        centre, factor, _ = self._base(context)
+        out = self.heads(context.features)
+        head_centre = out[:, :_N]
+        scale = parameter_scale(self.transform.inverse(head_centre, context.flux_scale))
+        head_factor, _ = triangle(out[:, _N : _N + N_TRIANGLE])
+        jacobian = self.transform.jacobian(head_centre, context.flux_scale)
+        return centre, factor, head_centre, torch.linalg.solve(jacobian, scale[..., None] * head_factor)
+
+    def inside(self, parameters):
         """Whether parameters ``(..., 7)`` lie in the domain, but for rounding."""
         flux, n, r_eff, g1, g2, x, y = parameters.unbind(-1)
         middle = (NATIVE_SIZE - 1) / 2.0
@@ -305,14 +335,7 @@ class SersicPosterior(nn.Module):
         """Centre ``(B, 7)``, Cholesky factor ``(B, 7, 7)`` and log diagonal of the flow's Gaussian."""
         out = self.base(context.features)
         centre, factor = out[:, :_N], out[:, _N:]
-        return centre, *self._triangle(factor)
-
-    def _triangle(self, numbers):
-        """Lower triangular matrices with a positive diagonal; the logarithm of that."""
-        matrix = numbers.new_zeros((len(numbers), _N, _N))
-        matrix[:, self._row, self._column] = numbers
-        log_diagonal = matrix.diagonal(dim1=-2, dim2=-1).clamp(-9.0, 4.0)
-        return torch.tril(matrix, -1) + torch.diag_embed(torch.exp(log_diagonal)), log_diagonal
+        return centre, *triangle(factor)
 
     def _log_density(self, context, values):
         """Log density in unconstrained coordinates, ``values`` ``(B, 7)`` or ``(S, B, 7)``."""
@@ -329,18 +352,75 @@ class SersicPosterior(nn.Module):
         """Mean, unit of its covariance ``(B, 7)``, Cholesky factor ``(B, 7, 7)``, quantiles ``(B, 5, 7)``."""
         out = self.heads(context.features)
         mean = self.transform.inverse(out[:, :_N], context.flux_scale)
-        stop = _N + _N * (_N + 1) // 2
-        factor, _ = self._triangle(out[:, _N:stop])
-        ones = torch.ones_like(mean[:, 0])
-        scale = [
-            mean[:, 0].detach(),
-            ones,
-            mean[:, 2].detach(),
-            *[_SHEAR_SCALE * ones] * 2,
-            *[_CENTRE_SCALE * ones] * 2,
-        ]
-        first = out[:, stop:].view(-1, len(LEVELS), _N)
-        step = torch.exp(first[:, 1:].clamp(-9.0, 4.0))
-        middle, low, high = first[:, 0], first[:, 0] - step[:, 0], first[:, 0] + step[:, 1]
-        levels = torch.stack([low - step[:, 2], low, middle, high, high + step[:, 3]], 1)
-        return mean, torch.stack(scale, 1), factor, levels
+        stop = _N + N_TRIANGLE
+        factor, _ = triangle(out[:, _N:stop])
+        return mean, parameter_scale(mean), factor, ordered_levels(out[:, stop:].view(-1, len(LEVELS), _N))
+
+
+def triangle(numbers):
+    """Lower triangular matrices with a positive diagonal, and the logarithms of that.
+
+    Parameters
+    ----------
+    numbers : Tensor
+        Entries row by row, those of the diagonal as logarithms, shape ``(B, 28)``.
+
+    Returns
+    -------
+    matrix, log_diagonal : Tensor
+        Shapes ``(B, 7, 7)`` and ``(B, 7)``.
+    """
+    row, column = torch.tril_indices(_N, _N, device=numbers.device)
+    matrix = numbers.new_zeros((len(numbers), _N, _N))
+    matrix[:, row, column] = numbers
+    log_diagonal = matrix.diagonal(dim1=-2, dim2=-1).clamp(-9.0, 4.0)
+    return torch.tril(matrix, -1) + torch.diag_embed(torch.exp(log_diagonal)), log_diagonal
+
+
+def parameter_scale(mean):
+    """Units in which covariances of parameters are learned, shape ``(B, 7)``: relative for flux and r_eff."""
+    ones = torch.ones_like(mean[:, 0])
+    shear, centre = [_SHEAR_SCALE * ones] * 2, [_CENTRE_SCALE * ones] * 2
+    return torch.stack([mean[:, 0].detach(), ones, mean[:, 2].detach(), *shear, *centre], 1)
+
+
+def ordered_levels(numbers):
+    """Quantiles in ascending order from unconstrained numbers, both of shape ``(B, 5, 7)``."""
+    step = torch.exp(numbers[:, 1:].clamp(-9.0, 4.0))
+    middle, low, high = numbers[:, 0], numbers[:, 0] - step[:, 0], numbers[:, 0] + step[:, 1]
+    return torch.stack([low - step[:, 2], low, middle, high, high + step[:, 3]], 1)
+
+
+def head_losses(parameters, target, mean, scale, factor, levels):
+    """Losses of mean, covariance and quantiles.
+
+    Parameters
+    ----------
+    parameters : Tensor
+        The truth, shape ``(B, 7)``.
+    target : Tensor
+        The truth in the coordinates of the quantiles, shape ``(B, 7)``.
+    mean, scale : Tensor
+        Posterior mean and the units of its covariance, shape ``(B, 7)``.
+    factor : Tensor
+        Cholesky factor of the covariance in these units, shape ``(B, 7, 7)``.
+    levels : Tensor
+        Quantiles, shape ``(B, 5, 7)``.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Means over the batch: ``"mean"``, ``"covariance"``, ``"quantiles"``.
+    """
+    sigma = (factor.detach() ** 2).sum(-1).sqrt()
+    residual = (parameters - mean) / scale
+    mean_loss = 0.5 * (residual / sigma).clamp(-30.0, 30.0).square().sum(-1)
+    white = torch.linalg.solve_triangular(factor, residual.detach()[..., None], upper=False)[..., 0]
+    diagonal = factor.diagonal(dim1=-2, dim2=-1)
+    covariance = 0.5 * white.clamp(-30.0, 30.0).square().sum(-1) + torch.log(diagonal).sum(-1)
+    width = 0.5 * (levels[:, 3] - levels[:, 1]).detach().clamp_min(1e-4)
+    probability = torch.tensor(LEVELS, device=target.device)[:, None]
+    off = (target[:, None] - levels) / width[:, None]
+    pinball = torch.maximum(probability * off, (probability - 1.0) * off)
+    pinball = (pinball / (probability * (1.0 - probability))).sum((1, 2)) * 0.2
+    return {"mean": mean_loss.mean(), "covariance": covariance.mean(), "quantiles": pinball.mean()}

@@ -195,8 +195,8 @@ def smooth(image, amount):
     return image
 
 
-def network_psfs(images, oversampling=1, block=1, offset=(0.0, 0.0)):
-    """PSFs as networks take them.
+def network_psfs(images, oversampling=1, block=1, offset=(0.0, 0.0), size=PSF_SIZE):
+    """PSF images at the sampling of a network's pixels.
 
     Parameters
     ----------
@@ -208,12 +208,14 @@ def network_psfs(images, oversampling=1, block=1, offset=(0.0, 0.0)):
         Pixels of the stamp along each side of the network's.
     offset : tuple of float, optional
         y, x of the star from the middle of the images, pixels of the stamp.
+    size : int, optional
+        Odd side of the result.
 
     Returns
     -------
     Tensor
-        What a star in the middle of the central pixel looks like, shape ``(M, 33, 33)``, single precision; the sum is
-        what the images hold of the star's light within these pixels.
+        What a star in the middle of the central pixel looks like, shape ``(M, size, size)``, single precision; the
+        sum is what the images hold of the star's light within these pixels.
 
     Notes
     -----
@@ -223,12 +225,12 @@ def network_psfs(images, oversampling=1, block=1, offset=(0.0, 0.0)):
     as_they_are = oversampling == block == 1 and not any(offset)
     if as_they_are and images.shape[1] % 2 == images.shape[2] % 2 == 1:
         for axis in (1, 2):
-            cut = (images.shape[axis] - PSF_SIZE) // 2
-            images = images.narrow(axis, cut, PSF_SIZE) if cut > 0 else images
-        pad = [(PSF_SIZE - images.shape[axis]) // 2 for axis in (2, 2, 1, 1)]
+            cut = (images.shape[axis] - size) // 2
+            images = images.narrow(axis, cut, size) if cut > 0 else images
+        pad = [(size - images.shape[axis]) // 2 for axis in (2, 2, 1, 1)]
         return torch.nn.functional.pad(images, pad).float()
     build = _sampling if any(offset) else _kept_sampling
-    rows, columns = (build(images.shape[i], oversampling, block, images.device, offset[i - 1]) for i in (1, 2))
+    rows, columns = (build(images.shape[i], oversampling, block, images.device, offset[i - 1], size) for i in (1, 2))
     return (rows @ images.double() @ columns.T).float()
 
 
@@ -258,15 +260,15 @@ def _centroid(light, distance):
     return torch.stack([(light.sum(3 - axis) * distance).sum(1) / total for axis in (1, 2)], 1)
 
 
-def _sampling(side, oversampling, block, device, offset):
-    """Matrix ``(33, side)`` from samples along one side of a PSF image to the network's pixels."""
-    reach = PSF_SIZE // 2
-    pixels = torch.arange(PSF_SIZE * block, dtype=torch.float64) - (reach * block + 0.5 * (block - 1)) + offset
+def _sampling(side, oversampling, block, device, offset, size):
+    """Matrix ``(size, side)`` from samples along one side of a PSF image to the network's pixels."""
+    reach = size // 2
+    pixels = torch.arange(size * block, dtype=torch.float64) - (reach * block + 0.5 * (block - 1)) + offset
     samples = torch.arange(side, dtype=torch.float64) - 0.5 * (side - 1)
     # the image's samples sum to the star's light: a pixel of the stamp holds as many of them as fit into it
     matrix = torch.sinc(pixels[:, None] * oversampling - samples) * oversampling
     matrix[matrix.abs() < 1e-12] = 0.0
-    return matrix.view(PSF_SIZE, block, side).sum(1).to(device)
+    return matrix.view(size, block, side).sum(1).to(device)
 
 
 @lru_cache(maxsize=64)

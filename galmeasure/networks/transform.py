@@ -88,6 +88,45 @@ class ParameterTransform:
             -1,
         )
 
+    def jacobian(self, values, flux_scale):
+        """Differentiate :meth:`inverse`: parameters along the rows, unconstrained numbers along the columns.
+
+        Parameters
+        ----------
+        values : Tensor
+            Unconstrained numbers, shape ``(B, 7)``.
+        flux_scale : Tensor
+            Shape ``(B,)``.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(B, 7, 7)``; only the two components of the shear are mixed.
+        """
+        log_flux, n, r_eff, v1, v2, x, y = values.unbind(-1)
+        low, high = (math.log(bound) for bound in self.r_eff)
+        slope_r = (high - low) * _log_slope(r_eff).exp()
+        reach = 2.0 * self.centre
+        diagonal = torch.stack(
+            [
+                flux_scale * torch.exp(log_flux),
+                (self.n[1] - self.n[0]) * _log_slope(n).exp(),
+                slope_r * torch.exp(low + (high - low) * torch.sigmoid(r_eff)),
+                *[torch.zeros_like(v1)] * 2,
+                reach * _log_slope(x).exp(),
+                reach * _log_slope(y).exp(),
+            ],
+            -1,
+        )
+        matrix = torch.diag_embed(diagonal)
+        length = torch.sqrt(v1**2 + v2**2 + 1e-12)
+        shrink = self.g_max * torch.tanh(length) / length
+        steep = self.g_max * (1.0 - torch.tanh(length) ** 2) - shrink
+        u1, u2 = v1 / length, v2 / length
+        matrix[..., 3, 3], matrix[..., 4, 4] = shrink + steep * u1**2, shrink + steep * u2**2
+        matrix[..., 3, 4] = matrix[..., 4, 3] = steep * u1 * u2
+        return matrix
+
     def log_volume(self, values, flux_scale):
         """Logarithm of the determinant of the derivatives of :meth:`inverse`, shape ``(...)``."""
         log_flux, n, r_eff, v1, v2, x, y = values.unbind(-1)

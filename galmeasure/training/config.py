@@ -7,7 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from galmeasure.networks import NetworkConfig
-from galmeasure.priors import Range, get_prior
+from galmeasure.priors import Range, get_prior, prior_from_dict
+from galmeasure.training.psf_knowledge import PSFKnowledge
 from galmeasure.training.simulate import SimulationConfig
 
 __all__ = ["TrainingConfig", "list_training_configs", "read_training_config"]
@@ -45,6 +46,8 @@ class TrainingConfig:
         See `galmeasure.training.pool.StampPool`.
     bf16 : bool, optional
         Whether the encoder's blocks compute in bfloat16.
+    start : str, optional
+        Name or file of weights to begin with: tensors of the same name and shape are taken from there.
     seed : int, optional
         Of the first weights and of the stamps.
     held_out : int, optional
@@ -68,6 +71,7 @@ class TrainingConfig:
     reuse: float = 4.0
     piece: int = 64
     bf16: bool = True
+    start: str | None = None
     seed: int = 1
     held_out: int = 2048
     validate_every: int = 1000
@@ -180,13 +184,26 @@ def simulation_from_dict(values):
         msg = f"preset must be 'survey' or 'study', not {preset!r}"
         raise ValueError(msg)
     base = SimulationConfig.study() if preset == "study" else SimulationConfig()
+    if "small_psf_images" in values:  # cards of the first weights
+        cut = values.pop("small_psf_images")
+        values["psf_knowledge"] = dataclasses.asdict(PSFKnowledge.perfect()) | {"cut": cut, "cut_light": 0.8}
     _check_names(values, set(SimulationConfig.__dataclass_fields__), "[simulation]")
     for name, value in values.items():
         if name == "background_electrons":
             values[name] = Range(*value) if isinstance(value, list) else Range(**value)
+        elif name == "prior":
+            values[name] = get_prior(value).name if isinstance(value, str) else prior_from_dict(value)
+        elif name == "psf_knowledge":
+            values[name] = _psf_knowledge(value)
         elif isinstance(value, list):
             values[name] = tuple(value)
     return dataclasses.replace(base, **values)
+
+
+def _psf_knowledge(values):
+    """Build a PSFKnowledge from a table."""
+    _check_names(values, set(PSFKnowledge.__dataclass_fields__), "[simulation.psf_knowledge]")
+    return PSFKnowledge(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
 def _check_names(values, known, where):

@@ -3,11 +3,12 @@
 import numpy as np
 import torch
 
-from galmeasure.networks import StampInputs
+from galmeasure.networks import CLEANING_SIZE, StampInputs, clean_psfs, network_psfs
+from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 from galmeasure.parameters import PARAMETER_INDEX
 from galmeasure.training.simulate import add_noise, simulate_expected
 
-__all__ = ["StampPool", "orient"]
+__all__ = ["StampPool", "orient", "training_psfs"]
 
 _X, _Y = PARAMETER_INDEX["x"], PARAMETER_INDEX["y"]
 _G1, _G2 = PARAMETER_INDEX["g1"], PARAMETER_INDEX["g2"]
@@ -46,7 +47,24 @@ def orient(inputs, parameters, element):
             parameters[:, column] = inputs.image.shape[axis] - 1.0 - parameters[:, column]
             parameters[:, _G2] *= -1.0
     image, error, good, psf = maps
-    return StampInputs(image, error, good, inputs.gain, psf, inputs.psf_index), parameters
+    return StampInputs(image, error, good, inputs.gain, psf, inputs.psf_index, inputs.psf_quality), parameters
+
+
+def training_psfs(images, clean):
+    """PSF images ``(M, 33, 33)`` and their quality ``(M, 3)`` as a network takes them, from told images ``(M, S, S)``.
+
+    Parameters
+    ----------
+    images : Tensor
+        Images as the simulation tells them, odd side, the star on the central pixel.
+    clean : bool
+        Whether the network takes PSFs that were cleaned.
+    """
+    if not clean:
+        images = network_psfs(images)
+        return images, images.new_zeros((len(images), N_PSF_QUALITY))
+    found = clean_psfs(network_psfs(images, size=CLEANING_SIZE))
+    return found.central, found.quality
 
 
 class StampPool:
@@ -64,20 +82,22 @@ class StampPool:
         Of everything that is drawn.
     piece : int
         Stamps simulated at once.
+    clean_psf : bool
+        Whether the network takes PSFs that were cleaned.
     device : str
-        Where.
+        Torch device on which stamps are simulated and kept.
 
     Notes
     -----
     Piece number ``i`` is a function of the seed and ``i``, so that `load_state` can simulate the pool again.
     """
 
-    def __init__(self, config, *, capacity=8192, reuse=4.0, seed=0, piece=64, device="cpu"):
+    def __init__(self, config, *, capacity=8192, reuse=4.0, seed=0, piece=64, clean_psf=True, device="cpu"):
         if capacity % piece:
             msg = f"capacity must be a multiple of piece = {piece}, not {capacity}"
             raise ValueError(msg)
         self.config, self.capacity, self.reuse, self.piece = config, capacity, reuse, piece
-        self.device, self.seed = device, seed
+        self.device, self.seed, self.clean_psf = device, seed, clean_psf
         self.generator = self._generator(0)
         self._pieces = 0
         self._owed = 0.0
@@ -116,10 +136,10 @@ class StampPool:
         rows = torch.randint(self.capacity, (count,), generator=self.generator, device=self.device)
         elements = torch.randint(8, (_CHUNKS,), generator=self.generator, device=self.device).tolist()
         parts = [self._observe(part, element) for part, element in zip(rows.chunk(_CHUNKS), elements, strict=False)]
-        names = "image", "error", "good", "gain", "psf"
-        joined = [torch.cat([getattr(each, name) for each, _ in parts]) for name in names]
+        names = "image", "error", "good", "gain", "psf", "psf_quality"
+        *joined, quality = (torch.cat([getattr(each, name) for each, _ in parts]) for name in names)
         index = torch.arange(count, device=self.device)
-        return StampInputs(*joined, index), torch.cat([parameters for _, parameters in parts])
+        return StampInputs(*joined, index, quality), torch.cat([parameters for _, parameters in parts])
 
     def state(self):
         """What `load_state` needs."""
@@ -142,14 +162,17 @@ class StampPool:
         *maps, parameters = (self._store[name][rows] for name in _FIELDS)
         image, error, gain = add_noise(*maps, self.generator)
         index = torch.arange(len(rows), device=self.device)
-        return orient(StampInputs(image, error, maps[2], gain, self._store["psf"][rows], index), parameters, element)
+        psf, quality = (self._store[name][rows] for name in ("psf", "psf_quality"))
+        return orient(StampInputs(image, error, maps[2], gain, psf, index, quality), parameters, element)
 
     def _add(self):
         """Simulate one piece into the place of the oldest."""
         with torch.inference_mode():
             generator = self._generator(self._pieces + 1)
             new = simulate_expected(self.config, self.piece, generator=generator, device=self.device)
-            parts = {name: getattr(new, name) for name in _FIELDS} | {"psf": new.psf_images[new.psf_index]}
+            psf, quality = training_psfs(new.psf_images, self.clean_psf)
+            parts = {name: getattr(new, name) for name in _FIELDS}
+            parts |= {"psf": psf[new.psf_index], "psf_quality": quality[new.psf_index]}
         if self._store is None:
             self._store = {
                 name: torch.empty((self.capacity, *part.shape[1:]), dtype=part.dtype, device=self.device)

@@ -6,9 +6,9 @@ from functools import lru_cache
 import torch
 
 from galmeasure.render import PSFGrid
-from galmeasure.render.grid import padded_shape, place_rows, wavenumbers
+from galmeasure.render.grid import padded_shape, place_rows, prepare_psf, wavenumbers
 
-__all__ = ["FAMILIES", "RandomPSFs", "draw_psfs"]
+__all__ = ["FAMILIES", "PSFShapes", "RandomPSFs", "draw_psfs", "psf_images"]
 
 FAMILIES = ("moffat", "gaussian", "double_gaussian", "kolmogorov", "airy")
 """Names of the families: Moffat with beta 1.8 to 5, Gaussian, two Gaussians, Kolmogorov, obscured Airy."""
@@ -19,8 +19,33 @@ _OUTER_WIDTH = (1.6, 3.0)  # of the second Gaussian, in widths of the first
 _OUTER_SHARE = (0.05, 0.4)
 _KOLMOGOROV = 0.976  # FWHM in units of wavelength over Fried length
 _AIRY = 1.029  # FWHM in units of wavelength over diameter, unobscured
+_FINE = 2  # samples per pixel of the images from which the transforms are made
+_TAPER = 0.7  # radius, in half sizes of the image, from which the wings are brought to zero
 _FWHM_SIGMA = 2.3548200450309493
 _TABLE_BETAS, _TABLE_KAPPAS, _KAPPA_MAX = 65, 4096, 40.0
+
+
+@dataclass(frozen=True)
+class PSFShapes:
+    """What PSFs of random families are made from.
+
+    Parameters
+    ----------
+    family : Tensor
+        Index into the names of the families, shape ``(M,)``.
+    width : Tensor
+        FWHM of the optical PSF, before the pixel, in pixels, shape ``(M,)``.
+    numbers : Tensor
+        Two numbers between 0 and 1 that a family turns into its own, shape ``(M, 2)``.
+    g1, g2 : Tensor
+        Reduced shear, shape ``(M,)``.
+    """
+
+    family: torch.Tensor
+    width: torch.Tensor
+    numbers: torch.Tensor
+    g1: torch.Tensor
+    g2: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -32,39 +57,41 @@ class RandomPSFs:
     grid : PSFGrid
         Their transforms for the renderer.
     images : Tensor
-        What a star on the central pixel looks like, at native sampling, shape ``(M, size, size)``, odd side.
+        What a star on the central pixel looks like, at native sampling, shape ``(M, size, size)``, odd side; the sum
+        is 1, because the wings end inside the image.
     fwhm : Tensor
         Width of the optical PSF, before the pixel, shape ``(M,)``.
+    shapes : PSFShapes
+        What they are made from.
     """
 
     grid: PSFGrid
     images: torch.Tensor
     fwhm: torch.Tensor
+    shapes: PSFShapes
 
 
-def draw_psfs(count, fwhm, shape, *, families=FAMILIES, max_shear=0.1, band=2.0, size=33, generator=None, device="cpu"):
+def draw_psfs(count, fwhm, shape, *, families=FAMILIES, max_shear=0.1, size=63, generator=None, device="cpu"):
     """Draw PSFs of random families, shapes and widths.
 
     Parameters
     ----------
     count : int
-        How many.
+        Number of PSFs.
     fwhm : Range
-        Distribution of the width, pixels.
+        Distribution of the width, in pixels.
     shape : tuple of int
         Stamp ``(ny, nx)`` for which the transforms are made.
     families : sequence of str, optional
-        Drawn from with equal chances.
+        Names among ``FAMILIES``, drawn with equal chances.
     max_shear : float, optional
-        The reduced shear is uniform within a disc of this radius.
-    band : float, optional
-        Largest wavenumber kept, in units of the Nyquist wavenumber.
+        Radius of the disc within which the reduced shear is uniform.
     size : int, optional
         Odd side of the images.
     generator : torch.Generator, optional
         Of the device.
     device : str, optional
-        Where.
+        Torch device on which to draw.
 
     Returns
     -------
@@ -75,6 +102,12 @@ def draw_psfs(count, fwhm, shape, *, families=FAMILIES, max_shear=0.1, band=2.0,
     ------
     ValueError
         If ``size`` is even or a family is not known.
+
+    Notes
+    -----
+    The wings of every PSF are brought to zero within the image, and the transforms are those of the same pixels (at
+    twice the native sampling). Truth and image so agree, which they do not if a part of the star's light lies beyond
+    the image.
     """
     if size % 2 == 0:
         msg = f"size must be odd, not {size}"
@@ -84,39 +117,70 @@ def draw_psfs(count, fwhm, shape, *, families=FAMILIES, max_shear=0.1, band=2.0,
         msg = f"families must be among {', '.join(FAMILIES)}, not {', '.join(sorted(unknown))}"
         raise ValueError(msg)
     width = fwhm.sample(count, generator, device)
-    kind = torch.randint(len(families), (count,), generator=generator, device=device)
+    family = torch.randint(len(families), (count,), generator=generator, device=device)
     numbers = torch.rand((count, 2), generator=generator, device=device)
     radius = max_shear * torch.rand(count, generator=generator, device=device).sqrt()
     angle = 2.0 * torch.pi * torch.rand(count, generator=generator, device=device)
-    shear = radius * torch.cos(angle), radius * torch.sin(angle)
-    padded = padded_shape(shape)
-    transform = _transforms(kind, families, width, numbers, shear, padded, band)
-    grid = PSFGrid(transform, tuple(shape), padded, band)
-    return RandomPSFs(grid, _images(kind, families, width, numbers, shear, size), width)
+    shapes = PSFShapes(family, width, numbers, radius * torch.cos(angle), radius * torch.sin(angle))
+    fine = _fine_images(shapes, families, size)
+    grid = prepare_psf(fine, shape, oversampling=_FINE, device=device)
+    return RandomPSFs(grid, _native(fine), width, shapes)
 
 
-def _transforms(kind, families, width, numbers, shear, padded, band):
+def psf_images(shapes, *, families=FAMILIES, size=63):
+    """Native images of PSFs.
+
+    Parameters
+    ----------
+    shapes : PSFShapes
+        What they are made from.
+    families : sequence of str, optional
+        The names that ``shapes.family`` counts.
+    size : int, optional
+        Odd side of the images.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(M, size, size)``, the star on the central pixel, the sum 1.
+    """
+    return _native(_fine_images(shapes, families, size))
+
+
+def _native(fine):
+    """Every second sample of images at twice the native sampling, the central one among them."""
+    half = fine.shape[-1] // 2
+    start = half % _FINE
+    image = fine[:, start::_FINE, start::_FINE]
+    return image / image.sum((-2, -1), keepdim=True)
+
+
+def _fine_images(shapes, families, size):
+    """Images ``(M, 2 size + 1, 2 size + 1)`` at twice the native sampling, with the wings brought to zero, sum 1."""
+    side = padded_shape((size, size))[0]
+    transform = _transforms(shapes, families, (side, side), float(_FINE))
+    image = torch.fft.irfft2(place_rows(transform, _FINE * side), s=(_FINE * side, _FINE * side))
+    half = _FINE * (size // 2) + 1
+    image = torch.roll(image, (half, half), (-2, -1))[..., : 2 * half + 1, : 2 * half + 1]
+    offset = torch.arange(-half, half + 1, device=image.device, dtype=image.dtype) / half
+    phase = (torch.hypot(offset[:, None], offset) - _TAPER) / (1.0 - _TAPER)
+    image = image * (0.5 + 0.5 * torch.cos(torch.pi * phase.clamp(0.0, 1.0)))
+    return image / image.sum((-2, -1), keepdim=True)
+
+
+def _transforms(shapes, families, padded, band):
     """Transforms ``(M, rows, columns)`` with the pixel's response."""
-    ky, kx, _ = wavenumbers(padded, band, width.device, width.dtype)
-    g1, g2 = (component[:, None, None] for component in shear)
+    ky, kx, _ = wavenumbers(padded, band, shapes.width.device, shapes.width.dtype)
+    g1, g2 = (component[:, None, None] for component in (shapes.g1, shapes.g2))
     scale = torch.rsqrt(1.0 - g1**2 - g2**2)
     k = scale * torch.hypot((1.0 + g1) * kx + g2 * ky, g2 * kx + (1.0 - g1) * ky)
     transform = torch.empty_like(k)
     for i, family in enumerate(families):
-        chosen = torch.nonzero(kind == i)[:, 0]
+        chosen = torch.nonzero(shapes.family == i)[:, 0]
         if len(chosen):
-            transform[chosen] = _RADIAL[family](k[chosen], width[chosen], numbers[chosen])
+            transform[chosen] = _RADIAL[family](k[chosen], shapes.width[chosen], shapes.numbers[chosen])
     transform = transform * torch.sinc(kx / (2.0 * torch.pi)) * torch.sinc(ky / (2.0 * torch.pi))
     return torch.complex(transform, torch.zeros_like(transform))
-
-
-def _images(kind, families, width, numbers, shear, size):
-    """Native images ``(M, size, size)`` with the star on the central pixel."""
-    side = 2 * padded_shape((size, size))[0]
-    transform = _transforms(kind, families, width, numbers, shear, (side, side), 2.0)
-    image = torch.fft.irfft(torch.fft.ifft(place_rows(transform, side), dim=-2), n=2 * side, dim=-1)[..., ::2] * 2
-    half = size // 2
-    return torch.roll(image, (half, half), (-2, -1))[..., :size, :size].contiguous()
 
 
 def _gaussian(k, width, _numbers):

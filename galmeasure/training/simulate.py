@@ -8,6 +8,7 @@ from galmeasure.likelihood import flux_of_snr, signal_to_noise, variance
 from galmeasure.priors import Disc, Prior, Range, get_prior
 from galmeasure.render import PSFGrid, render_sersic
 from galmeasure.render.memory import reserve_heap
+from galmeasure.training.psf_knowledge import PSFKnowledge, told_images
 from galmeasure.training.psfs import FAMILIES, RandomPSFs, draw_psfs
 
 __all__ = ["ExpectedStamps", "SimulatedStamps", "SimulationConfig", "simulate_expected", "simulate_stamps"]
@@ -21,8 +22,8 @@ class SimulationConfig:
 
     Parameters
     ----------
-    prior : str, optional
-        Name of the prior, see `galmeasure.priors.get_prior`.
+    prior : str or Prior, optional
+        Prior of the galaxies, or its name, see `galmeasure.priors.get_prior`.
     size : int, optional
         Side of the stamps.
     psf_families : tuple of str, optional
@@ -30,9 +31,9 @@ class SimulationConfig:
     psf_shear : float, optional
         Largest reduced shear of the PSF.
     psf_size : int, optional
-        Odd side of the PSF images.
-    small_psf_images : float, optional
-        Fraction of PSFs (not of stamps) whose images are cut to a smaller side; half of these are normalised again.
+        Odd side of the PSF images, within which the wings of every PSF end.
+    psf_knowledge : PSFKnowledge, optional
+        What is wrong with the PSF images that the fitters are told, as with those of real stars.
     stamps_per_psf : int, optional
         Stamps that share one PSF, about.
     shot_noise : float, optional
@@ -58,12 +59,12 @@ class SimulationConfig:
         Side of the smallest stamp.
     """
 
-    prior: str = "survey"
+    prior: str | Prior = "survey"
     size: int = 64
     psf_families: tuple[str, ...] = FAMILIES
     psf_shear: float = 0.1
-    psf_size: int = 33
-    small_psf_images: float = 0.3
+    psf_size: int = 63
+    psf_knowledge: PSFKnowledge = field(default_factory=PSFKnowledge)
     stamps_per_psf: int = 8
     shot_noise: float = 0.5
     background_electrons: Range = field(default_factory=lambda: Range(3.0, 1000.0, log=True))
@@ -73,7 +74,7 @@ class SimulationConfig:
     cosmic_rays: float = 0.15
     neighbours: float = 0.3
     masked_neighbours: float = 0.6
-    background: float = 0.02
+    background: float = 0.01
     small_stamps: float = 0.15
     smallest: int = 24
 
@@ -82,14 +83,14 @@ class SimulationConfig:
         get_prior(self.prior)
         fractions = (
             "shot_noise", "total_error", "uneven_error", "bad_columns", "cosmic_rays", "masked_neighbours",
-            "small_stamps", "small_psf_images",
+            "small_stamps",
         )  # fmt: skip
         for name in fractions:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 msg = f"{name} must lie between 0 and 1, not {getattr(self, name)}"
                 raise ValueError(msg)
         if get_prior(self.prior).electrons is not None and self.shot_noise < 1.0:
-            msg = f"shot_noise must be 1 with prior {self.prior!r}, whose fluxes are in electrons"
+            msg = f"shot_noise must be 1 with prior {get_prior(self.prior).name!r}, whose fluxes are in electrons"
             raise ValueError(msg)
         for name in ("neighbours", "background"):
             if getattr(self, name) < 0:
@@ -103,7 +104,8 @@ class SimulationConfig:
     def study(cls):
         """Return what data set 3 of the study is like, with the centre free within half a pixel."""
         return cls(
-            prior="study", psf_families=("moffat",), psf_shear=0.0, small_psf_images=0.0, shot_noise=1.0,
+            prior="study", psf_families=("moffat",), psf_shear=0.0, psf_knowledge=PSFKnowledge.perfect(),
+            shot_noise=1.0,
             total_error=0.0, uneven_error=0.0, bad_columns=0.0, cosmic_rays=0.0, neighbours=0.0, background=0.0,
             small_stamps=0.0, background_electrons=Range(200.0, 400.0),
         )  # fmt: skip
@@ -126,7 +128,7 @@ class SimulatedStamps:
     snr : Tensor
         Signal-to-noise ratio of the noiseless galaxy on its good pixels, shape ``(B,)``.
     psf_images : Tensor
-        Shape ``(M, size, size)``, native sampling.
+        PSF images as they are told, shape ``(M, size, size)``, native sampling.
     psf_index : Tensor
         Shape ``(B,)``.
     psf_fwhm : Tensor
@@ -279,7 +281,7 @@ def simulate_expected(config, count, *, generator=None, device="cpu"):
         expected += config.background * torch.randn((count, 1, 1), **options)
         hidden, smoothed = torch.rand((2, count), **options)
         hidden = (hidden < config.total_error) & torch.isfinite(gain)
-        images = _cut_psfs(config, psfs.images, options)
+        images = told_images(config.psf_knowledge, psfs, config.psf_families, **options)
     return ExpectedStamps(
         expected, error, good, gain, hidden, smoothed < 0.5, parameters, snr, images, psf_index, psfs.fwhm,
         psfs.grid,
@@ -306,7 +308,8 @@ def _galaxies(config, psfs, psf_index, error, good, gain, options):
     wanted = prior.snr.sample(count, options["generator"], options["device"])
     rows = torch.arange(count, device=options["device"])
     while len(rows):
-        drawn = prior.sample(len(rows), shape, **options)
+        fwhm = psfs.fwhm[psf_index[rows]]
+        drawn = prior.sample(len(rows), shape, snr=wanted[rows], psf_fwhm=fwhm, **options)
         flux = drawn[:, 0].clone()
         drawn[:, 0] = 1.0
         unit[rows] = _render(drawn, psfs, psf_index[rows])
@@ -323,19 +326,6 @@ def _galaxies(config, psfs, psf_index, error, good, gain, options):
             gain[rows] = config.background_electrons.sample(len(rows), options["generator"], options["device"])
             psf_index[rows] = torch.randint(len(psfs.fwhm), (len(rows),), **options)
     return parameters, unit, snr
-
-
-def _cut_psfs(config, images, options):
-    """PSF images of which some end before the others, as those of users do."""
-    count, size = images.shape[:2]
-    half = size // 2
-    chance, renormalised, side = torch.rand((3, count, 1, 1), **options)
-    offset = torch.arange(-half, half + 1, device=images.device).abs()
-    offset = torch.maximum(offset[:, None], offset)
-    limit = (half // 2 + side * (half - half // 2)).round()
-    kept = torch.where((chance < config.small_psf_images) & (offset > limit), 0.0, images)
-    scale = images.sum((-2, -1), keepdim=True) / kept.sum((-2, -1), keepdim=True)
-    return torch.where(renormalised < 0.5, kept * scale, kept)
 
 
 def _error_maps(config, count, shape, options):

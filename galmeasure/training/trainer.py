@@ -15,7 +15,7 @@ from galmeasure.networks import SersicPosterior, StampInputs
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import get_prior
 from galmeasure.render.memory import reserve_heap
-from galmeasure.training.pool import StampPool
+from galmeasure.training.pool import StampPool, training_psfs
 from galmeasure.training.simulate import simulate_stamps
 from galmeasure.training.validation import read_held_out
 
@@ -84,11 +84,16 @@ class Trainer:
     def __init__(self, config, folder, *, device="cpu", validation=None):
         self.config, self.folder, self.device = config, Path(folder), device
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.reference = None if validation is None else list(read_held_out(validation, device))
+        self.reference = (
+            None if validation is None else list(read_held_out(validation, device, config.network.clean_psf))
+        )
         torch.manual_seed(config.seed)
         torch.set_flush_denormal(True)
         reserve_heap()
-        self.network = SersicPosterior(config.network).to(device)
+        self.network = SersicPosterior(config.network)
+        if config.start is not None:
+            begin_with(self.network, config.start)
+        self.network.to(device)
         self.average = [each.detach().clone() for each in self.network.parameters()]
         decays = [each for each in self.network.parameters() if each.ndim > 1]
         others = [each for each in self.network.parameters() if each.ndim <= 1]
@@ -96,7 +101,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
         self.pool = StampPool(
             config.simulation, capacity=config.pool, reuse=config.reuse, seed=config.seed, piece=config.piece,
-            device=device,
+            clean_psf=config.network.clean_psf, device=device,
         )  # fmt: skip
         self.step = 0
         self.seconds = 0.0
@@ -181,7 +186,7 @@ class Trainer:
         from galmeasure import __version__
         from galmeasure.weights import prior_domain
 
-        config = self.config.as_dict()
+        config, prior = self.config.as_dict(), get_prior(self.config.simulation.prior)
         training = {
             name: config[name] for name in config if name not in ("name", "description", "simulation", "network")
         }
@@ -195,8 +200,9 @@ class Trainer:
             "arguments": self.config.network.as_dict(),
             "version": __version__,
             "description": self.config.description,
-            "prior": self.config.simulation.prior,
-            "domain": prior_domain(get_prior(self.config.simulation.prior)),
+            "prior": prior.name,
+            "prior_definition": prior.as_dict(),
+            "domain": prior_domain(prior),
             "simulation": config["simulation"],
             "training": training,
             "date": dt.datetime.now(dt.UTC).date().isoformat(),
@@ -285,9 +291,8 @@ class Trainer:
             stamps = simulate_stamps(
                 self.config.simulation, self.config.held_out, generator=generator, device=self.device
             )
-            inputs = StampInputs(
-                stamps.image, stamps.error, stamps.good, stamps.gain, stamps.psf_images, stamps.psf_index
-            )
+            psf, quality = training_psfs(stamps.psf_images, self.config.network.clean_psf)
+            inputs = StampInputs(stamps.image, stamps.error, stamps.good, stamps.gain, psf, stamps.psf_index, quality)
             self._held_out_stamps = inputs, stamps.parameters
         return self._held_out_stamps
 
@@ -358,10 +363,27 @@ def held_out_metrics(network, batches, *, bf16=False):
     }
 
 
+def begin_with(network, weights):
+    """Take over, in place, those tensors of other weights that have the same name and shape.
+
+    Parameters
+    ----------
+    network : SersicPosterior
+        The network that is to be trained.
+    weights : str or path-like
+        Name of weights that galmeasure ships, or a file of weights.
+    """
+    from galmeasure.weights import load_network
+
+    given, own = load_network(weights).state_dict(), network.state_dict()
+    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    network.load_state_dict({**own, **fitting})
+
+
 def _rows_of(inputs, rows):
     """Some of the stamps."""
     maps = (getattr(inputs, name)[rows] for name in ("image", "error", "good", "gain"))
-    return StampInputs(*maps, inputs.psf, inputs.psf_index[rows])
+    return StampInputs(*maps, inputs.psf, inputs.psf_index[rows], inputs.psf_quality)
 
 
 def _revision():

@@ -1,5 +1,6 @@
 """Held-out stamps from a table of ``galmeasure simulate``: a check of training by another code's galaxies."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,16 @@ import torch
 from astropy.table import Table
 
 from galmeasure.io import read_cutouts
-from galmeasure.networks import StampInputs, central_window, network_psfs, resize_stamps
+from galmeasure.networks import CLEANING_SIZE, StampInputs, central_window, network_psfs, resize_stamps
 from galmeasure.parameters import PARAMETER_INDEX, PARAMETER_NAMES
+from galmeasure.training.pool import training_psfs
 
 __all__ = ["read_held_out"]
 
 _MAX_PIXELS = 2**22
 
 
-def read_held_out(path, device="cpu"):
+def read_held_out(path, device="cpu", clean_psf=True):
     """Read stamps and their truth.
 
     Parameters
@@ -23,7 +25,9 @@ def read_held_out(path, device="cpu"):
     path : path-like
         Cutout table with columns ``true_<parameter>``, as `~galmeasure.training.make_dataset` writes it.
     device : str, optional
-        Where the tensors go.
+        Torch device of the tensors.
+    clean_psf : bool, optional
+        Whether the network takes PSFs that were cleaned.
 
     Yields
     ------
@@ -48,10 +52,10 @@ def read_held_out(path, device="cpu"):
     truth = np.stack([np.asarray(table[f"true_{name}"], dtype=float) for name in PARAMETER_NAMES], 1)
     truth[:, PARAMETER_INDEX["r_eff"]] /= cutouts.pixel_scale
     for batch in cutouts.batches(_MAX_PIXELS):
-        yield _stamps(batch, truth[batch.index], device)
+        yield _stamps(batch, truth[batch.index], device, clean_psf)
 
 
-def _stamps(batch, truth, device):
+def _stamps(batch, truth, device, clean_psf):
     """Inputs and parameters of one batch."""
 
     def tensor(array, dtype=np.float32):
@@ -61,8 +65,12 @@ def _stamps(batch, truth, device):
     error = tensor(np.broadcast_to(batch.error, batch.image.shape))
     gain = None if batch.gain is None else tensor(batch.gain)
     window = central_window(tensor(batch.shape, np.int64), image)
-    psf = torch.cat([network_psfs(tensor(each[None], np.float64), batch.psf_oversampling) for each in batch.psf])
+    native = (
+        network_psfs(tensor(each[None], np.float64), batch.psf_oversampling, size=CLEANING_SIZE) for each in batch.psf
+    )
+    psf, quality = training_psfs(torch.cat(list(native)), clean_psf)
     inputs: StampInputs = resize_stamps(image, error, good, gain, psf, tensor(batch.psf_index, np.int64), window)
+    inputs = replace(inputs, psf_quality=quality)
     truth = truth.copy()
     truth[:, PARAMETER_INDEX["flux"]] /= batch.scale
     return inputs, window.from_stamp(tensor(truth, np.float64)).float()

@@ -64,6 +64,12 @@ class Weights:
         """Training domain: ``n``, ``r_eff``, ``snr``, ``psf_fwhm`` as ``[lower, upper]``; ``g_max``, ``centre``."""
         return self.card["domain"]
 
+    def get_prior(self):
+        """Return the prior of the training, a `galmeasure.priors.Prior`."""
+        from galmeasure.priors import prior_from_dict
+
+        return prior_from_dict(self.card.get("prior_definition", self.card["prior"]))
+
     @property
     def config(self):
         """Architecture, a `galmeasure.networks.NetworkConfig`."""

@@ -34,6 +34,7 @@ __all__ = ["load_network", "probe", "save_weights"]
 _WRITTEN = ("architecture", "arguments", "check", "tensors_sha256", "card_sha256", "sha256")  # by save_weights itself
 _CONSTANT = "flow.base."  # tensors of the standard normal: always the same, and their names depend on zuko's version
 _HALF = 2**16  # a tensor of more numbers is stored in half precision, which no result notices
+_SWITCHES = ("clean_psf",)  # arguments of an architecture that are true or false
 _LARGEST = 8192  # number among the arguments of an architecture: a wrong one must not exhaust the memory
 
 
@@ -228,7 +229,8 @@ def _build(path, card, tensors):
 
 def _empty_network(path, arguments):
     """Network of the arguments in a card; neither global random numbers nor defaults of torch matter."""
-    numbers = [n for value in arguments.values() for n in (value if isinstance(value, list) else [value])]
+    given = {name: value for name, value in arguments.items() if not (name in _SWITCHES and isinstance(value, bool))}
+    numbers = [n for value in given.values() for n in (value if isinstance(value, list) else [value])]
     if any(isinstance(n, bool) or not isinstance(n, int | float) or not 0 <= n <= _LARGEST for n in numbers):
         msg = f"{path}: card['arguments'] must be numbers between 0 and {_LARGEST}"
         raise WeightsError(msg)

@@ -1,0 +1,332 @@
+"""A learned correction: from a network's posterior and one exact evaluation of the model to a sharper posterior."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+import zuko
+from torch import nn
+
+from galmeasure.networks.posterior import (
+    LEVELS,
+    N_TRIANGLE,
+    PosteriorSummary,
+    head_losses,
+    ordered_levels,
+    parameter_scale,
+    triangle,
+)
+
+__all__ = ["CorrectedContext", "Correction", "CorrectionConfig", "Evaluation", "correction_inputs", "n_inputs"]
+
+_N = 7
+_SLOPE = 1e-3
+_LONGEST = 5.0  # of a whitened score that is believed, in sigma
+_PRIOR_PRECISION = (1e-4, 0.3, 0.3, 1.0, 1.0, 0.3, 0.3)
+_N_NUMBERS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectionConfig:
+    """Architecture of a correction.
+
+    Parameters
+    ----------
+    hidden : int
+        Width of the two hidden layers.
+    flow_transforms, flow_bins, flow_hidden, flow_context : int
+        Neural spline flow: transforms, bins of the splines, width of the hidden layer, length of the context.
+    """
+
+    hidden: int = 96
+    flow_transforms: int = 1
+    flow_bins: int = 8
+    flow_hidden: int = 48
+    flow_context: int = 24
+
+    def as_dict(self):
+        """Plain values, for a card."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The exact model at one point of each galaxy, in the unconstrained coordinates of a network.
+
+    Parameters
+    ----------
+    point : Tensor
+        Where the model was evaluated, shape ``(B, 7)``, double precision.
+    score : Tensor
+        Derivative of the log posterior density by the coordinates, shape ``(B, 7)``.
+    fisher : Tensor
+        Expected information of the pixels, shape ``(B, 7, 7)``.
+    chi2, dof, snr : Tensor
+        Chi-squared, degrees of freedom and signal-to-noise ratio of the model, shape ``(B,)``.
+    steps : Tensor
+        Number of steps that were accepted on the way to the point, shape ``(B,)``.
+    size : Tensor
+        Half-light radius over the width of the PSF, shape ``(B,)``.
+    """
+
+    point: torch.Tensor
+    score: torch.Tensor
+    fisher: torch.Tensor
+    chi2: torch.Tensor
+    dof: torch.Tensor
+    snr: torch.Tensor
+    steps: torch.Tensor
+    size: torch.Tensor
+
+    def __getitem__(self, rows):
+        """Some of the rows."""
+        return Evaluation(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+    def precision(self):
+        """Information of the pixels and a broad prior, shape ``(B, 7, 7)``, positive definite."""
+        return self.fisher + torch.diag(self.fisher.new_tensor(_PRIOR_PRECISION))
+
+    def whitener(self):
+        """Matrix ``W`` with ``W W^T`` the inverse of :meth:`precision`, shape ``(B, 7, 7)``, and its inverse."""
+        precision = self.precision()
+        scale = precision.diagonal(dim1=-2, dim2=-1).sqrt()
+        balanced = precision / (scale[:, :, None] * scale[:, None, :])
+        factor = torch.linalg.cholesky_ex(balanced + 1e-9 * torch.eye(_N, dtype=scale.dtype, device=scale.device))[0]
+        factor = scale[:, :, None] * factor
+        identity = torch.eye(_N, dtype=factor.dtype, device=factor.device).expand_as(factor)
+        return torch.linalg.solve_triangular(factor, identity, upper=False).mT, factor.mT
+
+
+@dataclass(frozen=True)
+class CorrectedContext:
+    """What a correction says of a batch.
+
+    Parameters
+    ----------
+    features : Tensor
+        Hidden features, shape ``(B, hidden)``.
+    flux_scale : Tensor
+        Unit of the flux, shape ``(B,)``.
+    anchor : Tensor
+        Unconstrained coordinates to which the outputs are relative, shape ``(B, 7)``.
+    whitener : Tensor
+        From units of the error to unconstrained coordinates, shape ``(B, 7, 7)``.
+    """
+
+    features: torch.Tensor
+    flux_scale: torch.Tensor
+    anchor: torch.Tensor
+    whitener: torch.Tensor
+
+    def __getitem__(self, rows):
+        """Some of the rows."""
+        return CorrectedContext(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+    def double(self):
+        """Return a copy in double precision, for derivatives."""
+        return CorrectedContext(*(getattr(self, name).double().clone() for name in self.__dataclass_fields__))
+
+
+def n_inputs(features):
+    """Length of `correction_inputs` for an encoder with so many features."""
+    return 5 * _N + _N * (_N - 1) // 2 + 2 * N_TRIANGLE + _N_NUMBERS + features
+
+
+def correction_inputs(network, context, evaluation):
+    """Numbers that are nearly sufficient for the posterior, and what they are relative to.
+
+    Parameters
+    ----------
+    network : SersicPosterior
+        The network.
+    context : Context
+        What its encoder says of ``B`` galaxies.
+    evaluation : Evaluation
+        Of the same galaxies.
+
+    Returns
+    -------
+    inputs : Tensor
+        Shape ``(B, n_inputs(features))``, single precision.
+    anchor, whitener : Tensor
+        As in `CorrectedContext`, single precision.
+
+    Notes
+    -----
+    The numbers are: the estimate, the whitened score, the errors and correlations of the Fisher matrix, both centres
+    of the network (that of its flow and its mean) relative to the estimate and both covariances in units of the
+    Fisher matrix, chi-squared, S/N, size, steps taken and the encoder's features.
+    """
+    whitener, unwhitener = evaluation.whitener()
+    point = evaluation.point
+    score = (whitener.mT @ evaluation.score[..., None])[..., 0]
+    step = score.clamp(-_LONGEST, _LONGEST)
+    anchor = point + (whitener @ step[..., None])[..., 0]
+    covariance = whitener @ whitener.mT
+    sigma = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+    correlation = covariance / (sigma[:, :, None] * sigma[:, None, :])
+    row, column = torch.tril_indices(_N, _N, -1, device=point.device)
+    flow_centre, flow_factor, head_centre, head_factor = (each.double() for each in network.gaussians(context))
+    centres = [(unwhitener @ (each - anchor)[..., None])[..., 0] for each in (flow_centre, head_centre)]
+    shapes = [_log_covariance(unwhitener @ each) for each in (flow_factor, head_factor)]
+    dof = evaluation.dof.clamp_min(1.0)
+    excess = (2.0 * evaluation.chi2).sqrt() - (2.0 * dof - 1.0).sqrt()
+    numbers = [
+        torch.asinh(excess), torch.log(evaluation.snr.clamp_min(0.1)), torch.log(dof),
+        3.0 * torch.log(evaluation.chi2.clamp_min(1.0) / dof), torch.log(evaluation.size.clamp_min(1e-3)),
+        evaluation.steps,
+    ]  # fmt: skip
+    parts = [
+        point, torch.asinh(score), torch.log(sigma), correlation[:, row, column],
+        *(torch.asinh(each) for each in centres), *shapes, torch.stack(numbers, 1), context.features.double(),
+    ]  # fmt: skip
+    inputs = torch.nan_to_num(torch.cat(parts, 1), nan=0.0, posinf=30.0, neginf=-30.0).clamp(-30.0, 30.0)
+    return inputs.float(), anchor.float(), whitener.float()
+
+
+def _log_covariance(factor):
+    """Numbers of order 1 that describe covariances ``factor factor^T``, shape ``(B, 28)``."""
+    covariance = factor @ factor.mT
+    sigma = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(1e-20).sqrt()
+    correlation = covariance / (sigma[:, :, None] * sigma[:, None, :])
+    row, column = torch.tril_indices(_N, _N, -1, device=factor.device)
+    return torch.cat([torch.log(sigma), correlation[:, row, column]], 1)
+
+
+class Correction(nn.Module):
+    """Posterior of the seven parameters from a network and one evaluation of the exact model.
+
+    Parameters
+    ----------
+    config : CorrectionConfig
+        Architecture.
+    network : SersicPosterior
+        The network whose posterior is corrected; it is not a part of this module.
+
+    Notes
+    -----
+    The posterior is given relative to one Newton step from the evaluated point, in units of the errors that follow
+    from the Fisher matrix there, so that for a bright galaxy the identity is nearly right and the module learns what
+    is not: the curvature, the prior, neighbours, noise that the error map does not tell.
+
+    It has the interface of `SersicPosterior` from the context on: :meth:`summarise`, :meth:`sample`, :meth:`log_prob`.
+    """
+
+    def __init__(self, config, network):
+        super().__init__()
+        self.config, self.transform = config, network.transform
+        features = network.config.features
+        self.register_buffer("input_mean", torch.zeros(n_inputs(features)))
+        self.register_buffer("input_scale", torch.ones(n_inputs(features)))
+        self.trunk = nn.Sequential(
+            nn.Linear(n_inputs(features), config.hidden), nn.GELU(), nn.Linear(config.hidden, config.hidden), nn.GELU()
+        )
+        self.heads = nn.Linear(config.hidden, 2 * (_N + N_TRIANGLE) + len(LEVELS) * _N)
+        self.flow_context = nn.Linear(config.hidden, config.flow_context)
+        self.flow = zuko.flows.NSF(
+            _N, config.flow_context, transforms=config.flow_transforms, bins=config.flow_bins, slope=_SLOPE,
+            hidden_features=(config.flow_hidden,),
+        )  # fmt: skip
+        with torch.no_grad():
+            self.heads.weight.mul_(0.1)
+            self.heads.bias.zero_()
+            self.heads.bias[-len(LEVELS) * _N :].view(len(LEVELS), _N)[3:] = -0.5
+        self._inside = network.inside
+
+    def normalise(self, inputs):
+        """Take mean and spread of the inputs ``(B, D)`` of a training set."""
+        self.input_mean.copy_(inputs.mean(0))
+        self.input_scale.copy_(inputs.std(0).clamp_min(1e-3))
+
+    def encode(self, inputs, anchor, whitener, flux_scale):
+        """Context from the results of `correction_inputs`.
+
+        Parameters
+        ----------
+        inputs, anchor, whitener : Tensor
+            From `correction_inputs`.
+        flux_scale : Tensor
+            Unit of the flux, shape ``(B,)``.
+
+        Returns
+        -------
+        CorrectedContext
+            To be given to the other methods.
+        """
+        scaled = ((inputs - self.input_mean) / self.input_scale).clamp(-10.0, 10.0)
+        return CorrectedContext(self.trunk(scaled), flux_scale, anchor, whitener)
+
+    def summarise(self, context):
+        """Mean, covariance and quantiles, a `PosteriorSummary`, of a `CorrectedContext`."""
+        mean, scale, factor, levels = self._heads(context)
+        factor = factor * scale[..., None]
+        quantiles = self.transform.marginal_inverse(levels, context.flux_scale[:, None])
+        return PosteriorSummary(mean, factor @ factor.mT, quantiles)
+
+    def sample(self, context, normal):
+        """Draw from the posterior, as `SersicPosterior.sample`."""
+        centre, factor, _ = self._gaussian(context)
+        white = self.flow(self.flow_context(context.features)).transform.inv(normal)
+        values = centre + torch.einsum("bij,sbj->sbi", factor, white)
+        return self.transform.inverse(values, context.flux_scale)
+
+    def log_prob(self, context, parameters):
+        """Log posterior density of parameters in their own units, as `SersicPosterior.log_prob`."""
+        scale = context.flux_scale.expand(parameters.shape[:-1])
+        values = self.transform.forward(parameters, scale)
+        density = self._log_density(context, values) - self.transform.log_volume(values, scale)
+        return torch.where(self._inside(parameters), density, -torch.inf)
+
+    def loss(self, context, parameters):
+        """Losses of the flow and of the heads, as `SersicPosterior.loss`, from a context."""
+        values = self.transform.forward(parameters, context.flux_scale)
+        flow = -self._log_density(context, values).mean()
+        heads = self._heads(context)
+        target = self.transform.marginal_forward(parameters, context.flux_scale)
+        return {"flow": flow, **head_losses(parameters, target, *heads)}
+
+    def _gaussian(self, context):
+        """Centre ``(B, 7)``, factor ``(B, 7, 7)`` and log determinant of the flow's Gaussian."""
+        out = self.heads(context.features)[:, : _N + N_TRIANGLE]
+        own, log_diagonal = triangle(out[:, _N:])
+        centre = context.anchor + (context.whitener @ out[:, :_N, None])[..., 0]
+        log_whitener = context.whitener.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+        return centre, context.whitener @ own, log_whitener + log_diagonal.sum(-1)
+
+    def _log_density(self, context, values):
+        """Log density in unconstrained coordinates, ``values`` ``(B, 7)`` or ``(S, B, 7)``."""
+        centre, factor, log_volume = self._gaussian(context)
+        offset = values - centre
+        flat = offset[..., None] if offset.ndim == 2 else offset.permute(1, 2, 0)
+        white = torch.linalg.solve(factor, flat)
+        white = white[..., 0] if offset.ndim == 2 else white.permute(2, 0, 1)
+        return self.flow(self.flow_context(context.features)).log_prob(white) - log_volume
+
+    def _heads(self, context):
+        """Mean, unit of its covariance ``(B, 7)``, factor ``(B, 7, 7)``, quantiles ``(B, 5, 7)``."""
+        out = self.heads(context.features)[:, _N + N_TRIANGLE :]
+        values = context.anchor + (context.whitener @ out[:, :_N, None])[..., 0]
+        mean = self.transform.inverse(values, context.flux_scale)
+        scale = parameter_scale(mean)
+        own, _ = triangle(out[:, _N : _N + N_TRIANGLE])
+        jacobian = self.transform.jacobian(context.anchor, context.flux_scale) / scale[..., None]
+        factor = _lower(jacobian @ context.whitener @ own)
+        levels = ordered_levels(out[:, _N + N_TRIANGLE :].view(-1, len(LEVELS), _N))
+        centre, sigma = self._marginals(context)
+        return mean, scale, factor, centre[:, None] + sigma[:, None] * levels
+
+    def _marginals(self, context):
+        """Anchor and errors in the coordinates of each parameter alone, shape ``(B, 7)``."""
+        sigma = context.whitener.square().sum(-1).sqrt()
+        parameters = self.transform.inverse(context.anchor, context.flux_scale)
+        jacobian = self.transform.jacobian(context.anchor, context.flux_scale)[:, 3:5] @ context.whitener
+        shear, g_max = parameters[:, 3:5], self.transform.g_max
+        slope = (g_max * (1.0 - (shear / g_max) ** 2)).clamp_min(1e-4)
+        sigma = torch.cat([sigma[:, :3], jacobian.square().sum(-1).sqrt() / slope, sigma[:, 5:]], 1)
+        return self.transform.marginal_forward(parameters, context.flux_scale), sigma
+
+
+def _lower(factor):
+    """Lower triangular factors with a positive diagonal of ``factor factor^T``."""
+    upper = torch.linalg.qr(factor.mT)[1]
+    sign = torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0.0, -1.0, 1.0)
+    return (upper * sign[..., None]).mT

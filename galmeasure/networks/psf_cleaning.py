@@ -1,0 +1,158 @@
+"""PSF images made robust for networks: a pedestal is taken off, and wings below their own noise carry no weight."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from galmeasure.networks.inputs import PSF_SIZE
+
+__all__ = ["CLEANING_SIZE", "N_PSF_QUALITY", "CleanPSFs", "clean_psfs"]
+
+CLEANING_SIZE = 63
+"""Odd side of the PSF images that are cleaned, native sampling, the star on the central pixel."""
+
+N_PSF_QUALITY = 3
+
+_WING = 0.55  # radius, in half sizes of the image, beyond which a profile is wing
+_POWER = 3.0  # with which wings fall, about: those of diffraction; steeper ones are near zero there
+_CORRELATED = 9.0  # by how much the variance of a mean over an annulus exceeds that of independent pixels, at most
+_MOST_PEDESTAL = 0.01  # of the peak
+_SIGNIFICANT = 9.0  # squared significance at which half of an estimated pedestal is believed
+_WING_ERROR = 0.2  # error of the constant, in units of the wing where it begins: wings are not inverse cubes
+_EDGE = 1e-7  # of the peak: an image ends where all pixels beyond are below this
+_FAINTEST = 1e-4
+
+
+@dataclass(frozen=True)
+class CleanPSFs:
+    """PSFs as networks take them.
+
+    Parameters
+    ----------
+    images : Tensor
+        Cleaned images, shape ``(M, 63, 63)``, single precision, the sum 1.
+    light : Tensor
+        Sum of each cleaned image before it was normalised, shape ``(M,)``: a flux that belongs to the normalised
+        image, over this, is the flux that belongs to the image as it was given.
+    quality : Tensor
+        Pedestal and noise of each image over its peak, and the half size of the image, compressed to numbers of order
+        1, shape ``(M, 3)``.
+    pedestal, noise : Tensor
+        Pedestal that was taken off and noise of a pixel, over the peak, shape ``(M,)``.
+    """
+
+    images: torch.Tensor
+    light: torch.Tensor
+    quality: torch.Tensor
+    pedestal: torch.Tensor
+    noise: torch.Tensor
+
+    @property
+    def central(self):
+        """Central pixels, as networks take them, shape ``(M, 33, 33)``."""
+        low = (CLEANING_SIZE - PSF_SIZE) // 2
+        return self.images[:, low : low + PSF_SIZE, low : low + PSF_SIZE].contiguous()
+
+
+@dataclass(frozen=True)
+class _Annuli:
+    """Geometry of the annuli, one pixel wide, about the central pixel.
+
+    Indicator of each annulus ``(side**2, R)``, its inner neighbour and the weight of the outer one for an
+    interpolation ``(side**2,)``, the distance of each pixel from the centre along the axes, the larger of the two
+    ``(side**2,)``, and the quadrupole ``(2, side**2)``.
+    """
+
+    indicator: torch.Tensor
+    inner: torch.Tensor
+    outer_share: torch.Tensor
+    square: torch.Tensor
+    quadrupole: torch.Tensor
+
+    def interpolated(self, profile):
+        """Profiles ``(M, R)`` at each pixel, shape ``(M, side**2)``."""
+        return torch.lerp(profile[:, self.inner], profile[:, self.inner + 1], self.outer_share)
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
+def _annuli(device):
+    half = CLEANING_SIZE // 2
+    offset = torch.arange(-half, half + 1, dtype=torch.float32, device=device)
+    y, x = (each.flatten() for each in torch.meshgrid(offset, offset, indexing="ij"))
+    radius = torch.hypot(x, y)
+    indicator = torch.nn.functional.one_hot(radius.round().long()).float()
+    indicator = torch.nn.functional.pad(indicator, (0, 1))  # interpolation looks one annulus further
+    mean_radius = (radius @ indicator / indicator.sum(0).clamp_min(1.0))[:-1]
+    inner = (torch.bucketize(radius, mean_radius, right=True) - 1).clamp(0, len(mean_radius) - 2)
+    share = ((radius - mean_radius[inner]) / (mean_radius[inner + 1] - mean_radius[inner])).clamp(0.0, 1.0)
+    square = torch.maximum(x.abs(), y.abs())
+    angle = 2.0 * torch.atan2(y, x)
+    return _Annuli(indicator, inner, share, square, torch.stack([torch.cos(angle), torch.sin(angle)]))
+
+
+def clean_psfs(images):
+    """Clean PSF images of pedestals and noise.
+
+    Parameters
+    ----------
+    images : Tensor
+        Shape ``(M, 63, 63)``, native sampling, the star on the central pixel; zeros beyond the end of smaller images.
+
+    Returns
+    -------
+    CleanPSFs
+        In single precision.
+
+    Notes
+    -----
+    The mean profile of the wings is fitted with a constant plus an inverse cube of the radius; the constant is taken
+    off as far as it is significant. A pixel is then replaced by the mean of its annulus to the degree to which the
+    profile there is below the noise of a pixel, and that mean is suppressed to the degree to which it is below its own
+    noise (Wiener weights). Images without noise are left as they are, but for what their wings look like to the fit.
+    """
+    annuli = _annuli(images.device)
+    flat = images.flatten(1).float()
+    peak = flat.amax(1, keepdim=True).clamp_min(1e-30)
+    flat = flat / peak
+    half = ((flat.abs() > _EDGE) * annuli.square).amax(1, keepdim=True).clamp_min(4.0)
+    valid = (annuli.square <= half).float()
+    count = (valid @ annuli.indicator).clamp_min(1e-3)
+    profile = ((flat * valid) @ annuli.indicator) / count
+    radius = torch.arange(profile.shape[1], device=flat.device, dtype=torch.float32) / half
+    weight = torch.where(radius >= _WING, count, 0.0)
+    residual = valid * (flat - annuli.interpolated(profile))
+    turning = torch.stack([2.0 * ((residual * each) @ annuli.indicator) / count for each in annuli.quadrupole])
+    scatter = (residual**2 @ annuli.indicator) / count - 0.5 * turning.square().sum(0)
+    variance = ((weight * scatter.clamp_min(0.0)).sum(1, keepdim=True) / weight.sum(1, keepdim=True)).clamp_min(1e-14)
+    pedestal = _pedestal(profile, radius, weight, variance)
+    profile = profile - pedestal
+    of_mean = profile**2 / (profile**2 + _CORRELATED * variance / count)
+    of_pixel = profile**2 / (profile**2 + variance)
+    share = annuli.interpolated(of_pixel)
+    clean = valid * (share * (flat - pedestal) + (1.0 - share) * annuli.interpolated(of_mean * profile))
+    light = clean.sum(1, keepdim=True).clamp_min(1e-6)
+    noise = variance.sqrt()
+    quality = torch.cat(
+        [torch.asinh(pedestal / _FAINTEST), torch.log1p(noise / _FAINTEST), half / (CLEANING_SIZE // 2)], 1
+    )
+    images = (clean / light).view(-1, CLEANING_SIZE, CLEANING_SIZE)
+    return CleanPSFs(images, (light * peak)[:, 0], quality, pedestal[:, 0], noise[:, 0])
+
+
+def _pedestal(profile, radius, weight, variance):
+    """Constant under the wings, over the peak, shape ``(M, 1)``: a fit shrunk by its significance."""
+    falling = radius.clamp_min(1e-3) ** -_POWER
+
+    def total(each):
+        return (weight * each).sum(1, keepdim=True)
+
+    one, first, second = total(1.0), total(falling), total(falling**2)
+    level, along = total(profile), total(profile * falling)
+    determinant = (one * second - first**2).clamp_min(1e-6)
+    constant = (second * level - first * along) / determinant
+    wing = (one * along - first * level) / determinant * _WING**-_POWER
+    error2 = _CORRELATED * variance * second / determinant + (_WING_ERROR * wing) ** 2
+    constant = constant * constant**2 / (constant**2 + _SIGNIFICANT * error2).clamp_min(1e-30)
+    return constant.clamp(-_MOST_PEDESTAL, _MOST_PEDESTAL)

@@ -1,0 +1,136 @@
+"""Corrections to and from files, beside the weights of the network that they correct."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from galmeasure._files import write_whole
+from galmeasure.exceptions import WeightsError
+from galmeasure.networks.correction import Correction, CorrectionConfig
+from galmeasure.weights.files import load_network
+
+__all__ = ["correction_path", "load_correction", "save_correction"]
+
+FORMAT = 1
+_SUFFIX = ".correction"
+_CONSTANT = "flow.base."  # tensors of the standard normal, whose names depend on zuko's version
+
+
+def correction_path(path):
+    """Name of the file that holds the correction of a file of weights.
+
+    Parameters
+    ----------
+    path : path-like
+        File of weights.
+
+    Returns
+    -------
+    pathlib.Path
+        The same name with the ending ``.correction``.
+    """
+    return Path(path).with_suffix(_SUFFIX)
+
+
+def save_correction(weights, correction, card):
+    """Write a correction beside the weights that it belongs to.
+
+    Parameters
+    ----------
+    weights : Weights
+        Weights of the network that is corrected.
+    correction : galmeasure.networks.correction.Correction
+        The correction.
+    card : dict
+        Plain JSON about its training: ``galaxies``, ``seed``, ``epochs``, ``metrics``, ``date`` and more.
+
+    Returns
+    -------
+    pathlib.Path
+        The file, in the format of safetensors.
+    """
+    card = {**card, "format": FORMAT, "arguments": correction.config.as_dict(), "weights": weights.name,
+            "weights_sha256": weights.sha256}  # fmt: skip
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in correction.state_dict().items()
+        if not name.startswith(_CONSTANT)
+    }
+    path = correction_path(weights.path)
+    write_whole(path, save(tensors, {"card": json.dumps(card, sort_keys=True)}))
+    return path
+
+
+def load_correction(weights, device="cpu"):
+    """Read the correction that lies beside weights.
+
+    Parameters
+    ----------
+    weights : Weights
+        Weights of the network that is corrected.
+    device : str, optional
+        Torch device of the correction.
+
+    Returns
+    -------
+    galmeasure.networks.correction.Correction or None
+        In evaluation mode, without gradients; None if there is no such file. The last few are kept and shared.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged, or belongs to other weights.
+    """
+    path = correction_path(weights.path)
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return None
+    return _load(path, weights, str(device), state.st_mtime_ns, state.st_size)
+
+
+def correction_card(weights):
+    """Card of the correction that lies beside weights, or None; raises WeightsError if it cannot be read."""
+    path = correction_path(weights.path)
+    if not path.exists():
+        return None
+    return _read(path)[0]
+
+
+def _read(path):
+    try:
+        content = path.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        card = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["card"])
+        return card, load(content)
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, OverflowError) as err:
+        msg = f"{path}: is damaged, or no file of a correction ({err})"
+        raise WeightsError(msg) from err
+
+
+@lru_cache(maxsize=4)
+def _load(path, weights, device, *_):
+    """Read a file; what else identifies it keeps an older one from being taken for it."""
+    card, tensors = _read(path)
+    if card.get("format") != FORMAT:
+        msg = f"{path}: was written by another version of galmeasure"
+        raise WeightsError(msg)
+    if card.get("weights_sha256") != weights.sha256:
+        msg = f"{path}: is not of these weights; write it again with galmeasure weights --correct, or remove it"
+        raise WeightsError(msg)
+    try:
+        correction = Correction(CorrectionConfig(**card["arguments"]), load_network(weights))
+        own = correction.state_dict()
+        missing = {name for name in own if not name.startswith(_CONSTANT)} ^ set(tensors)
+        if missing:
+            msg = f"tensors do not fit: {', '.join(sorted(missing))}"
+            raise ValueError(msg)
+        correction.load_state_dict(own | tensors)
+    except (LookupError, TypeError, ValueError, RuntimeError) as err:
+        msg = f"{path}: is damaged, or no file of a correction ({err})"
+        raise WeightsError(msg) from err
+    return correction.to(torch.device(device)).eval().requires_grad_(False)
