@@ -33,9 +33,10 @@ from galmeasure.networks import StampInputs
 from galmeasure.networks.posterior import LEVELS
 from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.priors import get_prior
-from galmeasure.training import SimulationConfig, make_dataset, simulate_stamps
+from galmeasure.training import make_dataset, simulate_stamps
+from galmeasure.training.config import simulation_from_dict
 from galmeasure.training.dataset_config import get_dataset_config
-from galmeasure.training.pool import orient
+from galmeasure.training.pool import orient, training_psfs
 from galmeasure.weights import load_network
 
 LIMIT = {"3": (0.0873, 0.963, 0.0519, 0.0995, 0.0899)}
@@ -131,14 +132,15 @@ def add_reference(rows, snr, name, bias, std, bound, best):
 
 def held_out(name, number, seed):
     """Stamps of the prior of some weights, with a seed of their own."""
-    config = SimulationConfig.study() if get_weights(name).card["prior"] == "study" else SimulationConfig()
+    config = simulation_from_dict(get_weights(name).card["simulation"])
     generator = torch.Generator().manual_seed(seed)
     return [simulate_stamps(config, min(512, number - i), generator=generator) for i in range(0, number, 512)]
 
 
-def inputs_of(stamps, rows=slice(None)):
+def inputs_of(network, stamps, rows=slice(None)):
     maps = (getattr(stamps, each)[rows] for each in ("image", "error", "good", "gain"))
-    return StampInputs(*maps, stamps.psf_images, stamps.psf_index[rows])
+    psf, quality = training_psfs(stamps.psf_images, network.config.clean_psf)
+    return StampInputs(*maps, psf, stamps.psf_index[rows], quality)
 
 
 def posteriors(name, parts, drawn, draws, seed):
@@ -149,7 +151,7 @@ def posteriors(name, parts, drawn, draws, seed):
     with torch.inference_mode():
         for stamps in parts:
             for rows in torch.arange(len(stamps.image)).split(PIECE):
-                context, truth = network.encode(inputs_of(stamps, rows)), stamps.parameters[rows]
+                context, truth = network.encode(inputs_of(network, stamps, rows)), stamps.parameters[rows]
                 summary = network.summarise(context)
                 found["truth"].append(truth)
                 found["mean"].append(summary.mean)
@@ -214,7 +216,7 @@ def symmetry(args):
         answers, truth = {0: [], 1: [], 2: [], 3: []}, []
         with torch.inference_mode():
             for stamps in held_out(name, args.number, args.seed):
-                inputs = inputs_of(stamps)
+                inputs = inputs_of(network, stamps)
                 means = torch.stack([turned_mean(network, inputs, element) for element in range(8)])
                 for k, elements in enumerate(([0], [0, 3], [0, 3, 5, 6], range(8))):
                     answers[k].append(means[list(elements)].mean(0))
@@ -324,7 +326,7 @@ def save(name, table, title, args, n_cores=1):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--weights", nargs="+", default=["study-v1", "survey-v1"], help="names or files")
+    common.add_argument("--weights", nargs="+", default=["study-v1", "survey-v2"], help="names or files")
     common.add_argument("--seed", type=int, default=4242)
     common.add_argument("--output", help="folder of the results")
     commands = parser.add_subparsers(required=True)

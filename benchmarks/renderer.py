@@ -85,7 +85,7 @@ def rendered(case, parameters, oversampling, dtype, perfect_psf):
     size = size if oversampling == 1 else size | 1
     image = draw_psf(psf_object(case["psf"], case["fwhm"]), size, oversampling, scale=1.0)[None]
     if not perfect_psf:
-        image, _ = normalise_psf(image, oversampling)
+        image = normalise_psf(image, oversampling)[0].images
     grid = prepare_psf(torch.from_numpy(image), (side, side), oversampling=oversampling, dtype=dtype)
     with torch.inference_mode():
         model = render_sersic(torch.from_numpy(parameters).to(dtype)[None], grid)

@@ -1,19 +1,13 @@
-"""PSF images: normalisation with the light beyond the image, width and centre, and finding equal ones."""
+"""PSF images: normalisation, width and centre, and finding equal ones."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["PSFStats", "find_equal", "missing_flux_fraction", "normalise_psf", "psf_stats"]
+from galmeasure._psf_wings import missing_light
 
-_WING_START = 0.55
-_WING_END = 0.98
-_N_ANNULI = 10
-_MAX_MISSING = 0.05
-_EXPONENTS = (2.7, 8.0)
-_MAX_SCATTER = 0.015
-_CORES = np.linspace(0.0, 0.5, 26)
+__all__ = ["NormalisedPSFs", "PSFStats", "find_equal", "normalise_psf", "psf_stats"]
+
 _CHUNK = 2**21
 
 
@@ -26,113 +20,20 @@ class PSFStats:
     fwhm: np.ndarray
 
 
-def missing_flux_fraction(image, oversampling=1):
-    """Fraction of a PSF's flux that lies beyond its image.
+@dataclass(frozen=True)
+class NormalisedPSFs:
+    """Normalised float64 copies of PSF images.
 
-    The azimuthal median profile in the outer annuli is fitted with ``A (r**2 + a**2)**(-p/2)``. If that is a clean
-    declining power law with 2.7 < p < 8, its integral over the plane outside the (rectangular) image is the missing
-    flux. In all other cases (noisy wings, wings that end, a pedestal, a Gaussian, more than 5 % missing) nothing is
-    assumed to be missing.
-
-    Parameters
-    ----------
-    image : array_like, shape (ny, nx) or (M, ny, nx)
-        PSF images, centred, of any normalisation.
-    oversampling : int, optional
-        Image pixels per native pixel; annuli are at least one native pixel wide where there is room for that.
-
-    Returns
-    -------
-    fraction : float or ndarray of shape (M,)
-        Missing flux over total flux, in [0, 0.05].
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from galmeasure._psf import missing_flux_fraction
-    >>> y, x = np.mgrid[-32:33, -32:33]
-    >>> print(f"{missing_flux_fraction((1 + (x**2 + y**2) / 3) ** -2.0):.4f}")
-    0.0023
-    >>> print(missing_flux_fraction(np.exp(-(x**2 + y**2) / 8)))
-    0.0
+    ``images`` (M, ny, nx); ``outside`` (M,): the estimated fraction of the light beyond each image, or its uncertainty
+    if that is larger.
     """
-    stack = np.asarray(image, dtype=np.float64)
-    single = stack.ndim == 2
-    stack = stack[None] if single else stack
-    fraction = np.zeros(len(stack))
-    annuli = _annuli(*stack.shape[1:], oversampling)
-    if annuli is not None:
-        for start in range(0, len(stack), max(1, _CHUNK // stack[0].size)):
-            rows = slice(start, start + max(1, _CHUNK // stack[0].size))
-            with np.errstate(all="ignore"):
-                fraction[rows] = _missing(stack[rows], annuli)
-    return float(fraction[0]) if single else fraction
 
-
-def _annuli(ny, nx, oversampling):
-    """List of (pixels, their radii over the half size) of the outer annuli, or None if the image is too small."""
-    half = 0.5 * (min(ny, nx) - 1)
-    n_annuli = int(min(_N_ANNULI, (_WING_END - _WING_START) * half / max(1, oversampling)))
-    if n_annuli < 4:
-        n_annuli = int(min(4, (_WING_END - _WING_START) * half))
-    if n_annuli < 4:
-        return None
-    y, x = np.ogrid[:ny, :nx]
-    radius = np.hypot(y - 0.5 * (ny - 1), x - 0.5 * (nx - 1)).ravel() / half
-    edges = np.linspace(_WING_START, _WING_END, n_annuli + 1)
-    groups = [np.flatnonzero((radius >= a) & (radius < b)) for a, b in pairwise(edges)]
-    return [(pixels, radius[pixels]) for pixels in groups]
-
-
-def _missing(stack, annuli):
-    """Missing fraction (M,) of a stack, see :func:`missing_flux_fraction`."""
-    n_psf, ny, nx = stack.shape
-    flat, total = stack.reshape(n_psf, -1), stack.sum(axis=(1, 2))
-    wings = [flat[:, pixels] for pixels, _ in annuli]
-    radius = np.array([np.median(r) for _, r in annuli])
-    profile = np.stack([np.median(wing, axis=1) for wing in wings], axis=1)
-    fit = _fit_wing(np.log(np.where(profile > 0, profile, np.nan)), radius)
-    # a second pass with the slope inside each annulus taken out: few distinct radii bias the plain medians
-    flat_wings = [
-        wing * (r**2 + fit[0][:, None]) ** -fit[1][:, None] for wing, (_, r) in zip(wings, annuli, strict=True)
-    ]
-    level = np.stack([np.median(wing, axis=1) for wing in flat_wings], axis=1)
-    log_level = np.log(np.where(level > 0, level, np.nan))
-    log_profile = log_level + fit[1][:, None] * np.log(radius**2 + fit[0][:, None])
-    core2, slope, intercept, scatter = _fit_wing(log_profile, radius)
-    exponent = -2.0 * slope
-    outside = _integral_outside(core2, exponent, ny, nx) * np.exp(intercept)
-    fraction = outside / (total + outside)
-    clean = (scatter < _MAX_SCATTER) & (exponent > _EXPONENTS[0]) & (exponent < _EXPONENTS[1])
-    return np.where(clean & (fraction > 0) & (fraction < _MAX_MISSING), fraction, 0.0)
-
-
-def _fit_wing(log_profile, radius):
-    """Best (a**2, slope, intercept, rms) of log profile = intercept + slope log(r**2 + a**2), for each PSF."""
-    best = None
-    for core in _CORES:
-        u = np.log(radius**2 + core**2)
-        du = u - u.mean()
-        slope = (log_profile * du).sum(axis=1) / (du**2).sum()
-        intercept = log_profile.mean(axis=1) - slope * u.mean()
-        rms = np.sqrt(np.mean((log_profile - intercept[:, None] - slope[:, None] * u) ** 2, axis=1))
-        rms = np.where(np.isfinite(rms), rms, np.inf)
-        trial = np.stack([np.full_like(rms, core**2), slope, intercept, rms])
-        best = trial if best is None else np.where(rms < best[3], trial, best)
-    return best
-
-
-def _integral_outside(core2, exponent, ny, nx):
-    """Integral of (r**2 + a**2)**(-p/2), r in half sizes, in pixel units over the plane outside the image."""
-    half = 0.5 * (min(ny, nx) - 1)
-    theta = (np.arange(256) + 0.5) * (0.5 * np.pi / 256)
-    edge = np.minimum(0.5 * nx / np.cos(theta), 0.5 * ny / np.sin(theta)) / half
-    power = 2.0 - exponent[:, None]
-    return 2.0 * np.pi * half**2 * np.mean((edge**2 + core2[:, None]) ** (0.5 * power), axis=1) / -power[:, 0]
+    images: np.ndarray
+    outside: np.ndarray
 
 
 def normalise_psf(stack, oversampling=1):
-    """Normalised float64 copy of a stack of PSF images, and which of them can be used.
+    """:class:`NormalisedPSFs` of a stack of PSF images, and which of them can be used.
 
     A PSF image that has a non-finite pixel, or whose sum is not positive, cannot be used; it comes back as zeros.
     Others sum to 1 minus the flux missing beyond the image.
@@ -147,8 +48,9 @@ def normalise_psf(stack, oversampling=1):
         ok &= total > 1e-6
         images /= np.where(ok, total, 1.0)[:, None, None]
         images[~ok] = 0.0
-    images *= 1.0 - missing_flux_fraction(images, oversampling)[:, None, None]
-    return images, ok
+    light = missing_light(images, oversampling)
+    images *= 1.0 - light.fraction[:, None, None]
+    return NormalisedPSFs(images, np.maximum(light.fraction, light.error)), ok
 
 
 def psf_stats(stack, ok, oversampling=1):

@@ -1,10 +1,11 @@
 """The PSFs of a set of cutouts: every accepted form brought to distinct, normalised images and an index."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from galmeasure._psf import normalise_psf, psf_stats
+from galmeasure._psf_flux import FLUX_OF_SUM, hold_fluxes, read_psf_flux
 from galmeasure._psf_models import distinct_stack, draw_models, is_model, is_position_model, position_images
 from galmeasure._units import as_numbers, positive_integer, split_unit
 
@@ -13,6 +14,7 @@ __all__ = ["PSFSet", "read_psf_set"]
 _MAX_OFFSET = 0.5 + 1e-6
 _MIN_FWHM = 1.5
 _MAX_OVERSAMPLING = 100
+_MAX_OUTSIDE = 0.005
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,9 @@ class PSFSet:
     """Distinct PSFs.
 
     ``images``: M float64 arrays, normalised. ``index`` (N,): image of each cutout. ``ok``, ``offset``, ``fwhm`` (M,):
-    whether it can be used, distance of its centroid from its centre and width, in native pixels.
+    whether it can be used, distance of its centroid from its centre and width, in native pixels. ``outside`` (M,): the
+    fraction of the star's light that is beyond the image by estimate, or the uncertainty of that if it is larger; 0
+    where it is known. ``given``: what the user said about it, for the metadata of tables; None if nothing.
     """
 
     images: list
@@ -29,14 +33,20 @@ class PSFSet:
     ok: np.ndarray
     offset: np.ndarray = field(repr=False)
     fwhm: np.ndarray = field(repr=False)
+    outside: np.ndarray = field(repr=False)
+    given: float | str | None = None
 
     def rows(self, key):
         """The same set for some of the cutouts; images are shared."""
-        return PSFSet(self.images, self.index[key], self.oversampling, self.ok, self.offset, self.fwhm)
+        return replace(self, index=self.index[key])
 
     def bad(self):
         """Boolean (N,): cutouts whose PSF cannot be used."""
         return ~self.ok[self.index]
+
+    def light_unknown(self):
+        """Boolean (N,): cutouts with much light of their PSF's star outside of its image, by estimate or perhaps."""
+        return self.outside[self.index] > _MAX_OUTSIDE
 
     def unusual(self, shapes, rows):
         """Boolean (B,): PSF of these rows is off centre, under-sampled, or wider than the cutout."""
@@ -45,7 +55,7 @@ class PSFSet:
             return (offset > _MAX_OFFSET) | (fwhm < _MIN_FWHM) | (fwhm > shapes[rows].min(axis=1))
 
 
-def read_psf_set(psf, *, shapes, oversampling=1, positions=None, pixel_scale=None, strict=True):
+def read_psf_set(psf, *, shapes, oversampling=1, positions=None, pixel_scale=None, flux=None, strict=True):
     """:class:`PSFSet` of any accepted form of PSF.
 
     Parameters
@@ -60,6 +70,8 @@ def read_psf_set(psf, *, shapes, oversampling=1, positions=None, pixel_scale=Non
         x, y in the parent image, for models that depend on the position.
     pixel_scale : ndarray, shape (N,), optional
         Arcsec per pixel, for GalSim objects.
+    flux : float, array_like or "sum", optional
+        The argument ``psf_flux`` of :class:`~galmeasure.Cutouts`.
     strict : bool, optional
         Whether it is an error if none of several PSFs can be used.
 
@@ -75,16 +87,19 @@ def read_psf_set(psf, *, shapes, oversampling=1, positions=None, pixel_scale=Non
     if isinstance(psf, str | bytes):
         msg = "psf must be an image or a model, not a string; galmeasure.read_psf reads files"
         raise TypeError(msg)
+    flux = read_psf_flux(flux, n_cutouts)
     oversampling = positive_integer("psf_oversampling", oversampling, largest=_MAX_OVERSAMPLING)
     if is_position_model(psf) or is_model(psf) or _is_list_of_models(psf, n_cutouts):
         if oversampling != 1:
             msg = "psf_oversampling is for PSF images; a PSF model is sampled as it needs"
             raise ValueError(msg)
-        found = _from_models(psf, shapes, positions, pixel_scale)
+        found = _from_models(psf, shapes, positions, pixel_scale, flux)
     else:
-        found = _build(*_read_images(psf, n_cutouts), oversampling, n_cutouts)
+        found = _build(*_read_images(psf, n_cutouts), oversampling, n_cutouts, flux=flux)
     if (strict or getattr(psf, "ndim", 3) == 2) and found.bad().all():
         msg = "psf must have only finite pixels and a positive sum (and finite positions, if it depends on them)"
+        if flux.told:
+            msg = f"psf_flux {flux.RULE}; and {msg}"
         raise ValueError(msg)
     return found
 
@@ -102,7 +117,7 @@ def _is_list_of_models(psf, n_cutouts):
     return True
 
 
-def _from_models(psf, shapes, positions, pixel_scale):
+def _from_models(psf, shapes, positions, pixel_scale, flux):
     """:class:`PSFSet` of a model or of a list of models."""
     n_cutouts = len(shapes)
     if is_position_model(psf):
@@ -110,10 +125,13 @@ def _from_models(psf, shapes, positions, pixel_scale):
             msg = "positions must be given if psf depends on the position in the image"
             raise ValueError(msg)
         images, index, oversampling = position_images(psf, positions)
-        return _build(images, index, oversampling, n_cutouts)
+        return _build(images, index, oversampling, n_cutouts, flux=flux)
     models = list(psf) if isinstance(psf, list | tuple) else [psf]
     images, enclosed, index, oversampling = draw_models(models, pixel_scale, tuple(int(s) for s in shapes.max(axis=0)))
-    return _build(images, index, oversampling, n_cutouts, enclosed)
+    if flux.told and not all(hasattr(model, "data") for model in models):
+        msg = "psf_flux is for PSF images; of a PSF model the light outside of the image is computed"
+        raise ValueError(msg)
+    return _build(images, index, oversampling, n_cutouts, enclosed, flux=flux)
 
 
 def _read_images(psf, n_cutouts):
@@ -178,27 +196,33 @@ def _image(name, value, n_dim):
     return array
 
 
-def _build(images, index, oversampling, n_cutouts, enclosed=None):
+def _build(images, index, oversampling, n_cutouts, enclosed=None, *, flux):
     """:class:`PSFSet` of images and their index."""
+    sums = np.array([np.sum(image, dtype=np.float64) for image in images]) if flux.told == FLUX_OF_SUM else None
     shapes = {image.shape for image in images}
     if len(shapes) == 1:
-        stack, ok = normalise_psf(images, oversampling)
-        stats = psf_stats(stack, ok, oversampling)
-        normalised, offset, fwhm = list(stack), stats.offset, stats.fwhm
+        found, ok = normalise_psf(images, oversampling)
+        stats = psf_stats(found.images, ok, oversampling)
+        normalised, outside, offset, fwhm = list(found.images), found.outside, stats.offset, stats.fwhm
     else:
         parts = [normalise_psf(image[None], oversampling) for image in images]
-        normalised, ok = [part[0][0] for part in parts], np.array([part[1][0] for part in parts])
-        stats = [psf_stats(*part, oversampling) for part in parts]
+        normalised, ok = [part[0].images[0] for part in parts], np.array([part[1][0] for part in parts])
+        outside = np.array([part[0].outside[0] for part in parts])
+        stats = [psf_stats(part[0].images, part[1], oversampling) for part in parts]
         offset, fwhm = np.array([s.offset[0] for s in stats]), np.array([s.fwhm[0] for s in stats])
     for i, fraction in enumerate(enclosed or ()):
         if fraction is not None and ok[i]:
-            normalised[i] = normalised[i] * (fraction / normalised[i].sum())
+            normalised[i], outside[i] = normalised[i] * (fraction / normalised[i].sum()), 0.0
     if len(index) == 1:
         index = np.repeat(index, n_cutouts)
+    if flux.told:
+        normalised, index, kind = hold_fluxes(normalised, index, flux, sums)
+        ok, offset, fwhm, outside = ok[kind], offset[kind], fwhm[kind], np.zeros(len(kind))
+        ok = ok & np.array([image.any() for image in normalised])
     if (index < 0).any():  # no position: no PSF
         normalised, ok = [*normalised, np.zeros_like(normalised[0])], np.append(ok, False)
-        offset, fwhm = np.append(offset, np.nan), np.append(fwhm, np.nan)
+        offset, fwhm, outside = np.append(offset, np.nan), np.append(fwhm, np.nan), np.append(outside, 0.0)
         index = np.where(index < 0, len(ok) - 1, index)
     for image in normalised:
         image.flags.writeable = False
-    return PSFSet(normalised, index, oversampling, ok, offset, fwhm)
+    return PSFSet(normalised, index, oversampling, ok, offset, fwhm, outside, flux.told)

@@ -86,6 +86,7 @@ def build_store(
     pixel_scale=None,
     wcs=None,
     psf_oversampling=1,
+    psf_flux=None,
     positions=None,
     ids=None,
     zero_point=None,
@@ -115,6 +116,7 @@ def build_store(
         oversampling=psf_oversampling,
         positions=positions,
         pixel_scale=scale,
+        flux=psf_flux,
         strict=strict,
     )
     good = _usable_errors(errors) & good_gain & good_scale & np.isfinite(origin).all(axis=1) & ~psfs.bad()

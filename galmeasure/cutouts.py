@@ -39,6 +39,10 @@ class Cutouts:
         One, in pixels of the parent image, or a list with one per cutout, in pixels of the cutout.
     psf_oversampling : int, optional
         Pixels of a PSF image per pixel of a cutout.
+    psf_flux : float, array_like of shape (N,), or "sum", optional
+        Fraction of a star's light that the PSF image holds, above 0 and at most 1.05, for example 0.983; ``"sum"``: the
+        images are not normalised, and their sums are this fraction. Estimated from the outer part of each image if not
+        given, see :attr:`psf_images`.
     positions : array_like, shape (N, 2), optional
         x, y of the centre of each cutout, ``((nx-1)/2, (ny-1)/2)``, in the parent image.
     ids : array_like, shape (N,), optional
@@ -83,12 +87,14 @@ class Cutouts:
         pixel_scale=None,
         wcs=None,
         psf_oversampling=1,
+        psf_flux=None,
         positions=None,
         ids=None,
         zero_point=None,
     ):
         given = {
             "psf": psf,
+            "psf_flux": psf_flux,
             "error": error,
             "mask": mask,
             "gain": gain,
@@ -194,11 +200,22 @@ class Cutouts:
     def psf_images(self):
         """Distinct PSFs, a list of read-only float64 arrays.
 
-        Each sums to 1 minus the fraction of its flux that lies beyond the image. That fraction is extrapolated where
-        the outer profile is a clean power law (a Moffat image of 64 pixels lacks 0.3 to 1 %), and 0 otherwise.
+        Each sums to the fraction of the star's light that it holds: ``psf_flux``, or 1 minus an estimate of the flux
+        that lies beyond the image. That is extrapolated where the outer profile is a clean power law (a Moffat image of
+        64 pixels lacks 0.3 to 1 %) or where, averaged over diffraction rings, it falls as ``r**-3``; it is 0 otherwise.
         Unusable PSFs are zeros.
         """
         return list(self._store.psfs.images)
+
+    @property
+    def psf_flux(self):
+        """What the argument ``psf_flux`` said: a number, ``"sum"``, ``"per cutout"``, or None if it was not given."""
+        return self._store.psfs.given
+
+    @property
+    def psf_light_unknown(self):
+        """Boolean (N,): more than 0.5 % of the star's light is, or may be, outside of the PSF image by estimate."""
+        return self._store.psfs.light_unknown()
 
     @property
     def psf_index(self):

@@ -55,6 +55,7 @@ FLAGS = tuple(
             ("psf_unusual", "PSF far off centre, under-sampled or larger than the stamp"),
             ("poor_proposal", "few of the draws from the network's posterior agree with the pixels; see ess"),
             ("prior_dominated", "the data hardly narrow the prior of the Sersic index or of the half-light radius"),
+            ("psf_light_unknown", "S/N above 200, and over 0.5 % of a star's light may be outside of the PSF image"),
         )
     )
 )

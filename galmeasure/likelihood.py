@@ -14,6 +14,7 @@ __all__ = [
     "NormalEquations",
     "cramer_rao_bound",
     "deviance",
+    "fit_loss",
     "fisher_matrix",
     "flux_of_snr",
     "log_likelihood",
@@ -214,6 +215,27 @@ def deviance(model, data, error, good, gain=None):
     if gain is not None:
         loss = loss + _skewness(model, data, error, var, gain)
     return (loss * good).flatten(1).sum(1, dtype=torch.float64)
+
+
+def fit_loss(model, data, error, good, gain=None, *, dof=None):
+    """Loss that a fit minimises, as that of :func:`normal_equations`, without derivatives.
+
+    Parameters
+    ----------
+    model, data, error, good, gain, dof
+        As in :func:`log_likelihood`.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(B,)``, double precision.
+    """
+    if dof is None:
+        return deviance(model, data, error, good, gain)
+    var = variance(model, error, gain)
+    scaled = (data - model) * good / var
+    loss, _, _ = _student_t(model, (data - model) * scaled, scaled, good / var, good, var, gain, dof)
+    return loss.flatten(1).sum(1, dtype=torch.float64)
 
 
 _SERIES = (0.0, -1 / 3, 1 / 6, -1 / 10, 1 / 15, -1 / 21)

@@ -31,7 +31,7 @@ class MomentNetwork:
 
     config = NetworkConfig()
 
-    def embed_psf(self, psf):
+    def embed_psf(self, psf, quality=None):
         return psf.flatten(1)
 
     def encode(self, inputs, *, psf=None, bf16=False):

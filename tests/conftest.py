@@ -1,11 +1,17 @@
 """Configuration of the tests."""
 
+import os
+import signal
+from pathlib import Path
+
 import pytest
 
 try:
     from pytest_astropy_header.display import PYTEST_HEADER_MODULES, TESTED_VERSIONS
 except ImportError:
     PYTEST_HEADER_MODULES, TESTED_VERSIONS = {}, {}
+
+ROOT = Path(__file__).parents[1]
 
 
 def pytest_configure(config):
@@ -15,6 +21,22 @@ def pytest_configure(config):
     for name in ("numpy", "scipy", "astropy", "photutils", "torch", "galsim"):
         PYTEST_HEADER_MODULES[name] = name
     TESTED_VERSIONS["galmeasure"] = galmeasure.__version__
+
+
+def pytest_collection_finish():
+    """Run where the documented examples find the files that they read, wherever this was started."""
+    os.chdir(ROOT)
+
+
+@pytest.fixture(autouse=True)
+def keyboard_interrupt():
+    """Ctrl-C interrupts, and interrupts what a test starts, even if this run was started with the signal ignored."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def pytest_collection_modifyitems(items):

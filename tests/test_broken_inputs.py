@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from _agreement import assert_rows_agree
 from _catalogs import cutout_table, stamps
 from _galaxies import draw, gaussian_psf, mixed_parameters
 from astropy import units as u
@@ -18,8 +19,7 @@ from galmeasure.parameters import PARAMETERS
 
 N_FAST = 150
 N_ALL = 1000
-SECONDS = 60
-TOLERANCE = 1e-6
+SECONDS = 600  # a case takes less than one, on a busy machine some
 
 SHAPES = ((24, 24), (25, 23), (17, 30))
 PSF = gaussian_psf(21)
@@ -49,22 +49,6 @@ def no_hang():
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def assert_rows_unchanged(table, rows, expected):
-    """Every column of some rows is that of the table of these rows alone."""
-    assert table.colnames == expected.colnames
-    for name in expected.colnames:
-        if name == "id":
-            continue
-        if name in ("method", "ood_reason"):
-            np.testing.assert_array_equal(table[rows][name], expected[name], err_msg=name)
-            continue
-        found, wanted = (np.asarray(u.Quantity(t[name]).value) for t in (table[rows], expected))
-        if name in ("flags", "n_pixels_fit"):
-            np.testing.assert_array_equal(found, wanted, err_msg=name)
-        else:
-            np.testing.assert_allclose(found, wanted, rtol=TOLERANCE, atol=0, err_msg=name)
 
 
 def assert_failed(row):
@@ -257,7 +241,7 @@ def check_rows(rng, number, tmp_path, capsys):
         table = fitter.fit(images, **options)
         expected = fitter.fit(alone, **its_options)
     assert len(table) == len(rows)
-    assert_rows_unchanged(table, good, expected)
+    assert_rows_agree(table[good], expected)
     for row, (_, name) in zip(table, rows, strict=True):
         if name is not None and BREAKS[name][2]:
             assert_failed(row)
@@ -335,6 +319,9 @@ WRONG = [
     ("psf_oversampling", "3", False),
     ("psf_oversampling", None, False),
     ("psf_oversampling", 10**9, False),
+    ("psf_flux", 0.0, False),
+    ("psf_flux", "most", False),
+    ("psf_flux", [0.9, 0.9], False),
     ("positions", [1.0, 2.0], False),
     ("positions", "centre", False),
     ("positions", np.zeros((3, 3)), False),
@@ -511,7 +498,7 @@ def check_file(rng, number, tmp_path, capsys):
         if name in ROWS_THAT_STAY:
             rows = list(ROWS_THAT_STAY[name])
             expected = LSQSersicFitter().fit(read_cutouts(sound)[rows])
-            assert_rows_unchanged(table, rows, expected)
+            assert_rows_agree(table[rows], expected)
         if rng.random() < 0.3:
             check_command(path, capsys, readable=cutouts is not None)
 

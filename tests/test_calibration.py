@@ -310,8 +310,10 @@ def made_for(fitter, tmp_path, **options):
 @pytest.mark.parametrize("kind", [NeuralSersicFitter, LSQSersicFitter])
 def test_fitters_take_it(tmp_path, cutouts, kind):
     path = made_for(kind(), tmp_path)
-    plain = kind(covariance=True, crb=True).fit(cutouts)
-    fitter = kind(calibration=path, covariance=True, crb=True)
+    options = {"covariance": True, "crb": True}
+    options |= {"precision": "float32"} if kind is NeuralSersicFitter else {}
+    plain = kind(**options).fit(cutouts)
+    fitter = kind(calibration=path, **options)
     table = fitter.fit(cutouts)
     ratio = table["n_err"] / plain["n_err"]
     assert np.allclose(ratio[[0, 2]], 1.3, atol=0.08)
@@ -320,13 +322,13 @@ def test_fitters_take_it(tmp_path, cutouts, kind):
     assert (table["flux_fit"] < plain["flux_fit"])[[0, 2]].all()
     assert (table["q"] != plain["q"])[[0, 2]].all()  # what is derived follows
     for name in ("snr", "chi2_reduced", "n_crb", "flags"):  # those of the model that was fitted
-        assert np.array_equal(table[name], plain[name], equal_nan=True)
+        assert np.allclose(table[name], plain[name], rtol=1e-3, equal_nan=True)
     variance = table["covariance"][:, 1, 1]
     assert np.allclose(variance[[0, 2]], table["n_err"][[0, 2]] ** 2)
     if kind is NeuralSersicFitter:
         assert (table["n_q84"] - table["n_q16"] > 1.1 * (plain["n_q84"] - plain["n_q16"]))[[0, 2]].all()
     again = pickle.loads(pickle.dumps(fitter)).fit(cutouts)
-    assert np.array_equal(again["n_err"], table["n_err"], equal_nan=True)
+    assert np.allclose(again["n_err"], table["n_err"], rtol=1e-3, equal_nan=True)
 
 
 def test_meta_in_fits(tmp_path, cutouts):
@@ -343,11 +345,11 @@ def test_made_for_another_estimator(tmp_path):
     path = made_for(NeuralSersicFitter(), tmp_path)
     with pytest.raises(ValueError, match="calibration was made for another estimator: for method 'neural', not 'lsq'"):
         LSQSersicFitter(calibration=path)
-    with pytest.raises(ValueError, match=r"for weights 'survey-v1 \(\w{12}\)', not 'study-v1 \(\w{12}\)'"):
+    with pytest.raises(ValueError, match=r"for weights 'survey-v2 \(\w{12}\)', not 'study-v1 \(\w{12}\)'"):
         NeuralSersicFitter(weights="study-v1", calibration=path)
     with pytest.raises(ValueError, match="for summary 'mean', not 'median'"):
         NeuralSersicFitter(summary="median", calibration=path)
-    with pytest.raises(ValueError, match="for refine None, not 'importance'"):
+    with pytest.raises(ValueError, match="for refine 'auto', not 'importance'"):
         NeuralSersicFitter(refine="importance", calibration=path)
     path = made_for(LSQSersicFitter(fixed={"n": 1.0}), tmp_path)
     with pytest.raises(ValueError, match=r"for fixed \['n'\], not \[\]"):

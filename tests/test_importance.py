@@ -6,6 +6,7 @@ import astropy.units as u
 import numpy as np
 import pytest
 import torch
+from _agreement import plain
 from _galaxies import draw, gaussian_psf
 
 from galmeasure import Cutouts, NeuralSersicFitter
@@ -25,6 +26,10 @@ SMALL = {"widths": (16, 16), "depths": (1, 1), "features": 16, "psf_features": 8
 SETTINGS = ImportanceSettings(n_draws=1024, min_ess=100.0)
 SIZE = 48
 ERROR = 300.0
+
+COLUMNS = [name + end for name in PARAMETER_NAMES for end in ("_fit", "_err", "_q16", "_q50", "_q84")]
+STANDARD_ERROR = {"fit": 1.0, "err": 0.71, "q16": 1.52, "q50": 1.25, "q84": 1.52}
+"""Of summaries of a Gaussian posterior from one independent draw, in units of its width."""
 
 
 def untrained(config, seed=0):
@@ -126,7 +131,7 @@ class TestTarget:
         model = flux[:, None, None].float() * unit
         values[:, 0] = flux
         background = (good * (model / error) ** 2).sum((1, 2), dtype=torch.float64).sqrt()
-        density = target._log_prior(values, model, background, error, good, electrons, 1).exp()
+        density = target._log_prior(values, model, background, error, good, electrons, 1, None).exp()
         total = torch.trapezoid(density * flux, flux.log())
         rest = self.prior.n.log_prob(values[0, 1]) + self.prior.r_eff.log_prob(values[0, 2])
         rest = rest + self.prior.shear.log_prob(*values[0, 3:5]) + 2 * np.log(0.5)
@@ -218,11 +223,13 @@ def test_known_posterior(name):
         found = weighted_draws(network, piece, np.arange(count), target, images, settings, [start] * count)
     assert min(each.ess for each in found) > 400
     assert all(each.ess > 0.3 * len(each) for each in found)
-    np.testing.assert_allclose(np.mean([(each.mean - mean) / std for each in found], 0), 0, atol=0.04)
+    limit = 5.0 / np.sqrt(sum(each.ess for each in found))  # five standard errors of a mean
+    np.testing.assert_allclose(np.mean([(each.mean - mean) / std for each in found], 0), 0, atol=limit)
     np.testing.assert_allclose(np.mean([each.covariance for each in found], 0) / np.outer(std, std),
-                               correlation, atol=0.08)  # fmt: skip
+                               correlation, atol=np.sqrt(2.0) * limit)  # fmt: skip
     quantiles = np.mean([(each.quantiles() - mean) / std for each in found], 0)
-    np.testing.assert_allclose(quantiles, np.array([[-1.0], [0.0], [1.0]]).repeat(7, 1), atol=0.08)
+    np.testing.assert_allclose(quantiles, np.array([[-1.0], [0.0], [1.0]]).repeat(7, 1),
+                               atol=STANDARD_ERROR["q16"] * limit)  # fmt: skip
     np.testing.assert_allclose([each.log_evidence for each in found], 0, atol=0.2)
 
 
@@ -309,7 +316,8 @@ def test_columns(measured):
 def test_draws_are_those_of_the_exact_posterior(wrong, measured):
     fitter = NeuralSersicFitter(weights=wrong, refine="importance")
     options = {"error": ERROR, "gain": 1.0, "n_samples": 4000}
-    drawn, table = fitter.sample(measured.images[:4], measured.psf, **options), measured.table[:4]
+    drawn = fitter.sample(measured.images[:4], measured.psf, **options)
+    table = fitter.fit(measured.images[:4], measured.psf, error=ERROR, gain=1.0)
     again = fitter.sample(measured.images[:4], measured.psf, seed=0, **options)
     other = fitter.sample(measured.images[:4], measured.psf, seed=1, **options)
     exact = np.char.endswith(np.array(table["method"]), "importance")
@@ -319,27 +327,52 @@ def test_draws_are_those_of_the_exact_posterior(wrong, measured):
         assert values.shape == (4, 4000)
         assert np.isnan(values[~exact]).all()
         fit, error = (np.array(table[f"{name}_{end}"].value)[exact] for end in ("fit", "err"))
-        # systematic resampling of weighted draws leaves their mean and spread as they are, nearly
+        # systematic resampling of weighted draws leaves their mean and spread as they are, nearly: two draws of one
+        # posterior would differ by 0.1, the square root of 1 / ess
         np.testing.assert_allclose((values[exact].mean(1) - fit) / error, 0.0, atol=0.01)
         np.testing.assert_allclose(values[exact].std(1) / error, 1.0, atol=0.03)
-        np.testing.assert_array_equal(values, again[name].value)
+        same = np.abs(values[exact] - again[name].value[exact]) < 1e-3 * error[:, None]
+        assert same.mean() > 0.99
         assert (np.diff(values[exact], axis=1) > 0).mean() == pytest.approx(0.5, abs=0.05)  # in no order
     assert (drawn["n"].value[exact] != other["n"].value[exact]).any()
+
+
+def monte_carlo_steps(table, expected):
+    """Differences of all summaries of exact posteriors in units of the standard error of weighted draws, ``(N, 35)``.
+
+    Rounding changes the weights a little, which moves a summary by a hundredth of its standard error. Now and then it
+    decides, too, whether one more round is drawn or which component a draw belongs to; then both are summaries of
+    different draws, and differ by about one standard error. A row must not rely on other draws than its own: if
+    its random numbers depended on its place or its neighbours, that would be so in all rows.
+    """
+    steps = []
+    for column in COLUMNS:
+        name, _, end = column.rpartition("_")
+        found, wanted = (plain(t[column]) for t in (table, expected))
+        error = plain(expected[f"{name}_err"])
+        steps.append((found - wanted) / error * np.sqrt(expected["ess"]) / STANDARD_ERROR[end])
+    return np.abs(np.stack(steps, 1))
+
+
+def assert_same_posteriors(table, expected):
+    """In at least half of the rows the draws are the same; in the others summaries agree as those of two samples do."""
+    assert list(table["method"]) == list(expected["method"])
+    steps = monte_carlo_steps(table, expected)
+    steps = steps[np.isfinite(steps).all(axis=1)]
+    assert len(steps) >= 2
+    assert np.mean(steps.max(axis=1) < 0.05) >= 0.5
+    assert np.sqrt((steps**2).mean(axis=1)).max() < 5.0  # about 1.4 for other draws
+    evidence = np.abs(table["log_evidence"] - expected["log_evidence"]) * np.sqrt(expected["ess"])
+    assert np.nanmax(evidence) < 5.0 * np.sqrt(2.0)
 
 
 def test_rows_are_those_of_the_galaxy_alone(wrong, measured):
     """Neither the place in the input nor the neighbours matter, but for rounding."""
     fitter = NeuralSersicFitter(weights=wrong, refine="importance", covariance=True)
-    chosen = [7, 2, 3]
+    chosen = [7, 2, 3, 9, 4]
     again = fitter.fit(measured.images[chosen], measured.psf, error=ERROR, gain=1.0)
-    for name in again.colnames:
-        expected = measured.table[name][chosen]
-        if again[name].dtype.kind == "f":
-            np.testing.assert_allclose(
-                again[name], expected, rtol=1e-5, atol=1e-6 * np.abs(np.nan_to_num(expected)).max(), err_msg=name
-            )
-        elif name != "id":
-            np.testing.assert_array_equal(again[name], expected, err_msg=name)
+    assert again.colnames == measured.table.colnames
+    assert_same_posteriors(again, measured.table[chosen])
 
 
 def test_units(wrong, measured):
@@ -350,16 +383,23 @@ def test_units(wrong, measured):
     table = fitter.fit(part, measured.psf, error=4 * ERROR * u.mJy, gain=0.25, pixel_scale=0.5, positions=positions)
     first = measured.table[:2]
     assert table["flux_fit"].unit == u.mJy
-    for end in ("fit", "err", "q16", "q50", "q84"):
-        np.testing.assert_allclose(table[f"flux_{end}"].value, 4 * np.array(first[f"flux_{end}"].value), rtol=1e-4)
-        np.testing.assert_allclose(table[f"r_eff_{end}"].to_value(u.arcsec), 0.5 * first[f"r_eff_{end}"].value,
-                                   rtol=1e-4)  # fmt: skip
-        np.testing.assert_allclose(table[f"n_{end}"].value, first[f"n_{end}"].value, rtol=1e-4)
-    shift = np.array([100.0, 300.0]) - (SIZE - 1) / 2
-    offset = np.array([table["x_fit"].value - first["x_fit"].value])[0]
-    assert np.abs(offset - shift).max() < 1.01
-    np.testing.assert_allclose(table["log_evidence"], first["log_evidence"], atol=1e-2)
-    np.testing.assert_allclose(table["covariance"][:, 0, 2], 2.0 * first["covariance"][:, 0, 2], rtol=1e-3)
+    assert table["r_eff_fit"].unit == u.arcsec
+    origin = {}
+    for axis, name in enumerate("xy"):
+        origin[name] = np.round(2 * (table[f"{name}_fit"].value - first[f"{name}_fit"].value)) / 2
+        shift = np.array(positions)[:, axis] - (SIZE - 1) / 2
+        assert np.abs(origin[name] - shift).max() < 1.01
+    back = first.copy()
+    for column in COLUMNS:
+        name, _, end = column.rpartition("_")
+        value = u.Quantity(table[column]).value / {"flux": 4.0, "r_eff": 0.5}.get(name, 1.0)
+        value = value if end == "err" or name not in origin else value - origin[name]
+        back[column] = u.Quantity(value, first[column].unit)
+    back["log_evidence"] = table["log_evidence"]
+    assert_same_posteriors(back, first)
+    covariance = 0.5 * table["covariance"][:, 0, 2] / (back["flux_err"].value * back["r_eff_err"].value)
+    expected = first["covariance"][:, 0, 2] / (first["flux_err"].value * first["r_eff_err"].value)
+    np.testing.assert_allclose(covariance, expected, atol=5.0 / np.sqrt(first["ess"].min()))
 
 
 def test_broken_rows_do_not_matter(wrong, measured):
@@ -395,7 +435,9 @@ def test_summaries(wrong, measured, summary):
     options = {"weights": wrong, "refine": "importance", "covariance": True}
     table = NeuralSersicFitter(summary=summary, **options).fit(measured.images[:2], measured.psf, error=ERROR, gain=1.0)
     first = measured.table[:2]
-    np.testing.assert_array_equal(table["n_q50"], first["n_q50"])
+    steps = np.abs(table["n_q50"] - first["n_q50"]) / first["n_err"] * np.sqrt(first["ess"])
+    assert steps.min() < 0.05
+    assert steps.max() < 5.0 * np.sqrt(2.0) * STANDARD_ERROR["q50"]
     if summary == "median":
         np.testing.assert_array_equal(table["n_fit"], table["n_q50"])
         assert np.isfinite(table["n_fit"]).all()
@@ -413,7 +455,7 @@ def test_gain_is_needed_where_the_prior_counts_electrons(wrong, measured):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"refine": "mcmc"}, "refine must be 'importance' or None, not 'mcmc'"),
+        ({"refine": "mcmc"}, "refine must be one of 'auto', 'importance', None, not 'mcmc'"),
         ({"refine": "importance", "n_draws": 10}, "n_draws must be an integer of at least 64, not 10"),
         ({"refine": "importance", "n_draws": 100.0}, "n_draws must be an integer"),
         ({"refine": "importance", "min_ess": 0}, "min_ess must be a number of at least 1"),
@@ -457,8 +499,7 @@ def test_command(wrong, measured, tmp_path, monkeypatch, capsys):
         main(["cat.fits", "--weights", str(wrong), "--refine", "importance"])
     assert stop.value.code == 0, capsys.readouterr().err
     table = QTable.read("cat_galmeasure.fits")
-    assert list(table["method"]) == list(measured.table["method"][:2])
-    np.testing.assert_allclose(table["ess"], measured.table["ess"][:2], rtol=1e-4)
+    assert_same_posteriors(table, measured.table[:2])
     with pytest.raises(SystemExit) as stop:
         main(["cat.fits", "--method", "lsq", "--refine", "importance"])
     assert stop.value.code == 2

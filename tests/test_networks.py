@@ -169,7 +169,7 @@ def test_rows_do_not_depend_on_each_other():
         part = StampInputs(
             inputs.image[2:4], inputs.error[2:4], inputs.good[2:4], inputs.gain[2:4], inputs.psf, inputs.psf_index[2:4]
         )
-        torch.testing.assert_close(net.encode(part).features, together[2:4], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(net.encode(part).features, together[2:4], rtol=1e-3, atol=1e-4)
 
 
 def test_samples_have_the_density_of_the_flow():
@@ -181,7 +181,7 @@ def test_samples_have_the_density_of_the_flow():
     context = Context(context.features.double(), context.flux_scale.double())
     normal = torch.randn((5, 2, 7), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     draws = net.sample(context, normal)
-    assert torch.equal(net.sample(context, normal), draws)
+    torch.testing.assert_close(net.sample(context, normal), draws)
     log_prob = net.log_prob(context, draws)
     base = torch.distributions.Normal(0.0, 1.0).log_prob(normal).sum(-1)
     for row in range(2):
@@ -234,23 +234,28 @@ def test_heads_learn_the_moments_of_a_distribution():
     with torch.no_grad():
         context = net.encode(inputs)
         net.encode = lambda *_, **__: context
+    steps = 600
     optimizer = torch.optim.Adam(net.heads.parameters(), lr=3e-3)
-    for _ in range(600):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)  # it ends at the minimum, not near it
+    for _ in range(steps):
         losses = net.loss(inputs, parameters)
         optimizer.zero_grad()
         (losses["mean"] + losses["covariance"] + losses["quantiles"]).backward()
         optimizer.step()
+        schedule.step()
     with torch.no_grad():
         summary = net.summarise(context[:1])
     spread = parameters.std(0)
-    assert ((summary.mean[0] - parameters.mean(0)).abs() < 0.1 * spread).all()
+    # the losses are least at the moments of these very numbers: what is left is far below their standard errors
+    standard_error = count**-0.5
+    assert ((summary.mean[0] - parameters.mean(0)).abs() < 0.2 * standard_error * spread).all()
     found = summary.covariance[0].diagonal().sqrt()
-    torch.testing.assert_close(found, spread, rtol=0.1, atol=0.0)
+    torch.testing.assert_close(found, spread, rtol=0.3 * standard_error, atol=0.0)
     correlation = summary.covariance[0, 0, 1] / (found[0] * found[1])
-    torch.testing.assert_close(correlation, torch.corrcoef(parameters.T)[0, 1], rtol=0.1, atol=0.0)
+    torch.testing.assert_close(correlation, torch.corrcoef(parameters.T)[0, 1], rtol=0.0, atol=0.2 * standard_error)
     below = (parameters[:, None] < summary.quantiles).float().mean(0)[:, :5]
     expected = torch.tensor([0.023, 0.159, 0.5, 0.841, 0.977])[:, None].expand_as(below)
-    torch.testing.assert_close(below, expected, rtol=0.0, atol=0.05)
+    torch.testing.assert_close(below, expected, rtol=0.0, atol=0.3 * standard_error)
 
 
 @pytest.mark.parametrize("element", range(8))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import test_broken_inputs as broken
 import torch
+from _agreement import BFLOAT16, ROUNDING, assert_rows_agree, plain
 from _galaxies import draw, gaussian_psf, mixed_parameters
 from _networks import MomentNetwork, tiny_weights
 from astropy import units as u
@@ -26,7 +27,7 @@ SHAPE = (64, 64)
 PSF = gaussian_psf(33)
 SIGMA = 5.0
 NAMES = ("x", "y", "flux", "n", "r_eff", "g1", "g2")
-SURVEY = "survey-v1"
+SURVEY = "survey-v2"
 SHIPPED = {weights.name for weights in list_weights()}
 needs_weights = pytest.mark.skipif(not SHIPPED, reason="no weights in this version")
 
@@ -38,7 +39,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitter(weights):
-    return NeuralSersicFitter(weights=weights, covariance=True)
+    return NeuralSersicFitter(weights=weights, covariance=True, precision="float32")
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +47,6 @@ def images():
     rng = np.random.default_rng(3)
     parameters = mixed_parameters(70, SHAPE, rng)
     return (draw(SHAPE, PSF, parameters) + rng.normal(0, SIGMA, (70, *SHAPE))).astype("f4")
-
-
-def plain(column):
-    return np.asarray(getattr(column, "value", column))
-
-
-def assert_same(first, second, rows=slice(None)):
-    """Every number of ``first``, at some rows, is that of ``second`` to the last bit."""
-    assert first.colnames == second.colnames
-    for name in first.colnames:
-        if name != "id":
-            np.testing.assert_array_equal(plain(first[name])[rows], plain(second[name]), err_msg=name)
 
 
 # Table
@@ -143,15 +132,15 @@ def test_forms_of_input(fitter, images):
     part = images[:3]
     table = fitter.fit(part, PSF, error=SIGMA)
     options = {"error": SIGMA}
-    assert_same(fitter.fit(part.astype(">f4"), PSF.astype(">f8"), **options), table)
-    assert_same(fitter.fit(part, np.repeat(PSF[None], 3, axis=0), **options), table)
-    assert_same(fitter.fit(part, [PSF] * 3, error=[SIGMA] * 3), table)
-    assert_same(fitter.fit(list(part), PSF, **options), table)
-    assert_same(fitter.fit(part, PSF, error=SIGMA, init_params={"n": [1.0, 2.0, 3.0]}), table)
-    assert_same(fitter(Cutouts(part, PSF, error=SIGMA)), table)
-    assert_same(fitter.fit(part[0], PSF, error=SIGMA), table[:1])
+    assert_rows_agree(fitter.fit(part.astype(">f4"), PSF.astype(">f8"), **options), table)
+    assert_rows_agree(fitter.fit(part, np.repeat(PSF[None], 3, axis=0), **options), table)
+    assert_rows_agree(fitter.fit(part, [PSF] * 3, error=[SIGMA] * 3), table)
+    assert_rows_agree(fitter.fit(list(part), PSF, **options), table)
+    assert_rows_agree(fitter.fit(part, PSF, error=SIGMA, init_params={"n": [1.0, 2.0, 3.0]}), table)
+    assert_rows_agree(fitter(Cutouts(part, PSF, error=SIGMA)), table)
+    assert_rows_agree(fitter.fit(part[0], PSF, error=SIGMA), table[:1])
     ccd = [CCDData(i, unit="adu", uncertainty=StdDevUncertainty(np.full(SHAPE, SIGMA))) for i in part]
-    np.testing.assert_array_equal(fitter.fit(ccd, PSF)["n_fit"], table["n_fit"])
+    np.testing.assert_allclose(fitter.fit(ccd, PSF)["n_fit"], table["n_fit"], rtol=1e-4)
 
 
 def test_masks(fitter, images):
@@ -160,13 +149,14 @@ def test_masks(fitter, images):
     mask[0, 20:24, 30] = mask[0, 5] = True
     masked = fitter.fit(image, PSF, error=SIGMA, mask=mask)
     changed = np.where(mask, 1e8, image)
-    assert_same(fitter.fit(changed, PSF, error=SIGMA, mask=mask), masked)
-    assert_same(fitter.fit(np.ma.MaskedArray(image, mask), PSF, error=SIGMA), masked)
+    assert_rows_agree(fitter.fit(changed, PSF, error=SIGMA, mask=mask), masked)
+    assert_rows_agree(fitter.fit(np.ma.MaskedArray(image, mask), PSF, error=SIGMA), masked)
     holes = fitter.fit(np.where(mask, np.nan, image), PSF, error=SIGMA)
     assert holes["flags"][0] & Flag.NONFINITE_PIXELS
-    np.testing.assert_array_equal(holes["n_fit"], masked["n_fit"])
+    np.testing.assert_allclose(holes["n_fit"], masked["n_fit"], rtol=1e-4)
     assert masked["n_pixels_fit"][0] == 64**2 - mask.sum()
-    assert masked["n_fit"][0] != fitter.fit(image, PSF, error=SIGMA)["n_fit"][0]
+    change = np.abs(masked["n_fit"] - fitter.fit(image, PSF, error=SIGMA)["n_fit"]) / masked["n_err"]
+    assert change[0] > 10 * ROUNDING
 
 
 @pytest.mark.parametrize(("side", "oversampling"), [(32, 1), (34, 1), (99, 3), (100, 3), (66, 2)])
@@ -247,29 +237,31 @@ def test_large_galaxies_are_seen_in_blocks(monkeypatch):
 def test_positions_of_the_parent_image(fitter, images):
     local = fitter.fit(images[:2], PSF, error=SIGMA)
     parent = fitter.fit(images[:2], PSF, error=SIGMA, positions=[[531.5, 131.5], [31.5, 41.5]])
-    np.testing.assert_allclose(parent["x_fit"] - local["x_fit"], [500, 0])
-    np.testing.assert_allclose(parent["y_q16"] - local["y_q16"], [100, 10])
+    np.testing.assert_allclose(parent["x_fit"] - local["x_fit"], [500, 0], atol=1e-3)
+    np.testing.assert_allclose(parent["y_q16"] - local["y_q16"], [100, 10], atol=1e-3)
 
 
 # Rows are independent
 
 
-def test_rows_do_not_depend_on_each_other(fitter, images, weights):
-    """Alone, in another order, in other batches, in two threads: the same to the last bit."""
+@pytest.mark.parametrize(("precision", "sigmas"), [("float32", ROUNDING), ("bfloat16", BFLOAT16)])
+def test_rows_do_not_depend_on_each_other(images, weights, precision, sigmas):
+    """Alone, in another order, in other batches, in two threads: the same but for rounding."""
+    fitter = NeuralSersicFitter(weights=weights, covariance=True, precision=precision)
     rng = np.random.default_rng(0)
     error = rng.uniform(0.9, 1.1, images.shape) * SIGMA
     psfs = np.array([gaussian_psf(33, fwhm) for fwhm in rng.uniform(1.6, 5, len(images))])
     table = fitter.fit(images, psfs, error=error, gain=2.0)
     order = rng.permutation(len(images))
-    assert_same(table, fitter.fit(images[order], psfs[order], error=error[order], gain=2.0), order)
+    assert_rows_agree(fitter.fit(images[order], psfs[order], error=error[order], gain=2.0), table[order], sigmas)
     for i in (0, 37, 69):
-        assert_same(table, fitter.fit(images[i], psfs[i], error=error[i], gain=2.0), [i])
+        assert_rows_agree(fitter.fit(images[i], psfs[i], error=error[i], gain=2.0), table[[i]], sigmas)
     small = replace(fitter, batch_size=9)
-    assert_same(small.fit(images, psfs, error=error, gain=2.0), table)
+    assert_rows_agree(small.fit(images, psfs, error=error, gain=2.0), table, sigmas)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        assert_same(small.fit(images, psfs, error=error, gain=2.0), table)
+        assert_rows_agree(small.fit(images, psfs, error=error, gain=2.0), table, sigmas)
     finally:
         torch.set_num_threads(threads)
 
@@ -280,14 +272,14 @@ def test_broken_rows(seed, weights):
     rng = np.random.default_rng(seed)
     rows, given, form = broken.row_case(rng)
     summary = str(rng.choice(["mean", "median", "mode"], p=[0.6, 0.3, 0.1]))
-    crb = summary != "mode" and rng.random() < 0.2  # the ascent to a mode is independent of other rows to rounding
-    fitter = NeuralSersicFitter(weights=weights, summary=summary, crb=crb)
+    crb = summary != "mode" and rng.random() < 0.2
+    fitter = NeuralSersicFitter(weights=weights, summary=summary, crb=crb, precision="float32")
     good = [i for i, (_, name) in enumerate(rows) if name is None]
     images, options = broken.arguments([row for row, _ in rows], given, form)
     alone, its_options = broken.arguments([rows[i][0] for i in good], given, form)
     with broken.no_hang():
         table, expected = fitter.fit(images, **options), fitter.fit(alone, **its_options)
-    broken.assert_rows_unchanged(table, good, expected)
+    assert_rows_agree(table[good], expected)
     for row, (_, name) in zip(table, rows, strict=True):
         if name is not None and broken.BREAKS[name][2]:
             broken.assert_failed(row)
@@ -315,9 +307,10 @@ def test_draws(fitter, images):
     np.testing.assert_allclose(draws["r_eff_major"] * np.sqrt(draws["q"]), draws["r_eff"], rtol=1e-5)
     assert draws.meta["WEIGHTS"] == "tiny-v1"
     again = fitter.sample(images[:5] * u.ct, PSF, 30, seed=4, error=SIGMA * u.ct, pixel_scale=0.2)
-    np.testing.assert_array_equal(again["n"], draws["n"][:5])
+    scatter = draws["n"][:5].std(axis=1, keepdims=True)
+    assert (np.abs(again["n"] - draws["n"][:5]) < ROUNDING * scatter).all()
     other = fitter.sample(images[:5] * u.ct, PSF, 30, seed=5, error=SIGMA * u.ct, pixel_scale=0.2)
-    assert (other["n"] != draws["n"][:5]).all()
+    assert (np.abs(other["n"] - draws["n"][:5]) > ROUNDING * scatter).mean() > 0.9
     assert len(np.unique(draws["n"])) == 70 * 30
 
 
@@ -464,21 +457,33 @@ def test_outside_the_domain_is_flagged_and_widened(fitter, images):
 
 def test_least_squares_from_the_network(images, weights):
     """The end of a fit does not depend on the start."""
-    start = NeuralSersicFitter(weights=weights)
+    start = NeuralSersicFitter(weights=weights, precision="float32")
     usual, other = LSQSersicFitter(), LSQSersicFitter(init=start)
     assert "init=NeuralSersicFitter(" in repr(other)
     table, expected = (fitter.fit(images[:20], PSF, error=SIGMA) for fitter in (other, usual))
     guess = start.fit(images[:20], PSF, error=SIGMA)
-    for name in ("n", "x", "g1"):
-        np.testing.assert_allclose(plain(table[f"{name}_init"]), plain(guess[f"{name}_fit"]), rtol=1e-6)
+    begun, network, moments = (
+        np.stack([plain(each[f"{name}_{kind}"]) for name in ("n", "x", "g1")])
+        for each, kind in ((table, "init"), (guess, "fit"), (expected, "init"))
+    )
+    assert (np.isclose(begun, network, rtol=1e-4).all(0) | np.isclose(begun, moments, rtol=1e-4).all(0)).all()
     close = 0
     for name in NAMES:
         step = (plain(table[f"{name}_fit"]) - plain(expected[f"{name}_fit"])) / plain(expected[f"{name}_err"])
         close += (np.abs(step) < 0.05).mean() / len(NAMES)
     assert close > 0.9
-    given = other.fit(images[:2], PSF, error=SIGMA, init_params={"n": [2.5, np.nan]})
-    assert plain(given["n_init"])[0] == 2.5
-    assert plain(given["n_init"])[1] == plain(table["n_init"])[1]
+    given = other.fit(images[:2], PSF, error=SIGMA, init_params=Table(expected[:2]))
+    np.testing.assert_allclose(plain(given["n_init"]), plain(expected["n_fit"])[:2], rtol=1e-9)
+
+
+def test_psf_flux_is_named_in_tables(fitter, images):
+    """All of the fitter's methods take the light in the PSF image, which scales flux."""
+    table = fitter.fit(images[:2], PSF, error=SIGMA, psf_flux=0.5)
+    draws = fitter.sample(images[:2], PSF, 4, error=SIGMA, psf_flux=0.5)
+    assert table.meta["PSFFLUX"] == draws.meta["PSFFLUX"] == 0.5
+    density = [fitter.log_prob(images[:2], PSF, table, error=SIGMA, psf_flux=flux) for flux in (0.5, 1.0)]
+    assert np.isfinite(density[0]).all()
+    assert (density[0] != density[1]).all()
 
 
 # Commands
@@ -503,20 +508,23 @@ def catalog(tmp_path, monkeypatch, images):
 
 
 def test_command(catalog, capsys, weights, fitter, images):
-    assert run("cat.fits", "--weights", str(weights), "--summary", "median", "--no-progress") == 0
+    options = ("--weights", str(weights), "--precision", "float32")
+    assert run("cat.fits", *options, "--summary", "median", "--no-progress") == 0
     table = Table.read("cat_galmeasure.fits")
     assert (np.asarray(table["method"]).astype(str) == "neural").all()
     np.testing.assert_array_equal(table["n_fit"], table["n_q50"])
     assert table.meta["WEIGHTS"] == "tiny-v1"
     expected = fitter.fit(images[:9], PSF, error=SIGMA)
-    np.testing.assert_allclose(table["r_eff_err"], plain(expected["r_eff_err"]), rtol=1e-6)
+    np.testing.assert_allclose(table["r_eff_err"], plain(expected["r_eff_err"]), rtol=ROUNDING)
     assert run("cat.fits", "--method", "lsq", "--init", "neural", "--weights", str(weights), "--rows", "0:3", "-o",
                "lsq.fits") == 0  # fmt: skip
     table = Table.read("lsq.fits")
-    np.testing.assert_allclose(table["g1_init"], expected["g1_fit"][:3], rtol=1e-6)
+    begun = LSQSersicFitter(init=NeuralSersicFitter(weights=weights)).fit(images[:3], PSF, error=SIGMA)
+    assert (np.abs(table["g1_init"] - begun["g1_init"]) < BFLOAT16 * begun["g1_err"]).all()
+    assert run("cat.fits", *options, "--prior", "survey", "--refine", "none", "-o", "prior.fits") == 0
+    assert Table.read("prior.fits").meta["PRIOR"] == "survey"
     capsys.readouterr()
-    jobs = ("--n-jobs", "2", "--batch-size", "2")
-    assert run("cat.fits", "--weights", str(weights), "--precision", "float32", *jobs, "-o", "two.fits") == 0
+    assert run("cat.fits", *options, "--n-jobs", "2", "--batch-size", "2", "-o", "two.fits") == 0
     assert len(Table.read("two.fits")) == 9
 
 

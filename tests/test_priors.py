@@ -1,5 +1,7 @@
 """Priors: samples, densities and domains agree with each other."""
 
+import dataclasses
+import json
 import math
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from scipy.stats import kstest
 
 from galmeasure.parameters import PARAMETERS
-from galmeasure.priors import PRIORS, Disc, Prior, Range, get_prior
+from galmeasure.priors import PRIORS, Disc, LogNormal, Prior, Range, SizeRelation, get_prior, prior_from_dict
 
 RANGES = [Range(0.5, 6.0), Range(-2.0, 1.0), Range(0.2, 16.0, log=True)]
 DISCS = [Disc(0.67), Disc(0.9, concentration=2.0), Disc(0.5, concentration=0.0)]
@@ -149,9 +151,10 @@ def test_log_prob_where_the_flux_follows_from_the_snr():
 def test_no_density_outside(name, column, value):
     prior, snr, gain = get_prior(name), torch.tensor([50.0]).double(), torch.tensor([1.0]).double()
     galaxy = middle(prior)
-    assert torch.isfinite(prior.log_prob(galaxy, SHAPE, snr, gain=gain)).all()
+    how = {"gain": gain, "psf_fwhm": torch.full_like(snr, 3.0)}
+    assert torch.isfinite(prior.log_prob(galaxy, SHAPE, snr, **how)).all()
     galaxy[0, column] = value
-    assert (prior.log_prob(galaxy, SHAPE, snr, gain=gain) == -torch.inf).all()
+    assert (prior.log_prob(galaxy, SHAPE, snr, **how) == -torch.inf).all()
     assert prior.contains(galaxy, SHAPE, snr).item() == (column == 0)  # the flux is judged by the S/N
 
 
@@ -161,13 +164,14 @@ def test_domain_of_snr_and_psf(name):
     galaxy, gain = middle(prior).expand(3, 7), torch.ones(3).double()
     snr = torch.tensor([prior.snr.lower * 0.9, 50.0, prior.snr.upper * 1.1]).double()
     assert prior.contains(galaxy, SHAPE, snr).tolist() == [False, True, False]
-    assert torch.isfinite(prior.log_prob(galaxy, SHAPE, snr, gain=gain)).tolist() == [False, True, False]
+    density = prior.log_prob(galaxy, SHAPE, snr, gain=gain, psf_fwhm=torch.full_like(snr, 3.0))
+    assert torch.isfinite(density).tolist() == [False, True, False]
     fwhm = torch.tensor([1.0, 3.0, 8.0]).double()
     assert prior.contains(galaxy, SHAPE, torch.full_like(snr, 50.0), fwhm).tolist() == [False, True, False]
 
 
 def test_messages():
-    with pytest.raises(ValueError, match="^name must be one of survey, study, not 'best'"):
+    with pytest.raises(ValueError, match="^name must be one of survey, study, galaxies, not 'best'"):
         get_prior("best")
     with pytest.raises(ValueError, match="^gain is needed: the flux of prior 'study' is in electrons"):
         get_prior("study").log_prob(middle(None), SHAPE, torch.tensor([50.0]))
@@ -194,3 +198,76 @@ def test_the_prior_of_the_study_is_that_of_its_data_sets():
     assert (prior.r_eff.lower * scale, prior.r_eff.upper * scale) == pytest.approx(config.r_eff)
     assert (prior.psf_fwhm.lower * scale, prior.psf_fwhm.upper * scale) == pytest.approx(config.psf_fwhm)
     assert (prior.shear.g_max, prior.shear.concentration) == (config.g[1], None)
+
+
+# Populations
+
+
+def test_density_of_a_mixture_is_that_of_its_draws():
+    """Integral 1, and the same means by draws from it and by weighted draws from the flat prior."""
+    mixture, flat = get_prior("galaxies"), get_prior("survey")
+    count = 40_000
+    snr, fwhm = torch.full((count,), 60.0), torch.full((count,), 2.5)
+    wide = dataclasses.replace(flat, r_eff=mixture.r_eff)
+    draws = wide.sample(count, SHAPE, snr=snr, psf_fwhm=fwhm, generator=generator()).double()
+    shapes = draws.unbind(1)[1:5]
+    log_ratio = mixture.log_prob_shapes(*shapes, snr.double(), fwhm.double()) - wide.log_prob_shapes(*shapes, snr)
+    weight = log_ratio.exp()
+    assert weight.mean().item() == pytest.approx(1.0, abs=4 * weight.std().item() / count**0.5)
+    own = mixture.sample(count, SHAPE, snr=snr, psf_fwhm=fwhm, generator=generator(2)).double()
+    for column in (1, 2):
+        expected = (weight * draws[:, column].log()).mean()
+        error = ((weight * draws[:, column].log()).std() + own[:, column].log().std()) / count**0.5
+        assert own[:, column].log().mean().item() == pytest.approx(expected.item(), abs=4 * error.item())
+
+
+def test_sizes_follow_brightness_and_psf():
+    relation = SizeRelation(2.0, 0.3, 0.1, 50.0, snr_power=0.5, fwhm_power=-1.0)
+    median = relation.at(torch.tensor([50.0, 200.0, 50.0]), torch.tensor([3.5, 3.5, 7.0])).median
+    np.testing.assert_allclose(median, [2.0, 4.0, 1.0], rtol=1e-6)
+
+
+def test_log_normal_within_bounds():
+    distribution = LogNormal(2.0, 0.5, 1.0, 3.0)
+    draws = distribution.sample(5000, generator())
+    assert distribution.contains(draws).all()
+    grid = torch.linspace(0.9, 3.1, 2201, dtype=torch.float64)
+    density = distribution.log_prob(grid).exp()
+    assert torch.trapezoid(density, grid).item() == pytest.approx(1.0, abs=2e-3)
+    below = torch.trapezoid(density[grid < 1.7], grid[grid < 1.7]).item()
+    assert (draws < 1.7).float().mean().item() == pytest.approx(below, abs=0.03)
+
+
+@pytest.mark.parametrize("name", list(PRIORS))
+def test_priors_as_plain_values(name):
+    prior = get_prior(name)
+    assert prior_from_dict(json.loads(json.dumps(prior.as_dict()))) == prior
+    assert prior_from_dict(name) is prior
+    assert get_prior(prior) is prior
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (3, "prior must be a name or a table, not int"),
+        ({"base": "best"}, "name must be one of"),
+        ({"name": "x"}, "prior must hold all fields of Prior: centre, n, psf_fwhm, r_eff, shear, snr"),
+        ({"base": "survey", "colour": 1}, "prior must hold only the fields of Prior: colour"),
+        ({"base": "survey", "n": {"lower": 3, "upper": 2}}, "lower must be below upper"),
+        ({"base": "survey", "populations": [{"name": "a"}]}, r"prior.populations\[0\] must hold all fields of"),
+        ({"base": "survey", "populations": [3]}, r"prior.populations\[0\] must be a table"),
+        (
+            {"base": "survey", "populations": [{"name": "a", "fraction": 1, "n": [0.1, 3], "r_eff": [1, 2],
+                                                "shear": {"g_max": 0.5}}]},
+            "populations: n of 'a' must lie within 0.3 to 8.0",
+        ),
+    ],
+)  # fmt: skip
+def test_messages_of_tables(values, message):
+    with pytest.raises(ValueError, match=message):
+        prior_from_dict(values)
+
+
+def test_sizes_need_the_psf():
+    with pytest.raises(ValueError, match="psf_fwhm is needed: the sizes of prior 'galaxies' follow"):
+        get_prior("galaxies").log_prob(middle(None), SHAPE, torch.tensor([50.0]).double())

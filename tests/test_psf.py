@@ -6,7 +6,8 @@ from astropy.modeling.models import Gaussian2D
 from numpy.testing import assert_allclose, assert_array_equal
 
 from galmeasure import Cutouts, Flag
-from galmeasure._psf import find_equal, missing_flux_fraction, normalise_psf, psf_stats
+from galmeasure._psf import find_equal, normalise_psf, psf_stats
+from galmeasure._psf_wings import missing_flux_fraction
 
 DATA = np.random.default_rng(1).normal(size=(4, 32, 32))
 
@@ -106,7 +107,8 @@ class TestHelpers:
         nan = good.copy()
         nan[3, 3] = np.nan
         stack = np.stack([good, nan, 0 * good, -good, 1e300 * good, 1e-300 * good])
-        images, ok = normalise_psf(stack)
+        found, ok = normalise_psf(stack)
+        images = found.images
         assert_array_equal(ok, [True, False, False, False, True, True])
         assert_allclose(images.sum(axis=(1, 2)), ok, atol=1e-12)
 

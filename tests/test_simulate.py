@@ -1,13 +1,20 @@
 """Stamps simulated in torch: PSF families against GalSim, noise, masks, priors, and agreement with the GalSim sets."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from astropy import units as u
 from scipy import stats
 
+from galmeasure import LSQSersicFitter
+from galmeasure.flags import Flag
 from galmeasure.likelihood import flux_of_snr, variance
+from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.priors import Range, get_prior
 from galmeasure.render import render_sersic
+from galmeasure.training import PSFKnowledge, simulate_cutouts
 from galmeasure.training.psfs import FAMILIES, PSFShapes, draw_psfs, psf_images
 from galmeasure.training.simulate import SimulationConfig, simulate_stamps
 
@@ -50,14 +57,15 @@ def test_families_are_those_of_galsim(family):
     shapes = PSFShapes(torch.tensor([0]), torch.tensor([fwhm]), torch.tensor([numbers]), g1, g2)
     found = psf_images(shapes, families=(family,))[0].numpy()
     assert found.sum() == pytest.approx(1.0, abs=1e-5)
-    assert np.abs(found[0]).max() < 1e-9  # the wings end inside the image
+    assert np.abs(found[0]).max() < 1e-6 * found.max()  # the wings end inside the image
     found = found[15:-15, 15:-15]
     psf = galsim_family(galsim, family, fwhm, numbers).shear(g1=shear[0], g2=shear[1])
     params = galsim.GSParams(folding_threshold=5e-4)
     wanted = psf.withGSParams(params).drawImage(nx=size, ny=size, scale=1.0, dtype=float).array
-    # up to the light of the wings that were cut, which is below a hundredth
+    # up to the light of the wings that were cut
     np.testing.assert_allclose(found / found.max(), wanted / wanted.max(), atol=2e-3)
-    np.testing.assert_allclose(found.sum(), wanted.sum(), atol=0.01)
+    lost = 1.0 - psf.withGSParams(params).drawImage(nx=63, ny=63, scale=1.0, dtype=float).array.sum()
+    np.testing.assert_allclose(found.sum(), wanted.sum(), atol=2.0 * lost + 2e-3)
 
 
 def test_images_and_transforms_are_the_same_psf():
@@ -203,3 +211,32 @@ def test_stamps_can_be_fitted():
 def test_configuration_is_checked(options, message):
     with pytest.raises(ValueError, match=message):
         SimulationConfig(**options)
+
+
+# The whole chain
+
+
+def test_least_squares_is_right_on_bright_simulated_galaxies():
+    """What is told does not contradict the truth: at S/N 1000 a fit would notice a thousandth of the flux."""
+    bright = dataclasses.replace(
+        get_prior("survey"), snr=Range(900.0, 1100.0), r_eff=Range(0.5, 8.0, log=True), n=Range(0.5, 6.0)
+    )
+    config = SimulationConfig(prior=bright, psf_knowledge=PSFKnowledge.perfect(), total_error=0.0, **CLEAN)
+    ((cutouts, truth),) = simulate_cutouts(config, 200, seed=5)
+    table = LSQSersicFitter(bias_correction=False).fit(cutouts)
+    good = (np.asarray(table["flags"]) & int(Flag.FAILED | Flag.NOT_CONVERGED | Flag.AT_BOUND)) == 0
+    assert good.mean() > 0.95
+    count = good.sum()
+    for i, name in enumerate(PARAMETER_NAMES):
+        fit, error = (u.Quantity(table[f"{name}_{end}"]).value for end in ("fit", "err"))
+        pull = (fit - truth[:, i])[good] / error[good]
+        # robust, because the tails of a few narrow galaxies are not Gaussian
+        assert (np.abs(pull) < 1).mean() == pytest.approx(0.683, abs=4 * np.sqrt(0.683 * 0.317 / count))
+        assert np.abs(np.median(pull)) < 4 * 1.25 / np.sqrt(count)
+    assert (table["chi2_reduced"] > 1.1).mean() <= 0.01
+
+
+def test_imperfect_knowledge_is_told():
+    ((cutouts, truth),) = simulate_cutouts(SimulationConfig(prior="galaxies"), 64, seed=2)
+    assert len(cutouts) == len(truth) == 64
+    assert np.isfinite(truth).all()

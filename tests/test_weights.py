@@ -109,8 +109,10 @@ def test_round_trip(path, network):
     assert loaded.config == network.config
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
+    for name, parameter in loaded.named_parameters():
+        assert torch.equal(parameter, network.get_parameter(name)), name
     for here, there in zip(outputs(network.eval()), outputs(loaded), strict=True):
-        assert torch.equal(here, there)
+        torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-4)
 
 
 def test_names_of_tensors_do_not_depend_on_the_version_of_zuko(path):
@@ -168,7 +170,7 @@ def test_card_of_loaded_weights_can_be_saved_again(path, tmp_path):
 def test_saving_replaces(path):
     before = outputs(load_network(path))[1]
     save_weights(path, make_network(seed=1), make_card())
-    assert not torch.equal(outputs(load_network(path))[1], before)
+    assert (outputs(load_network(path))[1] - before).abs().max() > 0.01
 
 
 def test_networks_are_kept(path):
@@ -182,7 +184,8 @@ def test_threads_may_load(path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({outputs(network)[1].sum().item() for network in found}) == 1
+    for network in found[1:]:
+        torch.testing.assert_close(outputs(network)[1], outputs(found[0])[1], rtol=1e-4, atol=1e-4)
 
 
 def test_torch_settings_do_not_matter(path):

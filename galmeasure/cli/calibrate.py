@@ -13,6 +13,7 @@ __all__ = ["calibrate"]
 @click.option("--overwrite", is_flag=True, help="Replace the output, and write into a report folder that is not empty.")
 @click.option("--psf", help="PSF: FITS image or PSFEx .psf file.  [default: extension PSF of the image]")
 @click.option("--psf-oversampling", type=click.IntRange(min=1), help="Samples in a pixel of the PSF image.")
+@click.option("--psf-flux", help="Fraction of a star's light that the PSF image holds, or sum.  [default: estimated]")
 @click.option("--error", help="1-sigma error: a number or an image.")
 @click.option("--weight", help="Inverse variance: an image.")
 @click.option("--mask", help="Bad pixels, not zero: an image.")
@@ -23,11 +24,16 @@ __all__ = ["calibrate"]
 @click.option("--gain", type=float, help="Electrons per unit; 0 for none.  [default: from the headers]")
 @click.option("--zero-point", type=float, help="Magnitude of one unit.  [default: from the headers]")
 @click.option("--method", type=click.Choice(["neural", "lsq"]), default="neural", show_default=True, help="Estimator.")
-@click.option("--weights", help="Neural: name of weights, or a file.  [default: survey-v1]")
+@click.option("--weights", help="Neural: name of weights, or a file.  [default: survey-v2]")
 @click.option(
     "--summary", type=click.Choice(["mean", "median", "mode"]), help="Neural: which point to give.  [default: mean]"
 )
-@click.option("--refine", type=click.Choice(["importance"]), help="Neural: exact posteriors.")
+@click.option(
+    "--refine",
+    type=click.Choice(["auto", "importance", "none"]),
+    help="Neural: steps to the optimum and a learned correction; exact posteriors; or the network alone.  "
+    "[default: auto]",
+)
 @click.option("--fit-background", is_flag=True, help="Least squares: fit a constant background as well.")
 @click.option(
     "-n", "--number", type=click.IntRange(min=200), default=4000, show_default=True, help="Galaxies to inject."

@@ -14,13 +14,13 @@ from galmeasure.io import SkySource, write_table
 
 from ._run import report_folder
 from .jobs import check_device, make_fitter
-from .measure import check_method_options, number_or_text
+from .measure import check_method_options, number_or_text, refinement
 
 __all__ = ["run"]
 
 READ_OPTIONS = (
-    "psf", "psf_oversampling", "error", "weight", "mask", "segmentation", "size", "detect", "gain", "pixel_scale",
-    "zero_point",
+    "psf", "psf_oversampling", "psf_flux", "error", "weight", "mask", "segmentation", "size", "detect", "gain",
+    "pixel_scale", "zero_point",
 )  # fmt: skip
 """Options of the command that say how the image is read."""
 
@@ -53,9 +53,8 @@ def run(image, options):
     output = _output(image, options)
     report = None if options["report"] is None else report_folder(options)
     fitter = _fitter(options)
-    sky = SkySource(
-        image, **{**{name: options[name] for name in READ_OPTIONS}, "error": number_or_text(options["error"])}
-    )
+    reading = {name: options[name] for name in READ_OPTIONS}
+    sky = SkySource(image, **reading | {name: number_or_text(reading[name]) for name in ("error", "psf_flux")})
     from galmeasure.evaluation import calibrate
     from galmeasure.evaluation.injection import core_radius
 
@@ -105,6 +104,7 @@ def _fitter(options):
     from .commands import METHODS
 
     chosen = {name: options[name] for name in METHOD_OPTIONS if options[name]}
+    chosen |= refinement(chosen)
     return make_fitter((*METHODS[options["method"]], {"device": options["device"], **chosen}))
 
 

@@ -66,7 +66,7 @@ def cli():
     show_default=True,
     help="Estimator: posterior of a trained network, or least squares.",
 )
-@click.option("--weights", help="Neural: name of weights, see galmeasure weights, or a file.  [default: survey-v1]")
+@click.option("--weights", help="Neural: name of weights, see galmeasure weights, or a file.  [default: survey-v2]")
 @click.option(
     "--summary", type=click.Choice(["mean", "median", "mode"]), help="Neural: which point to give.  [default: mean]"
 )
@@ -76,8 +76,12 @@ def cli():
     help="Neural: arithmetic of the network.  [default: as the processor likes it]",
 )
 @click.option(
-    "--refine", type=click.Choice(["importance"]), help="Neural: exact posteriors, from weighted draws of the network."
+    "--refine",
+    type=click.Choice(["auto", "importance", "none"]),
+    help="Neural: steps to the optimum and a learned correction; exact posteriors from weighted draws; or the network "
+    "alone.  [default: auto]",
 )
+@click.option("--prior", help="Prior: galaxies, survey or study.  [default: that of the weights; no prior for lsq]")
 @click.option("--init", type=click.Choice(["neural"]), help="Least squares: take the starts from the neural estimate.")
 @click.option("--fit-background", is_flag=True, help="Least squares: fit a constant background as well.")
 @click.option("--calibration", help="Correct estimates and errors with a file of galmeasure calibrate.")
@@ -86,6 +90,11 @@ def cli():
 @click.option("--detect", is_flag=True, help="Detect the sources of an image, background subtracted.")
 @click.option("--psf", help="PSF: FITS image, cube of one a row, or PSFEx .psf file.")
 @click.option("--psf-oversampling", type=click.IntRange(min=1), help="Samples in a pixel of the PSF images.")
+@click.option(
+    "--psf-flux",
+    help="Fraction of a star's light that the PSF images hold, e.g. 0.983, or sum: that of the pixels.  "
+    "[default: estimated]",
+)
 @click.option("--error", help="1-sigma error: a number, an image, or a column of a cutout table.")
 @click.option("--weight", help="Inverse variance: an image, or a column of a cutout table.")
 @click.option("--mask", help="Bad pixels, not zero: an image, or a column of a cutout table.")

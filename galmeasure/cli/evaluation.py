@@ -174,7 +174,7 @@ def _measure(name, fitter, cutouts, options, samples=True):
     table = fitter.fit(cutouts)
     seconds, core_seconds = time.perf_counter() - start, time.process_time() - core_start
     draws = None
-    is_flow = hasattr(fitter, "sample") and getattr(fitter, "refine", None) is None  # refined draws cost too much
+    is_flow = hasattr(fitter, "sample") and getattr(fitter, "refine", None) != "importance"  # exact draws cost too much
     if samples and options["samples"] and is_flow:
         draws = fitter.sample(cutouts, n_samples=options["samples"])
     plain = name.removesuffix(REFINED) if name.endswith(REFINED) else None

@@ -19,6 +19,7 @@ READ_OPTIONS = (
     "image",
     "psf",
     "psf_oversampling",
+    "psf_flux",
     "error",
     "weight",
     "mask",
@@ -110,7 +111,8 @@ def run(catalog, options, *, method):
         What was done.
     """
     reading = {name: options[name] for name in READ_OPTIONS}
-    reading["error"] = number_or_text(reading["error"])
+    for name in ("error", "psf_flux"):
+        reading[name] = number_or_text(reading[name])
     source = open_catalog(catalog, **reading)
     rows = parse_rows(options["rows"], len(source))
     output = _output_path(catalog or options["image"], options["output"])
@@ -206,7 +208,8 @@ def _fitter(method, options):
     arguments = {"device": options["device"]}
     if options["batch_size"] is not None:
         arguments["batch_size"] = options["batch_size"]
-    chosen = {name: options[name] for name in (*METHOD_OPTIONS, "calibration") if options[name]}
+    chosen = {name: options[name] for name in (*METHOD_OPTIONS, "calibration", "prior") if options[name]}
+    chosen |= refinement(chosen)
     if "weights" in chosen:
         from galmeasure.weights.registry import find_weights
 
@@ -217,6 +220,11 @@ def _fitter(method, options):
         own = {name: chosen.pop(name) for name in NETWORK_OPTIONS if name in chosen}
         chosen["init"] = NeuralSersicFitter(device=options["device"], **own)
     return (*method, arguments | chosen)
+
+
+def refinement(chosen):
+    """Argument of the fitter for the option ``--refine``, if it is given."""
+    return {"refine": None if chosen["refine"] == "none" else chosen["refine"]} if "refine" in chosen else {}
 
 
 def check_method_options(options, method_options, other_uses=()):

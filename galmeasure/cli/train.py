@@ -8,7 +8,8 @@ from ._run import reported
 
 __all__ = ["train"]
 
-_SMOKE = 2000  # galaxies for the score of a test
+_SMOKE = 2000  # galaxies for the score, and for the correction, of a test
+_LEAST_CORRECTED = 1500
 
 
 @click.command()
@@ -21,6 +22,8 @@ _SMOKE = 2000  # galaxies for the score of a test
 @click.option("--validation", help="Table of galmeasure simulate, on which the network is tested as well.")
 @click.option("--ood", type=click.IntRange(min=0), help="Galaxies simulated at the end for the score of those that "
               "look otherwise (column ood_score); 0 for none.  [default: 100000]")  # fmt: skip
+@click.option("--correct", type=click.IntRange(min=0), help="Galaxies simulated at the end, before these, from which "
+              "the correction of --refine auto is learned; 0 for none.  [default: 60000]")  # fmt: skip
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
 @click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
 def train(config, **options):
@@ -37,6 +40,9 @@ def _run(config, options):
     """Train; the closing lines of the command."""
     if options["ood"] and options["ood"] < 2000:
         msg = f"ood must be 0 or at least 2000, not {options['ood']}"
+        raise ValueError(msg)
+    if options["correct"] and options["correct"] < _LEAST_CORRECTED:
+        msg = f"correct must be 0 or at least {_LEAST_CORRECTED}, not {options['correct']}"
         raise ValueError(msg)
     import torch
 
@@ -64,24 +70,35 @@ def _run(config, options):
         progress_bar=not options["no_progress"] and sys.stderr.isatty(),
     )
     lines = [_about(weights), f"weights {weights.path}"]
-    number = _galaxies(options)
+    return "\n".join([*lines, *_write_beside(weights, options)])
+
+
+def _write_beside(weights, options):
+    """Write what belongs beside weights, if it is not there; lines that say where it is."""
+    from .correction import CORRECTION_NUMBER, correction_path, has_correction, write_correction
+    from .typical import NUMBER, has_typical, typical_path, write_typical
+
+    how = {"device": options["device"], "show_progress": not options["no_progress"] and sys.stderr.isatty()}
+    lines, is_new = [], False
+    number = _galaxies(options, "correct", CORRECTION_NUMBER)
     if number:
-        from .typical import has_typical, typical_path, write_typical
-
-        show = not options["no_progress"] and sys.stderr.isatty()
-        if not has_typical(weights, number):
-            write_typical(weights, number, device=options["device"], show_progress=show)
+        if not has_correction(weights, number):
+            write_correction(weights, number, **how)
+            is_new = True
+        lines.append(f"correction {correction_path(weights.path)}")
+    number = _galaxies(options, "ood", NUMBER)
+    if number:
+        if is_new or not has_typical(weights, number):
+            write_typical(weights, number, **how)
         lines.append(f"typical galaxies {typical_path(weights.path)}")
-    return "\n".join(lines)
+    return lines
 
 
-def _galaxies(options):
-    """Galaxies for the score: those asked for, or as many as a test needs, or as the weights deserve."""
-    from .typical import NUMBER
-
-    if options["ood"] is not None:
-        return options["ood"]
-    return _SMOKE if options["smoke"] else NUMBER
+def _galaxies(options, name, default):
+    """Galaxies to simulate: those asked for, or as many as a test needs, or as the weights deserve."""
+    if options[name] is not None:
+        return options[name]
+    return _SMOKE if options["smoke"] else default
 
 
 def _about(weights):

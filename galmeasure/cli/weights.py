@@ -13,35 +13,45 @@ __all__ = ["weights"]
 @click.argument("file", required=False)
 @click.option("--ood", type=click.IntRange(min=2000), help="Simulate so many galaxies of the training domain of FILE "
               "and write what they look like beside it, FILE's name with .ood: for the column ood_score.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=31, show_default=True, help="Of these galaxies.")
+@click.option("--correct", type=click.IntRange(min=1500), help="Simulate so many galaxies of the training domain of "
+              "FILE, and learn the correction of --refine auto from them: FILE's name with .correction. What --ood "
+              "writes depends on it, and must be written again afterwards.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=31, show_default=True, help="Seed of these galaxies.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there; for weights that come with galmeasure, too.")
 @click.option("--device", default="cpu", show_default=True, help="Where to measure them, e.g. cuda.")
 @click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
-def weights(file, ood, seed, overwrite, device, verbose):
+def weights(file, ood, correct, seed, overwrite, device, verbose):
     """List the weights that come with galmeasure, for measure --weights.
 
     Files of your own, from galmeasure train, are given by their path. Exit codes: 0 done, 2 bad arguments, or a file
     is damaged.
     """
     with reported(verbose):
-        if (file is None) != (ood is None):
-            msg = "FILE and --ood must be given together, or neither of them"
+        if (file is None) != (ood is None and correct is None):
+            msg = "FILE and --ood or --correct must be given together, or none of them"
             raise ValueError(msg)
         if file is None:
             _list()
             return
         from galmeasure.weights.registry import find_weights
 
+        from .correction import correction_path, write_correction
         from .jobs import check_device
         from .typical import typical_path, write_typical
 
         check_device(device)
         found = find_weights(file, "FILE")
-        if typical_path(found.path).exists() and not overwrite:
-            msg = f"{typical_path(found.path)}: exists already; --overwrite replaces it"
-            raise ValueError(msg)
-        path, typical = write_typical(found, ood, seed=seed, device=device, show_progress=sys.stderr.isatty())
-        click.echo(f"what {typical.card['galaxies']} galaxies look like: {path}")
+        for number, path in ((correct, correction_path(found.path)), (ood, typical_path(found.path))):
+            if number is not None and path.exists() and not overwrite:
+                msg = f"{path}: exists already; --overwrite replaces it"
+                raise ValueError(msg)
+        how = {"seed": seed, "device": device, "show_progress": sys.stderr.isatty()}
+        if correct is not None:
+            path, metrics = write_correction(found, correct, **how)
+            click.echo(f"correction learned, held-out loss {sum(metrics['loss'].values()):.3f}: {path}")
+        if ood is not None:
+            path, typical = write_typical(found, ood, **how)
+            click.echo(f"what {typical.card['galaxies']} galaxies look like: {path}")
 
 
 def _list():

@@ -13,6 +13,7 @@ _PIXEL = 8.0 * math.log(2.0) / 12.0  # squared FWHM that a pixel adds
 _NEAR = 0.35
 _SNR_MARGIN = 1.0  # the noise of a signal-to-noise ratio
 _MARGIN = 0.05
+_NARROW_MARGIN = 0.25  # widths of under-sampled PSFs are only roughly known from their pixels
 _STEEP = 8.0
 _MIDDLE = (NATIVE_SIZE - 1) / 2.0
 
@@ -81,7 +82,7 @@ def beyond_domain(snr, psf_fwhm, sides, block, domain, smallest):
     """
     with np.errstate(all="ignore"):
         width = np.sqrt(np.maximum(psf_fwhm**2 - _PIXEL, 0.01)) / block
-        narrow = _excess(domain["psf_fwhm"][0] / width, _MARGIN)
+        narrow = _excess(domain["psf_fwhm"][0] / width, _NARROW_MARGIN)
         shape = np.where(block == 1, narrow, 0.0) + _excess(width / domain["psf_fwhm"][1], _MARGIN)
         shape += _excess(smallest / sides)
         low, high = domain["snr"]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from galmeasure.fitters._network_psfs import chunks_of, cleaned_psfs, embedded_psfs
-from galmeasure.fitters._recentre import centre_shifts
+from galmeasure.fitters._recentre import centre_shifts, seem_off_centre
 from galmeasure.networks import (
     NATIVE_SIZE,
     Context,
@@ -24,7 +24,7 @@ LARGE = 0.6
 SMALLEST_LARGE = 7.0
 """But no smaller than this, in pixels of the network: in blocks, it must still be larger than the PSF."""
 
-_OFF_CENTRE = 0.75
+_OFF_CENTRE = 0.9
 """Distance from the middle, in units of the largest of the training, beyond which a galaxy is looked for elsewhere."""
 
 _CHUNKS = (1, 8, 64)  # stamps at one time, so that their tensors stay in the cache
@@ -159,7 +159,9 @@ class _Look:
 def _recentred(look, chunks, batch, shift):
     """Look again at galaxies off the middle of their stamps, in windows about them; ``shift`` changes in place."""
     limit = _OFF_CENTRE * look.network.config.centre
-    rows = np.concatenate([chunk.rows[chunk.keep & _off_centre(chunk, limit)] for chunk in chunks])
+    everyone = np.concatenate([chunk.rows[chunk.keep] for chunk in chunks])
+    seen_off = np.concatenate([_off_centre(chunk, limit)[chunk.keep] for chunk in chunks])
+    rows = everyone[seen_off | seem_off_centre(batch, everyone)]
     if not len(rows):
         return chunks
     moves = centre_shifts(batch, rows)

@@ -15,7 +15,7 @@ from galmeasure.weights.registry import find_weights
 
 __all__ = ["CorrectionSample", "collect_sample", "learn_correction"]
 
-_PIXELS = 2**20
+_PIXELS = 2**22
 _VALIDATION = 0.1
 _LOSSES = ("flow", "mean", "covariance", "quantiles")
 _MEMORY = 0.995  # of the moving average of the weights
@@ -74,17 +74,25 @@ def collect_sample(weights, simulated, *, device="cpu", bf16=False):
     -------
     CorrectionSample
         On the CPU, in single precision.
+
+    Raises
+    ------
+    ValueError
+        If no galaxy could be measured.
     """
     weights = find_weights(weights, "weights")
-    network, prior = load_network(weights, device), weights.get_prior()
+    network = load_network(weights, device)
     parts = []
     with single_threaded(), torch.inference_mode():
         for cutouts, truth in simulated:
             for batch in cutouts.batches(_PIXELS):
-                found = corrected_posteriors(network, None, batch, prior, device=device, bf16=bf16)
+                found = corrected_posteriors(network, None, batch, device=device, bf16=bf16)
                 own = torch.from_numpy(truth[batch.index]).to(device)
                 own[:, PARAMETER_INDEX["flux"]] /= torch.from_numpy(batch.scale).to(device)
                 parts += [_sample(network, found, chunk, own, device) for chunk in found.chunks]
+    if not parts:
+        msg = "simulated must hold galaxies within the domain of the weights"
+        raise ValueError(msg)
     return CorrectionSample.join(parts)
 
 
@@ -100,7 +108,7 @@ def _sample(network, found, chunk, truth, device):
 
 
 def learn_correction(
-    weights, sample, *, config=None, epochs=30, batch_size=512, learning_rate=2e-3, seed=0, device="cpu"
+    weights, sample, *, config=None, epochs=12, batch_size=512, learning_rate=2e-3, seed=0, device="cpu"
 ):
     """Train a correction.
 

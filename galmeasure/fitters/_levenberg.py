@@ -86,9 +86,7 @@ def minimise(evaluate, start, lower, upper, *, free=None, hold=None, max_step=No
     damping, growth = torch.full_like(loss, _DAMPING), torch.full_like(loss, 2.0)
     rows = rows[usable]
     while len(rows):
-        step = _step(at, rows, damping[rows], lower[rows], upper[rows], free, hold)
-        if max_step is not None:
-            step = step / (step.abs() / max_step).amax(1, keepdim=True).clamp_min(1.0)
+        step = _step(at, rows, damping[rows], lower[rows], upper[rows], free, hold, max_step)
         target = torch.clamp(at.x[rows] + step, lower[rows], upper[rows])
         step = target - at.x[rows]
         curvature = torch.einsum("bi,bij,bj->b", step, at.hessian[rows], step)
@@ -108,7 +106,8 @@ def minimise(evaluate, start, lower, upper, *, free=None, hold=None, max_step=No
         taken = rows[accept]
         at.x[taken], at.loss[taken] = target[accept], loss[accept]
         at.gradient[taken], at.hessian[taken] = gradient[accept], hessian[accept]
-        stalled = ~accept & (predicted < _ROUNDING * at.loss[rows].abs().clamp_min(1.0)) & (damping[rows] < 1.0)
+        tiny = predicted.abs() < _ROUNDING * at.loss[rows].abs().clamp_min(1.0)
+        stalled = ~accept & tiny & (damping[rows] < 1.0)
         at.converged[rows[stalled]] = True
         ratio = torch.where(predicted > 0, gain / predicted.clamp_min(1e-300), torch.zeros_like(gain))
         shrink = (1.0 - (2.0 * ratio - 1.0).clamp(-1.0, 1.0) ** 3).clamp_min(0.1)
@@ -119,16 +118,35 @@ def minimise(evaluate, start, lower, upper, *, free=None, hold=None, max_step=No
     return at
 
 
-def _step(at, rows, damping, lower, upper, free, hold):
-    """Damped step; variables that are fixed, or at a bound that the step pushes against, stay."""
+def _step(at, rows, damping, lower, upper, free, hold, max_step):
+    """Damped step; variables that are fixed, or at a bound that the step pushes against, stay.
+
+    Variables that would cross a bound go to it, and the others take the step that belongs to that: to cut the step of
+    one variable alone may lead uphill where they are correlated.
+    """
     x, gradient, hessian = at.x[rows], at.gradient[rows], at.hessian[rows]
     stopped = free & (((x <= lower) & (gradient < 0)) | ((x >= upper) & (gradient > 0)))
     held = ~free | (stopped if hold is None else hold(stopped))
     step = _solve(gradient, hessian, damping, held)
     leaves = ((x <= lower) & (step < 0)) | ((x >= upper) & (step > 0))
     if (leaves & ~held).any():
-        step = _solve(gradient, hessian, damping, held | leaves)
+        held = held | leaves
+        step = _solve(gradient, hessian, damping, held)
+    step = _shortened(step, max_step)
+    crosses = ((x + step < lower) | (x + step > upper)) & ~held
+    if crosses.any():
+        to_bound = torch.where(crosses, torch.clamp(x + step, lower, upper) - x, 0.0)
+        remaining = gradient - (hessian * to_bound[:, None, :]).sum(2)
+        other = _shortened(_solve(remaining, hessian, damping, held | crosses) + to_bound, max_step)
+        step = torch.where(crosses.any(1, keepdim=True), other, step)
     return step
+
+
+def _shortened(step, max_step):
+    """Steps, the whole of each shortened so that no variable moves by more than ``max_step``."""
+    if max_step is None:
+        return step
+    return step / (step.abs() / max_step).amax(1, keepdim=True).clamp_min(1.0)
 
 
 def _solve(gradient, hessian, damping, held):

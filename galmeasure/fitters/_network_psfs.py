@@ -24,6 +24,7 @@ _CHUNKS = (1, 4, 16)  # PSFs at one time, so that their tensors stay in the cach
 _DEVICE_CHUNKS = (512,)
 _PEDESTAL_LIGHT = 0.003  # share of the light in a pedestal from which an image counts as dirty
 _NOISE = 3e-4  # noise of a pixel, over the peak, from which an image counts as dirty
+_MOST_BEYOND = 0.2  # of the light, in larger images, beyond what is cleaned
 _UNUSUAL = 4.0  # by how much these must be exceeded for a flag
 
 
@@ -156,16 +157,14 @@ def cleaned_psfs(batch, positions, device="cpu"):
     parts = []
     for chunk, count in chunks_of(np.arange(len(positions)), _sizes(device)):
         cleaned = clean_psfs(native[torch.from_numpy(chunk).to(device)])
-        parts.append(
-            [each[:count] for each in (cleaned.images, cleaned.quality, cleaned.light, cleaned.pedestal, cleaned.noise)]
-        )
-    images, quality, light, pedestal, noise = (torch.cat(column) for column in zip(*parts, strict=True))
+        parts.append([each[:count] for each in (cleaned.images, cleaned.quality, cleaned.pedestal, cleaned.noise)])
+    images, quality, pedestal, noise = (torch.cat(column) for column in zip(*parts, strict=True))
     level = pedestal * native.amax((1, 2))
     total = torch.tensor([batch.psf[i].sum() for i in positions], dtype=torch.float64, device=device)
     area = torch.tensor([batch.psf[i].size for i in positions], dtype=torch.float64, device=device)
     area = area / batch.psf_oversampling**2
-    inside = (light / (total - level * area).clamp_min(1e-6)).clamp(0.8, 1.0)
-    held = torch.where(area > CLEANING_SIZE**2, total * inside, total)
+    beyond = total - native.sum((1, 2), dtype=torch.float64) - level * (area - CLEANING_SIZE**2)
+    held = torch.where(area > CLEANING_SIZE**2, total - beyond.clamp(0.0, _MOST_BEYOND), total)
     # a cleaned image has its star in the middle, where positions are other ones than with the image as it is
     excess = torch.maximum((level * area).abs() / _PEDESTAL_LIGHT, noise / _NOISE)
     dirty = (excess > 1.0) & ~moved

@@ -5,20 +5,24 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from torch.nn.functional import logsigmoid, softplus
 
+from galmeasure.fitters._crop import CROPS, Crop, crop_sides
 from galmeasure.fitters._rendering import rendering_groups, stamps_at_once
 from galmeasure.likelihood import normal_equations, signal_to_noise, variance
 from galmeasure.networks.correction import Evaluation
-from galmeasure.parameters import N_PARAMETERS
+from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
+from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
 
 __all__ = ["BatchEvaluation", "NetworkFrame", "evaluate_batch"]
 
+_X, _Y = PARAMETER_INDEX["x"], PARAMETER_INDEX["y"]
 _BRIGHT = 40.0  # signal-to-noise ratio from which steps are taken
 _SETTLED = 0.3**2  # squared length, in sigma, of a step that is not worth an evaluation
 _RESTLESS = 1.0  # squared length of a step after the last evaluation that is worth a flag
 _EVALUATIONS = 4  # at most, after the first
 _LARGEST_EXCESS = 0.25  # of reduced chi-squared, after a step as predicted, with which steps are still taken
-_PIXEL = 8.0 * math.log(2.0) / 12.0  # squared FWHM that a pixel adds
+_BOUNDED = [1, 2, 5, 6]  # coordinates that are logits: index, size and centre
 _LONGEST = 1.0  # of a step in the network's coordinates
 _DAMPING = 1e-3
 
@@ -38,6 +42,8 @@ class NetworkFrame:
         From the network's parameters to those of the stamp, shape ``(B, 7)``.
     fwhm : Tensor
         Width of each row's PSF, pixel response included, in pixels of the network, shape ``(B,)``.
+    psf_quality : Tensor
+        Quality of each row's PSF image, see `galmeasure.networks.clean_psfs`, shape ``(B, 3)``.
     """
 
     start: torch.Tensor
@@ -45,16 +51,18 @@ class NetworkFrame:
     scale: torch.Tensor
     offset: torch.Tensor
     fwhm: torch.Tensor
+    psf_quality: torch.Tensor
 
     @classmethod
-    def of(cls, network, batch, chunks, device="cpu"):
-        """Frame of the rows of encoded chunks."""
+    def of(cls, network, batch, chunks, psfs=None, device="cpu"):
+        """Frame of the rows of encoded chunks, with the CleanedPSFs of the batch."""
         count = len(batch)
 
         def empty(*shape):
             return torch.full((count, *shape), torch.nan, dtype=torch.float64, device=device)
 
-        frame = cls(empty(N_PARAMETERS), empty(), empty(N_PARAMETERS), empty(N_PARAMETERS), empty())
+        quality = torch.zeros((count, N_PSF_QUALITY), dtype=torch.float64, device=device)
+        frame = cls(empty(N_PARAMETERS), empty(), empty(N_PARAMETERS), empty(N_PARAMETERS), empty(), quality)
         fwhm = torch.from_numpy(batch.psf_fwhm[batch.psf_index]).to(device)
         for chunk in chunks:
             keep = torch.from_numpy(chunk.keep).to(device)
@@ -65,7 +73,14 @@ class NetworkFrame:
             frame.scale[rows] = chunk.window.scale
             frame.offset[rows] = chunk.window.offset()[keep]
             frame.fwhm[rows] = fwhm[rows] / chunk.window.block
+            if psfs is not None:
+                places = psfs.places(batch.psf_index[chunk.rows[chunk.keep]])
+                frame.psf_quality[rows] = psfs.quality[torch.from_numpy(places).to(device)].double()
         return frame
+
+    def stamp(self, transform, point):
+        """Parameters in pixels of the stamps, shape ``(B, 7)``, of points in the network's coordinates."""
+        return transform.inverse(point, self.flux_scale) * self.scale + self.offset
 
     def __getitem__(self, rows):
         """Some of the rows."""
@@ -95,7 +110,7 @@ class BatchEvaluation:
     restless: np.ndarray
 
 
-def evaluate_batch(network, batch, frame, prior, *, psfs=None, device="cpu", see=None):
+def evaluate_batch(network, batch, frame, *, psfs=None, device="cpu", see=None):
     """Evaluate the model, its residual and derivatives at a network's estimates, and after steps from there.
 
     Parameters
@@ -106,8 +121,6 @@ def evaluate_batch(network, batch, frame, prior, *, psfs=None, device="cpu", see
         Cutouts in units of their noise.
     frame : NetworkFrame
         The estimates.
-    prior : Prior
-        Prior in the pixels of the network.
     psfs : CleanedPSFs, optional
         See `galmeasure.fitters._rendering.rendering_groups`.
     device : str, optional
@@ -127,17 +140,47 @@ def evaluate_batch(network, batch, frame, prior, *, psfs=None, device="cpu", see
     """
     rows = np.flatnonzero(torch.isfinite(frame.start).all(1).cpu().numpy())
     found = _empty(len(batch), device)
+    start = frame.stamp(network.transform, frame.start)
+    fwhm = torch.from_numpy(batch.psf_fwhm[batch.psf_index]).to(device)
+    sides = crop_sides(start[rows], batch.shape[rows], fwhm[rows])
+    options = {"psfs": psfs, "device": device}
+    for index, climb, state in _climbs(network, batch, rows[sides == 0], frame, **options):
+        _put(found, index, state)
+        if see is not None:
+            see(index.cpu().numpy(), state.residual, climb.good, state.snr, climb.stamp(state.point))
+    for side in CROPS:
+        chosen = rows[sides == side]
+        if not len(chosen):
+            continue
+        crop = Crop.of(side, batch, chosen, start[chosen][:, [_X, _Y]].cpu().numpy())
+        everyone = np.arange(len(chosen))
+        for index, climb, state in _climbs(network, crop.batch, everyone, crop.frame(frame), **options):
+            local = index.cpu().numpy()
+            state.chi2 = state.chi2 + torch.from_numpy(crop.chi2[local]).to(device)
+            state.n_pixels = torch.from_numpy(crop.n_pixels[local]).to(device)
+            _put(found, torch.from_numpy(chosen[local]).to(device), state)
+            if see is not None:
+                stamp = climb.stamp(state.point)
+                stamp[:, [_X, _Y]] += torch.from_numpy(crop.start[local][:, ::-1].copy()).to(stamp)
+                good = torch.from_numpy(batch.good[chosen[local]]).to(device)
+                see(chosen[local], crop.whole(local, state.residual), good, state.snr, stamp)
+    return _finish(found, network, frame)
+
+
+def _climbs(network, batch, rows, frame, *, psfs, device):
+    """Yield rows, their climb and where it ended, in chunks."""
+    if not len(rows):
+        return
     size = stamps_at_once(batch.image.shape[1:], device)
     for members, problem in rendering_groups(batch, rows, psfs=psfs, device=device):
         for index in torch.from_numpy(members).to(device).split(size):
-            climb = _Climb(network, problem, index, frame[index], prior)
-            state = climb.run()
-            for each in fields(_State):
-                if each.name in found:
-                    found[each.name][index] = getattr(state, each.name).to(found[each.name].dtype)
-            if see is not None:
-                see(index.cpu().numpy(), state.residual, climb.good, state.snr, climb.stamp(state.point))
-    return _finish(found, network, frame)
+            climb = _Climb(network, problem, index, frame[index])
+            yield index, climb, climb.run()
+
+
+def _put(found, index, state):
+    for name, column in found.items():
+        column[index] = getattr(state, name).to(column.dtype)
 
 
 def _empty(count, device):
@@ -156,7 +199,7 @@ def _finish(found, network, frame):
     dof = found["n_pixels"] - N_PARAMETERS
     evaluation = Evaluation(
         found["point"], found["score"], found["fisher"], found["chi2"], dof, found["snr"], found["steps"],
-        values[:, 2] / frame.fwhm,
+        values[:, 2] / frame.fwhm, frame.psf_quality,
     )  # fmt: skip
     stamp = (values * frame.scale + frame.offset).cpu().numpy()
     restless = found["restless"].cpu().numpy() > 0.0
@@ -190,15 +233,14 @@ class _State:
 class _Climb:
     """Steps of the rows of one chunk."""
 
-    def __init__(self, network, problem, index, frame, prior):
-        self._network, self._problem, self._index, self._frame, self._prior = network, problem, index, frame, prior
+    def __init__(self, network, problem, index, frame):
+        self._network, self._problem, self._index, self._frame = network, problem, index, frame
         self.good = problem.good[index]
         self._n_pixels = self.good.flatten(1).sum(1).double()
 
     def stamp(self, point):
         """Parameters of points in the pixels of the stamps, shape ``(P, 7)``."""
-        values = self._network.transform.inverse(point, self._frame.flux_scale)
-        return values * self._frame.scale + self._frame.offset
+        return self._frame.stamp(self._network.transform, point)
 
     def run(self):
         """Evaluate, step, and evaluate again where that is worth it."""
@@ -226,7 +268,7 @@ class _Climb:
 
     def _step(self, state, damping):
         """Damped step, and the squared length, in sigma, of the undamped one."""
-        matrix = Evaluation(*([state.point] + [state.score, state.fisher] + [state.chi2] * 5)).precision()
+        matrix = Evaluation(state.point, state.score, state.fisher, *[state.chi2] * 6).precision()
         scale = matrix.diagonal(dim1=-2, dim2=-1).sqrt()
         balanced = matrix / (scale[:, :, None] * scale[:, None, :])
         identity = torch.eye(N_PARAMETERS, dtype=matrix.dtype, device=matrix.device)
@@ -248,7 +290,7 @@ class _Climb:
         score, fisher, loss, chi2, snr, inside, residual = (torch.cat(column) for column in zip(*parts, strict=True))
         score = (jacobian.mT @ score[..., None])[..., 0]
         fisher = jacobian.mT @ fisher @ jacobian
-        log_prior, slope = _log_prior(self._prior, transform, point, frame, snr)
+        log_prior, slope = _log_prior(point)
         zero = torch.zeros_like(loss)
         return _State(
             point, loss - 2.0 * log_prior, score + slope, fisher, chi2, snr, inside, residual, self._n_pixels[rows],
@@ -274,17 +316,20 @@ class _Climb:
         return score, matrix @ found.fisher @ matrix.mT, found.loss, found.chi2, snr, inside, residual
 
 
-def _log_prior(prior, transform, point, frame, snr):
-    """Log prior density by the network's coordinates, ``(P,)``, and its derivatives, ``(P, 7)``; constant in flux."""
-    with torch.inference_mode(False), torch.enable_grad():
-        u = point.clone().requires_grad_()
-        one = torch.ones_like(u[:, 0])
-        values = transform.inverse(u, one)
-        fwhm = (frame.fwhm.clone() ** 2 - _PIXEL).clamp_min(0.01).sqrt()
-        fwhm = fwhm.clamp(prior.psf_fwhm.lower, prior.psf_fwhm.upper)
-        density = prior.log_prob_shapes(*values.unbind(-1)[1:5], snr.clone(), fwhm)
-        density = density + transform.log_volume(u, one) - u[:, 0]
-        usable = torch.isfinite(density)
-        (slope,) = torch.autograd.grad(torch.where(usable, density, 0.0).sum(), u)
-    slope = torch.nan_to_num(slope.detach()).clamp(-20.0, 20.0)
-    return torch.where(usable, density.detach(), -1e6), slope
+def _log_prior(point):
+    """Log density, ``(P,)``, of a broad prior by the network's coordinates, and its derivatives, ``(P, 7)``.
+
+    It is flat in the index, in the logarithms of size and flux and in the centre, within their domain, and falls with
+    the shear as ``(1 - (|g| / g_max)**2)**2``. It keeps steps inside the domain; what the prior of the training says is
+    learned by the correction.
+    """
+    bounded = point[:, _BOUNDED]
+    density = (logsigmoid(bounded) + logsigmoid(-bounded)).sum(1)
+    slope = torch.zeros_like(point)
+    slope[:, _BOUNDED] = 1.0 - 2.0 * torch.sigmoid(bounded)
+    length = torch.hypot(point[:, 3], point[:, 4]).clamp_min(1e-9)
+    log_cosh = length + softplus(-2.0 * length) - math.log(2.0)
+    density = density + torch.log(torch.tanh(length) / length) - 6.0 * log_cosh
+    radial = 2.0 / torch.sinh(2.0 * length).clamp(1e-9, 1e9) - 1.0 / length - 6.0 * torch.tanh(length)
+    slope[:, 3:5] = (radial / length)[:, None] * point[:, 3:5]
+    return density, slope

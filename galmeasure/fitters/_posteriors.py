@@ -75,7 +75,7 @@ def network_posteriors(network, batch, *, device="cpu", bf16=False):
     return Posteriors(network, encoded.chunks, encoded.psfs if network.config.clean_psf else None)
 
 
-def corrected_posteriors(network, correction, batch, prior, *, device="cpu", bf16=False, see=None):
+def corrected_posteriors(network, correction, batch, *, device="cpu", bf16=False, see=None):
     """Posteriors of a network, corrected after an evaluation of the exact model.
 
     Parameters
@@ -86,8 +86,6 @@ def corrected_posteriors(network, correction, batch, prior, *, device="cpu", bf1
         The correction; None gives the network's posteriors beside the evaluation.
     batch : CutoutBatch
         Cutouts in units of their noise.
-    prior : Prior
-        Prior of the network's training, for the steps.
     device, bf16
         As in `encode_batch`.
     see : callable, optional
@@ -99,9 +97,9 @@ def corrected_posteriors(network, correction, batch, prior, *, device="cpu", bf1
         With the evaluation.
     """
     plain = network_posteriors(network, batch, device=device, bf16=bf16)
-    frame = NetworkFrame.of(network, batch, plain.chunks, device)
+    frame = NetworkFrame.of(network, batch, plain.chunks, plain.psfs, device)
     watch = None if see is None else see(plain.chunks)
-    found = evaluate_batch(network, batch, frame, prior, psfs=plain.psfs, device=device, see=watch)
+    found = evaluate_batch(network, batch, frame, psfs=plain.psfs, device=device, see=watch)
     if correction is None:
         return replace(plain, frame=frame, evaluation=found)
     chunks = [_corrected(network, correction, chunk, found.evaluation, device) for chunk in plain.chunks]

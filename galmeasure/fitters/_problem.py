@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from galmeasure.fitters import _variables
+from galmeasure.fitters._prior_term import PriorTerm
 from galmeasure.likelihood import normal_equations
 from galmeasure.parameters import N_PARAMETERS
 from galmeasure.render import PSFGrid, raw_jacobian_matrix, render_raw
@@ -30,6 +31,10 @@ class Problem:
         Shape ``(B,)``.
     dof : float or None
         Of the Student t loss.
+    prior : PriorTerm or None
+        A term that is added to the loss.
+    enlarge : bool
+        Whether long, narrow galaxies get a grid twice as large, see `galmeasure.render.render_raw`.
     """
 
     image: torch.Tensor
@@ -39,6 +44,8 @@ class Problem:
     psf: PSFGrid
     psf_index: torch.Tensor
     dof: float | None = None
+    prior: PriorTerm | None = None
+    enlarge: bool = True
 
     def pieces(self, rows):
         """Split ``rows`` so that the renderer's working set stays small."""
@@ -64,7 +71,7 @@ class Problem:
         background : Tensor, optional
             Constant per pixel, shape ``(K,)``; adds an image of ones.
         """
-        raw = render_raw(parameters.to(self.image.dtype), self.psf, self.psf_index[rows])
+        raw = render_raw(parameters.to(self.image.dtype), self.psf, self.psf_index[rows], enlarge=self.enlarge)
         model = raw[:, 0] * parameters[:, 0, None, None].to(raw.dtype)
         matrix = raw_jacobian_matrix(parameters)
         if background is not None:
@@ -88,4 +95,7 @@ class Problem:
             losses.append(found.loss)
             gradients.append((matrix @ found.score[:, :, None])[:, :, 0])
             hessians.append(matrix @ found.fisher @ matrix.transpose(1, 2))
-        return torch.cat(losses), torch.cat(gradients), torch.cat(hessians)
+        found = torch.cat(losses), torch.cat(gradients), torch.cat(hessians)
+        if self.prior is None:
+            return found
+        return tuple(own + other for own, other in zip(found, self.prior.evaluate(rows, variables), strict=True))

@@ -3,11 +3,56 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter, maximum_filter
 
-__all__ = ["centre_shifts"]
+__all__ = ["centre_shifts", "seem_off_centre"]
+
+_REACH, _WIDTH = 12, 4.0  # of the window about the middle, pixels
+_FAINT = 4.0  # signal-to-noise ratio in this window below which a galaxy may be elsewhere
+_AWAY = 1.5  # pixels from the middle
+_CERTAIN = 3.0  # errors of a centroid
 
 _SMOOTHING = 2.0  # sigma of the filter, pixels
 _SIGNIFICANT = 5.0  # signal-to-noise ratio of the filtered image
 _NEIGHBOURHOOD = 5  # side within which a maximum is one, pixels
+
+
+def seem_off_centre(batch, rows):
+    """Decide which stamps are worth a search for their galaxy: a quick look at the middle.
+
+    Parameters
+    ----------
+    batch : CutoutBatch
+        Cutouts in units of their noise.
+    rows : ndarray of int64
+        Positions in the batch, ``K`` of them.
+
+    Returns
+    -------
+    ndarray of bool
+        Shape ``(K,)``: there is no significant light under a Gaussian of 4 pixels about the middle, or its centroid
+        lies more than 1.5 pixels, and three errors, away.
+    """
+    steps = np.arange(-_REACH, _REACH + 1)
+    index, distance = [], []
+    for axis in (0, 1):
+        middle = (batch.shape[rows, axis] - 1) / 2.0
+        pixel = np.floor(middle).astype(np.int64)[:, None] + steps
+        index.append(np.clip(pixel, 0, batch.shape[rows, axis, None] - 1))
+        # pixels beyond the stamp repeat its last one, without weight
+        distance.append(np.where(index[-1] == pixel, pixel - middle[:, None], np.inf))
+    place = rows[:, None, None], index[0][:, :, None], index[1][:, None, :]
+    good = batch.good[place]
+    error = batch.error if batch.error.shape[1:] == (1, 1) else np.broadcast_to(batch.error, batch.image.shape)[place]
+    error = error[rows] if error.shape[1:] == (1, 1) and len(error) > 1 else error
+    weight = [np.exp(-0.5 * (each / _WIDTH) ** 2) for each in distance]
+    weight = good * weight[0][:, :, None] * weight[1][:, None, :]
+    light = weight * batch.image[place]
+    noise = np.sqrt(np.square(weight * error).sum((1, 2)))
+    total = light.sum((1, 2))
+    with np.errstate(all="ignore"):
+        offset = [np.where(np.isfinite(each), each, 0.0) for each in distance]
+        y, x = (light.sum(2) * offset[0]).sum(1) / total, (light.sum(1) * offset[1]).sum(1) / total
+        away = np.hypot(x, y) - _AWAY > _CERTAIN * _WIDTH * noise / np.abs(total)
+        return (total < _FAINT * noise) | away
 
 
 def centre_shifts(batch, rows):

@@ -1,11 +1,15 @@
 """Rows of a batch with the PSFs with which their models are rendered, as cheaply as is exact enough."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from galmeasure.fitters._network_psfs import native_psfs
 from galmeasure.fitters._problem import Problem
-from galmeasure.render.grid import native_psf, prepare_psfs
+from galmeasure.networks import CLEANING_SIZE
+from galmeasure.render.grid import native_psfs as psfs_by_band
+from galmeasure.render.grid import prepare_psfs
 
 __all__ = ["batch_problem", "rendering_groups", "stamps_at_once"]
 
@@ -17,7 +21,6 @@ _NARROW_BRIGHT, _NARROW = 40.0, 2.0
 
 _PIXELS = 64 * 64**2  # of the stamps rendered at once
 _DEVICE_PIXELS = 1024 * 64**2
-_PSF_CHUNK = 16
 
 
 def rendering_groups(batch, rows, *, psfs=None, device="cpu"):
@@ -45,19 +48,23 @@ def rendering_groups(batch, rows, *, psfs=None, device="cpu"):
     dirty = np.zeros(len(rows), dtype=bool)
     if psfs is not None:
         dirty = psfs.is_dirty[psfs.places(batch.psf_index[rows])]
-    exact = _needs_exact_psf(problem, batch, rows, stamps_at_once(box, device), device) & ~dirty
-    for chosen, grids in ((rows[~exact & ~dirty], _plain_grid), (rows[exact], _exact_grids), (rows[dirty], None)):
+    exact = _needs_exact_psf(problem, batch, rows, stamps_at_once(box, device), device)
+    for is_exact, is_cleaned in ((False, False), (True, False), (False, True), (True, True)):
+        chosen = rows[(exact == is_exact) & (dirty == is_cleaned)]
         if not len(chosen):
             continue
         positions, local = np.unique(batch.psf_index[chosen], return_inverse=True)
         local = local.reshape(-1)
-        found = _cleaned_grid(psfs, positions, box, device) if grids is None else grids(batch, positions, box, device)
+        if is_cleaned:
+            found = _cleaned_grids(psfs, positions, box, is_exact, device)
+        else:
+            found = (_exact_grids if is_exact else _plain_grids)(batch, positions, box, device)
         for members, grid in found:
             some = np.isin(local, members)
             place = np.zeros(len(batch), dtype=np.int64)
             place[chosen[some]] = np.searchsorted(members, local[some])
             index = torch.from_numpy(place).to(device)
-            yield chosen[some], Problem(problem.image, problem.error, problem.good, problem.gain, grid, index)
+            yield chosen[some], replace(problem, psf=grid, psf_index=index, enlarge=is_exact)
 
 
 def batch_problem(batch, device="cpu"):
@@ -87,16 +94,15 @@ def _needs_exact_psf(problem, batch, rows, size, device):
     return torch.cat(found).cpu().numpy() > np.where(narrow, _NARROW_BRIGHT, _BRIGHT) ** 2
 
 
-def _plain_grid(batch, positions, box, device):
-    images = native_psfs(batch, positions, device=device)
-    parts = [native_psf(part, box) for part in images.split(_PSF_CHUNK)]
-    yield np.arange(len(positions)), parts[0].with_transform(torch.cat([part.transform for part in parts]))
+def _plain_grids(batch, positions, box, device):
+    for members, grid in psfs_by_band(native_psfs(batch, positions, 1, device, CLEANING_SIZE), box):
+        yield members.cpu().numpy(), grid
 
 
-def _cleaned_grid(psfs, positions, box, device):
+def _cleaned_grids(psfs, positions, box, is_exact, device):
     places = torch.from_numpy(psfs.places(positions)).to(device)
     images = psfs.images[places] * psfs.held[places, None, None]
-    for members, grid in prepare_psfs(images, box, device=device):
+    for members, grid in prepare_psfs(images, box, device=device) if is_exact else psfs_by_band(images, box):
         yield members.cpu().numpy(), grid
 
 

@@ -2,11 +2,11 @@
 
 import torch
 
-from galmeasure.likelihood import CACHE_LINE, variance
+from galmeasure.likelihood import CACHE_LINE, fit_loss, variance
 from galmeasure.parameters import G_MAX
 from galmeasure.render import render_raw
 
-__all__ = ["psf_moments", "starting_values"]
+__all__ = ["psf_moments", "solve_flux", "starting_values"]
 
 _ITERATIONS = 8
 _PSF_REACH = 20  # pixels
@@ -144,19 +144,41 @@ def starting_values(problem, psf_covariance, centre):
         y,
     ]
     parameters = torch.stack(columns, 1)
-    parameters[:, 0] = _best_flux(problem, parameters)
+    parameters[:, 0] = solve_flux(problem, parameters)[0]
     return parameters
 
 
-def _best_flux(problem, parameters):
-    """Least-squares flux of each galaxy at the other parameters given."""
-    fluxes = []
-    for rows in problem.pieces(torch.arange(len(parameters), device=parameters.device)):
-        image, error, good, _ = problem.data(rows)
-        model = render_raw(parameters[rows].to(image.dtype), problem.psf, problem.psf_index[rows], derivatives=False)[
-            :, 0
-        ]
+def solve_flux(problem, parameters, rows=None):
+    """Least-squares flux of each galaxy at its other parameters, and the losses with it and with the flux given.
+
+    Parameters
+    ----------
+    problem : Problem
+        The cutouts.
+    parameters : Tensor
+        Sersic parameters, shape ``(K, 7)``, double precision.
+    rows : Tensor, optional
+        Cutouts that the parameters belong to, shape ``(K,)``; all of them by default.
+
+    Returns
+    -------
+    flux : Tensor
+        Shape ``(K,)``, double precision.
+    losses : Tensor
+        Loss with this flux and with the one in ``parameters``, shape ``(K, 2)``; infinite where it is not finite.
+    """
+    if rows is None:
+        rows = torch.arange(len(parameters), device=parameters.device)
+    fluxes, losses, start = [], [], 0
+    for part in problem.pieces(rows):
+        image, error, good, gain = problem.data(part)
+        values = parameters[start : start + len(part)]
+        start += len(part)
+        raw = render_raw(values.to(image.dtype), problem.psf, problem.psf_index[part], derivatives=False)
+        model = raw[:, 0]
         weight = good / variance(model, error)
         top, bottom = ((weight * model * each).flatten(1).sum(1, dtype=torch.float64) for each in (image, model))
         fluxes.append(top / bottom.clamp_min(1e-30))
-    return torch.cat(fluxes)
+        scaled = (flux[:, None, None].to(model.dtype) * model for flux in (fluxes[-1], values[:, 0]))
+        losses.append(torch.stack([fit_loss(each, image, error, good, gain, dof=problem.dof) for each in scaled], 1))
+    return torch.cat(fluxes), torch.nan_to_num(torch.cat(losses), nan=torch.inf, posinf=torch.inf)

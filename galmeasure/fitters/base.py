@@ -19,6 +19,7 @@ from galmeasure.table import Measurement, build_table
 __all__ = ["BatchMeasurement", "SersicFitterBase", "progress"]
 
 _MAX_PIXELS = 2**20
+_BRIGHT = 200.0  # S/N at which 0.5 % of the flux is its error
 _METHOD = "U24"
 _REASON = "U10"
 
@@ -195,6 +196,7 @@ class SersicFitterBase(ABC):
         pixel_scale=None,
         wcs=None,
         psf_oversampling=1,
+        psf_flux=None,
         positions=None,
         init_params=None,
         ids=None,
@@ -222,6 +224,9 @@ class SersicFitterBase(ABC):
             Gives ra, dec, pa and the pixel scale.
         psf_oversampling : int, optional
             PSF pixels per cutout pixel.
+        psf_flux : float, array_like or "sum", optional
+            Fraction of a star's light that the PSF image holds; ``"sum"``: the sum of the image is this fraction.
+            Estimated from the wings of the image by default.
         positions : array_like, optional
             Centres of the stamps in the parent image, x, y, shape ``(N, 2)``.
         init_params : table, optional
@@ -246,7 +251,8 @@ class SersicFitterBase(ABC):
         """
         options = {
             "error": error, "mask": mask, "gain": gain, "pixel_scale": pixel_scale, "wcs": wcs,
-            "psf_oversampling": psf_oversampling, "positions": positions, "ids": ids, "zero_point": zero_point,
+            "psf_oversampling": psf_oversampling, "psf_flux": psf_flux, "positions": positions, "ids": ids,
+            "zero_point": zero_point,
         }  # fmt: skip
         cutouts = Cutouts(cutouts, psf, **options)
         init = fixed_values(getattr(self, "fixed", {}), initial_values(init_params, cutouts), cutouts)
@@ -257,6 +263,7 @@ class SersicFitterBase(ABC):
                 found.put(index, part)
                 bar.update(len(index))
         found.flags[not_held] |= Flag.FAILED
+        found.flags |= _psf_light_flags(cutouts, found.snr)
         return self._assemble(cutouts, found)
 
     def __call__(self, cutouts, psf=None, **options):
@@ -303,7 +310,11 @@ class SersicFitterBase(ABC):
         if self.batch_size is not None:
             return self.batch_size * largest
         share = -(-len(cutouts) // n_workers)
-        return min(_MAX_PIXELS, share * largest)
+        return min(self._batch_pixels(), share * largest)
+
+    def _batch_pixels(self):
+        """Largest number of pixels of one batch."""
+        return _MAX_PIXELS
 
     def _measure_batch(self, batch, init):
         start = init[batch.index]
@@ -332,6 +343,10 @@ class SersicFitterBase(ABC):
             return {}
         return {"CALIBRAT": Path(self.calibration).name, "CALIBSHA": self._calibration[1]}
 
+    def _psf_flux_meta(self, cutouts):
+        """Entries for the meta of the table: the light in the PSF images, where the user says it."""
+        return {} if cutouts.psf_flux is None else {"PSFFLUX": cutouts.psf_flux}
+
     def _assemble(self, cutouts, found):
         extra = {}
         if found.background is not None:
@@ -347,8 +362,14 @@ class SersicFitterBase(ABC):
             chi2_reduced=found.chi2_reduced, n_pixels_fit=found.n_pixels_fit, init=found.init, crb=found.crb,
             quantiles=found.quantiles, method=self.method if found.method is None else found.method, extra=extra,
         )  # fmt: skip
-        meta = {"FITTER": repr(self), **self._meta(), **self._calibration_meta()}
+        meta = {"FITTER": repr(self), **self._meta(), **self._calibration_meta(), **self._psf_flux_meta(cutouts)}
         return build_table(cutouts, measurement, covariance=self.covariance, meta=meta)
+
+
+def _psf_light_flags(cutouts, snr):
+    """Bits (N,) of bright galaxies whose flux may be wrong by more than noise for light outside of the PSF image."""
+    with np.errstate(invalid="ignore"):
+        return (cutouts.psf_light_unknown & (snr > _BRIGHT)) * int(Flag.PSF_LIGHT_UNKNOWN)
 
 
 def _check_fixed(name, value):

@@ -1,11 +1,12 @@
 """Exact posteriors: draws of a network's flow are weighted with the likelihood of the pixels and the prior."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from galmeasure._batches import CutoutBatch
+from galmeasure.fitters._crop import rows_of
 from galmeasure.fitters._sampling import ImportanceSettings, gaussian_proposal, weighted_draws
 from galmeasure.fitters._target import ExactPosterior
 from galmeasure.fitters.base import BatchMeasurement
@@ -63,7 +64,7 @@ def check_refinement(weights, network, n_draws, min_ess):
         raise ValueError(msg)
 
 
-def refine_batch(network, pieces, batch, found, weights, *, n_draws, min_ess, summary="mean", device="cpu"):
+def refine_batch(network, pieces, batch, found, weights, prior, *, n_draws, min_ess, summary="mean", device="cpu"):
     """Replace the posteriors of a batch by exact ones, in place.
 
     Parameters
@@ -77,7 +78,9 @@ def refine_batch(network, pieces, batch, found, weights, *, n_draws, min_ess, su
     found : BatchMeasurement
         With the network's measurement.
     weights : Weights
-        Of the network, for the prior.
+        Weights of the network.
+    prior : Prior
+        Prior of the posteriors, in the pixels of the network.
     n_draws : int
         Most draws of a galaxy.
     min_ess : float
@@ -105,16 +108,16 @@ def refine_batch(network, pieces, batch, found, weights, *, n_draws, min_ess, su
     of `LSQSersicFitter`. These rows, and those that do not reach ``min_ess``, are flagged ``poor_proposal``.
     """
     settings = ImportanceSettings(n_draws=n_draws, min_ess=min_ess)
-    _Refinement(network, batch, found, _target(batch, weights, device), settings, summary).refine_all(pieces)
+    _Refinement(network, batch, found, _target(batch, weights, prior, device), settings, summary).refine_all(pieces)
     return found.method != "neural"
 
 
-def refined_draws(network, pieces, batch, weights, n_samples, seed, *, n_draws, min_ess, device="cpu"):
+def refined_draws(network, pieces, batch, weights, n_samples, seed, *, prior, n_draws, min_ess, device="cpu"):
     """Equally weighted draws of exact posteriors, resampled from weighted ones.
 
     Parameters
     ----------
-    network, pieces, batch, weights, n_draws, min_ess, device
+    network, pieces, batch, weights, prior, n_draws, min_ess, device
         As in `refine_batch`.
     n_samples : int
         Draws for each galaxy.
@@ -129,13 +132,12 @@ def refined_draws(network, pieces, batch, weights, n_samples, seed, *, n_draws, 
     settings = ImportanceSettings(n_draws=n_draws, min_ess=min_ess)
     found = BatchMeasurement.empty(len(batch), quantiles=True, draws=True)
     drawn = np.full((len(batch), n_samples, N_PARAMETERS), np.nan)
-    work = _Refinement(network, batch, found, _target(batch, weights, device), settings, "mean", drawn, seed)
+    work = _Refinement(network, batch, found, _target(batch, weights, prior, device), settings, "mean", drawn, seed)
     work.refine_all(pieces)
     return drawn
 
 
-def _target(batch, weights, device):
-    prior = weights.get_prior()
+def _target(batch, weights, prior, device):
     if prior.electrons is not None and batch.gain is None:
         msg = f"gain must be given to refine with weights {weights.name!r}, whose prior is one of electrons"
         raise ValueError(msg)
@@ -185,7 +187,7 @@ class _Refinement:
         """Draw posteriors of some rows about least-squares fits, which are the answer if that does not help."""
         rows, found = piece.rows[places], self.found
         fitter = LSQSersicFitter(device=self.target.device)
-        part = fitter.measure(_rows_of(self.batch, rows), np.full_like(found.values[rows], np.nan))
+        part = fitter.measure(rows_of(self.batch, rows), np.full_like(found.values[rows], np.nan))
         usable = np.isfinite(part.values).all(axis=1)
         starts = [self._start(piece.window[place : place + 1], *each)
                   for place, *each in zip(places, part.values, part.covariance, strict=True)]  # fmt: skip
@@ -222,12 +224,3 @@ class _Refinement:
         if self.drawn is not None:
             generator = np.random.Generator(np.random.Philox(key=[self.seed, int(self.batch.index[row])]))
             self.drawn[row] = drawn.resampled(self.drawn.shape[1], generator) * scale + offset
-
-
-def _rows_of(batch, rows):
-    """Batch of some rows."""
-    names = ("index", "flags", "image", "good", "shape", "scale", "psf_index")
-    parts = {name: getattr(batch, name)[rows] for name in names}
-    parts["error"] = batch.error if len(batch.error) == 1 else batch.error[rows]
-    parts["gain"] = None if batch.gain is None else batch.gain[rows]
-    return replace(batch, **parts)

@@ -1,7 +1,7 @@
 """The traditional estimator: maximum likelihood of a PSF-convolved Sersic model, many cutouts at once."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -9,13 +9,16 @@ import torch
 from galmeasure.fitters import _variables
 from galmeasure.fitters._bias import likelihood_bias
 from galmeasure.fitters._levenberg import minimise
+from galmeasure.fitters._prior_term import PriorTerm
 from galmeasure.fitters._quality import model_quality, quality_flags
+from galmeasure.fitters._start_choice import choose_starts
 from galmeasure.fitters._starts import starting_values
 from galmeasure.fitters._tensors import groups
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase
 from galmeasure.flags import Flag
 from galmeasure.likelihood import invert_information
 from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
+from galmeasure.priors import Prior, get_prior
 from galmeasure.render.memory import reserve_heap
 
 __all__ = ["LSQSersicFitter"]
@@ -40,10 +43,14 @@ class LSQSersicFitter(SersicFitterBase):
     init : SersicFitterBase, optional
         Another fitter, such as `~galmeasure.NeuralSersicFitter`, whose estimates are the starting values where
         ``init_params`` gives none; moments of the stamp by default. It takes somewhat fewer steps; where there is one
-        minimum, the end is the same.
+        minimum, the end is the same. See the notes for starts that are far off.
     fixed : dict, optional
         Parameters that do not move: name to value in the units of the result table, or to ``"init"``, which holds
         the galaxy at its value in ``init_params`` (forced photometry). ``{"n": 4}`` is a de Vaucouleurs fit.
+    prior : str or Prior, optional
+        Prior of the Sersic index, the radius and the shear, see `galmeasure.priors`, or its name. The estimate then is
+        the point of highest posterior density instead of highest likelihood, without a correction of its bias; see the
+        notes. By default there is none.
     loss : {"gaussian", "student-t"}, optional
         ``"student-t"`` gives outlying pixels less weight.
     dof : float, optional
@@ -70,6 +77,15 @@ class LSQSersicFitter(SersicFitterBase):
     maximum less its bias; the difference vanishes as the signal-to-noise ratio grows. ``bias_correction=False``
     gives the maximum itself, which is closer to the truth in the median.
 
+    A start that is given, by ``init`` or ``init_params``, is compared with that from moments, each with its best flux.
+    The fit begins from the one that describes the pixels better; where both do so badly, a few steps from each of them
+    decide. ``<p>_init`` holds the start that was used. A centre in ``init_params`` also says where moments are taken.
+
+    With a prior the highest density is that by the flux, the logarithms of n and r_eff, the shear stretched to the
+    plane and the centre. The prior is flat in the flux and the centre, sizes follow the signal-to-noise ratio of the
+    start, and beyond the domain of the prior its density is that at the edge. The information of the prior is part of
+    the errors.
+
     Errors are the square roots of the diagonal of the inverse Fisher matrix at the solution, all parameters
     free that are not fixed; they are those of the noise alone, and do not cover a galaxy that is not a Sersic
     profile. A parameter at its bound is flagged.
@@ -90,6 +106,7 @@ class LSQSersicFitter(SersicFitterBase):
     fit_background: bool = False
     init: SersicFitterBase | None = None
     fixed: dict = field(default_factory=dict)
+    prior: str | Prior | None = None
     loss: str = "gaussian"
     dof: float = 4.0
     max_iter: int = 100
@@ -109,6 +126,11 @@ class LSQSersicFitter(SersicFitterBase):
         if self.init is not None and not isinstance(self.init, SersicFitterBase):
             msg = f"init must be a fitter, such as NeuralSersicFitter(), or None, not {type(self.init).__name__}"
             raise TypeError(msg)
+        if self.prior is not None and not isinstance(self.prior, str | Prior):
+            msg = f"prior must be a Prior or the name of one, not {type(self.prior).__name__}"
+            raise TypeError(msg)
+        if self.prior is not None:
+            get_prior(self.prior)
         if not self.dof > 0:
             msg = f"dof must be positive, not {self.dof!r}"
             raise ValueError(msg)
@@ -121,40 +143,53 @@ class LSQSersicFitter(SersicFitterBase):
         """Likelihood and free parameters: a calibration holds for these."""
         likelihood = {"loss": self.loss, "dof": float(self.dof) if self.loss == "student-t" else None}
         free = {"fit_background": self.fit_background, "fixed": sorted(self.fixed)}
+        if self.prior is not None:
+            free["prior"] = get_prior(self.prior).name
         return {**super().describe_estimator(), **likelihood, "bias_correction": self.bias_correction, **free}
+
+    def _meta(self):
+        return {} if self.prior is None else {"PRIOR": get_prior(self.prior).name}
 
     def measure(self, batch, init):
         """Fit one batch; see `~galmeasure.fitters.SersicFitterBase.measure`."""
         reserve_heap()
         found = BatchMeasurement.empty(len(batch), background=self.fit_background, crb=self.crb)
+        place = init[:, 5:]  # where the user says that the galaxy is; an estimate of another fitter does not say it
         if self.init is not None:
             other = self.init.measure(batch, init.copy()).values
             init = np.where(np.isnan(init), other, init)
         dof = self.dof if self.loss == "student-t" else None
         with torch.inference_mode():
             for group in groups(batch, device=self.device, dof=dof):
-                self._fit_group(group, init[group.rows], found)
+                self._fit_group(group, init[group.rows], place[group.rows], found)
         return found
 
-    def _fit_group(self, group, init, found):
+    def _fit_group(self, group, init, place, found):
         problem, rows = group.problem, group.rows
-        given = torch.from_numpy(init).to(self.device)
-        start = self._start(group, given)
+        given, place = (torch.from_numpy(each).to(self.device) for each in (init, place))
         size = N_PARAMETERS + self.fit_background
-        variables = torch.nn.functional.pad(_variables.from_parameters(start), (0, size - N_PARAMETERS))
-        lower, upper = _variables.bounds(group.shapes, size)
         free = self._free(size)
-        # what is fixed stays where it is, also outside the bounds
-        lower, upper = (torch.where(free, bound, variables) for bound in (lower, upper))
+        lower, upper = _variables.bounds(group.shapes, size)
+
+        def bounds(variables, rows=slice(None)):
+            """Bounds of some fits; what is fixed stays where it is, also outside the bounds."""
+            width = variables.shape[1]
+            return tuple(torch.where(free[:width], bound[rows, :width], variables) for bound in (lower, upper))
+
         options = {
             "free": free, "hold": _variables.hold_shape_of_a_point, "max_iter": self.max_iter,
             "max_step": _variables.max_step(size, self.device),
         }  # fmt: skip
-        solution = minimise(problem.evaluate, variables, lower, upper, **options)
+        begun = choose_starts(problem, *self._starts(group, given, place), bounds, options)
+        lower, upper = bounds(begun.variables)
+        if self.prior is not None:
+            snr = model_quality(problem, begun.start).snr
+            problem = replace(problem, prior=PriorTerm.of(get_prior(self.prior), snr, group.psf_covariance))
+        solution = minimise(problem.evaluate, begun.variables, lower, upper, **options)
         if free[1]:
             _second_start(problem, solution, lower, upper, options)
         self._store(group, solution, free, found)
-        found.init[rows] = start.cpu().numpy()
+        found.init[rows] = begun.start.cpu().numpy()
 
     def _free(self, size):
         free = torch.ones(size, dtype=torch.bool, device=self.device)
@@ -162,13 +197,18 @@ class LSQSersicFitter(SersicFitterBase):
             free[PARAMETER_INDEX[name]] = False
         return free
 
-    def _start(self, group, given):
-        """Moments, replaced by what is given where it is finite and within bounds."""
+    def _starts(self, group, given, place):
+        """Starts ``(B, 7)`` of what is given, where it is finite, and of moments about ``place``; within bounds."""
         sides = group.shapes.double()
-        middle = (sides.flip(1) - 1.0) / 2.0
-        centre = torch.where(torch.isfinite(given[:, 5:]), given[:, 5:], middle)
-        start = starting_values(group.problem, group.psf_covariance, centre)
-        start = torch.where(torch.isfinite(given), given, start)
+        centre = torch.where(torch.isfinite(place), place, (sides.flip(1) - 1.0) / 2.0)
+        moments = starting_values(group.problem, group.psf_covariance, centre)
+        held = ~self._free(N_PARAMETERS) & torch.isfinite(given)
+        moments = self._bounded(torch.where(held, given, moments))
+        return self._bounded(torch.where(torch.isfinite(given), given, moments)), moments
+
+    def _bounded(self, start):
+        """Starts with index and radius within the bounds of the fit; what is fixed may lie above them."""
+        start = start.clone()
         for name in ("n", "r_eff"):
             column, limits = PARAMETER_INDEX[name], PARAMETERS[PARAMETER_INDEX[name]]
             start[:, column] = start[:, column].clamp(min=limits.lower)
@@ -190,7 +230,7 @@ class LSQSersicFitter(SersicFitterBase):
         usable = torch.isfinite(solution.loss)
         background = x[:, -1] if self.fit_background else None
         bits = self._bound_flags(parameters, group.shapes, free)
-        if self.bias_correction:
+        if self.bias_correction and self.prior is None:
             bias = likelihood_bias(problem, parameters, background, covariance, int(free.sum()))
             bias = torch.where((solution.converged & (bits == 0))[:, None], bias, 0.0)
             parameters = _within(parameters - bias[:, :N_PARAMETERS], parameters)

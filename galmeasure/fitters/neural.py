@@ -1,7 +1,7 @@
 """The default estimator: a trained network gives every galaxy's posterior."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -9,12 +9,21 @@ import torch
 from galmeasure.calibration.typical import FALSE_ALARMS, Observed, TypicalGalaxies, load_typical, typical_path
 from galmeasure.cutouts import Cutouts
 from galmeasure.fitters._batch_quality import batch_quality
+from galmeasure.fitters._condition import conditioned_chunk
 from galmeasure.fitters._domain import beyond_domain, piled_up, widen
 from galmeasure.fitters._draws import draw_table, flow_pieces, given_parameters, row_normals
 from galmeasure.fitters._mode import posterior_mode
 from galmeasure.fitters._posteriors import corrected_posteriors, network_posteriors
 from galmeasure.fitters._prior_share import point_probability, prior_dominated
 from galmeasure.fitters._quality import quality_flags
+from galmeasure.fitters._reweight import (
+    LEAST_DRAWS,
+    PriorRatio,
+    check_prior,
+    log_evidence_ratio,
+    reweighted_chunk,
+    reweighted_draws,
+)
 from galmeasure.fitters._strangeness import ResidualWatch
 from galmeasure.fitters._threads import map_batches, single_threaded
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase, progress
@@ -22,6 +31,7 @@ from galmeasure.fitters.importance import check_refinement, refine_batch, refine
 from galmeasure.flags import Flag
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
+from galmeasure.priors import Prior, get_prior
 from galmeasure.render.memory import reserve_heap
 from galmeasure.weights import DEFAULT_WEIGHTS, load_network
 from galmeasure.weights.corrections import load_correction
@@ -35,6 +45,7 @@ _REFINEMENTS = ("auto", "importance", None)
 _CORRECTED = "neural+newton"
 _QUANTILES = slice(1, 4)  # 16, 50, 84 % of what networks give
 _DEVICE_PIXELS = 2**25
+_BATCH_PIXELS = 2**22
 _DECIMALS = 4  # of scores: what is beyond depends on how many galaxies are scored at once
 
 
@@ -61,6 +72,12 @@ class NeuralSersicFitter(SersicFitterBase):
         Most draws of a galaxy for ``refine``; most need fewer.
     min_ess : float, optional
         Effective draws wanted for ``refine``.
+    prior : str or Prior, optional
+        Prior of the posteriors, see `galmeasure.priors`, or its name; by default that of the training of the weights.
+        Posteriors are re-weighted by the ratio of the two.
+    fixed : dict, optional
+        Parameters that are known: name to value in the units of the result table, or to ``"init"``, the galaxy's value
+        in ``init_params``. The others are those of the posterior given these.
     crb : bool, optional
         Add the columns ``<p>_crb``, the Cramer-Rao bound at the point estimate.
     covariance : bool, optional
@@ -112,6 +129,8 @@ class NeuralSersicFitter(SersicFitterBase):
     refine: str | None = "auto"
     n_draws: int = 1024
     min_ess: float = 100.0
+    prior: str | Prior | None = None
+    fixed: dict = field(default_factory=dict)
     crb: bool = False
     covariance: bool = False
     calibration: str | os.PathLike | None = None
@@ -134,6 +153,11 @@ class NeuralSersicFitter(SersicFitterBase):
         self._typical()  # so that a damaged file is noticed at once
         network = load_network(self._weights, self.device)
         load_correction(self._weights)
+        if self.prior is not None:
+            check_prior(get_prior(self.prior), self._weights)
+        if self.fixed and self.refine == "importance":
+            msg = "fixed must be empty with refine='importance'; least squares holds parameters, too"
+            raise ValueError(msg)
         if self.refine == "importance":
             check_refinement(self._weights, network, self.n_draws, self.min_ess)
         self._load_calibration()
@@ -141,17 +165,18 @@ class NeuralSersicFitter(SersicFitterBase):
     def describe_estimator(self):
         """Weights, summary and refinement: a calibration holds for these."""
         weights = {"weights": self._weights.name, "sha256": self._weights.sha256}
-        return {**super().describe_estimator(), **weights, "summary": self.summary, "refine": self.refine}
+        return {**super().describe_estimator(), **weights, "summary": self.summary, "refine": self.refine,
+                "prior": self._prior().name, "fixed": sorted(self.fixed)}  # fmt: skip
 
     def measure(self, batch, init):
-        """Measure one batch; ``init`` is not used. See `~galmeasure.fitters.SersicFitterBase.measure`."""
+        """Measure one batch, as `SersicFitterBase.measure` says; ``init`` is used for ``fixed`` only."""
         reserve_heap()
         found = BatchMeasurement.empty(len(batch), **self._columns())
         typical, watch = self._typical(), None
         with torch.inference_mode():
             if typical is not None:
                 watch = ResidualWatch(batch)
-            posteriors = self._posteriors(batch, watch)
+            posteriors = self._known(self._posteriors(batch, watch), batch, init, found)
             outside = self._store(posteriors, batch, found)
             exact = self._refine(posteriors, batch, found)
             rows, quality = self._quality(posteriors, batch, found, watch)
@@ -186,7 +211,45 @@ class NeuralSersicFitter(SersicFitterBase):
                 watch.begin(posteriors.chunks)
             return posteriors
         begin = None if watch is None else watch.begin
-        return corrected_posteriors(network, correction, batch, self._weights.get_prior(), see=begin, **options)
+        return corrected_posteriors(network, correction, batch, see=begin, **options)
+
+    def _prior(self):
+        """Prior of the posteriors."""
+        return self._weights.get_prior() if self.prior is None else get_prior(self.prior)
+
+    def _known(self, posteriors, batch, init, found):
+        """Posteriors under the prior that is wanted, and given the parameters that are known."""
+        chunks = posteriors.chunks
+        if self.prior is not None and self.refine != "importance":
+            parts = []
+            for chunk in chunks:
+                ratio = self._ratio(posteriors, batch, chunk)
+                part, effective = reweighted_chunk(posteriors.module, chunk, ratio)
+                poor = (effective.cpu().numpy() < LEAST_DRAWS) & chunk.keep
+                found.flags[chunk.rows[poor]] |= int(Flag.POOR_PROPOSAL)
+                parts.append(part)
+            chunks = parts
+        if self.fixed:
+            given = torch.from_numpy(init).to(self.device)
+            transform = posteriors.module.transform
+            chunks = [conditioned_chunk(transform, chunk, given[chunk.rows], self.fixed) for chunk in chunks]
+        return posteriors if chunks is posteriors.chunks else replace(posteriors, chunks=chunks)
+
+    def _ratio(self, posteriors, batch, chunk):
+        """Ratio of the prior that is wanted to that of the training, for the rows of a chunk."""
+        rows, window = chunk.rows, chunk.window
+        width = torch.from_numpy(batch.psf_fwhm[batch.psf_index[rows]] / window.block).to(self.device)
+        flux = chunk.summary.mean[:, PARAMETER_INDEX["flux"]].double()
+        if posteriors.evaluation is None:
+            values = np.full((len(batch), N_PARAMETERS), np.nan)
+            values[rows] = window.to_stamp(chunk.summary.mean).cpu().numpy()
+            members, quality = batch_quality(batch, values, psfs=posteriors.psfs, device=self.device)
+            snr = torch.full((len(batch),), torch.nan, dtype=torch.float64, device=self.device)
+            snr[torch.from_numpy(members).to(self.device)] = quality.snr
+        else:
+            snr = posteriors.evaluation.evaluation.snr
+        snr = snr[torch.from_numpy(rows).to(self.device)]
+        return PriorRatio(self._prior(), self._weights.get_prior(), snr, flux, width)
 
     def _quality(self, posteriors, batch, found, watch):
         """Rows and quality of their models; tells the watch of the residuals of the network's means."""
@@ -214,8 +277,8 @@ class NeuralSersicFitter(SersicFitterBase):
         progress_bar : bool, optional
             Show a bar on standard error.
         **options
-            ``error``, ``mask``, ``gain``, ``pixel_scale``, ``wcs``, ``psf_oversampling``, ``positions``, ``ids`` and
-            ``zero_point``, as in `fit`.
+            ``error``, ``mask``, ``gain``, ``pixel_scale``, ``wcs``, ``psf_oversampling``, ``psf_flux``, ``positions``,
+            ``ids`` and ``zero_point``, as in `fit`.
 
         Returns
         -------
@@ -246,7 +309,7 @@ class NeuralSersicFitter(SersicFitterBase):
         for batch, values in self._each_batch(cutouts, draw, progress_bar):
             values[..., PARAMETER_INDEX["flux"]] *= batch.scale[:, None]
             drawn[batch.index] = values
-        return draw_table(cutouts, drawn, self._meta())
+        return draw_table(cutouts, drawn, self._meta() | self._psf_flux_meta(cutouts))
 
     def log_prob(self, cutouts, psf=None, parameters=None, *, progress_bar=False, **options):
         """Log density of the posterior at given parameters.
@@ -293,12 +356,16 @@ class NeuralSersicFitter(SersicFitterBase):
                 "method": True}  # fmt: skip
 
     def _meta(self):
-        return {"WEIGHTS": self._weights.name, "SHA256": self._weights.sha256}
+        return {"WEIGHTS": self._weights.name, "SHA256": self._weights.sha256, "PRIOR": self._prior().name}
 
     def _max_pixels(self, cutouts, n_workers):
         if self.batch_size is None and self.device != "cpu":
             return _DEVICE_PIXELS
         return super()._max_pixels(cutouts, n_workers)
+
+    def _batch_pixels(self):
+        """More than for other fitters: rows that are rendered together must share the band of their PSFs."""
+        return _BATCH_PIXELS
 
     def _bf16(self):
         return _bf16_is_fast(self.device) if self.precision is None else self.precision == "bfloat16"
@@ -314,7 +381,7 @@ class NeuralSersicFitter(SersicFitterBase):
 
     def _store(self, posteriors, batch, found):
         """Values, covariances and quantiles in the stamps' pixels; gives blocks and which posteriors are cut off."""
-        domain, prior, count = self._weights.domain, self._weights.get_prior(), len(found.values)
+        domain, prior, count = self._weights.domain, self._prior(), len(found.values)
         fwhm = batch.psf_fwhm[batch.psf_index]
         block, crowded = np.ones(count, dtype=np.int64), np.zeros(count, dtype=bool)
         for chunk in posteriors.chunks:
@@ -346,7 +413,8 @@ class NeuralSersicFitter(SersicFitterBase):
         if self.refine != "importance":
             return np.zeros(len(batch), dtype=bool)
         options = {"n_draws": self.n_draws, "min_ess": self.min_ess, "summary": self.summary, "device": self.device}
-        return refine_batch(posteriors.module, posteriors.chunks, batch, found, self._weights, **options)
+        chunks = posteriors.chunks
+        return refine_batch(posteriors.module, chunks, batch, found, self._weights, self._prior(), **options)
 
     def _store_quality(self, rows, quality, batch, found, outside, exact):
         """Quality columns and flags; what lies outside the domain is widened, but for exact posteriors."""
@@ -390,13 +458,23 @@ class NeuralSersicFitter(SersicFitterBase):
             found = self._posteriors(batch)
             if self.refine == "importance":
                 options = {"n_draws": self.n_draws, "min_ess": self.min_ess, "device": self.device}
+                options["prior"] = self._prior()
                 return refined_draws(found.module, found.chunks, batch, self._weights, n_samples, seed, **options)
             for chunk, places, count in flow_pieces(found.chunks, n_samples):
                 rows = chunk.rows[places]
                 normal = self._normals(batch, rows, n_samples, seed)
-                values = found.module.sample(chunk.context[places], normal).transpose(0, 1)
+                values = self._draws(found, batch, chunk, places, normal, seed).transpose(0, 1)
                 drawn[rows[:count]] = chunk.window[places].to_stamp(values).cpu().numpy()[:count]
         return drawn
+
+    def _draws(self, posteriors, batch, chunk, places, normal, seed):
+        """Draws ``(S, P, 7)`` of some rows of a chunk, under the prior that is wanted."""
+        context = chunk.context[places]
+        if self.prior is None:
+            return posteriors.module.sample(context, normal)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        ratio = self._ratio(posteriors, batch, chunk)[places]
+        return reweighted_draws(posteriors.module, context, normal, ratio, generator)
 
     def _log_prob_batch(self, batch, values):
         """Log densities ``(B, S)`` by parameters in the units of the batch and pixels of the stamp."""
@@ -409,6 +487,10 @@ class NeuralSersicFitter(SersicFitterBase):
                 rows, window = chunk.rows[places], chunk.window[places]
                 part = window.from_stamp(torch.from_numpy(values[rows]).to(self.device)).transpose(0, 1).float()
                 found = posteriors.module.log_prob(chunk.context[places], part).double() - window.scale.log().sum()
+                if self.prior is not None:
+                    ratio = self._ratio(posteriors, batch, chunk)
+                    evidence = log_evidence_ratio(posteriors.module, chunk, ratio)[places]
+                    found = found + ratio[places].log(part) - evidence
                 density[rows[:count]] = found.T.cpu().numpy()[:count]
         return density
 

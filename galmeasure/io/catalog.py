@@ -31,6 +31,9 @@ def open_catalog(path=None, **options):
         PSF, see `read_psf`; instead of the one in the file.
     psf_oversampling : int, optional
         Samples in a pixel of the PSF images; instead of what their header says.
+    psf_flux : float, array_like or "sum", optional
+        Fraction of a star's light that the PSF images hold: one, or one for each row of the catalogue; ``"sum"``: the
+        sum of each image is this fraction. Estimated from the images if not given.
     error : float or str, optional
         1-sigma error: a number, an image (with `image` or `detect`), or a column of the cutout table.
     weight : str, optional

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import astropy.units as u
 import numpy as np
 
+from galmeasure._psf_flux import read_psf_flux
 from galmeasure.exceptions import CatalogError
 
 from ._fits import reading
@@ -31,6 +32,7 @@ class ReadOptions:
     image: object = None
     psf: object = None
     psf_oversampling: int | None = None
+    psf_flux: float | str | None = None
     error: object = None
     weight: object = None
     mask: object = None
@@ -56,6 +58,8 @@ class ReadOptions:
         if self.size is not None and not 3 <= self.size <= 4096:
             msg = f"size must lie between 3 and 4096 pixels, not {self.size}"
             raise ValueError(msg)
+        if self.psf_flux is not None and np.ndim(self.psf_flux) == 0:
+            read_psf_flux(self.psf_flux, 1)
         if self.error is not None and self.weight is not None:
             msg = "error and weight exclude one another"
             raise ValueError(msg)
@@ -114,7 +118,20 @@ class CatalogSource:
         psf = self.psf.at_rows(rows) if psf is None else psf
         calibration = {name: self._per_row(name, parts, rows) for name in ("gain", "pixel_scale", "zero_point")}
         with self._naming_the_file():
-            return Cutouts._from_chunk(images, psf, error=error, psf_oversampling=oversampling, **calibration, **parts)
+            return Cutouts._from_chunk(
+                images, psf, error=error, psf_oversampling=oversampling, **self._psf_flux(rows), **calibration, **parts
+            )
+
+    def _psf_flux(self, rows):
+        """Argument ``psf_flux`` of some rows; one number for each row of the catalogue is divided like these."""
+        flux = self.options.psf_flux
+        if flux is None or isinstance(flux, str) or np.ndim(flux) == 0:
+            return {"psf_flux": flux}
+        flux = np.asarray(flux)
+        if flux.shape != (len(self),):
+            msg = f"psf_flux must be one number or have one for each of the {len(self)} rows, not shape {flux.shape}"
+            raise ValueError(msg)
+        return {"psf_flux": flux[rows]}
 
     @contextmanager
     def _naming_the_file(self):

@@ -15,6 +15,7 @@ from galmeasure.networks.posterior import (
     parameter_scale,
     triangle,
 )
+from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 
 __all__ = ["CorrectedContext", "Correction", "CorrectionConfig", "Evaluation", "correction_inputs", "n_inputs"]
 
@@ -23,6 +24,7 @@ _SLOPE = 1e-3
 _LONGEST = 5.0  # of a whitened score that is believed, in sigma
 _PRIOR_PRECISION = (1e-4, 0.3, 0.3, 1.0, 1.0, 0.3, 0.3)
 _N_NUMBERS = 6
+_DROPOUT = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,8 @@ class Evaluation:
         Number of steps that were accepted on the way to the point, shape ``(B,)``.
     size : Tensor
         Half-light radius over the width of the PSF, shape ``(B,)``.
+    psf_quality : Tensor
+        Quality of each PSF image, see `galmeasure.networks.clean_psfs`, shape ``(B, 3)``.
     """
 
     point: torch.Tensor
@@ -76,6 +80,7 @@ class Evaluation:
     snr: torch.Tensor
     steps: torch.Tensor
     size: torch.Tensor
+    psf_quality: torch.Tensor
 
     def __getitem__(self, rows):
         """Some of the rows."""
@@ -128,7 +133,7 @@ class CorrectedContext:
 
 def n_inputs(features):
     """Length of `correction_inputs` for an encoder with so many features."""
-    return 5 * _N + _N * (_N - 1) // 2 + 2 * N_TRIANGLE + _N_NUMBERS + features
+    return 5 * _N + _N * (_N - 1) // 2 + 2 * N_TRIANGLE + _N_NUMBERS + N_PSF_QUALITY + features
 
 
 def correction_inputs(network, context, evaluation):
@@ -154,7 +159,7 @@ def correction_inputs(network, context, evaluation):
     -----
     The numbers are: the estimate, the whitened score, the errors and correlations of the Fisher matrix, both centres
     of the network (that of its flow and its mean) relative to the estimate and both covariances in units of the
-    Fisher matrix, chi-squared, S/N, size, steps taken and the encoder's features.
+    Fisher matrix, chi-squared, S/N, size, steps taken, the quality of the PSF image and the encoder's features.
     """
     whitener, unwhitener = evaluation.whitener()
     point = evaluation.point
@@ -177,7 +182,8 @@ def correction_inputs(network, context, evaluation):
     ]  # fmt: skip
     parts = [
         point, torch.asinh(score), torch.log(sigma), correlation[:, row, column],
-        *(torch.asinh(each) for each in centres), *shapes, torch.stack(numbers, 1), context.features.double(),
+        *(torch.asinh(each) for each in centres), *shapes, torch.stack(numbers, 1),
+        evaluation.psf_quality, context.features.double(),
     ]  # fmt: skip
     inputs = torch.nan_to_num(torch.cat(parts, 1), nan=0.0, posinf=30.0, neginf=-30.0).clamp(-30.0, 30.0)
     return inputs.float(), anchor.float(), whitener.float()
@@ -214,9 +220,10 @@ class Correction(nn.Module):
     def __init__(self, config, network):
         super().__init__()
         self.config, self.transform = config, network.transform
-        features = network.config.features
+        features = self._n_features = network.config.features
         self.register_buffer("input_mean", torch.zeros(n_inputs(features)))
         self.register_buffer("input_scale", torch.ones(n_inputs(features)))
+        self.dropout = nn.Dropout(_DROPOUT)  # the features are many, and what they add to the rest is little
         self.trunk = nn.Sequential(
             nn.Linear(n_inputs(features), config.hidden), nn.GELU(), nn.Linear(config.hidden, config.hidden), nn.GELU()
         )
@@ -253,6 +260,7 @@ class Correction(nn.Module):
             To be given to the other methods.
         """
         scaled = ((inputs - self.input_mean) / self.input_scale).clamp(-10.0, 10.0)
+        scaled = torch.cat([scaled[:, : -self._n_features], self.dropout(scaled[:, -self._n_features :])], 1)
         return CorrectedContext(self.trunk(scaled), flux_scale, anchor, whitener)
 
     def summarise(self, context):

@@ -15,12 +15,12 @@ CLEANING_SIZE = 63
 N_PSF_QUALITY = 3
 
 _WING = 0.55  # radius, in half sizes of the image, beyond which a profile is wing
-_POWER = 3.0  # with which wings fall, about: those of diffraction; steeper ones are near zero there
+_POWERS = (3.0, 6.0)  # with which wings fall: those of diffraction, and those of a steep Moffat profile
 _CORRELATED = 9.0  # by how much the variance of a mean over an annulus exceeds that of independent pixels, at most
 _MOST_PEDESTAL = 0.01  # of the peak
 _SIGNIFICANT = 9.0  # squared significance at which half of an estimated pedestal is believed
-_WING_ERROR = 0.2  # error of the constant, in units of the wing where it begins: wings are not inverse cubes
-_EDGE = 1e-7  # of the peak: an image ends where all pixels beyond are below this
+_WING_ERROR = 0.05  # error of the constant, in units of the wing where it begins: wings are not inverse cubes
+_DARK = 1e-7  # of the peak: the size that the network is told is that of what is brighter
 _FAINTEST = 1e-4
 
 
@@ -36,8 +36,8 @@ class CleanPSFs:
         Sum of each cleaned image before it was normalised, shape ``(M,)``: a flux that belongs to the normalised
         image, over this, is the flux that belongs to the image as it was given.
     quality : Tensor
-        Pedestal and noise of each image over its peak, and the half size of the image, compressed to numbers of order
-        1, shape ``(M, 3)``.
+        Pedestal and noise of each image over its peak, and the half size of what is not dark, compressed to numbers of
+        order 1, shape ``(M, 3)``.
     pedestal, noise : Tensor
         Pedestal that was taken off and noise of a pixel, over the peak, shape ``(M,)``.
     """
@@ -107,16 +107,19 @@ def clean_psfs(images):
 
     Notes
     -----
-    The mean profile of the wings is fitted with a constant plus an inverse cube of the radius; the constant is taken
-    off as far as it is significant. A pixel is then replaced by the mean of its annulus to the degree to which the
-    profile there is below the noise of a pixel, and that mean is suppressed to the degree to which it is below its own
-    noise (Wiener weights). Images without noise are left as they are, but for what their wings look like to the fit.
+    The mean profile of the wings is fitted with a constant plus an inverse power of the radius; the constant is
+    taken off as far as it is significant. A pixel is then replaced by the mean of its annulus to the degree to which
+    the profile there is below the noise of a pixel, and that mean is suppressed to the degree to which it is below its
+    own noise (Wiener weights). Images without noise are left as they are, but for what their wings look like to the
+    fit. The noise is that of the difference between the image and itself upside down: the spikes of diffraction are no
+    noise.
     """
     annuli = _annuli(images.device)
     flat = images.flatten(1).float()
     peak = flat.amax(1, keepdim=True).clamp_min(1e-30)
     flat = flat / peak
-    half = ((flat.abs() > _EDGE) * annuli.square).amax(1, keepdim=True).clamp_min(4.0)
+    reach = ((flat.abs() > _DARK) * annuli.square).amax(1, keepdim=True).clamp_min(4.0)
+    half = ((flat != 0.0) * annuli.square).amax(1, keepdim=True).clamp_min(4.0)
     valid = (annuli.square <= half).float()
     count = (valid @ annuli.indicator).clamp_min(1e-3)
     profile = ((flat * valid) @ annuli.indicator) / count
@@ -125,6 +128,8 @@ def clean_psfs(images):
     residual = valid * (flat - annuli.interpolated(profile))
     turning = torch.stack([2.0 * ((residual * each) @ annuli.indicator) / count for each in annuli.quadrupole])
     scatter = (residual**2 @ annuli.indicator) / count - 0.5 * turning.square().sum(0)
+    odd = valid * (flat - flat.flip(1)) * 0.5  # diffraction spikes look the same upside down, noise does not
+    scatter = torch.minimum(scatter, 2.0 * (odd**2 @ annuli.indicator) / count)
     variance = ((weight * scatter.clamp_min(0.0)).sum(1, keepdim=True) / weight.sum(1, keepdim=True)).clamp_min(1e-14)
     pedestal = _pedestal(profile, radius, weight, variance)
     profile = profile - pedestal
@@ -135,15 +140,26 @@ def clean_psfs(images):
     light = clean.sum(1, keepdim=True).clamp_min(1e-6)
     noise = variance.sqrt()
     quality = torch.cat(
-        [torch.asinh(pedestal / _FAINTEST), torch.log1p(noise / _FAINTEST), half / (CLEANING_SIZE // 2)], 1
+        [torch.asinh(pedestal / _FAINTEST), torch.log1p(noise / _FAINTEST), reach / (CLEANING_SIZE // 2)], 1
     )
     images = (clean / light).view(-1, CLEANING_SIZE, CLEANING_SIZE)
     return CleanPSFs(images, (light * peak)[:, 0], quality, pedestal[:, 0], noise[:, 0])
 
 
 def _pedestal(profile, radius, weight, variance):
-    """Constant under the wings, over the peak, shape ``(M, 1)``: a fit shrunk by its significance."""
-    falling = radius.clamp_min(1e-3) ** -_POWER
+    """Constant under the wings over the peak, ``(M, 1)``: the smaller of two fits, shrunk by its significance."""
+    fits = [_constant(profile, radius, weight, variance, power) for power in _POWERS]
+    constants, errors2 = (torch.stack(each) for each in zip(*fits, strict=True))
+    chosen = constants.abs().argmin(0, keepdim=True)
+    constant, error2 = (each.gather(0, chosen)[0] for each in (constants, errors2))
+    constant = torch.where((constants > 0).all(0) | (constants < 0).all(0), constant, 0.0)
+    constant = constant * constant**2 / (constant**2 + _SIGNIFICANT * error2).clamp_min(1e-30)
+    return constant.clamp(-_MOST_PEDESTAL, _MOST_PEDESTAL)
+
+
+def _constant(profile, radius, weight, variance, power):
+    """Constant and its squared error, shape ``(M, 1)``, of a fit together with wings of a power."""
+    falling = radius.clamp_min(1e-3) ** -power
 
     def total(each):
         return (weight * each).sum(1, keepdim=True)
@@ -152,7 +168,5 @@ def _pedestal(profile, radius, weight, variance):
     level, along = total(profile), total(profile * falling)
     determinant = (one * second - first**2).clamp_min(1e-6)
     constant = (second * level - first * along) / determinant
-    wing = (one * along - first * level) / determinant * _WING**-_POWER
-    error2 = _CORRELATED * variance * second / determinant + (_WING_ERROR * wing) ** 2
-    constant = constant * constant**2 / (constant**2 + _SIGNIFICANT * error2).clamp_min(1e-30)
-    return constant.clamp(-_MOST_PEDESTAL, _MOST_PEDESTAL)
+    wing = (one * along - first * level) / determinant * _WING**-power
+    return constant, _CORRELATED * variance * second / determinant + (_WING_ERROR * wing) ** 2

@@ -13,7 +13,7 @@ __all__ = [
     "PSFGrid",
     "band_shape",
     "good_size",
-    "native_psf",
+    "native_psfs",
     "padded_shape",
     "place_rows",
     "prepare_psf",
@@ -29,6 +29,7 @@ MIN_PADDING = 24
 BANDS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 1.75, 2.0, 3.0)
 """Largest wavenumbers that are kept, in units of the native Nyquist wavenumber."""
 
+_NATIVE_BANDS = (0.5, 0.75, 1.0)  # few, so that many stamps share one
 _BAND_TOLERANCE = 6e-4
 _PIECE = 32  # images transformed at once
 
@@ -150,7 +151,7 @@ def prepare_psf(images, shape, *, oversampling=1, device="cpu", dtype=torch.floa
     return next(iter(parts))[1]
 
 
-def native_psf(images, shape):
+def native_psfs(images, shape):
     """Transform native PSF images as they are, which is quick: nothing beyond the native band, no aliases undone.
 
     Parameters
@@ -160,13 +161,23 @@ def native_psf(images, shape):
     shape : tuple of int
         Stamp ``(ny, nx)``.
 
-    Returns
-    -------
-    PSFGrid
-        Good enough for models of faint galaxies; of any if the PSF is well sampled.
+    Yields
+    ------
+    members : Tensor
+        Which of the images, shape ``(K,)``.
+    grid : PSFGrid
+        Their transforms, good enough for models of faint galaxies, and of any if the PSF is well sampled. Wavenumbers
+        without power are left out, which makes rendering cheaper.
     """
     padded = padded_shape(shape)
-    return PSFGrid(_centred_transform(images, padded, 1), tuple(shape), padded, 1.0)
+    transform = torch.cat([_centred_transform(part, padded, 1) for part in images.split(_PIECE)])
+    needed = _bands_needed(transform, 1.0)
+    index = torch.searchsorted(torch.tensor(_NATIVE_BANDS, dtype=needed.dtype, device=needed.device), needed)
+    for place in index.unique().tolist():
+        members = torch.nonzero(index == place)[:, 0]
+        band = _NATIVE_BANDS[place]
+        part = _crop_band(transform[members], *band_shape(padded, band)) if band < 1.0 else transform[members]
+        yield members, PSFGrid(part, tuple(shape), padded, band)
 
 
 def prepare_psfs(images, shape, *, oversampling=1, device="cpu", dtype=torch.float32, together=False):

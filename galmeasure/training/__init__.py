@@ -5,6 +5,7 @@ from galmeasure._lazy import lazy_names
 _EXPORTS = {
     "DATASETS": "dataset_config",
     "DatasetConfig": "dataset_config",
+    "PSFKnowledge": "psf_knowledge",
     "SimulatedStamps": "simulate",
     "SimulationConfig": "simulate",
     "StampPool": "pool",

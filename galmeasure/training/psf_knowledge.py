@@ -24,6 +24,9 @@ class PSFKnowledge:
         Fraction whose images have a constant added, of either sign: a background that was not subtracted well.
     pedestal : tuple of float, optional
         Smallest and largest constant over the peak; its logarithm is uniform.
+    pedestal_light : float, optional
+        Largest light of a constant within the image, in units of that of the star: an image whose sum is not positive
+        cannot be normalised.
     noisy : float, optional
         Fraction whose images have noise, half of them noise that is correlated over some pixels.
     noise : tuple of float, optional
@@ -40,6 +43,7 @@ class PSFKnowledge:
 
     pedestals: float = 0.35
     pedestal: tuple[float, float] = (1e-4, 3e-3)
+    pedestal_light: float = 0.4
     noisy: float = 0.3
     noise: tuple[float, float] = (1e-4, 1e-2)
     wrong_shapes: float = 0.2
@@ -50,7 +54,7 @@ class PSFKnowledge:
 
     def __post_init__(self):
         """Check the numbers."""
-        for name in ("pedestals", "noisy", "wrong_shapes", "cut", "cut_light"):
+        for name in ("pedestals", "noisy", "wrong_shapes", "cut", "cut_light", "pedestal_light"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 msg = f"{name} must lie between 0 and 1, not {getattr(self, name)}"
                 raise ValueError(msg)
@@ -102,7 +106,8 @@ def told_images(knowledge, psfs: RandomPSFs, families, *, generator=None, device
         for low, high in (knowledge.pedestal, knowledge.noise)
     )
     sign = torch.where(torch.rand((count, 1, 1), **options) < 0.5, -1.0, 1.0)
-    images = images + torch.where(chance[0] < knowledge.pedestals, sign * level * peak, 0.0)
+    constant = torch.minimum(level * peak, torch.full_like(peak, knowledge.pedestal_light / size**2))
+    images = images + torch.where(chance[0] < knowledge.pedestals, sign * constant, 0.0)
     white = torch.randn(images.shape, **options)
     white = torch.where(torch.rand((count, 1, 1), **options) < 0.5, white, _correlated(white))
     images = images + torch.where(chance[1] < knowledge.noisy, noise * peak * white, 0.0)

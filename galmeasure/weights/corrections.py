@@ -13,7 +13,7 @@ from galmeasure.exceptions import WeightsError
 from galmeasure.networks.correction import Correction, CorrectionConfig
 from galmeasure.weights.files import load_network
 
-__all__ = ["correction_path", "load_correction", "save_correction"]
+__all__ = ["correction_card", "correction_path", "load_correction", "save_correction"]
 
 FORMAT = 1
 _SUFFIX = ".correction"

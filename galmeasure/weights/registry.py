@@ -11,7 +11,7 @@ from galmeasure.weights.cards import SUFFIX, Weights, check_side_card, parse_hea
 
 __all__ = ["DEFAULT_WEIGHTS", "MAX_TOTAL_BYTES", "find_weights", "get_weights", "list_weights", "update_registry"]
 
-DEFAULT_WEIGHTS = "survey-v1"
+DEFAULT_WEIGHTS = "survey-v2"
 """Weights that are used unless others are asked for."""
 
 MAX_TOTAL_BYTES = 40 * 10**6
@@ -41,7 +41,9 @@ def list_weights():
     >>> from galmeasure import list_weights
     >>> for weights in list_weights():  # doctest: +SKIP
     ...     print(weights.name, weights.prior)
+    study-v1 study
     survey-v1 survey
+    survey-v2 galaxies
     """
     return [_shipped(name, entry) for name, entry in sorted(_read_registry(_FOLDER).items())]
 
