@@ -610,12 +610,21 @@ def prior_from_dict(values):
         {} if base is None else {each.name: getattr(get_prior(base), each.name) for each in dataclasses.fields(Prior)}
     )
     populations = values.pop("populations", None)
+    if not isinstance(populations, list | tuple | None):
+        msg = f"prior.populations must be a list of tables, not {populations!r}"
+        raise ValueError(msg)
     built = {name: _distribution(f"prior.{name}", value) for name, value in values.items()}
     if populations is not None:
         built["populations"] = tuple(
             _build(f"prior.populations[{i}]", Population, each) for i, each in enumerate(populations)
         )
     return _construct("prior", Prior, known | built)
+
+
+_ALLOWED = {
+    Prior: {"n": (Range,), "r_eff": (Range,), "shear": (Disc,), "snr": (Range,), "psf_fwhm": (Range,)},
+    Population: {"n": (Range, LogNormal), "r_eff": (Range, LogNormal, SizeRelation), "shear": (Disc,)},
+}
 
 
 def _build(where, kind, values):
@@ -635,9 +644,14 @@ def _construct(where, kind, values):
         if names:
             msg = f"{where} {problem} {kind.__name__}: {', '.join(names)}"
             raise ValueError(msg)
+    for name, allowed in _ALLOWED.get(kind, {}).items():
+        if not isinstance(values[name], allowed):
+            kinds = " or ".join(each.__name__ for each in allowed)
+            msg = f"{where}.{name} must be a {kinds}, not {values[name]!r}"
+            raise ValueError(msg)
     try:
         return kind(**values)
-    except TypeError as err:
+    except (TypeError, ValueError) as err:
         msg = f"{where}: {err}"
         raise ValueError(msg) from err
 
@@ -645,7 +659,7 @@ def _construct(where, kind, values):
 def _distribution(where, value):
     """Distribution of a table or of a list of two bounds; other values as they are."""
     if isinstance(value, list | tuple) and len(value) == 2:
-        return Range(*value)
+        return _construct(where, Range, {"lower": value[0], "upper": value[1]})
     if not isinstance(value, dict):
         return value
     for kind, sign in (

@@ -1,8 +1,8 @@
 """Priors: samples, densities and domains agree with each other."""
 
-import dataclasses
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +10,17 @@ import torch
 from scipy.stats import kstest
 
 from galmeasure.parameters import PARAMETERS
-from galmeasure.priors import PRIORS, Disc, LogNormal, Prior, Range, SizeRelation, get_prior, prior_from_dict
+from galmeasure.priors import (
+    PRIORS,
+    Disc,
+    LogNormal,
+    Population,
+    Prior,
+    Range,
+    SizeRelation,
+    get_prior,
+    prior_from_dict,
+)
 
 RANGES = [Range(0.5, 6.0), Range(-2.0, 1.0), Range(0.2, 16.0, log=True)]
 DISCS = [Disc(0.67), Disc(0.9, concentration=2.0), Disc(0.5, concentration=0.0)]
@@ -208,7 +218,7 @@ def test_density_of_a_mixture_is_that_of_its_draws():
     mixture, flat = get_prior("galaxies"), get_prior("survey")
     count = 40_000
     snr, fwhm = torch.full((count,), 60.0), torch.full((count,), 2.5)
-    wide = dataclasses.replace(flat, r_eff=mixture.r_eff)
+    wide = replace(flat, r_eff=mixture.r_eff)
     draws = wide.sample(count, SHAPE, snr=snr, psf_fwhm=fwhm, generator=generator()).double()
     shapes = draws.unbind(1)[1:5]
     log_ratio = mixture.log_prob_shapes(*shapes, snr.double(), fwhm.double()) - wide.log_prob_shapes(*shapes, snr)
@@ -227,47 +237,216 @@ def test_sizes_follow_brightness_and_psf():
     np.testing.assert_allclose(median, [2.0, 4.0, 1.0], rtol=1e-6)
 
 
-def test_log_normal_within_bounds():
-    distribution = LogNormal(2.0, 0.5, 1.0, 3.0)
-    draws = distribution.sample(5000, generator())
-    assert distribution.contains(draws).all()
-    grid = torch.linspace(0.9, 3.1, 2201, dtype=torch.float64)
-    density = distribution.log_prob(grid).exp()
-    assert torch.trapezoid(density, grid).item() == pytest.approx(1.0, abs=2e-3)
-    below = torch.trapezoid(density[grid < 1.7], grid[grid < 1.7]).item()
-    assert (draws < 1.7).float().mean().item() == pytest.approx(below, abs=0.03)
-
-
 @pytest.mark.parametrize("name", list(PRIORS))
 def test_priors_as_plain_values(name):
     prior = get_prior(name)
     assert prior_from_dict(json.loads(json.dumps(prior.as_dict()))) == prior
     assert prior_from_dict(name) is prior
+    assert prior_from_dict({"base": name}) == prior
     assert get_prior(prior) is prior
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (3, "prior must be a name or a table, not int"),
-        ({"base": "best"}, "name must be one of"),
-        ({"name": "x"}, "prior must hold all fields of Prior: centre, n, psf_fwhm, r_eff, shear, snr"),
-        ({"base": "survey", "colour": 1}, "prior must hold only the fields of Prior: colour"),
-        ({"base": "survey", "n": {"lower": 3, "upper": 2}}, "lower must be below upper"),
-        ({"base": "survey", "populations": [{"name": "a"}]}, r"prior.populations\[0\] must hold all fields of"),
-        ({"base": "survey", "populations": [3]}, r"prior.populations\[0\] must be a table"),
-        (
-            {"base": "survey", "populations": [{"name": "a", "fraction": 1, "n": [0.1, 3], "r_eff": [1, 2],
-                                                "shear": {"g_max": 0.5}}]},
-            "populations: n of 'a' must lie within 0.3 to 8.0",
-        ),
-    ],
-)  # fmt: skip
-def test_messages_of_tables(values, message):
-    with pytest.raises(ValueError, match=message):
-        prior_from_dict(values)
 
 
 def test_sizes_need_the_psf():
     with pytest.raises(ValueError, match="psf_fwhm is needed: the sizes of prior 'galaxies' follow"):
         get_prior("galaxies").log_prob(middle(None), SHAPE, torch.tensor([50.0]).double())
+
+
+LOGNORMALS = [LogNormal(1.1, 0.45, 0.3, 8.0), LogNormal(2.0, 0.7, 1.5, 3.0), LogNormal(0.1, 0.5, 0.3, 8.0)]
+
+
+@pytest.mark.parametrize("prior", LOGNORMALS)
+def test_lognormal(prior):
+    """Samples follow the density, which integrates to one, also where most of it is cut off."""
+    sample = prior.sample(4000, generator()).double().numpy()
+    assert sample.min() >= prior.lower
+    assert sample.max() <= prior.upper
+    grid = torch.linspace(prior.lower, prior.upper, 20001, dtype=torch.float64)
+    density = prior.log_prob(grid).exp()
+    assert torch.trapezoid(density, grid).item() == pytest.approx(1, abs=1e-4)
+    steps = 0.5 * (density[1:] + density[:-1]) * (grid[1] - grid[0])
+    cumulative = np.concatenate([[0], np.cumsum(steps.numpy())])
+    assert kstest(np.interp(sample, grid, cumulative), "uniform").pvalue > 1e-3
+    outside = torch.tensor([-1.0, 0.0, 0.99 * prior.lower, 1.01 * prior.upper])
+    assert (prior.log_prob(outside) == -torch.inf).all()
+    assert prior.contains(outside, margin=0.1).tolist() == [False, False, True, True]
+
+
+def test_lognormal_with_a_median_for_each_draw():
+    median = torch.tensor([0.5, 2.0, 9.0]).repeat_interleave(3000)
+    sample = LogNormal(median, 0.4, 0.01, 100.0).sample(9000, generator()).double().view(3, 3000).log()
+    expected = torch.tensor([0.5, 2.0, 9.0]).double().log()
+    assert ((sample.mean(1) - expected).abs() < 4 * 0.4 / math.sqrt(3000)).all()
+    assert ((sample.std(1) - 0.4).abs() < 4 * 0.4 / math.sqrt(6000)).all()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ((1.0, 0.5, 0.0, 2.0), "^lower must be positive and below upper, not 0.0, 2.0"),
+        ((1.0, 0.5, 3.0, 2.0), "^lower must be positive and below upper, not 3.0, 2.0"),
+        ((1.0, 0.0, 0.5, 2.0), "^scatter must be positive, not 0.0"),
+    ],
+)
+@pytest.mark.parametrize("kind", [LogNormal, SizeRelation])
+def test_wrong_lognormals(kind, numbers, message):
+    with pytest.raises(ValueError, match=message):
+        kind(*numbers)
+
+
+def test_sizes_follow_snr_and_psf():
+    """Half of the sizes lie below ``median (S/N / 50)**a (FWHM / 3.5)**b``."""
+    relation = SizeRelation(2.0, 0.6, 1e-3, 1e3, snr_power=0.3, fwhm_power=-0.5)
+    snr, fwhm = torch.tensor([50.0, 500.0, 50.0, 5.0]), torch.tensor([3.5, 3.5, 7.0, 1.75])
+    expected = [2.0, 2.0 * 10**0.3, 2.0 * 2**-0.5, 2.0 * 10**-0.3 * 2**0.5]
+    count = 4000
+    sizes = relation.at(snr.repeat_interleave(count), fwhm.repeat_interleave(count)).sample(4 * count, generator())
+    below = (sizes.view(4, count) < torch.tensor(expected)[:, None]).double().mean(1)
+    assert ((below - 0.5).abs() < 4 * 0.5 / math.sqrt(count)).all()
+    alone = SizeRelation(2.0, 0.6, 1e-3, 1e3, snr_power=0.3)
+    assert alone.at(torch.tensor(500.0), None).median == pytest.approx(2.0 * 10**0.3)
+
+
+def nodes(edges, count):
+    """Points and weights of Gauss and Legendre in each interval between edges."""
+    x, w = (torch.from_numpy(each) for each in np.polynomial.legendre.leggauss(count))
+    edges = torch.tensor(edges, dtype=torch.float64)
+    half = 0.5 * edges.diff()[:, None]
+    return (edges[:-1, None] + half * (x + 1.0)).flatten(), (half * w).flatten()
+
+
+def quadrature(prior, snr, fwhm):
+    """Density of n, r_eff and shear, and what to sum it with, on a grid of n, r_eff and the shear's length."""
+    n, wn = nodes([0.3, 1.0, 2.5, 8.0], 12)
+    log_r, wr = nodes(np.log([0.05, 0.2, 0.25, 0.3, 0.5, 2.0, 6.0, 16.0]), 12)
+    g, wg = nodes([0.0, 0.9], 16)
+    grid = [each.flatten() for each in torch.meshgrid(n, log_r.exp(), g, indexing="ij")]
+    one = torch.ones_like(grid[0])
+    density = prior.log_prob_shapes(grid[0], grid[1], 0.6 * grid[2], -0.8 * grid[2], snr * one, fwhm * one).exp()
+    weight = wn[:, None, None] * (wr * log_r.exp())[:, None] * wg * 2.0 * torch.pi * g
+    return grid, density, weight.flatten()
+
+
+@pytest.mark.parametrize(("snr", "fwhm"), [(5.0, 1.2), (50.0, 3.5), (1000.0, 7.0)])
+def test_galaxies_integrate_to_one_and_are_sampled(snr, fwhm):
+    prior, count = get_prior("galaxies"), 6000
+    (n, r_eff, _), density, weight = quadrature(prior, snr, fwhm)
+    share = density * weight
+    assert share.sum().item() == pytest.approx(1, abs=1e-3)
+    one = torch.ones(count)
+    drawn = prior.sample(count, SHAPE, snr=snr * one, psf_fwhm=fwhm * one, generator=generator()).double()
+    for column, grid, values in ((1, n, [1.0, 2.5]), (2, r_eff, [0.25, 0.5, 2.0, 6.0])):
+        for value in values:  # edges of the intervals of the quadrature
+            expected = share[grid < value].sum().item()
+            found = (drawn[:, column] < value).double().mean().item()
+            assert abs(found - expected) < 4 * math.sqrt(expected * (1 - expected) / count) + 1e-3
+    log_density = prior.log_prob_shapes(*drawn.unbind(1)[1:5], snr * one.double(), fwhm * one.double())
+    known = torch.where(density > 0, density.log(), 0.0)
+    expected = (share * known).sum()  # what also says that index, size and shear go together as they should
+    spread = (share * (known - expected) ** 2).sum().sqrt()
+    assert abs(log_density.mean() - expected) < 4 * spread / math.sqrt(count)
+
+
+def test_sizes_of_galaxies_grow_with_brightness():
+    prior, one = get_prior("galaxies"), torch.ones(4000)
+
+    def sizes(snr, fwhm):
+        drawn = prior.sample(4000, SHAPE, snr=snr * one, psf_fwhm=fwhm * one, generator=generator())
+        return drawn[:, 2].log().mean().item()
+
+    assert sizes(500.0, 3.0) > sizes(10.0, 3.0) + 0.3
+    assert sizes(50.0, 6.0) < sizes(50.0, 1.5) - 0.3
+
+
+def test_density_does_not_depend_on_snr_beyond_the_prior():
+    """Sizes follow the S/N up to the ends of its range."""
+    prior, shapes = get_prior("galaxies"), torch.tensor([[2.0], [1.0], [0.1], [0.2]]).expand(4, 4).double()
+    snr, fwhm = torch.tensor([1e-3, 5.0, 1000.0, 1e9]).double(), torch.full((4,), 3.0).double()
+    density = prior.log_prob_shapes(*shapes, snr, fwhm)
+    assert density[0] == density[1] != density[2]
+    assert density[2] == density[3]
+
+
+def test_prior_from_a_table():
+    population = {
+        "name": "one", "fraction": 2, "n": [1, 3], "shear": {"g_max": 0.5},
+        "r_eff": {"median": 2.0, "scatter": 0.5, "lower": 0.5, "upper": 8.0, "fwhm_power": -1.0},
+    }  # fmt: skip
+    other = population | {"n": {"median": 2, "scatter": 0.3, "lower": 1, "upper": 5}, "r_eff": [1, 2]}
+    found = prior_from_dict({"base": "survey", "name": "mine", "populations": [population, other]})
+    shear = Disc(0.5)
+    expected = (
+        Population("one", 2, Range(1, 3), SizeRelation(2.0, 0.5, 0.5, 8.0, fwhm_power=-1.0), shear),
+        Population("one", 2, LogNormal(2, 0.3, 1, 5), Range(1, 2), shear),
+    )
+    assert found == replace(get_prior("survey"), name="mine", populations=expected)
+
+
+GOOD = {"name": "a", "fraction": 1.0, "n": [1, 3], "r_eff": [1, 2], "shear": {"g_max": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (5, "^prior must be a name or a table, not int"),
+        ("best", "^name must be one of"),
+        ({"base": "best"}, "^name must be one of"),
+        ({"base": "survey", "colour": 1}, "^prior must hold only the fields of Prior: colour"),
+        ({"name": "a", "n": [1, 2]}, "^prior must hold all fields of Prior: centre, psf_fwhm, r_eff, shear, snr"),
+        ({"base": "survey", "n": [2, 1]}, "^prior.n: lower must be below upper"),
+        ({"base": "survey", "n": {"lower": 0, "upper": 1, "log": True}}, "^prior.n: lower must be below upper"),
+        ({"base": "survey", "n": {"lower": 1}}, "^prior.n must hold all fields of Range: upper"),
+        ({"base": "survey", "n": {"lower": 1, "high": 2}}, "^prior.n must hold only the fields of Range: high"),
+        ({"base": "survey", "n": {"lower": "a", "upper": 2}}, "^prior.n: "),
+        ({"base": "survey", "n": [1, 2, 3]}, r"^prior.n must be a Range, not \[1, 2, 3\]"),
+        ({"base": "survey", "snr": 5}, "^prior.snr must be a Range, not 5"),
+        ({"base": "survey", "shear": [0, 1]}, "^prior.shear must be a Disc, not Range"),
+        ({"base": "survey", "centre": -1}, "^prior: centre must not be negative"),
+        ({"base": "survey", "centre": "a"}, "^prior: "),
+        ({"base": "survey", "populations": 5}, "^prior.populations must be a list of tables, not 5"),
+        ({"base": "survey", "populations": ["a"]}, r"^prior.populations\[0\] must be a table, not 'a'"),
+        ({"base": "survey", "populations": [GOOD, {"name": "a"}]}, r"^prior.populations\[1\] must hold all fields of"),
+        ({"base": "survey", "populations": [GOOD | {"size": 1}]}, r"^prior.populations\[0\] must hold only .*: size"),
+        ({"base": "survey", "populations": [GOOD | {"fraction": 0}]}, r"^prior.populations\[0\]: fraction must be pos"),
+        (
+            {"base": "survey", "populations": [GOOD | {"n": 3}]},
+            r"^prior.populations\[0\].n must be a Range or LogNormal",
+        ),
+        (
+            {"base": "survey", "populations": [GOOD | {"n": {"median": 1, "scatter": -1, "lower": 1, "upper": 2}}]},
+            r"^prior.populations\[0\].n: scatter must be positive, not -1",
+        ),
+        (
+            {"base": "survey", "populations": [GOOD | {"n": {"median": 1, "lower": 1, "upper": 2}}]},
+            r"^prior.populations\[0\].n must hold all fields of LogNormal: scatter",
+        ),
+        ({"base": "survey", "populations": [GOOD | {"n": [0.1, 3]}]}, "n of 'a' must lie within 0.3 to 8.0"),
+    ],
+)
+def test_wrong_tables(values, message):
+    with pytest.raises(ValueError, match=message):
+        prior_from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n": Range(0.2, 3.0)}, "^populations: n of 'a' must lie within 0.3 to 8.0"),
+        ({"n": LogNormal(1.0, 0.5, 0.3, 9.0)}, "^populations: n of 'a' must lie within"),
+        ({"r_eff": SizeRelation(1.0, 0.5, 0.1, 9.0)}, "^populations: r_eff of 'a' must lie within 0.2 to 16.0"),
+        ({"shear": Disc(0.95)}, "^populations: g_max of 'a' must not be above 0.9"),
+    ],
+)
+def test_populations_lie_within_the_domain(changes, message):
+    population = Population("a", 1.0, Range(1.0, 3.0), Range(1.0, 2.0), Disc(0.5))
+    replace(get_prior("survey"), populations=(population,))
+    with pytest.raises(ValueError, match=message):
+        replace(get_prior("survey"), populations=(replace(population, **changes),))
+
+
+def test_sizes_cannot_follow_the_snr_where_the_flux_is_in_electrons():
+    relation = SizeRelation(1.0, 0.5, 0.5, 2.0, snr_power=0.2)
+    population = Population("a", 1.0, Range(1.0, 3.0), relation, Disc(0.5))
+    with pytest.raises(ValueError, match="^populations: r_eff of 'a' cannot follow the S/N where the flux is in elec"):
+        replace(get_prior("study"), populations=(population,))
+    with pytest.raises(ValueError, match="^fraction must be positive, not 0"):
+        replace(population, fraction=0)
