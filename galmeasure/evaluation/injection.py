@@ -150,7 +150,7 @@ def galaxies_of_prior(name="survey", *, psf_fwhm, size=64, snr=None, n=None, r_e
             raise ValueError(msg)
         ranges[key] = Range(float(lower), float(upper), log=key != "n")
     shear = Disc(min(prior.shear.g_max, _SHEAR), concentration=2.0)
-    return replace(prior, name=f"{name}, injected", shear=shear, centre=0.5, electrons=None, **ranges)
+    return replace(prior, name=f"{name}, injected", shear=shear, centre=0.5, electrons=None, populations=(), **ranges)
 
 
 def inject_galaxies(sky, count, galaxies=None, *, core=None, seed=0, first=1):

@@ -6,12 +6,13 @@ from scipy.ndimage import gaussian_filter, maximum_filter
 __all__ = ["centre_shifts", "seem_off_centre"]
 
 _REACH, _WIDTH = 12, 4.0  # of the window about the middle, pixels
-_FAINT = 4.0  # signal-to-noise ratio in this window below which a galaxy may be elsewhere
+_FAINT = 3.0  # signal-to-noise ratio in this window below which a galaxy may be elsewhere
 _AWAY = 1.5  # pixels from the middle
 _CERTAIN = 3.0  # errors of a centroid
 
 _SMOOTHING = 2.0  # sigma of the filter, pixels
 _SIGNIFICANT = 5.0  # signal-to-noise ratio of the filtered image
+_EXPECTED, _AT_MIDDLE = 3.0, 2.5  # that is enough so many pixels from the middle
 _NEIGHBOURHOOD = 5  # side within which a maximum is one, pixels
 
 
@@ -73,7 +74,8 @@ def centre_shifts(batch, rows):
     Notes
     -----
     A source is a local maximum, of a signal-to-noise ratio of at least 5, of the image filtered with a Gaussian of
-    2 pixels.
+    2 pixels; in the middle itself, within 2.5 pixels, a ratio of 3 is enough, because something is expected there, and
+    a bright neighbour is not what is to be measured.
     """
     return np.array([_shift(batch, row) for row in rows], dtype=np.int64).reshape(-1, 2)
 
@@ -88,10 +90,10 @@ def _shift(batch, row):
     # the filter's squared kernel is a kernel of width sigma / sqrt(2), times 1 / (4 pi sigma^2)
     power = gaussian_filter(weight, _SMOOTHING / np.sqrt(2.0), mode="constant") / (4.0 * np.pi * _SMOOTHING**2)
     ratio = signal / np.sqrt(np.maximum(power, 1e-30))
-    peak = (ratio == maximum_filter(ratio, _NEIGHBOURHOOD)) & (ratio > _SIGNIFICANT)
-    y, x = np.nonzero(peak)
-    if not len(y):
-        return 0, 0
+    y, x = np.nonzero((ratio == maximum_filter(ratio, _NEIGHBOURHOOD)) & (ratio > _EXPECTED))
     away = np.stack([y - (ny - 1) / 2.0, x - (nx - 1) / 2.0], 1)
+    away = away[(ratio[y, x] > _SIGNIFICANT) | (np.hypot(*away.T) < _AT_MIDDLE)]
+    if not len(away):
+        return 0, 0
     nearest = away[np.hypot(*away.T).argmin()]
     return tuple(np.trunc(nearest + 0.25 * np.sign(nearest)).astype(int))

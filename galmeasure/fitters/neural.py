@@ -43,6 +43,7 @@ _SUMMARIES = ("mean", "median", "mode")
 _PRECISIONS = ("float32", "bfloat16")
 _REFINEMENTS = ("auto", "importance", None)
 _CORRECTED = "neural+newton"
+_POINT = 0.5  # probability from which an object counts as a point
 _QUANTILES = slice(1, 4)  # 16, 50, 84 % of what networks give
 _DEVICE_PIXELS = 2**25
 _BATCH_PIXELS = 2**22
@@ -405,7 +406,9 @@ class NeuralSersicFitter(SersicFitterBase):
         if found.method is not None:
             found.method[:] = self.method if posteriors.evaluation is None else _CORRECTED
         if posteriors.evaluation is not None:
-            found.flags[posteriors.evaluation.restless] |= int(Flag.NOT_CONVERGED)
+            # the shape of a point means nothing, and its steps go on without end
+            restless = posteriors.evaluation.restless & ~(found.point_like > _POINT)
+            found.flags[restless] |= int(Flag.NOT_CONVERGED)
         return block, crowded
 
     def _refine(self, posteriors, batch, found):

@@ -22,7 +22,7 @@ __all__ = ["CorrectedContext", "Correction", "CorrectionConfig", "Evaluation", "
 _N = 7
 _SLOPE = 1e-3
 _LONGEST = 5.0  # of a whitened score that is believed, in sigma
-_PRIOR_PRECISION = (1e-4, 0.3, 0.3, 1.0, 1.0, 0.3, 0.3)
+_PRIOR_PRECISION = (1.0, 0.3, 0.3, 1.0, 1.0, 0.3, 0.3)
 _N_NUMBERS = 6
 _DROPOUT = 0.5
 

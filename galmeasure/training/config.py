@@ -184,7 +184,8 @@ def simulation_from_dict(values):
         msg = f"preset must be 'survey' or 'study', not {preset!r}"
         raise ValueError(msg)
     base = SimulationConfig.study() if preset == "study" else SimulationConfig()
-    if "small_psf_images" in values:  # cards of the first weights
+    if "small_psf_images" in values:  # cards of the first weights, whose PSFs had wings without end
+        values["psf_ends"] = False
         cut = values.pop("small_psf_images")
         values["psf_knowledge"] = dataclasses.asdict(PSFKnowledge.perfect()) | {"cut": cut, "cut_light": 0.8}
     _check_names(values, set(SimulationConfig.__dataclass_fields__), "[simulation]")

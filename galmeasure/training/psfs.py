@@ -71,7 +71,9 @@ class RandomPSFs:
     shapes: PSFShapes
 
 
-def draw_psfs(count, fwhm, shape, *, families=FAMILIES, max_shear=0.1, size=63, generator=None, device="cpu"):
+def draw_psfs(
+    count, fwhm, shape, *, families=FAMILIES, max_shear=0.1, size=63, ends=True, generator=None, device="cpu"
+):
     """Draw PSFs of random families, shapes and widths.
 
     Parameters
@@ -88,6 +90,9 @@ def draw_psfs(count, fwhm, shape, *, families=FAMILIES, max_shear=0.1, size=63, 
         Radius of the disc within which the reduced shear is uniform.
     size : int, optional
         Odd side of the images.
+    ends : bool, optional
+        Whether the wings end inside the images; if not, the PSFs are those of the analytic families, whose wings go on
+        beyond, and the images hold less light than 1.
     generator : torch.Generator, optional
         Of the device.
     device : str, optional
@@ -105,8 +110,8 @@ def draw_psfs(count, fwhm, shape, *, families=FAMILIES, max_shear=0.1, size=63, 
 
     Notes
     -----
-    The wings of every PSF are brought to zero within the image, and the transforms are those of the same pixels (at
-    twice the native sampling). Truth and image so agree, which they do not if a part of the star's light lies beyond
+    By default the wings of every PSF are brought to zero within the image, and the transforms are those of the same
+    pixels (at twice the native sampling). Truth and image so agree, which they do not if a part of the star's light lies beyond
     the image.
     """
     if size % 2 == 0:
@@ -122,9 +127,14 @@ def draw_psfs(count, fwhm, shape, *, families=FAMILIES, max_shear=0.1, size=63, 
     radius = max_shear * torch.rand(count, generator=generator, device=device).sqrt()
     angle = 2.0 * torch.pi * torch.rand(count, generator=generator, device=device)
     shapes = PSFShapes(family, width, numbers, radius * torch.cos(angle), radius * torch.sin(angle))
+    if not ends:
+        padded = padded_shape(shape)
+        grid = PSFGrid(_transforms(shapes, families, padded, float(_FINE)), tuple(shape), padded, float(_FINE))
+        return RandomPSFs(grid, _native(_periodic_images(shapes, families, size)) * _FINE**2, width, shapes)
     fine = _fine_images(shapes, families, size)
     grid = prepare_psf(fine, shape, oversampling=_FINE, device=device)
-    return RandomPSFs(grid, _native(fine), width, shapes)
+    images = _native(fine)
+    return RandomPSFs(grid, images / images.sum((-2, -1), keepdim=True), width, shapes)
 
 
 def psf_images(shapes, *, families=FAMILIES, size=63):
@@ -144,28 +154,34 @@ def psf_images(shapes, *, families=FAMILIES, size=63):
     Tensor
         Shape ``(M, size, size)``, the star on the central pixel, the sum 1.
     """
-    return _native(_fine_images(shapes, families, size))
+    images = _native(_fine_images(shapes, families, size))
+    return images / images.sum((-2, -1), keepdim=True)
 
 
 def _native(fine):
     """Every second sample of images at twice the native sampling, the central one among them."""
     half = fine.shape[-1] // 2
     start = half % _FINE
-    image = fine[:, start::_FINE, start::_FINE]
-    return image / image.sum((-2, -1), keepdim=True)
+    return fine[:, start::_FINE, start::_FINE]
 
 
 def _fine_images(shapes, families, size):
     """Images ``(M, 2 size + 1, 2 size + 1)`` at twice the native sampling, with the wings brought to zero, sum 1."""
-    side = padded_shape((size, size))[0]
-    transform = _transforms(shapes, families, (side, side), float(_FINE))
-    image = torch.fft.irfft2(place_rows(transform, _FINE * side), s=(_FINE * side, _FINE * side))
-    half = _FINE * (size // 2) + 1
-    image = torch.roll(image, (half, half), (-2, -1))[..., : 2 * half + 1, : 2 * half + 1]
+    image = _periodic_images(shapes, families, size)
+    half = image.shape[-1] // 2
     offset = torch.arange(-half, half + 1, device=image.device, dtype=image.dtype) / half
     phase = (torch.hypot(offset[:, None], offset) - _TAPER) / (1.0 - _TAPER)
     image = image * (0.5 + 0.5 * torch.cos(torch.pi * phase.clamp(0.0, 1.0)))
     return image / image.sum((-2, -1), keepdim=True)
+
+
+def _periodic_images(shapes, families, size):
+    """Images ``(M, 2 size + 1, 2 size + 1)`` at twice the native sampling, as they are on a period a half larger."""
+    side = padded_shape((size, size))[0]
+    transform = _transforms(shapes, families, (side, side), float(_FINE))
+    image = torch.fft.irfft2(place_rows(transform, _FINE * side), s=(_FINE * side, _FINE * side))
+    half = _FINE * (size // 2) + 1
+    return torch.roll(image, (half, half), (-2, -1))[..., : 2 * half + 1, : 2 * half + 1]
 
 
 def _transforms(shapes, families, padded, band):

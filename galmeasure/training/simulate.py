@@ -31,7 +31,9 @@ class SimulationConfig:
     psf_shear : float, optional
         Largest reduced shear of the PSF.
     psf_size : int, optional
-        Odd side of the PSF images, within which the wings of every PSF end.
+        Odd side of the PSF images.
+    psf_ends : bool, optional
+        Whether the wings of PSFs end inside their images, see `galmeasure.training.draw_psfs`.
     psf_knowledge : PSFKnowledge, optional
         What is wrong with the PSF images that the fitters are told, as with those of real stars.
     stamps_per_psf : int, optional
@@ -64,6 +66,7 @@ class SimulationConfig:
     psf_families: tuple[str, ...] = FAMILIES
     psf_shear: float = 0.1
     psf_size: int = 63
+    psf_ends: bool = True
     psf_knowledge: PSFKnowledge = field(default_factory=PSFKnowledge)
     stamps_per_psf: int = 8
     shot_noise: float = 0.5
@@ -105,7 +108,7 @@ class SimulationConfig:
         """Return what data set 3 of the study is like, with the centre free within half a pixel."""
         return cls(
             prior="study", psf_families=("moffat",), psf_shear=0.0, psf_knowledge=PSFKnowledge.perfect(),
-            shot_noise=1.0,
+            psf_ends=False, shot_noise=1.0,
             total_error=0.0, uneven_error=0.0, bad_columns=0.0, cosmic_rays=0.0, neighbours=0.0, background=0.0,
             small_stamps=0.0, background_electrons=Range(200.0, 400.0),
         )  # fmt: skip
@@ -268,7 +271,7 @@ def simulate_expected(config, count, *, generator=None, device="cpu"):
         n_psfs = -(-count // config.stamps_per_psf)
         psfs = draw_psfs(
             n_psfs, prior.psf_fwhm, shape, families=config.psf_families, max_shear=config.psf_shear,
-            size=config.psf_size, **options,
+            size=config.psf_size, ends=config.psf_ends, **options,
         )  # fmt: skip
         psf_index = torch.arange(count, device=device) // config.stamps_per_psf
         error = _error_maps(config, count, shape, options)
