@@ -154,6 +154,8 @@ def cleaned_psfs(batch, positions, device="cpu"):
         image = torch.from_numpy(np.array(batch.psf[positions[place]]))[None].to(device)
         by = tuple(offset[place].tolist())
         native[place] = network_psfs(image, batch.psf_oversampling, 1, by, CLEANING_SIZE)[0]
+    offset = torch.where(moved[:, None], offset, 0.0)
+    native = torch.where(_within(batch, positions, offset), native, 0.0)
     parts = []
     for chunk, count in chunks_of(np.arange(len(positions)), _sizes(device)):
         cleaned = clean_psfs(native[torch.from_numpy(chunk).to(device)])
@@ -173,10 +175,19 @@ def cleaned_psfs(batch, positions, device="cpu"):
         images,
         quality,
         held.float(),
-        torch.where(moved[:, None], offset, 0.0),
+        offset,
         dirty.cpu().numpy(),
         (excess > _UNUSUAL).cpu().numpy(),
     )
+
+
+def _within(batch, positions, offset):
+    """Native pixels that lie within the PSF images, boolean ``(M, 63, 63)``: interpolation rings beyond their edges."""
+    half = torch.tensor([batch.psf[i].shape for i in positions], dtype=torch.float64, device=offset.device)
+    half = half / (2.0 * batch.psf_oversampling) + 1e-6
+    pixels = torch.arange(CLEANING_SIZE, dtype=torch.float64, device=offset.device) - CLEANING_SIZE // 2
+    inside = (pixels + offset[:, :, None]).abs() + 0.5 <= half[:, :, None]
+    return inside[:, 0, :, None] & inside[:, 1, None, :]
 
 
 @dataclass(frozen=True)
