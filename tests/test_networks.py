@@ -81,6 +81,22 @@ def test_volume_is_the_determinant_of_the_derivatives(transform):
         torch.testing.assert_close(transform.log_volume(values[row], scale[row]), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_jacobian_is_that_of_autograd(transform):
+    """Also where there is no shear, and far out, where the logits are flat."""
+    parameters = draw_parameters(20).double()
+    parameters[0, 3:5] = 0.0
+    parameters[1, 3:5] = torch.tensor([0.0, -0.89])
+    scale = torch.logspace(-1.0, 3.0, 20, dtype=torch.float64)
+    values = transform.forward(parameters, scale)
+    values[2, [1, 2, 5, 6]] = torch.tensor([-8.0, 7.0, 9.0, -6.0]).double()
+    found = transform.jacobian(values, scale)
+    for row in range(20):
+        expected = torch.autograd.functional.jacobian(lambda v, r=row: transform.inverse(v, scale[r]), values[row])
+        torch.testing.assert_close(found[row], expected, rtol=1e-8, atol=1e-10 * scale[row])
+    volume = torch.linalg.slogdet(found).logabsdet
+    torch.testing.assert_close(transform.log_volume(values, scale), volume, rtol=1e-6, atol=1e-6)
+
+
 def test_transform_keeps_all_numbers_inside_the_domain(transform):
     values = 30.0 * torch.randn((1000, 7), generator=torch.Generator().manual_seed(1))
     values[:, 0] = 0.0
@@ -149,6 +165,35 @@ def test_summary_is_in_the_domain_and_in_order():
     assert torch.linalg.cholesky_ex(summary.covariance).info.eq(0).all()
     assert (summary.quantiles.diff(dim=1) >= 0).all()
     assert (torch.hypot(summary.mean[:, 3], summary.mean[:, 4]) < 0.9).all()
+
+
+def test_gaussians_are_those_of_flow_and_heads():
+    """The second is mean and covariance to first order; the first is what the flow is relative to."""
+    net = network(4).double()
+    with torch.no_grad():
+        for each in net.heads[2], net.base:
+            each.weight.mul_(3.0)
+        net.heads[2].bias[7:] -= 2.0
+        context = network(4).encode(stamps()).double()
+        flow_centre, flow_factor, head_centre, head_factor = net.gaussians(context)
+        summary = net.summarise(context)
+        torch.testing.assert_close(net.transform.inverse(head_centre, context.flux_scale), summary.mean)
+        jacobian = torch.stack([
+            torch.autograd.functional.jacobian(lambda v, r=row: net.transform.inverse(v, context.flux_scale[r]),
+                                               head_centre[row])
+            for row in range(len(head_centre))
+        ])  # fmt: skip
+        first_order = jacobian @ head_factor @ head_factor.mT @ jacobian.mT
+        unit = summary.covariance.diagonal(dim1=1, dim2=2).sqrt()
+        unit = unit[:, :, None] * unit[:, None, :]
+        torch.testing.assert_close(first_order / unit, summary.covariance / unit, rtol=1e-8, atol=1e-8)
+        draws = net.sample(context, torch.randn((3, 6, 7), generator=torch.Generator().manual_seed(1)).double())
+        values = net.transform.forward(draws, context.flux_scale.expand(3, 6))
+        white = torch.linalg.solve_triangular(flow_factor, (values - flow_centre).permute(1, 2, 0), upper=False)
+        density = net.flow(net.flow_context(context.features)).log_prob(white.permute(2, 0, 1))
+        density = density - flow_factor.diagonal(dim1=1, dim2=2).log().sum(1)
+        expected = net.log_prob(context, draws) + net.transform.log_volume(values, context.flux_scale.expand(3, 6))
+        torch.testing.assert_close(density, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_flux_follows_the_unit():
