@@ -59,9 +59,10 @@ class PSFKnowledge:
                 msg = f"{name} must lie between 0 and 1, not {getattr(self, name)}"
                 raise ValueError(msg)
         for name in ("pedestal", "noise"):
-            low, high = getattr(self, name)
-            if not 0.0 < low <= high < 1.0:
-                msg = f"{name} must be two numbers between 0 and 1 in ascending order, not {getattr(self, name)}"
+            value = getattr(self, name)
+            pair = isinstance(value, list | tuple) and len(value) == 2
+            if not (pair and 0.0 < value[0] <= value[1] < 1.0):
+                msg = f"{name} must be two numbers between 0 and 1 in ascending order, not {value}"
                 raise ValueError(msg)
         for name in ("width_error", "shear_error"):
             if not 0.0 <= getattr(self, name) < 0.2:
