@@ -111,8 +111,8 @@ def draw_psfs(
     Notes
     -----
     By default the wings of every PSF are brought to zero within the image, and the transforms are those of the same
-    pixels (at twice the native sampling). Truth and image so agree, which they do not if a part of the star's light lies beyond
-    the image.
+    pixels (at twice the native sampling). Truth and image so agree, which they do not if a part of the star's light
+    lies beyond the image.
     """
     if size % 2 == 0:
         msg = f"size must be odd, not {size}"
