@@ -395,11 +395,11 @@ DOMAIN = {"n": [0.3, 8.0], "r_eff": [0.2, 16.0], "snr": [5.0, 1000.0], "psf_fwhm
           "centre": 1.5}  # fmt: skip
 
 
-def summary_at(**values):
+def summary_at(widened=1.0, **values):
     middle = torch.tensor([[100.0, 3.0, 4.0, 0.1, 0.0, 31.5, 31.5]])
     for name, value in values.items():
         middle[0, PARAMETER_NAMES.index(name)] = value
-    sigma = torch.tensor([10.0, 0.5, 0.4, 0.05, 0.05, 0.1, 0.1])
+    sigma = widened * torch.tensor([10.0, 0.5, 0.4, 0.05, 0.05, 0.1, 0.1])
     steps = torch.linspace(-2, 2, 5)[:, None]
     return PosteriorSummary(middle, torch.diag_embed(sigma**2)[None], middle[:, None] + steps * sigma)
 
@@ -413,6 +413,11 @@ def summary_at(**values):
 )  # fmt: skip
 def test_posteriors_at_the_edge(values, expected):
     assert piled_up(summary_at(**values), DOMAIN).item() is expected
+
+
+@pytest.mark.parametrize("values", [{"n": 0.5}, {"g1": 0.88}, {"x": 32.95}])
+def test_wide_posteriors_at_the_edge_follow_the_prior(values):
+    assert not piled_up(summary_at(widened=6.0, **values), DOMAIN).item()
 
 
 @pytest.mark.parametrize(

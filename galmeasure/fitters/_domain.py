@@ -11,6 +11,7 @@ __all__ = ["beyond_domain", "piled_up", "widen"]
 
 _PIXEL = 8.0 * math.log(2.0) / 12.0  # squared FWHM that a pixel adds
 _NEAR = 0.35
+_WIDE = 0.25  # of a range: wider posteriors near an edge follow the prior, and the data do not point beyond
 _SNR_MARGIN = 1.0  # the noise of a signal-to-noise ratio
 _MARGIN = 0.05
 _NARROW_MARGIN = 0.25  # widths of under-sampled PSFs are only roughly known from their pixels
@@ -32,7 +33,7 @@ def piled_up(summary, domain):
     -------
     Tensor
         Boolean, shape ``(B,)``: the median is nearer to an edge than 0.35 times the width of the 68 % interval (of a
-        Gaussian whose peak is at the edge it would be 0.55).
+        Gaussian whose peak is at the edge it would be 0.55), and this interval is narrower than a quarter of the range.
     """
     low, middle, high = summary.quantiles[:, 1], summary.quantiles[:, 2], summary.quantiles[:, 3]
     reach = domain["centre"]
@@ -42,10 +43,12 @@ def piled_up(summary, domain):
     for column, (lower, upper), log in edges:
         q16, q50, q84 = (each[:, column].log() if log else each[:, column] for each in (low, middle, high))
         lower, upper = (math.log(lower), math.log(upper)) if log else (lower, upper)
-        found |= torch.minimum(q50 - lower, upper - q50) < _NEAR * (q84 - q16)
+        near = torch.minimum(q50 - lower, upper - q50) < _NEAR * (q84 - q16)
+        found |= near & (q84 - q16 < _WIDE * (upper - lower))
     g1, g2 = summary.mean[:, 3], summary.mean[:, 4]
     sigma = (0.5 * summary.covariance.diagonal(dim1=1, dim2=2)[:, 3:5].sum(1)).sqrt()
-    return found | (domain["g_max"] - torch.hypot(g1, g2) < 2.0 * _NEAR * sigma)
+    near = domain["g_max"] - torch.hypot(g1, g2) < 2.0 * _NEAR * sigma
+    return found | (near & (sigma < _WIDE * domain["g_max"]))
 
 
 def beyond_domain(snr, psf_fwhm, sides, block, domain, smallest):
