@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     0: ("parameters", "flags", "exceptions"),
     1: ("cutouts", "table", "io"),
-    2: ("render", "likelihood", "priors", "networks"),
+    2: ("render", "likelihood", "distributions", "priors", "networks"),
     3: ("weights", "calibration"),
     4: ("fitters", "models"),
     5: ("training", "evaluation"),

@@ -1,5 +1,6 @@
 """Exact posteriors: the target, the sampler, and what the fitter makes of them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import astropy.units as u
@@ -9,10 +10,10 @@ import torch
 from _agreement import plain
 from _galaxies import draw, gaussian_psf
 
-from galmeasure import Cutouts, NeuralSersicFitter
+from galmeasure import Cutouts, LSQSersicFitter, NeuralSersicFitter
 from galmeasure.fitters._encode import EncodedChunk, encode_batch
 from galmeasure.fitters._mixture import Mixture, fit_mixture
-from galmeasure.fitters._sampling import ImportanceSettings, gaussian_proposal, weighted_draws
+from galmeasure.fitters._sampling import HeldParameters, ImportanceSettings, gaussian_proposal, weighted_draws
 from galmeasure.fitters._target import ExactPosterior
 from galmeasure.flags import Flag
 from galmeasure.likelihood import log_likelihood
@@ -231,6 +232,46 @@ def test_known_posterior(name):
     np.testing.assert_allclose(quantiles, np.array([[-1.0], [0.0], [1.0]]).repeat(7, 1),
                                atol=STANDARD_ERROR["q16"] * limit)  # fmt: skip
     np.testing.assert_allclose([each.log_evidence for each in found], 0, atol=0.2)
+
+
+@pytest.mark.parametrize("columns", [(5, 6), (0, 1), (1, 3, 4), (0, 2, 3, 4, 5, 6)])
+def test_known_posterior_given_some_parameters(columns):
+    """The conditional Gaussian of the others, from a start that is half an error away and too wide."""
+    prior = get_prior("survey")
+    network = untrained(NetworkConfig.for_prior(prior, **SMALL))
+    std = np.array([60.0, 0.2, 0.1, 0.03, 0.04, 0.05, 0.04])
+    correlation = np.full((7, 7), 0.3) + 0.7 * np.eye(7)
+    mean = np.array([1000.0, 2.0, 1.4, 0.15, -0.1, 31.6, 31.4])
+    covariance = correlation * std * std[:, None]
+    held, free = list(columns), [i for i in range(7) if i not in columns]
+    known = mean + std
+    gain = covariance[np.ix_(free, held)] @ np.linalg.inv(covariance[np.ix_(held, held)])
+    middle = mean[free] + gain @ (known - mean)[held]
+    rest = covariance[np.ix_(free, free)] - gain @ covariance[np.ix_(held, free)]
+    width = np.sqrt(np.diag(rest))
+    count = 12
+    start_mean, start_covariance = known.copy(), np.zeros((7, 7))
+    start_mean[free] = middle + 0.5 * width
+    start_covariance[np.ix_(free, free)] = 1.5 * rest
+    given = HeldParameters(columns, torch.from_numpy(known).expand(count, -1))
+    start = gaussian_proposal(network, prior, torch.tensor(start_mean), torch.tensor(start_covariance), given)
+    context = Context(torch.zeros(count, 16), torch.full((count,), 900.0))
+    window = Window(torch.zeros((count, 2), dtype=torch.int64))
+    piece = EncodedChunk(np.arange(count), np.ones(count, bool), context, None, window)
+    images = np.random.default_rng(0).normal(size=(count, 2, 2))
+    settings = ImportanceSettings(n_draws=2048, min_ess=400.0)
+    target = Known(prior, mean, covariance)
+    with torch.inference_mode():
+        found = weighted_draws(network, piece, np.arange(count), target, images, settings, [start] * count, given)
+    assert min(each.ess for each in found) > 400
+    for each in found:
+        np.testing.assert_array_equal(each.values[:, held], np.broadcast_to(known[held], (len(each), len(held))))
+    limit = 5.0 / np.sqrt(sum(each.ess for each in found))  # five standard errors of a mean
+    np.testing.assert_allclose(np.mean([(each.mean[free] - middle) / width for each in found], 0), 0, atol=limit)
+    spread = np.mean([each.covariance[np.ix_(free, free)] for each in found], 0)
+    np.testing.assert_allclose(
+        spread / np.outer(width, width), rest / np.outer(width, width), atol=np.sqrt(2.0) * limit
+    )
 
 
 def test_agrees_with_a_grid():
@@ -504,3 +545,46 @@ def test_command(wrong, measured, tmp_path, monkeypatch, capsys):
         main(["cat.fits", "--method", "lsq", "--refine", "importance"])
     assert stop.value.code == 2
     assert "refine is an option of --method neural" in capsys.readouterr().err
+
+
+def test_fitter_given_the_centre():
+    """Exact posteriors given the centre, against least squares with the same parameters held."""
+    rng, psf = np.random.default_rng(12), gaussian_psf(25)
+    truth = np.array([[3000.0, 1.5, 2.5, 0.1, 0.2, 31.4, 31.7]] * 4)
+    images = draw((64, 64), psf, truth) + rng.normal(size=(4, 64, 64))
+    known = {"x": 31.4, "y": "init"}
+    fitter = NeuralSersicFitter(refine="importance", fixed=known)
+    table = fitter.fit(images, psf, error=1.0, init_params={"y": np.full(4, 31.7)})
+    other = LSQSersicFitter(fixed={"x": 31.4, "y": 31.7}).fit(images, psf, error=1.0)
+    assert all("importance" in method for method in table["method"])
+    for name, value in (("x", 31.4), ("y", 31.7)):
+        for end in ("fit", "q16", "q84"):
+            np.testing.assert_array_equal(plain(table[f"{name}_{end}"]), value)
+        np.testing.assert_array_equal(plain(table[f"{name}_err"]), 0.0)
+    for name in ("flux", "n", "r_eff", "g1", "g2"):
+        error = plain(other[name + "_err"])
+        np.testing.assert_allclose(plain(table[name + "_err"]) / error, 1.0, atol=0.3)
+        assert (np.abs(plain(table[name + "_fit"]) - plain(other[name + "_fit"])) < 0.5 * error).all()
+    assert np.isnan(table["log_evidence"]).all()
+    drawn = replace(fitter, fixed={"x": 31.4}).sample(images[:1], psf, 50, error=1.0)
+    np.testing.assert_allclose(plain(drawn["x"]), 31.4)
+    assert np.ptp(plain(drawn["y"])) > 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "call", "message"),
+    [
+        ({"refine": None, "fixed": {"n": 1.0}}, "sample", "fixed must be empty for sample, unless refine"),
+        ({"refine": "importance", "fixed": {"n": "init"}}, "sample", "fixed must hold numbers for sample"),
+        ({"refine": "importance", "fixed": {"n": 1.0}}, "log_prob", "fixed must be empty for log_prob"),
+    ],
+)
+def test_draws_given_parameters_need_exact_posteriors(options, call, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(NeuralSersicFitter(**options), call)(np.zeros((1, 64, 64)), gaussian_psf(25), error=1.0)
+
+
+def test_something_must_be_free():
+    fixed = dict.fromkeys(("n", "r_eff", "g1", "g2", "x", "y"), "init")
+    with pytest.raises(ValueError, match="fixed must leave one parameter besides the flux free"):
+        NeuralSersicFitter(refine="importance", fixed=fixed)

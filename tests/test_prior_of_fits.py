@@ -92,8 +92,6 @@ def test_known_parameters():
     given = NeuralSersicFitter(fixed={"n": "init"}).fit(images, PSF, error=1.0, init_params={"n": np.full(6, 1.7)})
     np.testing.assert_allclose(numbers(given["n_fit"]), 1.7)
     np.testing.assert_allclose(numbers(given["n_q16"]), 1.7)
-    with pytest.raises(ValueError, match="fixed must be empty with refine='importance'"):
-        NeuralSersicFitter(fixed={"n": 1.0}, refine="importance")
 
 
 def test_wrong_priors():

@@ -13,7 +13,7 @@ from galmeasure.fitters._network_psfs import chunks_of
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.parameters import N_PARAMETERS
 
-__all__ = ["ImportanceSettings", "WeightedDraws", "gaussian_proposal", "weighted_draws"]
+__all__ = ["HeldParameters", "ImportanceSettings", "WeightedDraws", "gaussian_proposal", "weighted_draws"]
 
 LEVELS = (0.15865525, 0.5, 0.84134475)
 """Probabilities of the quantiles."""
@@ -48,6 +48,36 @@ class ImportanceSettings:
 
     n_draws: int
     min_ess: float
+
+
+@dataclass(frozen=True)
+class HeldParameters:
+    """Parameters that are known, and not drawn.
+
+    Parameters
+    ----------
+    columns : tuple of int
+        Places of these parameters among the seven.
+    values : Tensor
+        Parameters of each row of the batch, in the units and pixels of its stamp, shape ``(B, 7)``; only the columns
+        that are held are used.
+    """
+
+    columns: tuple[int, ...]
+    values: torch.Tensor
+
+    @property
+    def flux(self):
+        """Whether the flux is among them."""
+        return 0 in self.columns
+
+    def of(self, rows, window):
+        """Parameters ``(R, 7)`` of some rows in the units and pixels of the network."""
+        values = self.values[torch.as_tensor(np.asarray(rows), device=self.values.device)]
+        columns = list(self.columns)
+        filled = torch.ones_like(values)
+        filled[:, columns] = window.from_stamp(values)[:, columns]
+        return filled
 
 
 @dataclass(frozen=True)
@@ -123,7 +153,7 @@ class WeightedDraws:
         return self.values[generator.permutation(chosen)]
 
 
-def weighted_draws(network, piece, places, target, images, settings, starts=None):
+def weighted_draws(network, piece, places, target, images, settings, starts=None, held=None):
     """Weighted draws of the posteriors of some rows of an encoded piece.
 
     Parameters
@@ -142,6 +172,8 @@ def weighted_draws(network, piece, places, target, images, settings, starts=None
         How much work.
     starts : list of Mixture, optional
         First proposal of each row, see `gaussian_proposal`; the flow by default.
+    held : HeldParameters, optional
+        Parameters that are known; ``starts`` must be given with them, because the flow knows nothing of them.
 
     Returns
     -------
@@ -159,7 +191,7 @@ def weighted_draws(network, piece, places, target, images, settings, starts=None
     ----------
     Veach & Guibas 1995, SIGGRAPH, 419; Cornuet et al. 2012, Scandinavian Journal of Statistics 39, 798.
     """
-    coordinates = _Coordinates.of(network, target.prior)
+    coordinates = _Coordinates.of(network, target.prior, held)
     starts = [None] * len(places) if starts is None else starts
     samplers = [_Sampler(images[piece.rows[place]], start) for place, start in zip(places, starts, strict=True)]
     active = np.arange(len(places))
@@ -176,7 +208,7 @@ def weighted_draws(network, piece, places, target, images, settings, starts=None
     return [sampler.found for sampler in samplers]
 
 
-def gaussian_proposal(network, prior, values, covariance):
+def gaussian_proposal(network, prior, values, covariance, held=None):
     """Proposal about a Gaussian approximation of a posterior.
 
     Parameters
@@ -187,6 +219,8 @@ def gaussian_proposal(network, prior, values, covariance):
         Outside of which there is nothing.
     values, covariance : Tensor
         Parameters ``(7,)`` and their covariance ``(7, 7)``, in the units and pixels of the network.
+    held : HeldParameters, optional
+        Parameters that are known, whose covariance is zero: the proposal is one of the others.
 
     Returns
     -------
@@ -202,8 +236,8 @@ def gaussian_proposal(network, prior, values, covariance):
     drawn = drawn[prior.contains(drawn, (NATIVE_SIZE, NATIVE_SIZE), middle)]
     if len(drawn) < _LEAST_INSIDE:
         return None
-    u = _Coordinates.of(network, prior).forward(drawn)[0].cpu().numpy()
-    parts = np.cov(u.T) + 1e-8 * np.eye(u.shape[1])
+    u = _Coordinates.of(network, prior, held).forward(drawn)[0].cpu().numpy()
+    parts = np.atleast_2d(np.cov(u.T)) + 1e-8 * np.eye(u.shape[1])
     return Mixture.of_moments(np.ones(1), u.mean(0)[None], parts[None]).widened(_START_SHARE, _START_WIDE)
 
 
@@ -233,11 +267,20 @@ def _fitted_round(network, piece, places, samplers, target, coordinates, count):
     """Draw from mixtures that are fitted to the draws so far."""
     device = target.device
     uniform = np.stack([sampler.uniforms(count) for sampler in samplers])
-    drawn = [s.proposals[-1].sample(part[:, :-1]) for s, part in zip(samplers, uniform, strict=True)]
+    columns = coordinates.n_free + 2
+    drawn = [s.proposals[-1].sample(part[:, :columns]) for s, part in zip(samplers, uniform, strict=True)]
     u = torch.from_numpy(np.stack(drawn)).to(device)
-    values, log_volume = coordinates.inverse(u)
     uniform = torch.from_numpy(uniform[..., -1].copy()).to(device)
-    values, log_density, log_flux = target.evaluate(piece.rows[places], piece.window[places], values, uniform)
+    rows, window = piece.rows[places], piece.window[places]
+    if coordinates.held is not None:
+        values, log_volume = coordinates.inverse(u, coordinates.held.of(rows, window))
+        uniform = None if coordinates.held.flux else uniform
+        values, log_density, log_flux = target.evaluate(rows, window, values, uniform)
+        log_flux = torch.zeros_like(log_flux) if coordinates.held.flux else log_flux
+        _add(samplers, values, u, log_volume, log_density, log_flux, torch.full_like(log_flux, -torch.inf))
+        return
+    values, log_volume = coordinates.inverse(u)
+    values, log_density, log_flux = target.evaluate(rows, window, values, uniform)
     densities, shown = [], values.transpose(0, 1).float()
     for some, kept in chunks_of(np.arange(len(places)), _flow_rows(device)):
         densities.append(network.log_prob(piece.context[places[some]], shown[:, some])[:, :kept])
@@ -326,18 +369,40 @@ class _Sampler:
 
 
 class _Coordinates:
-    """Parameters other than the flux as numbers without bounds, in which posteriors are smooth."""
+    """Parameters other than the flux as numbers without bounds, in which posteriors are smooth; the free ones."""
 
-    def __init__(self, transform, round_peak):
-        self._transform, self._round_peak = transform, round_peak
+    def __init__(self, transform, round_peak, held):
+        self._transform, self._round_peak, self.held = transform, round_peak, held
+        self._free = [i for i in range(N_PARAMETERS - 1) if held is None or i + 1 not in held.columns]
 
     @classmethod
-    def of(cls, network, prior):
+    def of(cls, network, prior, held=None):
         """Those of a network and a prior."""
-        return cls(network.transform, prior.shear.concentration is None)
+        return cls(network.transform, prior.shear.concentration is None, held)
+
+    @property
+    def n_free(self):
+        """Number of the coordinates."""
+        return len(self._free)
 
     def forward(self, values):
-        """Coordinates ``(..., 6)`` of parameters ``(..., 7)``, and log volume of the parameters in theirs."""
+        """Coordinates ``(..., n_free)`` of parameters ``(..., 7)``, and log volume of the parameters in theirs."""
+        u, log_volume = self._forward(values)
+        return u[..., self._free], log_volume
+
+    def inverse(self, u, known=None):
+        """Parameters, with a flux of 1, and log volume; ``known`` holds the values of held parameters, ``(R, 7)``."""
+        if known is None:
+            return self._inverse(u)
+        full = self._forward(known)[0][:, None].expand(-1, u.shape[1], -1).clone()
+        full[..., self._free] = u
+        values, log_volume = self._inverse(full)
+        columns = list(self.held.columns)
+        values[..., columns] = known[:, None, columns]
+        return values, log_volume
+
+    def _forward(self, values):
+        """Coordinates ``(..., 6)`` of all parameters but the flux."""
         v = self._transform.forward(values, torch.ones_like(values[..., 0]))
         v = torch.cat([torch.zeros_like(v[..., :1]), v[..., 1:]], -1)
         log_volume = self._log_volume(v)
@@ -348,8 +413,7 @@ class _Coordinates:
             u = torch.cat([u[..., :2], u[..., 2:4] / length.sqrt()[..., None], u[..., 4:]], -1)
         return u, log_volume
 
-    def inverse(self, u):
-        """Parameters, with a flux of 1, and log volume."""
+    def _inverse(self, u):
         v, extra = u, 0.0
         if self._round_peak:
             length = torch.hypot(u[..., 2], u[..., 3]).clamp_min(1e-6)

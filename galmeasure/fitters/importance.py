@@ -7,13 +7,13 @@ import torch
 
 from galmeasure._batches import CutoutBatch
 from galmeasure.fitters._crop import rows_of
-from galmeasure.fitters._sampling import ImportanceSettings, gaussian_proposal, weighted_draws
+from galmeasure.fitters._sampling import HeldParameters, ImportanceSettings, gaussian_proposal, weighted_draws
 from galmeasure.fitters._target import ExactPosterior
 from galmeasure.fitters.base import BatchMeasurement
 from galmeasure.fitters.lsq import LSQSersicFitter
 from galmeasure.flags import Flag
 from galmeasure.networks import SersicPosterior
-from galmeasure.parameters import N_PARAMETERS
+from galmeasure.parameters import N_PARAMETERS, PARAMETER_NAMES
 
 __all__ = ["AGAIN", "LEAST_DRAWS", "METHOD", "check_refinement", "refine_batch", "refined_draws"]
 
@@ -64,7 +64,9 @@ def check_refinement(weights, network, n_draws, min_ess):
         raise ValueError(msg)
 
 
-def refine_batch(network, pieces, batch, found, weights, prior, *, n_draws, min_ess, summary="mean", device="cpu"):
+def refine_batch(
+    network, pieces, batch, found, weights, prior, *, n_draws, min_ess, summary="mean", held=None, device="cpu"
+):
     """Replace the posteriors of a batch by exact ones, in place.
 
     Parameters
@@ -87,6 +89,8 @@ def refine_batch(network, pieces, batch, found, weights, prior, *, n_draws, min_
         Effective draws wanted.
     summary : {"mean", "median", "mode"}, optional
         Point estimate; the mode is that of the draws.
+    held : HeldParameters, optional
+        Parameters that are known; the pieces hold the posteriors given these.
     device : str, optional
         Where to compute.
 
@@ -108,16 +112,19 @@ def refine_batch(network, pieces, batch, found, weights, prior, *, n_draws, min_
     of `LSQSersicFitter`. These rows, and those that do not reach ``min_ess``, are flagged ``poor_proposal``.
     """
     settings = ImportanceSettings(n_draws=n_draws, min_ess=min_ess)
-    _Refinement(network, batch, found, _target(batch, weights, prior, device), settings, summary).refine_all(pieces)
+    target = _target(batch, weights, prior, device)
+    _Refinement(network, batch, found, target, settings, summary, held).refine_all(pieces)
     return found.method != "neural"
 
 
-def refined_draws(network, pieces, batch, weights, n_samples, seed, *, prior, n_draws, min_ess, device="cpu"):
+def refined_draws(
+    network, pieces, batch, weights, n_samples, seed, *, prior, n_draws, min_ess, held=None, device="cpu"
+):
     """Equally weighted draws of exact posteriors, resampled from weighted ones.
 
     Parameters
     ----------
-    network, pieces, batch, weights, prior, n_draws, min_ess, device
+    network, pieces, batch, weights, prior, n_draws, min_ess, held, device
         As in `refine_batch`.
     n_samples : int
         Draws for each galaxy.
@@ -132,8 +139,8 @@ def refined_draws(network, pieces, batch, weights, n_samples, seed, *, prior, n_
     settings = ImportanceSettings(n_draws=n_draws, min_ess=min_ess)
     found = BatchMeasurement.empty(len(batch), quantiles=True, draws=True)
     drawn = np.full((len(batch), n_samples, N_PARAMETERS), np.nan)
-    work = _Refinement(network, batch, found, _target(batch, weights, prior, device), settings, "mean", drawn, seed)
-    work.refine_all(pieces)
+    target = _target(batch, weights, prior, device)
+    _Refinement(network, batch, found, target, settings, "mean", held, drawn, seed).refine_all(pieces)
     return drawn
 
 
@@ -154,6 +161,7 @@ class _Refinement:
     target: ExactPosterior
     settings: ImportanceSettings
     summary: str
+    held: HeldParameters | None = None
     drawn: np.ndarray | None = None
     seed: int = 0
 
@@ -161,16 +169,33 @@ class _Refinement:
         """Refine all rows of all pieces."""
         self.found.method[:] = "neural"
         for piece in pieces:
-            poor = self.refine(piece, np.flatnonzero(piece.keep))
+            places = np.flatnonzero(piece.keep)
+            poor = self.refine(piece, places) if self.held is None else self.refine_given(piece, places)
             if len(poor):
                 self.refine_again(piece, poor)
+
+    def refine_given(self, piece, places):
+        """Draw posteriors given the held parameters, about the Gaussian of the piece; gives the places left."""
+        summary = piece.summary
+        starts = [
+            gaussian_proposal(
+                self.network, self.target.prior, summary.mean[place].double(), summary.covariance[place].double(),
+                self.held,
+            )
+            for place in places
+        ]  # fmt: skip
+        hopeful = np.array([start is not None for start in starts], dtype=bool)
+        poor = places[~hopeful]
+        if hopeful.any():
+            poor = np.append(poor, self.refine(piece, places[hopeful], [each for each in starts if each is not None]))
+        return np.sort(poor)
 
     def refine(self, piece, places, starts=None, method=METHOD):
         """Draw posteriors of some rows of a piece and store them; gives the places where the draws are worthless."""
         poor, found = [], self.found
         least = self.settings.min_ess
         draws = weighted_draws(
-            self.network, piece, places, self.target, self.batch.image, self.settings, starts
+            self.network, piece, places, self.target, self.batch.image, self.settings, starts, self.held
         )  # fmt: skip
         for row, place, drawn in zip(piece.rows[places], places, draws, strict=True):
             ess = drawn.ess
@@ -186,8 +211,13 @@ class _Refinement:
     def refine_again(self, piece, places):
         """Draw posteriors of some rows about least-squares fits, which are the answer if that does not help."""
         rows, found = piece.rows[places], self.found
-        fitter = LSQSersicFitter(device=self.target.device)
-        part = fitter.measure(rows_of(self.batch, rows), np.full_like(found.values[rows], np.nan))
+        names = [] if self.held is None else [PARAMETER_NAMES[column] for column in self.held.columns]
+        fitter = LSQSersicFitter(device=self.target.device, fixed=dict.fromkeys(names, "init"))
+        init = np.full_like(found.values[rows], np.nan)
+        if self.held is not None:
+            columns = list(self.held.columns)
+            init[:, columns] = self.held.values.cpu().numpy()[rows][:, columns]
+        part = fitter.measure(rows_of(self.batch, rows), init)
         usable = np.isfinite(part.values).all(axis=1)
         starts = [self._start(piece.window[place : place + 1], *each)
                   for place, *each in zip(places, part.values, part.covariance, strict=True)]  # fmt: skip
@@ -209,7 +239,8 @@ class _Refinement:
         values, covariance = (torch.from_numpy(each).to(self.target.device) for each in (values, covariance))
         scale = window.scale
         values = window.from_stamp(values[None])[0]
-        return gaussian_proposal(self.network, self.target.prior, values, covariance / scale / scale[:, None])
+        covariance = covariance / scale / scale[:, None]
+        return gaussian_proposal(self.network, self.target.prior, values, covariance, self.held)
 
     def _store(self, row, drawn, window, method):
         """Summary of weighted draws, in the pixels of the stamp."""
@@ -219,7 +250,13 @@ class _Refinement:
         found.values[row] = point * scale + offset
         found.quantiles[row] = quantiles * scale + offset
         found.covariance[row] = drawn.covariance * scale[:, None] * scale
-        found.log_evidence[row] = drawn.log_evidence
+        if self.held is None:
+            found.log_evidence[row] = drawn.log_evidence
+        else:
+            columns, known = list(self.held.columns), self.held.values[row].cpu().numpy()
+            found.values[row, columns] = known[columns]
+            found.quantiles[row][:, columns] = known[columns]
+            found.covariance[row][columns], found.covariance[row][:, columns] = 0.0, 0.0
         found.method[row] = method
         if self.drawn is not None:
             generator = np.random.Generator(np.random.Philox(key=[self.seed, int(self.batch.index[row])]))

@@ -9,6 +9,7 @@ import torch
 from galmeasure.calibration.typical import FALSE_ALARMS, Observed, TypicalGalaxies, load_typical, typical_path
 from galmeasure.cutouts import Cutouts
 from galmeasure.fitters._batch_quality import batch_quality
+from galmeasure.fitters._columns import fixed_values
 from galmeasure.fitters._condition import conditioned_chunk
 from galmeasure.fitters._domain import beyond_domain, piled_up, widen
 from galmeasure.fitters._draws import draw_table, flow_pieces, given_parameters, row_normals
@@ -24,13 +25,14 @@ from galmeasure.fitters._reweight import (
     reweighted_chunk,
     reweighted_draws,
 )
+from galmeasure.fitters._sampling import HeldParameters
 from galmeasure.fitters._strangeness import ResidualWatch
 from galmeasure.fitters._threads import map_batches, single_threaded
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase, progress
 from galmeasure.fitters.importance import check_refinement, refine_batch, refined_draws
 from galmeasure.flags import Flag
 from galmeasure.networks import NATIVE_SIZE
-from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
+from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import Prior, get_prior
 from galmeasure.render.memory import reserve_heap
 from galmeasure.weights import DEFAULT_WEIGHTS, load_network
@@ -78,7 +80,7 @@ class NeuralSersicFitter(SersicFitterBase):
         Posteriors are re-weighted by the ratio of the two.
     fixed : dict, optional
         Parameters that are known: name to value in the units of the result table, or to ``"init"``, the galaxy's value
-        in ``init_params``. The others are those of the posterior given these.
+        in ``init_params``. The others are those of the posterior given these; g1 and g2 are held together.
     crb : bool, optional
         Add the columns ``<p>_crb``, the Cramer-Rao bound at the point estimate.
     covariance : bool, optional
@@ -156,8 +158,8 @@ class NeuralSersicFitter(SersicFitterBase):
         load_correction(self._weights)
         if self.prior is not None:
             check_prior(get_prior(self.prior), self._weights)
-        if self.fixed and self.refine == "importance":
-            msg = "fixed must be empty with refine='importance'; least squares holds parameters, too"
+        if self.refine == "importance" and set(self.fixed) >= set(PARAMETER_NAMES) - {"flux"}:
+            msg = "fixed must leave one parameter besides the flux free with refine='importance'"
             raise ValueError(msg)
         if self.refine == "importance":
             check_refinement(self._weights, network, self.n_draws, self.min_ess)
@@ -179,7 +181,7 @@ class NeuralSersicFitter(SersicFitterBase):
                 watch = ResidualWatch(batch)
             posteriors = self._known(self._posteriors(batch, watch), batch, init, found)
             outside = self._store(posteriors, batch, found)
-            exact = self._refine(posteriors, batch, found)
+            exact = self._refine(posteriors, batch, init, found)
             rows, quality = self._quality(posteriors, batch, found, watch)
         if len(rows):
             self._store_quality(rows, quality, batch, found, outside, exact)
@@ -302,10 +304,11 @@ class NeuralSersicFitter(SersicFitterBase):
         _check_integer("n_samples", n_samples, 1)
         _check_integer("seed", seed, 0)
         cutouts = Cutouts(cutouts, psf, **options)
+        given = self._given(cutouts)
         drawn = np.full((len(cutouts), n_samples, N_PARAMETERS), np.nan)
 
         def draw(batch):
-            return batch, self._draw_batch(batch, n_samples, seed)
+            return batch, self._draw_batch(batch, n_samples, seed, given[batch.index])
 
         for batch, values in self._each_batch(cutouts, draw, progress_bar):
             values[..., PARAMETER_INDEX["flux"]] *= batch.scale[:, None]
@@ -338,6 +341,9 @@ class NeuralSersicFitter(SersicFitterBase):
         TypeError, ValueError
             If an argument is of the wrong kind, shape or unit; the message names it and the rule.
         """
+        if self.fixed:
+            msg = "fixed must be empty for log_prob, which is the density of all seven parameters"
+            raise ValueError(msg)
         cutouts = Cutouts(cutouts, psf, **options)
         values = given_parameters(parameters, cutouts)
         found = np.full(values.shape[:2], np.nan)
@@ -411,11 +417,19 @@ class NeuralSersicFitter(SersicFitterBase):
             found.flags[restless] |= int(Flag.NOT_CONVERGED)
         return block, crowded
 
-    def _refine(self, posteriors, batch, found):
+    def _held(self, init):
+        """Parameters that are known, from starting values ``(B, 7)``, or None."""
+        if not self.fixed:
+            return None
+        columns = tuple(sorted(PARAMETER_INDEX[name] for name in self.fixed))
+        return HeldParameters(columns, torch.from_numpy(init).to(self.device))
+
+    def _refine(self, posteriors, batch, init, found):
         """Exact posteriors, if they are wanted; gives the rows that have no longer the network's, boolean."""
         if self.refine != "importance":
             return np.zeros(len(batch), dtype=bool)
         options = {"n_draws": self.n_draws, "min_ess": self.min_ess, "summary": self.summary, "device": self.device}
+        options["held"] = self._held(init)
         chunks = posteriors.chunks
         return refine_batch(posteriors.module, chunks, batch, found, self._weights, self._prior(), **options)
 
@@ -454,14 +468,26 @@ class NeuralSersicFitter(SersicFitterBase):
     def _normals(self, batch, rows, count, seed):
         return torch.from_numpy(row_normals(batch.index[rows], count, seed)).to(self.device)
 
-    def _draw_batch(self, batch, n_samples, seed):
+    def _given(self, cutouts):
+        """Starting values ``(N, 7)`` that hold what ``fixed`` knows, for `sample`."""
+        if self.fixed and self.refine != "importance":
+            msg = "fixed must be empty for sample, unless refine is 'importance'"
+            raise ValueError(msg)
+        if any(isinstance(value, str) for value in self.fixed.values()):
+            msg = "fixed must hold numbers for sample, which is given no init_params"
+            raise ValueError(msg)
+        return fixed_values(self.fixed, np.full((len(cutouts), N_PARAMETERS), np.nan), cutouts)
+
+    def _draw_batch(self, batch, n_samples, seed, given):
         """Draws ``(B, S, 7)`` in the units of the batch and pixels of the stamp."""
         drawn = np.full((len(batch), n_samples, N_PARAMETERS), np.nan)
         with torch.inference_mode():
             found = self._posteriors(batch)
             if self.refine == "importance":
+                given[:, PARAMETER_INDEX["flux"]] /= batch.scale
+                found = self._known(found, batch, given, BatchMeasurement.empty(len(batch)))
                 options = {"n_draws": self.n_draws, "min_ess": self.min_ess, "device": self.device}
-                options["prior"] = self._prior()
+                options |= {"prior": self._prior(), "held": self._held(given)}
                 return refined_draws(found.module, found.chunks, batch, self._weights, n_samples, seed, **options)
             for chunk, places, count in flow_pieces(found.chunks, n_samples):
                 rows = chunk.rows[places]
