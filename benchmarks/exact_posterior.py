@@ -159,7 +159,7 @@ def summary_table(table):
 def _neural():
     from galmeasure import NeuralSersicFitter
 
-    return NeuralSersicFitter(weights="study-v1")
+    return NeuralSersicFitter(weights="study-v2")
 
 
 _METHODS = {

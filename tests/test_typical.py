@@ -287,7 +287,7 @@ def test_a_file_of_other_weights_is_refused(tiny, tmp_path):
 
 
 def test_shipped_weights_have_their_typical_galaxies():
-    for name in ("survey-v1", "survey-v2", "study-v1"):
+    for name in ("survey-v1", "survey-v2", "study-v1", "study-v2"):
         weights = get_weights(name)
         typical = load_typical(typical_path(weights.path), weights.sha256)
         assert typical is not None, name

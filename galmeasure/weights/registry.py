@@ -42,6 +42,7 @@ def list_weights():
     >>> for weights in list_weights():  # doctest: +SKIP
     ...     print(weights.name, weights.prior)
     study-v1 study
+    study-v2 study
     survey-v1 survey
     survey-v2 galaxies
     """
