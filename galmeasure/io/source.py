@@ -13,13 +13,18 @@ from galmeasure._psf_flux import read_psf_flux
 from galmeasure.exceptions import CatalogError
 
 from ._fits import reading
-from ._headers import keyword_number
+from ._headers import effective_gain, keyword_number, parse_unit
+from ._mask_bits import check_mask_bits
+from ._noise_maps import WEIGHT_TYPES
 from .psf import PSFInput, load_psf
 
 __all__ = ["CatalogSource", "ReadOptions"]
 
 MAX_PIXELS = 2**21
 """Pixels of image read at once, unless asked for otherwise."""
+
+_NO_UNIT = ("", "NONE", "UNITLESS", "DIMENSIONLESS", "1")
+"""Texts in capitals that say that there is no unit."""
 
 SENTINEL = -1e29
 """Pixels at or below this are masked: SExtractor marks what lies outside the image or in a neighbour with -1e30."""
@@ -35,7 +40,9 @@ class ReadOptions:
     psf_flux: float | str | None = None
     error: object = None
     weight: object = None
+    weight_type: str | None = None
     mask: object = None
+    mask_bits: object = None
     segmentation: object = None
     size: int | None = None
     detect: bool = False
@@ -60,6 +67,11 @@ class ReadOptions:
             raise ValueError(msg)
         if self.psf_flux is not None and np.ndim(self.psf_flux) == 0:
             read_psf_flux(self.psf_flux, 1)
+        if self.weight_type not in (None, *WEIGHT_TYPES):
+            msg = f"weight_type must be one of {', '.join(WEIGHT_TYPES)}, not {self.weight_type!r}"
+            raise ValueError(msg)
+        if self.mask_bits is not None:
+            check_mask_bits(self.mask_bits)
         if self.error is not None and self.weight is not None:
             msg = "error and weight exclude one another"
             raise ValueError(msg)
@@ -88,6 +100,7 @@ class CatalogSource:
     gain: object = None
     pixel_scale: object = None
     zero_point: object = None
+    _unit_text: str = ""
 
     def __len__(self):
         raise NotImplementedError
@@ -108,6 +121,7 @@ class CatalogSource:
         from galmeasure.cutouts import Cutouts
 
         rows = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        self.check_rows(rows)
         with reading(self.path):
             parts = self._parts(rows)
         images, error = parts.pop("cutouts"), parts.pop("error")
@@ -121,6 +135,20 @@ class CatalogSource:
             return Cutouts._from_chunk(
                 images, psf, error=error, psf_oversampling=oversampling, **self._psf_flux(rows), **calibration, **parts
             )
+
+    def check_rows(self, rows):
+        """Raise if some rows cannot be read, because the file ends before they do.
+
+        Parameters
+        ----------
+        rows : array_like of int
+            Row numbers, counted from 0.
+
+        Raises
+        ------
+        CatalogError
+            If so; the message says which rows can be read.
+        """
 
     def _psf_flux(self, rows):
         """Argument ``psf_flux`` of some rows; one number for each row of the catalogue is divided like these."""
@@ -178,6 +206,7 @@ class CatalogSource:
             Row numbers.
         """
         rows = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
+        self.check_rows(rows)
         if size is not None:
             edges = np.arange(0, len(rows) + size, size)
         else:
@@ -220,18 +249,34 @@ class CatalogSource:
         """Names of the input columns with one value a row."""
         return []
 
+    def _set_unit(self, text, what):
+        """Set the unit of the pixels from a header's text; one that is not understood is noted."""
+        self._unit_text = "" if text is None else str(text)
+        self.unit = parse_unit(text)
+        if self.unit is None and self._unit_text.strip().upper() not in _NO_UNIT:
+            self.notes.append(f"no unit: {self._unit_text.strip()!r} of {what} is not understood")
+
     def _calibrate(self, headers, path, scale=None):
         """Set gain, pixel scale and zero point: options first, then the first keyword found; `path` has the headers."""
+        ignored = []
         for name in ("gain", "pixel_scale", "zero_point"):
             value, origin = getattr(self.options, name), "option"
-            if value is None:
-                value, origin = keyword_number(headers, name, path)
+            if value is None and name == "gain":
+                value, origin = self._header_gain(headers, path, ignored)
+            elif value is None:
+                value, origin = keyword_number(headers, name, path, ignored)
             if value is None and name == "pixel_scale":
                 value, origin = scale, "WCS"
             if value is None or (name == "gain" and value == 0):
                 continue
             setattr(self, name, float(value))
             self.notes.append(f"{name.replace('_', ' ')} {value:.6g} ({origin})")
+        self.notes.extend(dict.fromkeys(ignored))
+
+    def _header_gain(self, headers, path, ignored):
+        """Electrons per unit of the image by its headers, and from which keywords."""
+        text = "" if self._unit_text.strip().upper() in _NO_UNIT else self._unit_text
+        return effective_gain(headers, path, self.unit, text, ignored)
 
     def _set_psf(self, found=None):
         """Set the PSF: the option first, then what was found in the file."""
@@ -256,15 +301,6 @@ def _with_unit(values, unit):
     if isinstance(values, list):
         return [_with_unit(v, unit) for v in values]
     return values << unit
-
-
-def weight_to_error(weight):
-    """Errors of inverse variances, and the mask of pixels without weight."""
-    weight = np.asarray(weight, dtype=np.float64 if np.asarray(weight).dtype.itemsize > 4 else np.float32)
-    bad = ~(weight > 0) | ~np.isfinite(weight)
-    error = np.ones_like(weight)
-    np.divide(1.0, np.sqrt(weight, where=~bad, out=np.ones_like(weight)), out=error, where=~bad)
-    return error, bad
 
 
 def segmentation_mask(segmentation, x, y):

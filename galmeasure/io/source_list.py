@@ -10,6 +10,7 @@ from ._fits import (
     TableRows,
     existing,
     has_fits_magic,
+    is_chosen,
     is_table,
     one_line,
     open_fits,
@@ -32,11 +33,12 @@ class ImageSource(CatalogSource):
 
     def _set_up(self, planes, positions, ids):
         self._planes, self._positions, self._ids = planes, positions, ids
-        self.unit = planes.unit
+        self._set_unit(planes.header.get("BUNIT"), "the image")
         self._sizes = self._stamp_sizes()
         self._origins = stamp_origins(positions, self._sizes)
         self._calibrate([planes.header, planes.primary_header], planes.path, wcs_pixel_scale(planes.wcs))
         self._set_psf(planes.psf() if self.options.psf is None else None)
+        self.notes.extend(planes.notes)
 
     def _stamp_sizes(self):
         count = len(self._positions)
@@ -192,7 +194,7 @@ def read_list(path):
 
 def _read_fits_list(path, extension):
     with open_fits(path) as hdus:
-        tables = [hdu for i, hdu in enumerate(hdus) if is_table(hdu) and extension in (None, str(i), hdu.name.upper())]
+        tables = [hdu for i, hdu in enumerate(hdus) if is_table(hdu) and is_chosen(extension, i, hdu)]
         if not tables:
             kind = "an ASCII table" if any(isinstance(hdu, fits.TableHDU) for hdu in hdus) else "no table"
             msg = f"{path}: {kind} where a FITS binary table is needed"

@@ -1,0 +1,88 @@
+"""Errors from maps of variance and weight, in the unit of the image; what the maps say about themselves."""
+
+import numpy as np
+
+from galmeasure.exceptions import CatalogError
+
+from ._pixels import LazyPixels
+from ._units import parse_unit, unit_factor
+
+__all__ = ["WEIGHT_TYPES", "in_unit", "is_inverse_variance", "variance_to_error", "weight_to_error"]
+
+WEIGHT_TYPES = ("ivar", "exposure", "relative")
+"""Meanings of a weight: inverse variance, exposure time, or any number that grows with the information."""
+
+_SAYS_INVERSE_VARIANCE = ("IVAR", "INVVAR")
+
+
+def weight_to_error(weight):
+    """Errors of inverse variances, and the mask of pixels without weight."""
+    weight = np.asarray(weight, dtype=np.float64 if np.asarray(weight).dtype.itemsize > 4 else np.float32)
+    bad = ~(weight > 0) | ~np.isfinite(weight)
+    error = np.ones_like(weight)
+    np.divide(1.0, np.sqrt(weight, where=~bad, out=np.ones_like(weight)), out=error, where=~bad)
+    return error, bad
+
+
+def variance_to_error(variance):
+    """Errors of variances, NaN where these are negative."""
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(np.asarray(variance))
+
+
+def is_inverse_variance(name, unit, image_unit, weight_type):
+    """Whether a weight is an inverse variance, by the option, its name or its unit.
+
+    Parameters
+    ----------
+    name : str
+        Name of the extension or column.
+    unit : astropy.units.UnitBase or None
+        Unit of the weight.
+    image_unit : astropy.units.UnitBase or None
+        Unit of the image.
+    weight_type : str or None
+        One of ``WEIGHT_TYPES``, or None where nobody said.
+    """
+    if weight_type is not None:
+        return weight_type == "ivar"
+    if str(name).upper().rstrip("0123456789_-") in _SAYS_INVERSE_VARIANCE:
+        return True
+    return unit is not None and image_unit is not None and unit_factor(unit, image_unit**-2) is not None
+
+
+def in_unit(role, plane, text, image_unit, where):
+    """Pixels of a map of error, variance or weight in the unit of the image.
+
+    Parameters
+    ----------
+    role : {"error", "variance", "weight"}
+        What the map holds.
+    plane : array_like
+        Its pixels.
+    text : str or None
+        Its unit as its header has it.
+    image_unit : astropy.units.UnitBase or None
+        Unit of the image.
+    where : str
+        File and role, for messages.
+
+    Returns
+    -------
+    array_like
+        The pixels themselves where there is nothing to do. A variance or a weight with the very unit of the image has
+        its header, not a unit of its own.
+    """
+    unit = parse_unit(text)
+    power = {"error": 1, "variance": 2, "weight": -2}[role]
+    if unit is None or image_unit is None or (role != "error" and unit == image_unit):
+        return plane
+    factor = unit_factor(unit, image_unit**power)
+    if factor is None:
+        msg = f"{where}: {role}: its unit, {unit}, does not fit that of the image, {image_unit}"
+        raise CatalogError(msg)
+    if factor == 1.0:
+        return plane
+    return LazyPixels(
+        [plane], lambda values: values * np.asarray(factor, dtype=np.result_type(values, np.float32)), float
+    )
