@@ -69,7 +69,7 @@ def _number(value, role, name):
     if isinstance(value, str) and (match := _NUMBER_AT_START.match(value)):
         value = match[1]
     try:
-        number = float(value)
+        number = float(str(value)) if isinstance(value, bool) else float(value)
     except (TypeError, ValueError) as err:
         msg = f"{name}: the header keyword must be a number, not {value!r}"
         raise CatalogError(msg) from err

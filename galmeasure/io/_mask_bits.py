@@ -1,6 +1,7 @@
 """Bits of masks: which of them are bad, by name, by number or by value; what is known of the masks of pipelines."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +69,7 @@ class MaskBits:
 
 
 def check_mask_bits(option):
-    """Raise if a list of bits is of the wrong kind, as far as this is known before the mask is."""
+    """Raise if bits of a mask are given as what they cannot be, as far as this is known without the mask."""
     _parse(option, None, "mask_bits")
 
 
@@ -122,16 +123,25 @@ def _planes(headers):
 
 def _parse(option, planes, where):
     """Sum of ``2**bit`` of an option; names are not looked up where `planes` is None."""
+    if isinstance(option, bool | np.bool_ | float) or not isinstance(option, str | int | np.integer | Iterable):
+        msg = f"{where} must be names or numbers of bits in a list, or a sum of powers of two, not {option!r}"
+        raise TypeError(msg)
+    if isinstance(option, int | np.integer):
+        return _sum_of_bits(option, where)
     inverted = isinstance(option, str) and option.strip().startswith("~")
-    items = option.strip().lstrip("~").split(",") if isinstance(option, str) else option
-    if isinstance(items, int | np.integer) or (len(items) == 1 and _is_whole(items[0]) and isinstance(option, str)):
-        value = int(items) if isinstance(items, int | np.integer) else int(items[0].strip(), 0)
-        if not 0 < value < 2**64 or isinstance(option, bool):
-            msg = f"{where} must be a positive sum of powers of two, not {option}"
-            raise ValueError(msg)
+    items = option.strip().lstrip("~").split(",") if isinstance(option, str) else list(option)
+    if isinstance(option, str) and len(items) == 1 and _is_whole(items[0]):
+        value = _sum_of_bits(int(items[0].strip(), 0), where)
     else:
-        value = sum({1 << _bit(item, planes, where) for item in items})
+        value = sum({1 << _bit(item, planes, where) for item in items or [""]})
     return ALL_BITS & ~value if inverted else value
+
+
+def _sum_of_bits(number, where):
+    if not 0 < number < 2**64:
+        msg = f"{where} must be a positive sum of powers of two, not {number}"
+        raise ValueError(msg)
+    return int(number)
 
 
 def _bit(item, planes, where):

@@ -7,10 +7,21 @@ from galmeasure.exceptions import CatalogError
 from ._pixels import LazyPixels
 from ._units import parse_unit, unit_factor
 
-__all__ = ["WEIGHT_TYPES", "in_unit", "is_inverse_variance", "variance_to_error", "weight_to_error"]
+__all__ = [
+    "WEIGHT_TYPES",
+    "has_error_maps",
+    "in_unit",
+    "is_inverse_variance",
+    "shot_noise_share",
+    "variance_to_error",
+    "weight_to_error",
+]
 
 WEIGHT_TYPES = ("ivar", "exposure", "relative")
 """Meanings of a weight: inverse variance, exposure time, or any number that grows with the information."""
+
+_LEAST_BRIGHT = 20
+"""Fewest bright pixels from which it is seen whether errors contain their shot noise."""
 
 _SAYS_INVERSE_VARIANCE = ("IVAR", "INVVAR")
 
@@ -86,3 +97,40 @@ def in_unit(role, plane, text, image_unit, where):
     return LazyPixels(
         [plane], lambda values: values * np.asarray(factor, dtype=np.result_type(values, np.float32)), float
     )
+
+
+def has_error_maps(error):
+    """Whether errors are given pixel by pixel: a list of images or a stack of them, rather than numbers."""
+    return isinstance(error, list) or (isinstance(error, np.ndarray) and error.ndim == 3)
+
+
+def shot_noise_share(images, errors, masks, gains):
+    """Part of the expected shot noise of the sources that error maps contain.
+
+    Parameters
+    ----------
+    images, errors, masks : sequence of array_like
+        Stamps of one shape each: pixels, 1-sigma errors in the same unit, and bad pixels.
+    gains : array_like
+        Electrons per unit of each stamp, shape ``(N,)``.
+
+    Returns
+    -------
+    float
+        Excess of the variance over that of faint pixels, in units of the image divided by the gain, summed over the
+        bright pixels, whose shot noise would be at least half of the variance of the faint ones: 0 for errors of the
+        background alone, 1 for all the noise. 0 where too few pixels are bright.
+    """
+    excess = expected = count = 0
+    for image, error, mask, gain in zip(images, errors, masks, gains, strict=True):
+        values, variance = np.asarray(image, dtype=float), np.asarray(error, dtype=float) ** 2
+        good = np.isfinite(values) & np.isfinite(variance) & (variance > 0)
+        good &= True if mask is None else ~np.asarray(mask, dtype=bool)
+        if values.shape != variance.shape or not good.any() or not gain > 0:
+            continue
+        faint = np.median(variance[good & (values <= np.median(values[good]))])
+        bright = good & (values / gain > 0.5 * faint)
+        excess += np.sum(variance[bright] - faint)
+        expected += np.sum(values[bright]) / gain
+        count += np.count_nonzero(bright)
+    return float(excess / expected) if count >= _LEAST_BRIGHT else 0.0

@@ -63,6 +63,7 @@ class CutoutTableSource(CatalogSource):
         self._set_units()
         self._calibrate(headers, path, wcs_pixel_scale(self._wcs))
         self._bits = find_mask_bits(options.mask_bits, headers, path)
+        options.check_used(mask="mask" in self._roles, weight="weight" in self._roles)
         if "mask" in self._roles and self._bits.note:
             self.notes.append(self._bits.note)
         found = self._find_psf(hdus, hdu)
@@ -77,6 +78,11 @@ class CutoutTableSource(CatalogSource):
 
     def __len__(self):
         return len(self._rows)
+
+    @property
+    def n_whole(self):
+        """Number of rows, from the first one on, that are whole in the file."""
+        return self._rows.n_whole
 
     def check_rows(self, rows):
         """Raise if the file ends before one of the rows does."""

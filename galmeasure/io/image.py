@@ -64,8 +64,10 @@ class ImagePlanes:
             own = self._own_planes(planes_beside(hdus, number), options)
         self.unit = parse_unit(self.header.get("BUNIT"))
         self.mask = self._find_mask(own, options)
-        self.error = self.weight = None
+        self.error, self.weight, self._has_weight = None, None, False
+        has_mask = self.mask is not None
         self._find_noise(own, options)
+        options.check_used(mask=has_mask, weight=self._has_weight)
         self.segmentation = self._find_segmentation(own, options)
         self._boxes = None
 
@@ -132,6 +134,7 @@ class ImagePlanes:
             return
         if plane is None:
             return
+        self._has_weight = role == "weight"
         said = "ivar" if options.weight is not None else None
         unit = plane.header.get("BUNIT")
         if role == "weight" and not is_inverse_variance(

@@ -101,6 +101,7 @@ class MultiExtensionSource(CatalogSource):
         """Note what is taken for the noise and the mask of the first cutout, and how it is understood."""
         found = self._sets[0]
         role = next((role for role in ("error", "variance", "weight") if role in found), None)
+        self.options.check_used(mask="mask" in found, weight=role == "weight")
         if self.options.error is None and role is not None:
             name = self._labels[found[role]]
             if role == "weight" and not self._is_inverse_variance(found):

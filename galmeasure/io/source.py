@@ -12,16 +12,19 @@ import numpy as np
 from galmeasure._psf_flux import read_psf_flux
 from galmeasure.exceptions import CatalogError
 
-from ._fits import reading
+from ._fits import OptionError, reading
 from ._headers import effective_gain, keyword_number, parse_unit
 from ._mask_bits import check_mask_bits
-from ._noise_maps import WEIGHT_TYPES
+from ._noise_maps import WEIGHT_TYPES, has_error_maps, shot_noise_share
 from .psf import PSFInput, load_psf
 
 __all__ = ["CatalogSource", "ReadOptions"]
 
 MAX_PIXELS = 2**21
 """Pixels of image read at once, unless asked for otherwise."""
+
+_SAMPLE_ROWS = 32
+"""Rows that are looked at to find out what the errors of a catalogue contain."""
 
 _NO_UNIT = ("", "NONE", "UNITLESS", "DIMENSIONLESS", "1")
 """Texts in capitals that say that there is no unit."""
@@ -75,6 +78,14 @@ class ReadOptions:
         if self.error is not None and self.weight is not None:
             msg = "error and weight exclude one another"
             raise ValueError(msg)
+
+    def check_used(self, *, mask, weight):
+        """Raise if it is said what a mask or a weight means, and there is none."""
+        for name, value, is_there in (("mask", self.mask_bits, mask), ("weight", self.weight_type, weight)):
+            if value is not None and not is_there:
+                option = {"mask": "mask_bits", "weight": "weight_type"}[name]
+                msg = f"{option} says what a {name} means, and no {name} is used"
+                raise OptionError(msg)
 
 
 @dataclass
@@ -135,6 +146,30 @@ class CatalogSource:
             return Cutouts._from_chunk(
                 images, psf, error=error, psf_oversampling=oversampling, **self._psf_flux(rows), **calibration, **parts
             )
+
+    @property
+    def n_whole(self):
+        """Number of rows, from the first one on, that can be read: all of them unless the file ends early."""
+        return len(self)
+
+    def drop_gain_in_error(self):
+        """Do without the gain of a header where the error maps contain the noise of the sources already.
+
+        Noise that is in the maps must not be added once more. A gain that the options or a column give is kept.
+        """
+        if self.gain is None or self.options.gain is not None or not self.n_whole:
+            return
+        rows = np.unique(np.linspace(0, self.n_whole - 1, _SAMPLE_ROWS).astype(np.int64))
+        rows = rows[np.cumsum(self.n_pixels(rows)) <= max(MAX_PIXELS, self.n_pixels(rows[:1])[0])]
+        with reading(self.path):
+            parts = self._parts(rows)
+        if "gain" in parts or not has_error_maps(parts["error"]):
+            return
+        gain = np.broadcast_to(self._per_row("gain", {}, rows), rows.shape)
+        if shot_noise_share(parts["cutouts"], parts["error"], parts["mask"], gain) > 0.5:
+            self.gain = None
+            self.notes = [note for note in self.notes if not note.startswith("gain ")]
+            self.notes.append("gain not used, the errors contain the noise of the sources: give it with --gain (gain=)")
 
     def check_rows(self, rows):
         """Raise if some rows cannot be read, because the file ends before they do.
