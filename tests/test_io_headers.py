@@ -97,6 +97,29 @@ def test_noise_in_units_of_its_own(tmp_path, name, value, unit):
     assert read_cutouts(tmp_path / "l.csv", image=tmp_path / "i.fits").error(0)[5, 5] == pytest.approx(2.0)
 
 
+def test_unit_of_the_first_header(tmp_path):
+    """The Rubin pipelines write the unit into the header without an image."""
+    rubin(tmp_path / "i.fits", range(3))
+    with fits.open(tmp_path / "i.fits", mode="update") as hdus:
+        hdus[0].header["BUNIT"] = hdus[1].header.pop("BUNIT")
+    assert open_catalog(tmp_path / "i.fits", psf=psf_image()).unit == u.nJy
+    Table({"x": [12.0], "y": [12.0]}).write(tmp_path / "l.csv")
+    assert open_catalog(tmp_path / "l.csv", image=tmp_path / "i.fits", psf=psf_image()).unit == u.nJy
+
+
+@pytest.mark.parametrize("kind", ["StdDevUncertainty", "VarianceUncertainty", "InverseVariance"])
+def test_uncertainty_of_ccddata(tmp_path, kind):
+    from astropy import nddata
+
+    value = {"StdDevUncertainty": 2.0, "VarianceUncertainty": 4.0, "InverseVariance": 0.25}[kind]
+    uncertainty = getattr(nddata, kind)(np.full((24, 24), value))
+    nddata.CCDData(stamps(1)[0], unit="adu", uncertainty=uncertainty).write(tmp_path / "c.fits")
+    Table({"x": [12.0], "y": [12.0]}).write(tmp_path / "l.csv")
+    cutouts = read_cutouts(tmp_path / "c.fits", psf=psf_image())
+    cut = read_cutouts(tmp_path / "l.csv", image=tmp_path / "c.fits", psf=psf_image(), size=9)
+    assert cutouts.error(0)[3, 3] == cut.error(0)[3, 3] == pytest.approx(2.0)
+
+
 def test_noise_in_a_unit_that_does_not_fit(tmp_path):
     field(tmp_path / "i.fits", unit="nJy", PSF=psf_image(), ERR=np.ones(SHAPE))
     fits.setval(tmp_path / "i.fits", "BUNIT", value="adu", extname="ERR")

@@ -362,6 +362,47 @@ def test_absurd_compressed_images_cost_nothing(tmp_path, keyword, value):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
+def test_large_labels_cost_no_more_than_small_ones(tmp_path):
+    labels = np.zeros(SHAPE, "i8")
+    labels[50:70, 90:110], labels[40:48, 90:120] = 2**60, 2**40
+    fits.writeto(tmp_path / "s.fits", labels)
+    field(tmp_path / "i.fits", PSF=psf_image())
+    Table({"x": [100.0, 100.0], "y": [60.0, 44.0]}).write(tmp_path / "l.csv")
+    source = open_catalog(tmp_path / "l.csv", image=tmp_path / "i.fits", error=1.0, segmentation=tmp_path / "s.fits")
+    assert source.read([0, 1]).shapes[:, 0].tolist() == [48, 64]
+
+
+@pytest.mark.parametrize("case", ["empty", "no error", "other shape", "no numbers"])
+def test_one_bad_cutout_costs_its_row(tmp_path, case):
+    data = stamps(3)
+    hdus = [fits.PrimaryHDU()]
+    for number, image in zip((3, 5, 8), data, strict=True):
+        error = np.ones((24, 24), "f4")
+        if number == 5:
+            image = {"empty": None, "no numbers": np.full((24, 24), np.nan)}.get(case, image)
+            error = {"no error": None, "other shape": np.ones((5, 5))}.get(case, error)
+        hdus.append(fits.ImageHDU(image, name="SCI", ver=number))
+        hdus += [] if error is None else [fits.ImageHDU(error, name="ERR", ver=number)]
+    fits.HDUList([*hdus, fits.ImageHDU(psf_image(), name="PSF")]).writeto(tmp_path / "m.fits")
+    source = open_catalog(tmp_path / "m.fits")
+    table = LSQSersicFitter().fit(source.read([0, 1, 2]))
+    assert table["id"].tolist() == [3, 5, 8]
+    assert ((table["flags"] & Flag.FAILED) != 0).tolist() == [False, True, False]
+    assert np.isnan(table["n_fit"][1])
+    assert (LSQSersicFitter().fit(source.read([1]))["flags"] & Flag.FAILED)[0]
+
+
+def test_extensions_of_one_name_and_version(tmp_path):
+    image = image_of("f4")
+    errors = [fits.ImageHDU(np.full(SHAPE, value), name="ERR") for value in (1.0, 2.0)]
+    fits.HDUList([fits.PrimaryHDU(image), *errors, fits.ImageHDU(psf_image(), name="PSF")]).writeto(tmp_path / "i.fits")
+    positions_list(tmp_path / "l.csv")
+    with pytest.raises(CatalogError, match="error: there are 2 extensions ERR,1; choose one by its number"):
+        open_catalog(tmp_path / "l.csv", image=tmp_path / "i.fits")
+    chosen = read_cutouts(tmp_path / "l.csv", image=tmp_path / "i.fits", error=f"{tmp_path / 'i.fits'}[2]")
+    assert np.nanmax(chosen.error(1)) == 2.0
+
+
 class TestCutTable:
     """A table that ends early: its rows are measured where they are asked for, and only then."""
 
@@ -411,6 +452,29 @@ class TestCutTable:
         np.testing.assert_array_equal(source.read([2]).image(0), data[2])
         with pytest.raises(CatalogError, match="3 of the 7 rows are whole"):
             source.read([3])
+
+
+def test_list_that_ends_early(tmp_path, capsys):
+    names = np.array(["a", "b", "c", "d", "e"])
+    x, y = np.repeat(POSITIONS[:, 0], 200), np.repeat(POSITIONS[:, 1], 200)
+    table = Table({"id": np.arange(1000), "name": np.repeat(names, 200), "x": x, "y": y})
+    table.write(tmp_path / "l.fits")
+    with fits.open(tmp_path / "l.fits") as hdus:
+        end = hdus[1].fileinfo()["datLoc"] + 700 * hdus[1].header["NAXIS1"] + 3
+    (tmp_path / "l.fits").write_bytes((tmp_path / "l.fits").read_bytes()[:end])
+    field(tmp_path / "i.fits", noise=2.0, PSF=psf_image())
+    source = open_catalog(tmp_path / "l.fits", image=tmp_path / "i.fits", error=2.0)
+    assert (len(source), source.n_whole) == (1000, 700)
+    assert source.read([699]).ids.tolist() == [699]
+    options = ["--image", str(tmp_path / "i.fits"), "--error", "2", "--method", "lsq", "--no-progress"]
+    with pytest.raises(SystemExit) as done:
+        main([str(tmp_path / "l.fits"), *options])
+    assert done.value.code == 2
+    assert "700 of the 1000 rows are whole: choose these with --rows 0:700" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as done:
+        main([str(tmp_path / "l.fits"), *options, "--rows", "690:700", "--columns", "id,name,flux_fit"])
+    assert done.value.code == 0
+    assert Table.read(tmp_path / "l_galmeasure.fits")["id"].tolist() == list(range(690, 700))
 
 
 def test_pipe_is_one_clear_line(tmp_path):

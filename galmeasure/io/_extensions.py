@@ -7,7 +7,7 @@ from galmeasure.exceptions import CatalogError
 from ._fits import image_data, is_chosen, is_image, open_fits, split_extension
 from ._names import EXTENSION_NAMES, some_names
 
-__all__ = ["choose_image", "label", "load_plane", "planes_beside", "role_of"]
+__all__ = ["choose_image", "label", "load_plane", "only_plane", "planes_beside", "role_of"]
 
 UNNAMED = ("", "PRIMARY", "COMPRESSED_IMAGE")
 """Names of extensions that say nothing; the last one is that of tile-compressed images without a name."""
@@ -118,16 +118,25 @@ def planes_beside(hdus, number):
 
     Returns
     -------
-    dict of str to astropy.io.fits.ImageHDU
-        The first such HDU of each kind but images.
+    dict of str to list of (int, astropy.io.fits.ImageHDU)
+        Numbers and HDUs of each kind but images, see `only_plane`.
     """
     known = [(i, hdu, *role_of(hdu)) for i, hdu in enumerate(hdus) if is_image(hdu)]
     version = role_of(hdus[number])[1]
     alone = sum(role == "cutout" for *_, role, _ in known) < 2
     planes = {}
     for role in {role for *_, role, _ in known} - {None, "cutout"}:
-        of_role = [(hdu, version_) for i, hdu, role_, version_ in known if role_ == role and i != number]
-        same = [hdu for hdu, version_ in of_role if version is None or version_ == version]
+        of_role = [(i, hdu, version_) for i, hdu, role_, version_ in known if role_ == role and i != number]
+        same = [(i, hdu) for i, hdu, version_ in of_role if version is None or version_ == version]
         if same or (len(of_role) == 1 and (alone or role == "psf")):
-            planes[role] = (same or [of_role[0][0]])[0]
+            planes[role] = same or [of_role[0][:2]]
     return planes
+
+
+def only_plane(planes, path, what):
+    """The HDU of a list of numbers and HDUs of one kind; raise if several have one name."""
+    labels = [label(hdu, number) for number, hdu in planes]
+    if labels.count(labels[0]) > 1:
+        msg = f"{path}: {what}: there are {labels.count(labels[0])} extensions {labels[0]}; choose one by its number"
+        raise CatalogError(msg)
+    return planes[0][1]

@@ -233,13 +233,6 @@ class TableRows:
     def __len__(self):
         return self._n_rows
 
-    def check_whole(self, rows):
-        """Raise if one of the rows is beyond those that are whole in the file."""
-        if len(rows) and np.max(rows) >= self.n_whole:
-            advice = f"choose these with --rows 0:{self.n_whole}" if self.n_whole else "nothing can be measured"
-            msg = f"{self.path}: truncated FITS file, {self.n_whole} of the {self._n_rows} rows are whole: {advice}"
-            raise CatalogError(msg)
-
     def _count_whole(self, size):
         """Number of rows whose bytes, those of arrays of varying length included, come before the end of the file."""
         end = self.path.stat().st_size
@@ -291,7 +284,6 @@ class TableRows:
             One entry a column, a list where the length varies from row to row.
         """
         rows = np.asarray(rows, dtype=np.int64)
-        self.check_whole(rows)
         names = self.names if names is None else names
         try:
             with open_binary(self.path) as file:

@@ -41,15 +41,15 @@ def variance_to_error(variance):
         return np.sqrt(np.asarray(variance))
 
 
-def is_inverse_variance(name, unit, image_unit, weight_type):
-    """Whether a weight is an inverse variance, by the option, its name or its unit.
+def is_inverse_variance(name, header, image_unit, weight_type):
+    """Whether a weight is an inverse variance, by the option, its name, its unit or its ``UTYPE``.
 
     Parameters
     ----------
     name : str
         Name of the extension or column.
-    unit : astropy.units.UnitBase or None
-        Unit of the weight.
+    header : mapping
+        Header of the weight, with ``BUNIT`` and ``UTYPE`` where these are known.
     image_unit : astropy.units.UnitBase or None
         Unit of the image.
     weight_type : str or None
@@ -57,8 +57,9 @@ def is_inverse_variance(name, unit, image_unit, weight_type):
     """
     if weight_type is not None:
         return weight_type == "ivar"
-    if str(name).upper().rstrip("0123456789_-") in _SAYS_INVERSE_VARIANCE:
+    if str(name).upper().rstrip("0123456789_-") in _SAYS_INVERSE_VARIANCE or header.get("UTYPE") == "InverseVariance":
         return True
+    unit = parse_unit(header.get("BUNIT"))
     return unit is not None and image_unit is not None and unit_factor(unit, image_unit**-2) is not None
 
 

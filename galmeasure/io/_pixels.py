@@ -60,7 +60,7 @@ def scaled_pixels(raw, header, where):
     scale, zero = (_number(header, name, value, where) for name, value in (("BSCALE", 1), ("BZERO", 0)))
     is_integer = raw.dtype.kind in "iu"
     blank = header.get("BLANK") if is_integer else None
-    blank = blank if isinstance(blank, int) and not isinstance(blank, bool) else None
+    blank = blank if isinstance(blank, int | float) and not isinstance(blank, bool) else None
     if scale == 1 and zero == 0 and blank is None:
         return raw
     if is_integer and scale == 1 and blank is None and float(zero).is_integer() and abs(zero) < 2**64:

@@ -84,10 +84,6 @@ class CutoutTableSource(CatalogSource):
         """Number of rows, from the first one on, that are whole in the file."""
         return self._rows.n_whole
 
-    def check_rows(self, rows):
-        """Raise if the file ends before one of the rows does."""
-        self._rows.check_whole(rows)
-
     def _find_roles(self):
         names, roles = self._rows.names, {}
         for role in ("error", "weight", "mask", "segmentation"):
@@ -154,8 +150,8 @@ class CutoutTableSource(CatalogSource):
             return
         if said is None and (self.options.weight is not None or name.lower() == "weight"):
             said = "ivar"  # as the documentation of cutout tables says
-        unit = parse_unit(self._rows.unit(name))
-        self._weight_is_inverse_variance = is_inverse_variance(name, unit, self.unit, said)
+        header = {"BUNIT": self._rows.unit(name)}
+        self._weight_is_inverse_variance = is_inverse_variance(name, header, self.unit, said)
         if self._weight_is_inverse_variance:
             self.notes.append(f"inverse variance ({name})")
             return

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from galmeasure.exceptions import CatalogError
 
-from ._extensions import choose_image, label, load_plane, planes_beside, role_of
+from ._extensions import choose_image, label, load_plane, only_plane, planes_beside, role_of
 from ._fits import image_data, open_fits, split_extension
 from ._headers import celestial_wcs, parse_unit
 from ._mask_bits import find_mask_bits
@@ -62,7 +62,8 @@ class ImagePlanes:
             self.wcs = celestial_wcs(self.header, hdus)
             self._version = role_of(hdus[number])[1]
             own = self._own_planes(planes_beside(hdus, number), options)
-        self.unit = parse_unit(self.header.get("BUNIT"))
+        self.unit_text = self.header.get("BUNIT", self.primary_header.get("BUNIT"))
+        self.unit = parse_unit(self.unit_text)
         self.mask = self._find_mask(own, options)
         self.error, self.weight, self._has_weight = None, None, False
         has_mask = self.mask is not None
@@ -89,10 +90,11 @@ class ImagePlanes:
             "segmentation": options.segmentation is None,
         }
         if "psf" in beside and options.psf is None:
-            self._psf = psf_from_hdu(beside["psf"], self.path)
+            self._psf = psf_from_hdu(only_plane(beside["psf"], self.path, "psf"), self.path)
         planes = {}
-        for role, hdu in beside.items():
+        for role, hdus in beside.items():
             if wanted.get(role):
+                hdu = only_plane(hdus, self.path, role)
                 pixels = image_data(hdu, self.path, role, axes=(2,))
                 planes[role] = _Plane(pixels, hdu.header.copy(), role, label(hdu, role), self.path)
         return planes
@@ -137,9 +139,8 @@ class ImagePlanes:
         self._has_weight = role == "weight"
         said = "ivar" if options.weight is not None else None
         unit = plane.header.get("BUNIT")
-        if role == "weight" and not is_inverse_variance(
-            plane.name.split(",")[0], parse_unit(unit), self.unit, options.weight_type or said
-        ):
+        name = plane.name.split(",")[0]
+        if role == "weight" and not is_inverse_variance(name, plane.header, self.unit, options.weight_type or said):
             self._use_relative_weight(plane, options.weight_type)
             return
         pixels = in_unit(role, plane.pixels, unit, self.unit, plane.path)
@@ -160,10 +161,12 @@ class ImagePlanes:
     def _find_segmentation(self, own, options):
         """Integer labels, 0 where they are blank, or None."""
         plane = self._plane("segmentation", options.segmentation, own, ("segmentation",))
-        if plane is None or plane.pixels.dtype.kind != "f":
-            return None if plane is None else plane.pixels
+        if plane is None:
+            return None
         if options.segmentation is None:
             self.notes.append(f"segmentation ({plane.name})")
+        if plane.pixels.dtype.kind != "f":
+            return plane.pixels
         return np.nan_to_num(np.asarray(plane.pixels), nan=0.0, posinf=0.0, neginf=0.0).astype(np.int64)
 
     def label_at(self, x, y):
@@ -180,11 +183,11 @@ class ImagePlanes:
     def extents(self, positions):
         """Longer side of the box around the segment at each position, in pixels; 0 where there is none."""
         if self._boxes is None:
-            self._boxes = ndimage.find_objects(np.maximum(np.asarray(self.segmentation, dtype=np.int64), 0))
+            self._boxes = _segment_boxes(np.asarray(self.segmentation))
         extents = np.zeros(len(positions), dtype=np.int64)
         for i, (x, y) in enumerate(positions):
             label = self.label_at(x, y) if np.isfinite([x, y]).all() and max(abs(x), abs(y)) < 1e9 else 0
-            box = self._boxes[label - 1] if label else None
+            box = self._boxes.get(label)
             extents[i] = max(side.stop - side.start for side in box) if box else 0
         return extents
 
@@ -223,6 +226,17 @@ class ImagePlanes:
             data.append(image)
             masks.append(mask)
         return data, errors or self.error, masks
+
+
+def _segment_boxes(segmentation):
+    """Box of each segment by its label; labels may be as large as they like."""
+    largest = int(segmentation.max())
+    if largest <= segmentation.size:
+        boxes = ndimage.find_objects(np.maximum(segmentation, 0).astype(np.int64))
+        return {i + 1: box for i, box in enumerate(boxes) if box is not None}
+    labels, numbers = np.unique(segmentation, return_inverse=True)
+    boxes = ndimage.find_objects(numbers.reshape(segmentation.shape) + 1)
+    return {int(label): box for label, box in zip(labels, boxes, strict=True) if label > 0}
 
 
 def _cut(image, x0, y0, size):

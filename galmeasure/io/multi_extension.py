@@ -4,7 +4,7 @@ import numpy as np
 
 from galmeasure.exceptions import CatalogError
 
-from ._extensions import label, role_of
+from ._extensions import UNNAMED, label, role_of
 from ._fits import OptionError, image_data, is_chosen, is_image, open_fits
 from ._headers import celestial_wcs, keyword_number, parse_unit, wcs_pixel_scale
 from ._mask_bits import find_mask_bits
@@ -44,18 +44,18 @@ class MultiExtensionSource(CatalogSource):
         self._refuse_options()
         self._headers = [hdu.header.copy() for hdu in hdus]
         self._labels = [label(hdu, number) for number, hdu in enumerate(hdus)]
-        sets, shared = _group([(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu)])
+        sets, shared = _group([(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) or _is_empty_cutout(hdu)])
         chosen = [is_chosen(extension, found["cutout"], hdus[found["cutout"]]) for _, found in sets]
         self._numbers = [number for (number, _), is_meant in zip(sets, chosen, strict=True) if is_meant]
         self._sets = [found for (_, found), is_meant in zip(sets, chosen, strict=True) if is_meant]
-        if not self._sets:
+        if not any(self._header(i)["NAXIS"] > 1 for i in range(len(self._sets))):
             place = "" if extension is None else f" in extension {extension}"
             msg = f"{path}: neither a table with a cutout column nor an image of a cutout{place}"
             raise CatalogError(msg)
         self._cube = len(self._sets) == 1 and self._header(0)["NAXIS"] > 2 and self._header(0)["NAXIS3"] > 1
         self._shapes = self._find_shapes()
-        headers = [self._header(0), hdus[0].header]
-        self._set_unit(headers[0].get("BUNIT"), self._labels[self._sets[0]["cutout"]])
+        headers = [self._header(0), self._headers[0]]
+        self._set_unit(self._unit_text_of(0), self._labels[self._sets[0]["cutout"]])
         self._factors = self._unit_factors()
         self._wcs = None if self._cube else [celestial_wcs(self._header(i), hdus) for i in range(len(self._sets))]
         if self._wcs and any(wcs is None for wcs in self._wcs):
@@ -63,6 +63,7 @@ class MultiExtensionSource(CatalogSource):
         self._calibrate(headers, path, wcs_pixel_scale(self._wcs[0]) if self._wcs else None)
         self._calibrate_each()
         self._note_planes()
+        self._any_noise = any(self._has_noise(found) for found in self._sets)
         own = [found for found in self._sets if "psf" in found]
         self._own_psf = options.psf is None and len(own) == len(self._sets) and len(own) > 1 and not self._cube
         shared = shared if shared is not None else (own[0]["psf"] if len(own) == 1 or (self._cube and own) else None)
@@ -84,11 +85,15 @@ class MultiExtensionSource(CatalogSource):
             msg = f"error must be a number for a file of cutouts in extensions, not {self.options.error!r}"
             raise OptionError(msg)
 
+    def _unit_text_of(self, number):
+        """Unit of a cutout as its header, or else the first of the file, has it."""
+        return self._header(number).get("BUNIT", self._headers[0].get("BUNIT"))
+
     def _unit_factors(self):
         """Factor from the unit of each cutout to that of the first."""
         factors = []
         for number in range(len(self._sets)):
-            text = self._header(number).get("BUNIT")
+            text = self._unit_text_of(number)
             factor = unit_factor(parse_unit(text), self.unit)
             if factor is None or (self.unit is None and parse_unit(text) is not None):
                 msg = f"{self.path}: {self._labels[self._sets[number]['cutout']]}: its unit, {text}, is not that of "
@@ -116,8 +121,11 @@ class MultiExtensionSource(CatalogSource):
     def _is_inverse_variance(self, found):
         """Whether the weight of a set is believed to be an inverse variance."""
         header, name = self._headers[found["weight"]], self._labels[found["weight"]].split(",")[0]
-        unit = parse_unit(header.get("BUNIT"))
-        return is_inverse_variance(name, unit, self.unit, self.options.weight_type)
+        return is_inverse_variance(name, header, self.unit, self.options.weight_type)
+
+    def _has_noise(self, found):
+        """Whether an error map belongs to a set."""
+        return bool({"error", "variance"} & found.keys()) or ("weight" in found and self._is_inverse_variance(found))
 
     def _bits(self, found):
         """Bits of the mask of a set that are bad."""
@@ -166,6 +174,8 @@ class MultiExtensionSource(CatalogSource):
     def _planes(self, hdus, number, roles=None):
         """Arrays of a set, the PSF only if asked for."""
         found = self._sets[number]
+        if roles is None and self._header(number)["NAXIS"] < 2:
+            return {"cutout": np.full(_plane_shape(self._header(number)), np.nan)}
         roles = [role for role in found if role != "psf"] if roles is None else roles
         return {role: image_data(hdus[found[role]], self.path, role) for role in roles}
 
@@ -180,16 +190,9 @@ class MultiExtensionSource(CatalogSource):
             if self._own_psf:
                 psfs = [np.array(self._planes(hdus, row, ["psf"])["psf"], dtype=float) for row in rows]
         pairs = [self._error_and_mask(found, row) for found, row in zip(stamps, rows, strict=True)]
-        errors = [error for error, _ in pairs]
-        if all(isinstance(error, float) or error is None for error in errors):
-            errors = errors[0]
-        elif any(error is None for error in errors):
-            msg = f"{self.path}: error: every cutout must have one, or none"
-            raise CatalogError(msg)
-        data, masks = (
-            [self._in_first_unit(f["cutout"], row) for f, row in zip(stamps, rows, strict=True)],
-            [mask for _, mask in pairs],
-        )
+        errors, masks = [error for error, _ in pairs], [mask for _, mask in pairs]
+        errors = errors if self._any_noise and self.options.error is None else errors[0]
+        data = [self._in_first_unit(found["cutout"], row) for found, row in zip(stamps, rows, strict=True)]
         parts = {"cutouts": data, "error": errors, "mask": masks, "ids": self._ids(rows)}
         if self._cube:
             parts["cutouts"], parts["mask"] = np.stack(data), np.stack(masks)
@@ -213,30 +216,33 @@ class MultiExtensionSource(CatalogSource):
         return np.array(self._numbers)[rows]
 
     def _error_and_mask(self, found, row):
-        shape = found["cutout"].shape
-        for role, data in found.items():
-            if data.shape != shape:
-                msg = f"{self.path}: {role} of cutout {row + 1}: must have its shape, {shape}, not {data.shape}"
-                raise CatalogError(msg)
-        numbers = self._sets[0 if self._cube else row]
-        mask = np.zeros(shape, dtype=bool)
-        if "mask" in found:
+        """Error and mask of a cutout; one that lacks the error that others have, or has another shape, fails alone."""
+        shape, numbers = found["cutout"].shape, self._sets[0 if self._cube else row]
+        found = {role: data if data.shape == shape else None for role, data in found.items()}
+        mask = np.full(shape, None in [data if data is None else 0 for data in found.values()])
+        if found.get("mask") is not None:
             mask |= self._bits(numbers).bad(found["mask"])
-        if "segmentation" in found:
+        if found.get("segmentation") is not None:
             mask |= segmentation_mask(found["segmentation"], (shape[1] - 1) / 2, (shape[0] - 1) / 2)
         if self.options.error is not None:
             return float(self.options.error), mask
-        role = next((role for role in ("error", "variance", "weight") if role in found), None)
-        if role is None:
-            return None, mask
+        role = next((role for role in ("error", "variance", "weight") if found.get(role) is not None), None)
         if role == "weight" and not self._is_inverse_variance(numbers):
-            return None, mask | weight_to_error(found["weight"])[1]
+            mask |= weight_to_error(found["weight"])[1]
+            role = None
+        if role is None:
+            return np.full(shape, np.nan) if self._any_noise else None, mask
         unit = self._headers[numbers[role]].get("BUNIT")
         values = np.asarray(in_unit(role, found[role], unit, self.unit, f"{self.path}: {self._labels[numbers[role]]}"))
         if role == "weight":
             error, bad = weight_to_error(values)
             return error, mask | bad
         return variance_to_error(values) if role == "variance" else values, mask
+
+
+def _is_empty_cutout(hdu):
+    """Whether an extension has the name of a cutout and no pixels: its row is there, without a measurement."""
+    return hdu.is_image and hdu.name.upper() not in UNNAMED and hdu.header["NAXIS"] < 2 and role_of(hdu)[0] == "cutout"
 
 
 def holds_cutouts(hdus, extension=None):
@@ -250,7 +256,8 @@ def _plane(data, row):
 
 
 def _plane_shape(header):
-    return int(header["NAXIS2"]), int(header["NAXIS1"])
+    """(ny, nx) of an image; one pixel where there are none."""
+    return (int(header["NAXIS2"]), int(header["NAXIS1"])) if header["NAXIS"] > 1 else (1, 1)
 
 
 def _group(images):

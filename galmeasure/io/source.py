@@ -184,6 +184,11 @@ class CatalogSource:
         CatalogError
             If so; the message says which rows can be read.
         """
+        if self.n_whole < len(self) and len(rows) and np.max(rows) >= self.n_whole:
+            whole = self.n_whole
+            advice = f"choose these with --rows 0:{whole}" if whole else "nothing can be measured"
+            msg = f"{self.path}: truncated FITS file, {whole} of the {len(self)} rows are whole: {advice}"
+            raise CatalogError(msg)
 
     def _psf_flux(self, rows):
         """Argument ``psf_flux`` of some rows; one number for each row of the catalogue is divided like these."""

@@ -33,7 +33,7 @@ class ImageSource(CatalogSource):
 
     def _set_up(self, planes, positions, ids):
         self._planes, self._positions, self._ids = planes, positions, ids
-        self._set_unit(planes.header.get("BUNIT"), "the image")
+        self._set_unit(planes.unit_text, "the image")
         self._sizes = self._stamp_sizes()
         self._origins = stamp_origins(positions, self._sizes)
         self._calibrate([planes.header, planes.primary_header], planes.path, wcs_pixel_scale(planes.wcs))
@@ -88,7 +88,7 @@ class SourceListSource(ImageSource):
 
     def __init__(self, path, options):
         super().__init__(path, options, kind="source list")
-        self._columns = read_list(path)
+        self._columns = read_list(path, cut_table=True)
         planes = ImagePlanes(options.image, options)
         positions = self._find_positions(planes)
         if not len(positions):
@@ -118,6 +118,11 @@ class SourceListSource(ImageSource):
         except (TypeError, ValueError) as err:
             msg = f"{self.path}: the column {name} must hold numbers"
             raise CatalogError(msg) from err
+
+    @property
+    def n_whole(self):
+        """Number of rows, from the first one on, that are whole in the file."""
+        return getattr(self._columns, "n_whole", len(self))
 
     @property
     def column_names(self):
@@ -156,13 +161,22 @@ class DetectionSource(ImageSource):
         self.notes.append(f"{len(self)} sources detected")
 
 
-def read_list(path):
+class _CutColumns(dict):
+    """Columns of a table whose file ends early; only the first `n_whole` rows are from the file."""
+
+    n_whole = 0
+
+
+def read_list(path, *, cut_table=False):
     """Columns with one value a row of a source list.
 
     Parameters
     ----------
     path : path-like
         FITS, ECSV, CSV, Parquet, VOTable, or SExtractor text (``.cat``).
+    cut_table : bool, optional
+        Whether a FITS table may end early; the columns then have an attribute ``n_whole``, and are filled up with
+        zeros beyond these rows.
 
     Returns
     -------
@@ -177,7 +191,7 @@ def read_list(path):
     path, extension = split_extension(path)
     existing(path)
     if has_fits_magic(path):
-        return _read_fits_list(path, extension)
+        return _read_fits_list(path, extension, cut_table)
     try:
         with quiet():
             columns = _parquet_columns(path) if path.suffix == ".parquet" else _table_columns(path)
@@ -192,8 +206,8 @@ def read_list(path):
     return columns
 
 
-def _read_fits_list(path, extension):
-    with open_fits(path) as hdus:
+def _read_fits_list(path, extension, cut_table):
+    with open_fits(path, cut_table=cut_table) as hdus:
         tables = [hdu for i, hdu in enumerate(hdus) if is_table(hdu) and is_chosen(extension, i, hdu)]
         if not tables:
             kind = "an ASCII table" if any(isinstance(hdu, fits.TableHDU) for hdu in hdus) else "no table"
@@ -201,7 +215,12 @@ def _read_fits_list(path, extension):
             raise CatalogError(msg)
         rows = TableRows(path, tables[0])
         names = [name for name in rows.names if rows.shape(name) == ()]
-        values = rows.read(np.arange(len(rows)), names)
+        values = rows.read(np.arange(rows.n_whole), names)
+    if rows.n_whole < len(rows):
+        missing = len(rows) - rows.n_whole
+        values = _CutColumns({n: np.concatenate([v, np.zeros(missing, v.dtype)]) for n, v in values.items()})
+        values.n_whole = rows.n_whole
+        return values
     return {n: v.astype(v.dtype.newbyteorder("=")) if v.dtype.kind in "iufc" else v for n, v in values.items()}
 
 
