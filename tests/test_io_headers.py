@@ -414,6 +414,14 @@ class TestWeight:
         with pytest.raises(CatalogError, match="weight: its unit, s, does not fit that of the image, electron"):
             open_catalog(paths[0], image=path, weight=f"{path}[WHT]")
 
+    def test_option_against_the_noise(self, paths):
+        path = paths[1] / "EXPOSURE.fits"
+        message = r"weight: as inverse variances \(option weight, .*\) they give errors 0.00\d+ times the noise"
+        with pytest.raises(CatalogError, match=message):
+            open_catalog(paths[0], image=path, weight=f"{path}[WHT]")
+        for kind in ("exposure", "ivar"):
+            assert len(open_catalog(paths[0], image=path, weight=f"{path}[WHT]", weight_type=kind)) == 1
+
     def test_detection_and_sky(self, paths):
         path = paths[1] / "EXPOSURE.fits"
         source = open_catalog(path, detect=True)
@@ -437,7 +445,10 @@ class TestWeight:
 
     @pytest.mark.parametrize("value", [np.full((7, 24, 24), 100.0), np.full(7, 100.0)])
     def test_column(self, tmp_path, value):
-        for name, believed in (("wht", False), ("ivar", True), ("weight", True)):
+        cutout_table(tmp_path / "w.fits", {"weight": value})
+        with pytest.raises(CatalogError, match=r"inverse variances \(column weight\) they give errors 0.\d* times"):
+            open_catalog(tmp_path / "w.fits")
+        for name, believed in (("wht", False), ("ivar", True)):
             cutout_table(tmp_path / f"{name}.fits", {name: value})
             source = open_catalog(tmp_path / f"{name}.fits")
             assert source.read([0]).error(0)[3, 3] == pytest.approx(0.1 if believed else 1.0, rel=0.3)

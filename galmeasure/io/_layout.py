@@ -125,7 +125,7 @@ def _part(cards, data, where):
         except (TypeError, ValueError) as err:
             msg = f"{where}: {keyword} must be a whole number, not {text!r}"
             raise CatalogError(msg) from err
-        if value > _MOST.get(keyword, 2**62) or (value < 0 and keyword != "BITPIX"):
+        if value > _MOST.get(keyword, 2**62) or (value < 0 and not keyword.endswith("BITPIX")):
             msg = f"{where}: {keyword} is {value}, which cannot be"
             raise CatalogError(msg)
         return value

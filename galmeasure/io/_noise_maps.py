@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from galmeasure._noise import border_noise
 from galmeasure.exceptions import CatalogError
 
 from ._pixels import LazyPixels
@@ -9,6 +10,7 @@ from ._units import parse_unit, unit_factor
 
 __all__ = [
     "WEIGHT_TYPES",
+    "error_over_noise",
     "has_error_maps",
     "in_unit",
     "is_inverse_variance",
@@ -135,3 +137,35 @@ def shot_noise_share(images, errors, masks, gains):
         expected += np.sum(values[bright]) / gain
         count += np.count_nonzero(bright)
     return float(excess / expected) if count >= _LEAST_BRIGHT else 0.0
+
+
+def error_over_noise(images, errors, masks):
+    """Errors in units of the noise that is seen in the pixels of stamps, which is seen in two ways.
+
+    Structure in the stamp adds to the scatter at its border, but little to differences of neighbours; correlation of
+    the noise lowers these. The noise lies between the two.
+
+    Parameters
+    ----------
+    images, errors, masks : sequence of array_like
+        Stamps: pixels, 1-sigma errors (an image or a number) in the same unit, and bad pixels.
+
+    Returns
+    -------
+    lower, upper : float
+        Medians over the stamps in units of the larger and of the smaller noise; NaN where no stamp has any.
+    """
+    ratios = []
+    for image, error, mask in zip(images, errors, masks, strict=True):
+        values, error = np.asarray(image, dtype=float), np.asarray(error, dtype=float)
+        good = np.isfinite(values) & np.isfinite(error) & (True if mask is None else ~np.asarray(mask, dtype=bool))
+        pairs = good[:, 1:] & good[:, :-1]
+        if not pairs.any():
+            continue
+        steps = np.diff(values, axis=1)[pairs]
+        noise = border_noise(values[None], good[None], np.array([values.shape]))[0]
+        other = 1.4826 * np.median(np.abs(steps - np.median(steps))) / np.sqrt(2.0)
+        if noise > 0 and other > 0:
+            typical = np.median(np.broadcast_to(error, values.shape)[good])
+            ratios.append((typical / max(noise, other), typical / min(noise, other)))
+    return tuple(np.median(ratios, axis=0)) if ratios else (np.nan, np.nan)

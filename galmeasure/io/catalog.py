@@ -92,7 +92,7 @@ def open_catalog(path=None, **options):
         if not len(source):
             msg = f"{path}: no rows"
             raise CatalogError(msg)
-    source.drop_gain_in_error()
+    source.check_noise()
     return source
 
 

@@ -150,6 +150,8 @@ class CutoutTableSource(CatalogSource):
             return
         if said is None and (self.options.weight is not None or name.lower() == "weight"):
             said = "ivar"  # as the documentation of cutout tables says
+            if not is_inverse_variance(name, {"BUNIT": self._rows.unit(name)}, self.unit, None):
+                self._assumed_weight = f"column {name}"
         header = {"BUNIT": self._rows.unit(name)}
         self._weight_is_inverse_variance = is_inverse_variance(name, header, self.unit, said)
         if self._weight_is_inverse_variance:

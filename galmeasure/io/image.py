@@ -50,11 +50,13 @@ class ImagePlanes:
     ----------
     notes : list of str
         What was taken from the image's own file without being asked for, and what was not.
+    assumed_weight : str
+        What alone says that the weights are inverse variances, the option; empty where their name or unit does.
     """
 
     def __init__(self, path, options):
         self.path, extension = split_extension(path)
-        self.notes, self._psf = [], None
+        self.notes, self._psf, self.assumed_weight = [], None, ""
         with open_fits(self.path) as hdus:
             number = choose_image(hdus, self.path, "image", ("cutout",), extension)
             self.header, self.primary_header = hdus[number].header.copy(), hdus[0].header.copy()
@@ -138,6 +140,9 @@ class ImagePlanes:
             return
         self._has_weight = role == "weight"
         said = "ivar" if options.weight is not None else None
+        if role == "weight" and said and options.weight_type is None:
+            known = is_inverse_variance(plane.name, plane.header, self.unit, None)
+            self.assumed_weight = "" if known else f"option weight, {options.weight}"
         unit = plane.header.get("BUNIT")
         name = plane.name.split(",")[0]
         if role == "weight" and not is_inverse_variance(name, plane.header, self.unit, options.weight_type or said):

@@ -15,13 +15,16 @@ from galmeasure.exceptions import CatalogError
 from ._fits import OptionError, reading
 from ._headers import effective_gain, keyword_number, parse_unit
 from ._mask_bits import check_mask_bits
-from ._noise_maps import WEIGHT_TYPES, has_error_maps, shot_noise_share
+from ._noise_maps import WEIGHT_TYPES, error_over_noise, has_error_maps, shot_noise_share
 from .psf import PSFInput, load_psf
 
 __all__ = ["CatalogSource", "ReadOptions"]
 
 MAX_PIXELS = 2**21
 """Pixels of image read at once, unless asked for otherwise."""
+
+_FAR_FROM_NOISE = 4.0
+"""Ratio of errors and noise from which weights are no inverse variances; that of drizzled images may be 3."""
 
 _SAMPLE_ROWS = 32
 """Rows that are looked at to find out what the errors of a catalogue contain."""
@@ -112,6 +115,7 @@ class CatalogSource:
     pixel_scale: object = None
     zero_point: object = None
     _unit_text: str = ""
+    _assumed_weight: str = ""
 
     def __len__(self):
         raise NotImplementedError
@@ -152,24 +156,43 @@ class CatalogSource:
         """Number of rows, from the first one on, that can be read: all of them unless the file ends early."""
         return len(self)
 
-    def drop_gain_in_error(self):
-        """Do without the gain of a header where the error maps contain the noise of the sources already.
+    def check_noise(self):
+        """Look at some stamps: what is only taken to be an inverse variance, or a gain, must fit the pixels.
 
-        Noise that is in the maps must not be added once more. A gain that the options or a column give is kept.
+        A gain of a header is not used where the error maps contain the noise of the sources already: this must not be
+        added once more. A gain that the options or a column give is kept.
+
+        Raises
+        ------
+        CatalogError
+            If weights that nothing but the option `weight`, or the column's name, says to be inverse variances give
+            errors that are far from the noise of the pixels.
         """
-        if self.gain is None or self.options.gain is not None or not self.n_whole:
+        check_gain = self.gain is not None and self.options.gain is None
+        if not self.n_whole or not (check_gain or self._assumed_weight):
             return
         rows = np.unique(np.linspace(0, self.n_whole - 1, _SAMPLE_ROWS).astype(np.int64))
         rows = rows[np.cumsum(self.n_pixels(rows)) <= max(MAX_PIXELS, self.n_pixels(rows[:1])[0])]
         with reading(self.path):
             parts = self._parts(rows)
-        if "gain" in parts or not has_error_maps(parts["error"]):
-            return
-        gain = np.broadcast_to(self._per_row("gain", {}, rows), rows.shape)
-        if shot_noise_share(parts["cutouts"], parts["error"], parts["mask"], gain) > 0.5:
-            self.gain = None
-            self.notes = [note for note in self.notes if not note.startswith("gain ")]
-            self.notes.append("gain not used, the errors contain the noise of the sources: give it with --gain (gain=)")
+        masks = [None] * len(rows) if parts["mask"] is None else parts["mask"]
+        if self._assumed_weight:
+            self._check_weight(*error_over_noise(parts["cutouts"], parts["error"], masks))
+        if check_gain and "gain" not in parts and has_error_maps(parts["error"]):
+            gain = np.broadcast_to(self._per_row("gain", {}, rows), rows.shape)
+            if shot_noise_share(parts["cutouts"], parts["error"], masks, gain) > 0.5:
+                self.gain = None
+                self.notes = [note for note in self.notes if not note.startswith("gain ")]
+                note = "gain not used, the errors contain the noise of the sources: give it with --gain (gain=)"
+                self.notes.append(note)
+
+    def _check_weight(self, lower, upper):
+        """Raise if errors, in units of the larger and the smaller noise of the pixels, are not of inverse variances."""
+        if lower > _FAR_FROM_NOISE or upper < 1.0 / _FAR_FROM_NOISE:
+            ratio, types = (lower if lower > 1 else upper), ", ".join(WEIGHT_TYPES)
+            msg = f"{self.path}: weight: as inverse variances ({self._assumed_weight}) they give errors {ratio:.3g} "
+            msg += f"times the noise of the pixels: say what they are with --weight-type {types} (weight_type=)"
+            raise CatalogError(msg)
 
     def check_rows(self, rows):
         """Raise if some rows cannot be read, because the file ends before they do.

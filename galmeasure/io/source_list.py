@@ -39,6 +39,7 @@ class ImageSource(CatalogSource):
         self._calibrate([planes.header, planes.primary_header], planes.path, wcs_pixel_scale(planes.wcs))
         self._set_psf(planes.psf() if self.options.psf is None else None)
         self.notes.extend(planes.notes)
+        self._assumed_weight = planes.assumed_weight
 
     def _stamp_sizes(self):
         count = len(self._positions)
