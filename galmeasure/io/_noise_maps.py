@@ -22,6 +22,9 @@ __all__ = [
 WEIGHT_TYPES = ("ivar", "exposure", "relative")
 """Meanings of a weight: inverse variance, exposure time, or any number that grows with the information."""
 
+_LEAST_AGREEMENT = 0.05
+"""Least ratio of the two estimates of a stamp's noise."""
+
 _LEAST_BRIGHT = 20
 """Fewest bright pixels from which it is seen whether errors contain their shot noise."""
 
@@ -143,7 +146,8 @@ def error_over_noise(images, errors, masks):
     """Errors in units of the noise that is seen in the pixels of stamps, which is seen in two ways.
 
     Structure in the stamp adds to the scatter at its border, but little to differences of neighbours; correlation of
-    the noise lowers these. The noise lies between the two.
+    the noise lowers these. The noise lies between the two. Stamps in which they differ much, as in images without
+    noise, say nothing.
 
     Parameters
     ----------
@@ -165,7 +169,7 @@ def error_over_noise(images, errors, masks):
         steps = np.diff(values, axis=1)[pairs]
         noise = border_noise(values[None], good[None], np.array([values.shape]))[0]
         other = 1.4826 * np.median(np.abs(steps - np.median(steps))) / np.sqrt(2.0)
-        if noise > 0 and other > 0:
+        if min(noise, other) > _LEAST_AGREEMENT * max(noise, other):
             typical = np.median(np.broadcast_to(error, values.shape)[good])
             ratios.append((typical / max(noise, other), typical / min(noise, other)))
     return tuple(np.median(ratios, axis=0)) if ratios else (np.nan, np.nan)
