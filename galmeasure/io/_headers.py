@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import cache
 
 import astropy.units as u
 import numpy as np
@@ -125,6 +126,7 @@ def effective_gain(headers, path, unit, unit_text, ignored):
     return value, " and ".join(origins) or f"the unit is {unit}"
 
 
+@cache
 def _electron_kind(unit):
     """((is it electrons, units of it), is it per second) of a unit of electrons, counts or ADU; else (None, False)."""
     for per_second in (False, True):

@@ -1,6 +1,7 @@
 """Units as headers spell them."""
 
 import re
+from functools import cache
 
 import astropy.units as u
 
@@ -76,9 +77,14 @@ def parse_unit(text):
     Plurals, abbreviations and capitals of many pipelines are understood (``ELECTRONS/S``, ``counts/s``, ``e-/s``,
     ``MJY/SR``, ``microJy``).
     """
-    if text is None or not str(text).strip():
+    return None if text is None else _parse_unit(str(text).strip())
+
+
+@cache
+def _parse_unit(text):
+    """Unit of a text without blanks around it."""
+    if not text:
         return None
-    text = str(text).strip()
     spelled = _POWER.sub(lambda match: f"1e{int(match[1])}", _WORD.sub(_word, text))
     if "sr" in spelled:
         spelled = spelled.replace("MJY", "MJy")
@@ -101,7 +107,7 @@ def _word(match):
 
 def unit_factor(unit, wanted):
     """Factor from one unit to another: 1 where either is None, and None where they cannot be converted."""
-    if unit is None or wanted is None:
+    if unit is None or wanted is None or unit == wanted:
         return 1.0
     try:
         return float(unit.to(wanted))

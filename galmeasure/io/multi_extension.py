@@ -75,6 +75,7 @@ class MultiExtensionSource(CatalogSource):
         if self.psf.varies:
             msg = f"{path}: psf: a PSF that varies over the image needs positions, which this kind of file has not"
             raise CatalogError(msg)
+        self._sample = None if self.gain is None else self._read_parts(hdus, self._sample_rows())
 
     def _refuse_options(self):
         for name in ("weight", "mask", "segmentation", "size"):
@@ -180,15 +181,23 @@ class MultiExtensionSource(CatalogSource):
         return {role: image_data(hdus[found[role]], self.path, role) for role in roles}
 
     def _parts(self, rows):
-        psfs = None
         with open_fits(self.path) as hdus:
-            if self._cube:
-                planes = self._planes(hdus, 0)
-                stamps = [{role: np.asarray(_plane(data, row)) for role, data in planes.items()} for row in rows]
-            else:
-                stamps = [{r: np.asarray(p) for r, p in self._planes(hdus, row).items()} for row in rows]
-            if self._own_psf:
-                psfs = [np.array(self._planes(hdus, row, ["psf"])["psf"], dtype=float) for row in rows]
+            return self._read_parts(hdus, rows)
+
+    def _sample_parts(self, rows):
+        """Parts that were read when the file was open: to open one with many extensions takes long."""
+        return self._sample
+
+    def _read_parts(self, hdus, rows):
+        """Arguments of `Cutouts` for some rows, from the open file."""
+        psfs = None
+        if self._cube:
+            planes = self._planes(hdus, 0)
+            stamps = [{role: np.asarray(_plane(data, row)) for role, data in planes.items()} for row in rows]
+        else:
+            stamps = [{r: np.asarray(p) for r, p in self._planes(hdus, row).items()} for row in rows]
+        if self._own_psf:
+            psfs = [np.array(self._planes(hdus, row, ["psf"])["psf"], dtype=float) for row in rows]
         pairs = [self._error_and_mask(found, row) for found, row in zip(stamps, rows, strict=True)]
         errors, masks = [error for error, _ in pairs], [mask for _, mask in pairs]
         errors = errors if self._any_noise and self.options.error is None else errors[0]

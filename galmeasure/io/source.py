@@ -171,10 +171,9 @@ class CatalogSource:
         check_gain = self.gain is not None and self.options.gain is None
         if not self.n_whole or not (check_gain or self._assumed_weight):
             return
-        rows = np.unique(np.linspace(0, self.n_whole - 1, _SAMPLE_ROWS).astype(np.int64))
-        rows = rows[np.cumsum(self.n_pixels(rows)) <= max(MAX_PIXELS, self.n_pixels(rows[:1])[0])]
+        rows = self._sample_rows()
         with reading(self.path):
-            parts = self._parts(rows)
+            parts = self._sample_parts(rows)
         masks = [None] * len(rows) if parts["mask"] is None else parts["mask"]
         if self._assumed_weight:
             self._check_weight(*error_over_noise(parts["cutouts"], parts["error"], masks))
@@ -185,6 +184,15 @@ class CatalogSource:
                 self.notes = [note for note in self.notes if not note.startswith("gain ")]
                 note = "gain not used, the errors contain the noise of the sources: give it with --gain (gain=)"
                 self.notes.append(note)
+
+    def _sample_rows(self):
+        """Rows that are looked at by `check_noise`, evenly over the catalogue."""
+        rows = np.unique(np.linspace(0, self.n_whole - 1, _SAMPLE_ROWS).astype(np.int64))
+        return rows[np.cumsum(self.n_pixels(rows)) <= max(MAX_PIXELS, self.n_pixels(rows[:1])[0])]
+
+    def _sample_parts(self, rows):
+        """What `_parts` gives for the rows of `_sample_rows`."""
+        return self._parts(rows)
 
     def _check_weight(self, lower, upper):
         """Raise if errors, in units of the larger and the smaller noise of the pixels, are not of inverse variances."""
