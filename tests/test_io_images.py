@@ -79,6 +79,43 @@ def test_scaled_image_with_blank_pixels(tmp_path, compressed, suffix):
     assert np.argwhere(cutouts.mask(1)).tolist() == [[60 - y0, 100 - x0]]
 
 
+def test_scaled_float_image(tmp_path):
+    stored = image_of("f4")
+    hdu = fits.PrimaryHDU(stored)
+    hdu.header.update({"BSCALE": 2.0, "BZERO": -5.0})
+    hdu.writeto(tmp_path / "i.fits")
+    cutouts = read_cutouts(positions_list(tmp_path / "l.csv"), image=tmp_path / "i.fits", psf=psf_image(), error=3.0)
+    np.testing.assert_allclose(*inside(cutouts, 1, 2.0 * stored - 5.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("keyword", "value"), [("BSCALE", "two"), ("BZERO", True)])
+def test_scaling_that_is_no_number(tmp_path, keyword, value):
+    fits.writeto(tmp_path / "i.fits", image_of("i2"))
+    fits.setval(tmp_path / "i.fits", keyword, value=value)
+    with pytest.raises(CatalogError, match=rf"i\.fits: (image: {keyword} must be a finite number|damaged)"):
+        open_catalog(positions_list(tmp_path / "l.csv"), image=tmp_path / "i.fits", psf=psf_image(), error=3.0)
+
+
+def test_packed_table_is_unpacked_once(tmp_path, monkeypatch):
+    from galmeasure.io import _fits
+
+    data = cutout_table(tmp_path / "c.fits.gz")
+    source = open_catalog(tmp_path / "c.fits.gz")
+    opened = []
+    monkeypatch.setattr(_fits, "open_binary", lambda path, open_=_fits.open_binary: opened.append(path) or open_(path))
+    found = [cutouts.image(0) for cutouts in source.chunks(rows=[5, 1, 6, 0, 2], size=1)]
+    np.testing.assert_array_equal(found, data[[5, 1, 6, 0, 2]])
+    assert len(opened) == 1
+
+
+def test_tile_compressed_table_is_refused(tmp_path):
+    cutout_table(tmp_path / "c.fits")
+    with fits.open(tmp_path / "c.fits", mode="update") as hdus:
+        hdus[1].header["ZTABLE"] = True
+    with pytest.raises(CatalogError, match="the table is tile-compressed"):
+        open_catalog(tmp_path / "c.fits")
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_scaled_image_is_detected_and_calibrated(tmp_path, compressed):
     write_scaled(tmp_path / "i.fits", compressed=compressed)

@@ -4,7 +4,10 @@ import gzip
 import itertools
 import math
 import re
+import shutil
+import tempfile
 import warnings
+import weakref
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -201,7 +204,10 @@ class TableRows:
     """
 
     def __init__(self, path, hdu):
-        self.path, self.header = Path(path), hdu.header
+        self.path, self.header, self._unpacked = Path(path), hdu.header, None
+        if hdu.header.get("ZTABLE"):
+            msg = f"{path}: the table is tile-compressed (ZTABLE), which is not read: unpack it first, with funpack"
+            raise CatalogError(msg)
         try:
             with quiet():
                 columns = hdu.columns
@@ -286,12 +292,26 @@ class TableRows:
         rows = np.asarray(rows, dtype=np.int64)
         names = self.names if names is None else names
         try:
-            with open_binary(self.path) as file:
+            with self._open() as file:
                 raw = self._raw(rows, file)
                 return {name: self._values(name, raw[name], file) for name in names}
         except READ_ERRORS as err:
             msg = str(err) if isinstance(err, CatalogError) else f"{self.path}: cannot be read ({one_line(err)})"
             raise CatalogError(msg) from err
+
+    @contextmanager
+    def _open(self):
+        """The file, or a nameless copy that is not compressed: to unpack it again for every block takes too long."""
+        if self._unpacked is None:
+            with open_binary(self.path) as file:
+                if not isinstance(file, gzip.GzipFile):
+                    yield file
+                    return
+                unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the table)
+                weakref.finalize(self, unpacked.close)
+                shutil.copyfileobj(file, unpacked, 2**20)
+                self._unpacked = unpacked
+        yield self._unpacked
 
     def _raw(self, rows, file):
         """Bytes of some rows as a structured array."""
