@@ -314,6 +314,22 @@ def test_an_image_is_not_taken_for_a_mask(tmp_path):
         open_catalog(tmp_path / "l.csv", image=tmp_path / "i.fits", error=1.0, mask=tmp_path / "o.fits")
 
 
+def test_the_only_image_of_a_file_is_meant(tmp_path):
+    """Whatever its name; but none of two without a name is."""
+    plane = fits.ImageHDU(np.full(SHAPE, 2.0), name="SCI")
+    fits.HDUList([fits.PrimaryHDU(), plane]).writeto(tmp_path / "e.fits")
+    fits.HDUList([fits.PrimaryHDU(plane.data), fits.ImageHDU(3 * plane.data)]).writeto(tmp_path / "f.fits")
+    positions_list(tmp_path / "l.csv")
+    field(tmp_path / "i.fits", PSF=psf_image())
+    options = {"image": tmp_path / "i.fits"}
+    assert np.nanmax(read_cutouts(tmp_path / "l.csv", error=tmp_path / "e.fits", **options).error(1)) == 2.0
+    with pytest.raises(CatalogError, match="error: there are 2 images, 0, 1; choose one"):
+        open_catalog(tmp_path / "l.csv", error=tmp_path / "f.fits", **options)
+    with pytest.raises(CatalogError, match="image: there are 2 images, 0, 1; choose one"):
+        open_catalog(tmp_path / "f.fits", detect=True)
+    assert np.nanmax(read_cutouts(tmp_path / "l.csv", error=f"{tmp_path / 'f.fits'}[1]", **options).error(1)) == 6.0
+
+
 def test_command_with_a_version(tmp_path, capsys):
     path = chips(tmp_path / "flc.fits")
     positions_list(tmp_path / "l.csv")

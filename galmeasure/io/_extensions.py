@@ -43,6 +43,8 @@ def label(hdu, number):
 def choose_image(hdus, path, what, roles, extension=None, version=None):
     """Number of the image of a file that is meant; raise if there is none, or more than one.
 
+    The only image of a file is meant whatever its name.
+
     Parameters
     ----------
     hdus : astropy.io.fits.HDUList
@@ -66,13 +68,14 @@ def choose_image(hdus, path, what, roles, extension=None, version=None):
     images = [(number, hdu) for number, hdu in enumerate(hdus) if is_image(hdu)]
     if extension is not None:
         images = [(number, hdu) for number, hdu in images if is_chosen(extension, number, hdu)]
-    else:
-        images = _preferred(images, roles) or images[:0]
+    elif len(images) > 1:
+        images = _preferred(images, roles)
         if not images and any(is_image(hdu) for hdu in hdus):
             others = _labels((number, hdu) for number, hdu in enumerate(hdus) if is_image(hdu))
             msg = f"{path}: {what}: not one of the images {others}; choose it as {path}[NAME,VERSION]"
             raise CatalogError(msg)
-    matching = [(number, hdu) for number, hdu in images if role_of(hdu)[1] == version]
+    named = [(number, hdu) for number, hdu in images if hdu.name.upper() not in UNNAMED]
+    matching = [(number, hdu) for number, hdu in named if version is not None and role_of(hdu)[1] == version]
     images = matching if len(images) > 1 and len(matching) == 1 else images
     if not images:
         msg = f"{path}: {what}: no image" + (f" in extension {extension}" if extension else "")

@@ -79,8 +79,8 @@ def find_mask_bits(option, headers, path):
     Parameters
     ----------
     option : int, str, sequence or None
-        Sum of ``2**bit``; or names and bit numbers, in a list or between commas. With ``~`` in front of a text, all
-        the others.
+        Sum of ``2**bit`` (as a text, ``"16+64"`` as well); or names and bit numbers, in a list or between commas. With
+        ``~`` in front of a text, all the others.
     headers : list of astropy.io.fits.Header
         Header of the mask, and of the primary HDU.
     path : path-like
@@ -130,8 +130,9 @@ def _parse(option, planes, where):
         return _sum_of_bits(option, where)
     inverted = isinstance(option, str) and option.strip().startswith("~")
     items = option.strip().lstrip("~").split(",") if isinstance(option, str) else list(option)
-    if isinstance(option, str) and len(items) == 1 and _is_whole(items[0]):
-        value = _sum_of_bits(int(items[0].strip(), 0), where)
+    terms = items[0].split("+") if isinstance(option, str) and len(items) == 1 else [""]
+    if all(_is_whole(term) for term in terms):
+        value = _sum_of_bits(sum({int(term.strip(), 0) for term in terms}), where)
     else:
         value = sum({1 << _bit(item, planes, where) for item in items or [""]})
     return ALL_BITS & ~value if inverted else value
