@@ -380,7 +380,15 @@ def damaged(path, keyword, value):
 
 @pytest.mark.parametrize(
     ("keyword", "value"),
-    [("NAXIS", 100_000_000), ("TFIELDS", 100_000_000), ("NAXIS1", 10**15), ("NAXIS2", 10**17), ("PCOUNT", 10**15)],
+    [
+        ("NAXIS", 100_000_000),
+        ("TFIELDS", 100_000_000),
+        ("NAXIS1", 10**15),
+        ("NAXIS2", 10**17),
+        ("NAXIS2", 10**12),
+        ("NAXIS2", 10**9),
+        ("PCOUNT", 10**15),
+    ],
 )
 @pytest.mark.parametrize("suffix", [".fits", ".fits.gz"])
 def test_absurd_counts_cost_nothing(tmp_path, keyword, value, suffix):
@@ -399,6 +407,37 @@ def test_absurd_counts_cost_nothing(tmp_path, keyword, value, suffix):
         assert tracemalloc.get_traced_memory()[1] < 50e6
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("place", [0, 4])
+def test_absurd_arrays_cost_nothing(tmp_path, place):
+    """The length or the offset of an array of varying length is beyond the file."""
+    column = fits.Column("cutout", "PE()", array=np.array([np.ones(100, "f4"), np.ones(121, "f4")], dtype=object))
+    fits.BinTableHDU.from_columns([column]).writeto(tmp_path / "c.fits")
+    with fits.open(tmp_path / "c.fits") as hdus:
+        start = hdus[1].fileinfo()["datLoc"]
+    raw = bytearray((tmp_path / "c.fits").read_bytes())
+    raw[start + place : start + place + 4] = (2**31 - 1).to_bytes(4, "big")
+    (tmp_path / "c.fits").write_bytes(bytes(raw))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CatalogError, match=r"c\.fits: damaged table, an array of \d+ elements is not in the file"):
+            read_cutouts(tmp_path / "c.fits", psf=psf_image())
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("value", [10**9, 10**12])
+def test_absurd_lists_cost_nothing(tmp_path, value):
+    Table({"x": [1.0], "y": [1.0]}).write(tmp_path / "l.fits")
+    damaged(tmp_path / "l.fits", "NAXIS2", value)
+    fits.BinTableHDU.from_columns([]).writeto(tmp_path / "m.fits")
+    damaged(tmp_path / "m.fits", "NAXIS2", value)
+    field(tmp_path / "i.fits", PSF=psf_image())
+    for name in ("l.fits", "m.fits"):
+        with pytest.raises(CatalogError, match=rf"{name}: (damaged|truncated)"):
+            open_catalog(tmp_path / name, image=tmp_path / "i.fits", error=1.0)
 
 
 @pytest.mark.parametrize(("keyword", "value"), [("ZNAXIS1", 10**6), ("ZNAXIS", 10**8), ("ZTILE1", 10**9)])

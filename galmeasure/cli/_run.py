@@ -11,7 +11,7 @@ import click
 __all__ = ["one_line", "printable", "report_folder", "reported"]
 
 
-def printable(text):
+def printable(text: object) -> str:
     """Text without the bytes of file names that are no characters, which a terminal may refuse."""
     return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 

@@ -48,7 +48,7 @@ def choose_image(hdus, path, what, roles, extension=None, version=None):
     Parameters
     ----------
     hdus : astropy.io.fits.HDUList
-        The open file.
+        The open FITS file.
     path : path-like
         Name of the file, for messages.
     what : str
@@ -115,9 +115,9 @@ def planes_beside(hdus, number):
     Parameters
     ----------
     hdus : astropy.io.fits.HDUList
-        The open file.
+        The open FITS file.
     number : int
-        Number of the image's HDU.
+        Number of the image's HDU in the file.
 
     Returns
     -------

@@ -233,6 +233,7 @@ class TableRows:
             raise CatalogError(msg)
         self._start = hdu.fileinfo()["datLoc"]
         self._heap = self._start + int(hdu.header.get("THEAP", width * self._n_rows))
+        self._end = self._start + hdu.size
         self.n_whole = self._n_rows
         self.n_whole = self._count_whole(hdu.size)
 
@@ -351,7 +352,10 @@ class TableRows:
 
     def _from_heap(self, code, descriptors, file):
         dtype = np.dtype(fits.column.FITS2NUMPY[code]).newbyteorder(">")
-        for count, offset in descriptors:
+        for count, offset in descriptors.astype(np.int64).tolist():
+            if min(count, offset) < 0 or self._heap + offset + count * dtype.itemsize > self._end:
+                msg = f"{self.path}: damaged table, an array of {count} elements is not in the file"
+                raise CatalogError(msg)
             values = np.empty(int(count), dtype=dtype)
             file.seek(self._heap + int(offset))
             self._fill(file, memoryview(values.view(np.uint8)) if count else b"")

@@ -27,6 +27,12 @@ _MOST = {"NAXIS": 999, "TFIELDS": 999, "ZNAXIS": 999}
 _MOST_COMPRESSION = 10_000
 """Largest ratio of pixels to bytes of a tile-compressed image: the best algorithm reaches 8190 on an empty one."""
 
+_MOST_CUT = 1000
+"""Largest ratio of the declared size of a table that ends early to what is there of it."""
+
+_MOST_EMPTY_ROWS = 1_000_000
+"""Most rows of a table whose rows have no bytes."""
+
 _KEYWORD = re.compile(
     rb"(SIMPLE|XTENSION|BITPIX|Z?NAXIS\d{0,3}|PCOUNT|GCOUNT|GROUPS|TFIELDS|ZIMAGE|ZTILE\d{1,3}|ZBITPIX) *$"
 )
@@ -82,7 +88,8 @@ def file_layout(path, *, cut_table=False):
             length = _length(file, part.data + part.size)
             if length < part.data + part.size:
                 needed = f"HDU {number} needs {part.data + part.size} bytes and there are {length}"
-                if not (cut_table and part.is_table and not isinstance(file, gzip.GzipFile)):
+                may_be_cut = cut_table and part.is_table and part.size <= _MOST_CUT * max(length - part.data, BLOCK)
+                if not may_be_cut or isinstance(file, gzip.GzipFile):
                     msg = f"{path}: truncated FITS file, {needed}"
                     raise CatalogError(msg)
                 return [*parts, part]
@@ -144,6 +151,9 @@ def _part(cards, data, where):
     is_table = cards.get("XTENSION") == "BINTABLE"
     if is_table:
         number("TFIELDS")
+        if len(shape) != 2 or (shape[0] == 0 and shape[1] > _MOST_EMPTY_ROWS):
+            msg = f"{where}: a table cannot have axes of {' x '.join(map(str, shape))}"
+            raise CatalogError(msg)
     compressed = is_table and cards.get("ZIMAGE") == "T"
     if compressed:
         tiled = axes("ZNAXIS")

@@ -76,9 +76,9 @@ def in_unit(role, plane, text, image_unit, where):
     role : {"error", "variance", "weight"}
         What the map holds.
     plane : array_like
-        Its pixels.
+        Pixels of the map.
     text : str or None
-        Its unit as its header has it.
+        Its unit, as its header has it.
     image_unit : astropy.units.UnitBase or None
         Unit of the image.
     where : str

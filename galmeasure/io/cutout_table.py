@@ -80,7 +80,7 @@ class CutoutTableSource(CatalogSource):
         return len(self._rows)
 
     @property
-    def n_whole(self):
+    def n_whole(self) -> int:
         """Number of rows, from the first one on, that are whole in the file."""
         return self._rows.n_whole
 

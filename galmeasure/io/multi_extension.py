@@ -1,6 +1,7 @@
 """Multi-extension cutout files: sets of image, error, mask and PSF extensions, or cubes of stamps."""
 
 import numpy as np
+from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 
@@ -254,7 +255,7 @@ def _is_empty_cutout(hdu):
     return hdu.is_image and hdu.name.upper() not in UNNAMED and hdu.header["NAXIS"] < 2 and role_of(hdu)[0] == "cutout"
 
 
-def holds_cutouts(hdus, extension=None):
+def holds_cutouts(hdus: fits.HDUList, extension: str | None = None) -> bool:
     """Whether an image of a cutout is in a file, among the extensions that are chosen."""
     images = [(number, hdu) for number, hdu in enumerate(hdus) if is_image(hdu)]
     return any(is_chosen(extension, number, hdu) and role_of(hdu)[0] == "cutout" for number, hdu in images)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import astropy.units as u
 import numpy as np
+import numpy.typing as npt
 
 from galmeasure._psf_flux import read_psf_flux
 from galmeasure.exceptions import CatalogError
@@ -82,7 +83,7 @@ class ReadOptions:
             msg = "error and weight exclude one another"
             raise ValueError(msg)
 
-    def check_used(self, *, mask, weight):
+    def check_used(self, *, mask: bool, weight: bool) -> None:
         """Raise if it is said what a mask or a weight means, and there is none."""
         for name, value, is_there in (("mask", self.mask_bits, mask), ("weight", self.weight_type, weight)):
             if value is not None and not is_there:
@@ -152,11 +153,11 @@ class CatalogSource:
             )
 
     @property
-    def n_whole(self):
+    def n_whole(self) -> int:
         """Number of rows, from the first one on, that can be read: all of them unless the file ends early."""
         return len(self)
 
-    def check_noise(self):
+    def check_noise(self) -> None:
         """Look at some stamps: what is only taken to be an inverse variance, or a gain, must fit the pixels.
 
         A gain of a header is not used where the error maps contain the noise of the sources already: this must not be
@@ -202,7 +203,7 @@ class CatalogSource:
             msg += f"times the noise of the pixels: say what they are with --weight-type {types} (weight_type=)"
             raise CatalogError(msg)
 
-    def check_rows(self, rows):
+    def check_rows(self, rows: npt.ArrayLike) -> None:
         """Raise if some rows cannot be read, because the file ends before they do.
 
         Parameters

@@ -121,7 +121,7 @@ class SourceListSource(ImageSource):
             raise CatalogError(msg) from err
 
     @property
-    def n_whole(self):
+    def n_whole(self) -> int:
         """Number of rows, from the first one on, that are whole in the file."""
         return getattr(self._columns, "n_whole", len(self))
 
