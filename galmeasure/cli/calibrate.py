@@ -2,7 +2,7 @@
 
 import click
 
-from ._run import reported
+from ._run import printable, reported
 
 __all__ = ["calibrate"]
 
@@ -16,7 +16,13 @@ __all__ = ["calibrate"]
 @click.option("--psf-flux", help="Fraction of a star's light that the PSF image holds, or sum.  [default: estimated]")
 @click.option("--error", help="1-sigma error: a number or an image.")
 @click.option("--weight", help="Inverse variance: an image.")
+@click.option(
+    "--weight-type",
+    type=click.Choice(["ivar", "exposure", "relative"]),
+    help="What weights are.  [default: from the name and unit]",
+)
 @click.option("--mask", help="Bad pixels, not zero: an image.")
+@click.option("--mask-bits", help="Bits of the mask that are bad, as for measure.  [default: what is known, else any]")
 @click.option("--segmentation", help="Segment labels: an image; blank sky is where there are none.")
 @click.option("--detect", is_flag=True, help="Subtract the background and mask what is detected, as measure --detect.")
 @click.option("--size", type=int, help="Side of the stamps.  [default: 64]")
@@ -59,4 +65,4 @@ def calibrate(image, **options):
     with reported(options["verbose"]):
         from .calibration import run
 
-        click.echo(run(image, options))
+        click.echo(printable(run(image, options)))

@@ -19,8 +19,8 @@ from .measure import check_method_options, number_or_text, refinement
 __all__ = ["run"]
 
 READ_OPTIONS = (
-    "psf", "psf_oversampling", "psf_flux", "error", "weight", "mask", "segmentation", "size", "detect", "gain",
-    "pixel_scale", "zero_point",
+    "psf", "psf_oversampling", "psf_flux", "error", "weight", "weight_type", "mask", "mask_bits", "segmentation",
+    "size", "detect", "gain", "pixel_scale", "zero_point",
 )  # fmt: skip
 """Options of the command that say how the image is read."""
 
@@ -82,7 +82,7 @@ def run(image, options):
 
 def _output(image, options):
     """Path of the calibration: the option, or the image's name with ``_calibration.json``."""
-    source = Path(re.sub(r"\[\w+\]$", "", str(image)))
+    source = Path(re.sub(r"\[[^\[\]]+\]$", "", str(image)))
     name = source.name.removesuffix(".gz").removesuffix(".fz")
     path = (
         source.with_name(Path(name).stem + "_calibration.json")

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from ._run import one_line, reported
+from ._run import one_line, printable, reported
 from .calibrate import calibrate
 from .evaluate import evaluate
 from .simulate import simulate
@@ -97,7 +97,18 @@ def cli():
 )
 @click.option("--error", help="1-sigma error: a number, an image, or a column of a cutout table.")
 @click.option("--weight", help="Inverse variance: an image, or a column of a cutout table.")
+@click.option(
+    "--weight-type",
+    type=click.Choice(["ivar", "exposure", "relative"]),
+    help="What weights are: inverse variances, exposure times, or relative; for the last two the error is estimated.  "
+    "[default: from the name and unit]",
+)
 @click.option("--mask", help="Bad pixels, not zero: an image, or a column of a cutout table.")
+@click.option(
+    "--mask-bits",
+    help="Bits of the mask that are bad: names (BAD,SAT), numbers (0,3), or the sum of their values; ~ in front: all "
+    "others.  [default: what is known of the mask, else any]",
+)
 @click.option("--segmentation", help="Segment labels, to mask neighbours: an image, or a column.")
 @click.option("--size", type=int, help="Side of the stamps cut from an image. [default: from the segments, else 64]")
 @click.option("--pixel-scale", type=float, help="Arcsec per pixel. [default: from the headers]")
@@ -121,7 +132,7 @@ def measure(catalog, **options):
     with reported(options["verbose"]):
         from .measure import run
 
-        click.echo(run(catalog, options, method=METHODS[options["method"]]))
+        click.echo(printable(run(catalog, options, method=METHODS[options["method"]])))
 
 
 cli.add_command(calibrate)

@@ -11,6 +11,7 @@ import numpy as np
 from galmeasure.flags import FLAGS, Flag
 from galmeasure.io import ChunkedWriter, open_catalog
 
+from ._run import printable
 from .jobs import check_device, measured_chunks
 
 __all__ = ["Summary", "check_method_options", "number_or_text", "parse_rows", "run"]
@@ -22,7 +23,9 @@ READ_OPTIONS = (
     "psf_flux",
     "error",
     "weight",
+    "weight_type",
     "mask",
+    "mask_bits",
     "segmentation",
     "size",
     "detect",
@@ -115,6 +118,7 @@ def run(catalog, options, *, method):
         reading[name] = number_or_text(reading[name])
     source = open_catalog(catalog, **reading)
     rows = parse_rows(options["rows"], len(source))
+    source.check_rows(rows)
     output = _output_path(catalog or options["image"], options["output"])
     plots = _plot_folder(options["plots"], rows, options["rows"])
     fitter = _fitter(method, options)
@@ -191,7 +195,7 @@ def number_or_text(text):
 
 def _output_path(catalog, output):
     """Path of the table: the option, or the input's name with ``_galmeasure.fits``."""
-    source = Path(re.sub(r"\[\w+\]$", "", str(catalog)))
+    source = Path(re.sub(r"\[[^\[\]]+\]$", "", str(catalog)))
     if output is None:
         name = source.name.removesuffix(".gz").removesuffix(".fz")
         return source.with_name(Path(name).stem + "_galmeasure.fits")
@@ -266,7 +270,7 @@ def _progress(count, options):
 def _say(text):
     import click
 
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
 
 
 def _plot_folder(folder, rows, chosen):

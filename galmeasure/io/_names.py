@@ -50,8 +50,8 @@ EXTENSION_NAMES = {
     "error": ("ERR", "ERROR", "SIGMA", "RMS"),
     "uncertainty": ("UNCERT",),
     "variance": ("VAR", "VARIANCE"),
-    "weight": ("WHT", "WEIGHT", "IVAR", "INVVAR"),
-    "mask": ("MASK", "DQ"),
+    "weight": ("WHT", "WGT", "WEIGHT", "IVAR", "INVVAR"),
+    "mask": ("MASK", "MSK", "DQ"),
     "segmentation": ("SEG", "SEGM", "SEGMAP", "SEGMENTATION"),
     "psf": ("PSF", "PSFIMAGE"),
 }
@@ -61,6 +61,7 @@ KEYWORDS = {
     "pixel_scale": ("PIXSCALE", "PIXELSCL", "PIXSCAL1", "PIXELSCA", "PIXSCAL", "SECPIX", "SEXPIXS"),
     "gain": ("GAIN", "EGAIN", "SEXGAIN"),
     "zero_point": ("ZEROPNT", "MAGZERO", "MAGZPT", "ZEROPT", "PHOTZP", "MAGZP", "ZP", "SEXMGZPT"),
+    "exposure_time": ("EXPTIME", "EXPOSURE", "XPOSURE", "TEXPTIME", "EFFEXPTM"),
     "oversampling": ("OVERSAMP", "DET_SAMP"),
     "psf_step": ("PSFSAMP", "PSF_SAMP"),
 }

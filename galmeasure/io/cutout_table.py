@@ -8,11 +8,13 @@ from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import OptionError, TableRows, is_image, is_table
+from ._fits import OptionError, TableRows, is_chosen, is_image, is_table, table_names
 from ._headers import celestial_wcs, parse_unit, psf_oversampling, wcs_pixel_scale
+from ._mask_bits import find_mask_bits
 from ._names import EXTENSION_NAMES, PIXEL_NAMES, find_column, find_pair
+from ._noise_maps import is_inverse_variance, weight_to_error
 from .psf import PSFInput, psf_from_hdu
-from .source import SENTINEL, CatalogSource, segmentation_mask, weight_to_error
+from .source import SENTINEL, CatalogSource, segmentation_mask
 
 __all__ = ["CutoutTableSource", "find_cutout_table"]
 
@@ -20,9 +22,7 @@ __all__ = ["CutoutTableSource", "find_cutout_table"]
 def find_cutout_table(hdus, extension=None):
     """First table of a file with a cutout column, or None; see `COLUMN_NAMES` for the names."""
     for number, hdu in enumerate(hdus):
-        if extension is not None and extension not in (str(number), hdu.name.upper()):
-            continue
-        if is_table(hdu) and find_column(hdu.columns.names, "cutout"):
+        if is_chosen(extension, number, hdu) and is_table(hdu) and find_column(table_names(hdu), "cutout"):
             return hdu
     return None
 
@@ -60,15 +60,29 @@ class CutoutTableSource(CatalogSource):
         ldac = _ldac_header(hdus)
         headers = [hdu.header, hdus[0].header, *([ldac] if ldac is not None else [])]
         self._wcs = celestial_wcs(ldac) if ldac is not None and self._pixels else None
-        self._calibrate(headers, path, wcs_pixel_scale(self._wcs))
         self._set_units()
-        self._set_psf(self._find_psf(hdus, hdu))
+        self._calibrate(headers, path, wcs_pixel_scale(self._wcs))
+        self._bits = find_mask_bits(options.mask_bits, headers, path)
+        options.check_used(mask="mask" in self._roles, weight="weight" in self._roles)
+        if "mask" in self._roles and self._bits.note:
+            self.notes.append(self._bits.note)
+        found = self._find_psf(hdus, hdu)
+        if found is None and options.psf is None and self._rows.n_whole < len(self):
+            msg = f"{path}: truncated FITS file, {self._rows.n_whole} of the {len(self)} rows are whole and no PSF is "
+            msg += f"there: give one with --psf (psf=), and choose these rows with --rows 0:{self._rows.n_whole}"
+            raise CatalogError(msg)
+        self._set_psf(found)
         if self.psf.varies and not self._pixels:
             msg = f"{path}: psf: a PSF that varies over the image needs positions, columns x and y"
             raise CatalogError(msg)
 
     def __len__(self):
         return len(self._rows)
+
+    @property
+    def n_whole(self) -> int:
+        """Number of rows, from the first one on, that are whole in the file."""
+        return self._rows.n_whole
 
     def _find_roles(self):
         names, roles = self._rows.names, {}
@@ -114,8 +128,9 @@ class CutoutTableSource(CatalogSource):
         raise CatalogError(msg)
 
     def _set_units(self):
-        self.unit = parse_unit(self._rows.unit(self._cutout))
+        self._set_unit(self._rows.unit(self._cutout), f"the column {self._cutout}")
         self._error_factor = 1.0
+        self._understand_weight()
         name = self._roles.get("error")
         unit = parse_unit(self._rows.unit(name)) if name else None
         if unit is None:
@@ -127,6 +142,23 @@ class CutoutTableSource(CatalogSource):
         if self._error_factor is None:
             msg = f"{self.path}: the unit of {name}, {unit}, does not fit that of {self._cutout}, {self.unit}"
             raise CatalogError(msg)
+
+    def _understand_weight(self):
+        """Set whether the weight is an inverse variance: by the options, or its name or unit."""
+        name, said = self._roles.get("weight"), self.options.weight_type
+        if name is None:
+            return
+        if said is None and (self.options.weight is not None or name.lower() == "weight"):
+            said = "ivar"  # as the documentation of cutout tables says
+            if not is_inverse_variance(name, {"BUNIT": self._rows.unit(name)}, self.unit, None):
+                self._assumed_weight = f"column {name}"
+        header = {"BUNIT": self._rows.unit(name)}
+        self._weight_is_inverse_variance = is_inverse_variance(name, header, self.unit, said)
+        if self._weight_is_inverse_variance:
+            self.notes.append(f"inverse variance ({name})")
+            return
+        meaning = f"is {said}" if said else "is not said to be inverse variance, see --weight-type"
+        self.notes.append(f"error estimated from the noise ({name} {meaning})")
 
     def _find_psf(self, hdus, table):
         if "psf" in self._roles:
@@ -215,6 +247,8 @@ class CutoutTableSource(CatalogSource):
             return self._scaled_error(column["error"], shapes), None
         if "weight" not in column:
             return None, None
+        if not self._weight_is_inverse_variance:
+            return None, self._without_weight(column["weight"], shapes)
         if not isinstance(column["weight"], list) and column["weight"].ndim == 1:
             error, bad = weight_to_error(column["weight"])
             return error, [np.full(shape, b) for shape, b in zip(shapes, bad, strict=True)] if bad.any() else None
@@ -223,6 +257,13 @@ class CutoutTableSource(CatalogSource):
             return weight_to_error(stamps)
         pairs = [weight_to_error(stamp) for stamp in stamps]
         return [error for error, _ in pairs], [bad for _, bad in pairs]
+
+    def _without_weight(self, values, shapes):
+        """Mask of the pixels without weight, for weights that only say which pixels are good."""
+        if not isinstance(values, list) and values.ndim == 1:
+            return [np.full(shape, bad) for shape, bad in zip(shapes, weight_to_error(values)[1], strict=True)]
+        stamps = self._stamps(values, self._roles["weight"], shapes)
+        return [weight_to_error(s)[1] for s in stamps] if isinstance(stamps, list) else weight_to_error(stamps)[1]
 
     def _scaled_error(self, values, shapes):
         if not isinstance(values, list) and values.ndim == 1:
@@ -236,7 +277,7 @@ class CutoutTableSource(CatalogSource):
         mask = None
         if "mask" in column:
             stamps = self._stamps(column["mask"], self._roles["mask"], shapes)
-            mask = [s != 0 for s in stamps] if isinstance(stamps, list) else stamps != 0
+            mask = [self._bits.bad(s) for s in stamps] if isinstance(stamps, list) else self._bits.bad(stamps)
         if "segmentation" not in column:
             return mask
         stamps = self._stamps(column["segmentation"], self._roles["segmentation"], shapes)

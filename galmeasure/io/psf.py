@@ -8,7 +8,17 @@ import numpy as np
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import TableRows, image_data, is_image, is_table, open_fits, reading, split_extension
+from ._fits import (
+    TableRows,
+    image_data,
+    is_chosen,
+    is_image,
+    is_table,
+    open_fits,
+    reading,
+    split_extension,
+    table_names,
+)
 from ._headers import psf_oversampling
 from ._names import EXTENSION_NAMES
 
@@ -175,12 +185,12 @@ def load_psf(path):
     """PSF of a file as a `PSFInput`; see `read_psf`."""
     path, extension = split_extension(path)
     with reading(path), open_fits(path) as hdus:
-        tables = [hdu for hdu in hdus if is_table(hdu) and "PSF_MASK" in _column_names(hdu)]
+        tables = [hdu for hdu in hdus if is_table(hdu) and "PSF_MASK" in [name.upper() for name in table_names(hdu)]]
         if tables:
             return _read_psfex(path, tables[0])
         images = [hdu for hdu in hdus if is_image(hdu)]
         if extension is not None:
-            images = [hdu for i, hdu in enumerate(hdus) if is_image(hdu) and extension in (str(i), hdu.name.upper())]
+            images = [hdu for i, hdu in enumerate(hdus) if is_image(hdu) and is_chosen(extension, i, hdu)]
         named = [hdu for hdu in images if hdu.name.upper() in EXTENSION_NAMES["psf"]]
         if not images:
             msg = f"{path}: psf: neither an image nor a PSFEx model is there"
@@ -192,10 +202,6 @@ def psf_from_hdu(hdu, path):
     """PSF image or cube of an image HDU."""
     data = np.array(image_data(hdu, path, "psf"), dtype=float)
     return PSFInput(data, psf_oversampling(hdu.header, path))
-
-
-def _column_names(hdu):
-    return [name.upper() for name in hdu.columns.names]
 
 
 def _read_psfex(path, hdu):

@@ -10,6 +10,7 @@ from ._fits import (
     TableRows,
     existing,
     has_fits_magic,
+    is_chosen,
     is_table,
     one_line,
     open_fits,
@@ -32,11 +33,13 @@ class ImageSource(CatalogSource):
 
     def _set_up(self, planes, positions, ids):
         self._planes, self._positions, self._ids = planes, positions, ids
-        self.unit = planes.unit
+        self._set_unit(planes.unit_text, "the image")
         self._sizes = self._stamp_sizes()
         self._origins = stamp_origins(positions, self._sizes)
         self._calibrate([planes.header, planes.primary_header], planes.path, wcs_pixel_scale(planes.wcs))
         self._set_psf(planes.psf() if self.options.psf is None else None)
+        self.notes.extend(planes.notes)
+        self._assumed_weight = planes.assumed_weight
 
     def _stamp_sizes(self):
         count = len(self._positions)
@@ -86,7 +89,7 @@ class SourceListSource(ImageSource):
 
     def __init__(self, path, options):
         super().__init__(path, options, kind="source list")
-        self._columns = read_list(path)
+        self._columns = read_list(path, cut_table=True)
         planes = ImagePlanes(options.image, options)
         positions = self._find_positions(planes)
         if not len(positions):
@@ -116,6 +119,11 @@ class SourceListSource(ImageSource):
         except (TypeError, ValueError) as err:
             msg = f"{self.path}: the column {name} must hold numbers"
             raise CatalogError(msg) from err
+
+    @property
+    def n_whole(self) -> int:
+        """Number of rows, from the first one on, that are whole in the file."""
+        return getattr(self._columns, "n_whole", len(self))
 
     @property
     def column_names(self):
@@ -154,13 +162,22 @@ class DetectionSource(ImageSource):
         self.notes.append(f"{len(self)} sources detected")
 
 
-def read_list(path):
+class _CutColumns(dict):
+    """Columns of a table whose file ends early; only the first `n_whole` rows are from the file."""
+
+    n_whole = 0
+
+
+def read_list(path, *, cut_table=False):
     """Columns with one value a row of a source list.
 
     Parameters
     ----------
     path : path-like
         FITS, ECSV, CSV, Parquet, VOTable, or SExtractor text (``.cat``).
+    cut_table : bool, optional
+        Whether a FITS table may end early; the columns then have an attribute ``n_whole``, and are filled up with
+        zeros beyond these rows.
 
     Returns
     -------
@@ -175,7 +192,7 @@ def read_list(path):
     path, extension = split_extension(path)
     existing(path)
     if has_fits_magic(path):
-        return _read_fits_list(path, extension)
+        return _read_fits_list(path, extension, cut_table)
     try:
         with quiet():
             columns = _parquet_columns(path) if path.suffix == ".parquet" else _table_columns(path)
@@ -190,16 +207,21 @@ def read_list(path):
     return columns
 
 
-def _read_fits_list(path, extension):
-    with open_fits(path) as hdus:
-        tables = [hdu for i, hdu in enumerate(hdus) if is_table(hdu) and extension in (None, str(i), hdu.name.upper())]
+def _read_fits_list(path, extension, cut_table):
+    with open_fits(path, cut_table=cut_table) as hdus:
+        tables = [hdu for i, hdu in enumerate(hdus) if is_table(hdu) and is_chosen(extension, i, hdu)]
         if not tables:
             kind = "an ASCII table" if any(isinstance(hdu, fits.TableHDU) for hdu in hdus) else "no table"
             msg = f"{path}: {kind} where a FITS binary table is needed"
             raise CatalogError(msg)
         rows = TableRows(path, tables[0])
         names = [name for name in rows.names if rows.shape(name) == ()]
-        values = rows.read(np.arange(len(rows)), names)
+        values = rows.read(np.arange(rows.n_whole), names)
+    if rows.n_whole < len(rows):
+        missing = len(rows) - rows.n_whole
+        values = _CutColumns({n: np.concatenate([v, np.zeros(missing, v.dtype)]) for n, v in values.items()})
+        values.n_whole = rows.n_whole
+        return values
     return {n: v.astype(v.dtype.newbyteorder("=")) if v.dtype.kind in "iufc" else v for n, v in values.items()}
 
 
