@@ -87,6 +87,7 @@ def build_store(
     wcs=None,
     psf_oversampling=1,
     psf_flux=None,
+    psf_includes_pixel=True,
     positions=None,
     ids=None,
     zero_point=None,
@@ -117,6 +118,7 @@ def build_store(
         positions=positions,
         pixel_scale=scale,
         flux=psf_flux,
+        includes_pixel=psf_includes_pixel,
         strict=strict,
     )
     good = _usable_errors(errors) & good_gain & good_scale & np.isfinite(origin).all(axis=1) & ~psfs.bad()

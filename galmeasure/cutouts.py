@@ -22,10 +22,11 @@ class Cutouts:
         shapes if need be) of arrays, `~astropy.nddata.NDData`, `~astropy.nddata.CCDData` or
         `~astropy.nddata.Cutout2D`. Any real type and byte order, masked arrays, memory-mapped files. Never modified,
         and not copied.
-    psf : array_like or model
+    psf : array_like or model, optional
         PSF, pixel response included: one image, one per cutout (stack or list), a photutils or astropy 2-D model, a
         photutils GriddedPSFModel or a PSFEx model (both evaluated at ``positions``), a GalSim object (drawn with its
-        pixel), or a list of models. Images may have any odd or even shape and any normalisation.
+        pixel), or a list of models. Images may have any odd or even shape and any normalisation; single pixels that are
+        not finite are filled. Without a PSF it is a delta function, averaged over the pixel. Both set ``psf_unusual``.
     error : scalar, array_like or list, optional
         1-sigma Gaussian noise in the unit of ``cutouts``: a number, one number per cutout ``(N,)``, or one per pixel.
         Estimated from the border pixels if not given (and if NDData bring no uncertainty).
@@ -43,6 +44,9 @@ class Cutouts:
         Fraction of a star's light that the PSF image holds, above 0 and at most 1.05, for example 0.983; ``"sum"``: the
         images are not normalised, and their sums are this fraction. Estimated from the outer part of each image if not
         given, see :attr:`psf_images`.
+    psf_includes_pixel : bool, optional
+        Whether the images and models of the PSF include the response of the detector's pixel. If not, as for the
+        oversampled images of GALFIT, petrofit and Tiny Tim, they are convolved with the square of a cutout's pixel.
     positions : array_like, shape (N, 2), optional
         x, y of the centre of each cutout, ``((nx-1)/2, (ny-1)/2)``, in the parent image.
     ids : array_like, shape (N,), optional
@@ -88,6 +92,7 @@ class Cutouts:
         wcs=None,
         psf_oversampling=1,
         psf_flux=None,
+        psf_includes_pixel=True,
         positions=None,
         ids=None,
         zero_point=None,
@@ -105,10 +110,11 @@ class Cutouts:
             "zero_point": zero_point,
         }
         if isinstance(cutouts, Cutouts):
-            _refuse_others(given, psf_oversampling)
+            _refuse_others(given, psf_oversampling, psf_includes_pixel)
             self._store = cutouts._store
             return
-        self._store = build_store(cutouts, psf_oversampling=psf_oversampling, **given)
+        images = {"psf_oversampling": psf_oversampling, "psf_includes_pixel": psf_includes_pixel}
+        self._store = build_store(cutouts, **images, **given)
 
     @classmethod
     def _from_chunk(cls, cutouts, psf, **options):
@@ -211,6 +217,12 @@ class Cutouts:
     def psf_flux(self):
         """What the argument ``psf_flux`` said: a number, ``"sum"``, ``"per cutout"``, or None if it was not given."""
         return self._store.psfs.given
+
+    @property
+    def psf_meta(self):
+        """What the metadata of result tables say of the PSF, a dict: that there is none, or what was done to it."""
+        told = {} if self.psf_flux is None else {"PSFFLUX": self.psf_flux}
+        return self._store.psfs.meta | told
 
     @property
     def psf_light_unknown(self):
@@ -337,10 +349,11 @@ class Cutouts:
         return int(i) % len(self)
 
 
-def _refuse_others(given, psf_oversampling):
+def _refuse_others(given, psf_oversampling, psf_includes_pixel):
     """Raise if an argument is given beside a Cutouts object."""
     names = [name for name, value in given.items() if value is not None]
     names += ["psf_oversampling"] if psf_oversampling != 1 else []
+    names += [] if psf_includes_pixel is True else ["psf_includes_pixel"]
     if names:
         msg = f"{names[0]} must not be given if cutouts is a Cutouts object, which holds its own"
         raise ValueError(msg)

@@ -88,12 +88,18 @@ def cli():
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")
 @click.option("--image", help="Image in which the sources of a list are measured.")
 @click.option("--detect", is_flag=True, help="Detect the sources of an image, background subtracted.")
-@click.option("--psf", help="PSF: FITS image, cube of one a row, or PSFEx .psf file.")
+@click.option("--psf", help="PSF: FITS image, cube of one a row, STPSF or PSFEx file; none: a delta function.")
 @click.option("--psf-oversampling", type=click.IntRange(min=1), help="Samples in a pixel of the PSF images.")
 @click.option(
     "--psf-flux",
     help="Fraction of a star's light that the PSF images hold, e.g. 0.983, or sum: that of the pixels.  "
     "[default: estimated]",
+)
+@click.option(
+    "--psf-includes-pixel",
+    type=click.Choice(["yes", "no"]),
+    help="Whether the pixel's response is in the PSF images; no: they are convolved with it, as oversampled ones of "
+    "GALFIT, petrofit or Tiny Tim need.  [default: what the file says, else yes]",
 )
 @click.option("--error", help="1-sigma error: a number, an image, or a column of a cutout table.")
 @click.option("--weight", help="Inverse variance: an image, or a column of a cutout table.")

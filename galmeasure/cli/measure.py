@@ -13,13 +13,14 @@ from galmeasure.io import ChunkedWriter, open_catalog
 
 from .jobs import check_device, measured_chunks
 
-__all__ = ["Summary", "check_method_options", "number_or_text", "parse_rows", "run"]
+__all__ = ["Summary", "check_method_options", "number_or_text", "parse_rows", "run", "yes_or_no"]
 
 READ_OPTIONS = (
     "image",
     "psf",
     "psf_oversampling",
     "psf_flux",
+    "psf_includes_pixel",
     "error",
     "weight",
     "mask",
@@ -113,6 +114,7 @@ def run(catalog, options, *, method):
     reading = {name: options[name] for name in READ_OPTIONS}
     for name in ("error", "psf_flux"):
         reading[name] = number_or_text(reading[name])
+    reading["psf_includes_pixel"] = yes_or_no(reading["psf_includes_pixel"])
     source = open_catalog(catalog, **reading)
     rows = parse_rows(options["rows"], len(source))
     output = _output_path(catalog or options["image"], options["output"])
@@ -187,6 +189,11 @@ def number_or_text(text):
         return float(text)
     except (TypeError, ValueError):
         return text
+
+
+def yes_or_no(word):
+    """Truth value of ``"yes"`` or ``"no"``; None stays None."""
+    return None if word is None else word == "yes"
 
 
 def _output_path(catalog, output):

@@ -197,6 +197,7 @@ class SersicFitterBase(ABC):
         wcs=None,
         psf_oversampling=1,
         psf_flux=None,
+        psf_includes_pixel=True,
         positions=None,
         init_params=None,
         ids=None,
@@ -210,8 +211,8 @@ class SersicFitterBase(ABC):
         cutouts : array_like, Quantity, NDData, Cutout2D, list of these, or Cutouts
             Background-subtracted stamps, ``(N, ny, nx)``, ``(ny, nx)`` or a list of unequal shapes; see
             `~galmeasure.Cutouts` for these arguments up to ``ids`` and ``zero_point``.
-        psf : array_like, PSF model, GalSim object, or list of these
-            Pixel response included; one for all or one per cutout.
+        psf : array_like, PSF model, GalSim object, or list of these, optional
+            Pixel response included; one for all or one per cutout. Without it a delta function, which is flagged.
         error : float or array_like, optional
             1-sigma noise; estimated from the border pixels, and flagged, when not given.
         mask : array_like of bool, optional
@@ -227,6 +228,8 @@ class SersicFitterBase(ABC):
         psf_flux : float, array_like or "sum", optional
             Fraction of a star's light that the PSF image holds; ``"sum"``: the sum of the image is this fraction.
             Estimated from the wings of the image by default.
+        psf_includes_pixel : bool, optional
+            Whether the PSF includes the response of the detector's pixel; if not it is convolved with it.
         positions : array_like, optional
             Centres of the stamps in the parent image, x, y, shape ``(N, 2)``.
         init_params : table, optional
@@ -251,8 +254,8 @@ class SersicFitterBase(ABC):
         """
         options = {
             "error": error, "mask": mask, "gain": gain, "pixel_scale": pixel_scale, "wcs": wcs,
-            "psf_oversampling": psf_oversampling, "psf_flux": psf_flux, "positions": positions, "ids": ids,
-            "zero_point": zero_point,
+            "psf_oversampling": psf_oversampling, "psf_flux": psf_flux, "psf_includes_pixel": psf_includes_pixel,
+            "positions": positions, "ids": ids, "zero_point": zero_point,
         }  # fmt: skip
         cutouts = Cutouts(cutouts, psf, **options)
         init = fixed_values(getattr(self, "fixed", {}), initial_values(init_params, cutouts), cutouts)
@@ -343,10 +346,6 @@ class SersicFitterBase(ABC):
             return {}
         return {"CALIBRAT": Path(self.calibration).name, "CALIBSHA": self._calibration[1]}
 
-    def _psf_flux_meta(self, cutouts):
-        """Entries for the meta of the table: the light in the PSF images, where the user says it."""
-        return {} if cutouts.psf_flux is None else {"PSFFLUX": cutouts.psf_flux}
-
     def _assemble(self, cutouts, found):
         extra = {}
         if found.background is not None:
@@ -362,7 +361,7 @@ class SersicFitterBase(ABC):
             chi2_reduced=found.chi2_reduced, n_pixels_fit=found.n_pixels_fit, init=found.init, crb=found.crb,
             quantiles=found.quantiles, method=self.method if found.method is None else found.method, extra=extra,
         )  # fmt: skip
-        meta = {"FITTER": repr(self), **self._meta(), **self._calibration_meta(), **self._psf_flux_meta(cutouts)}
+        meta = {"FITTER": repr(self), **self._meta(), **self._calibration_meta(), **cutouts.psf_meta}
         return build_table(cutouts, measurement, covariance=self.covariance, meta=meta)
 
 

@@ -278,8 +278,8 @@ class NeuralSersicFitter(SersicFitterBase):
         progress_bar : bool, optional
             Show a bar on standard error.
         **options
-            ``error``, ``mask``, ``gain``, ``pixel_scale``, ``wcs``, ``psf_oversampling``, ``psf_flux``, ``positions``,
-            ``ids`` and ``zero_point``, as in `fit`.
+            ``error``, ``mask``, ``gain``, ``pixel_scale``, ``wcs``, ``psf_oversampling``, ``psf_flux``,
+            ``psf_includes_pixel``, ``positions``, ``ids`` and ``zero_point``, as in `fit`.
 
         Returns
         -------
@@ -310,7 +310,7 @@ class NeuralSersicFitter(SersicFitterBase):
         for batch, values in self._each_batch(cutouts, draw, progress_bar):
             values[..., PARAMETER_INDEX["flux"]] *= batch.scale[:, None]
             drawn[batch.index] = values
-        return draw_table(cutouts, drawn, self._meta() | self._psf_flux_meta(cutouts))
+        return draw_table(cutouts, drawn, self._meta() | cutouts.psf_meta)
 
     def log_prob(self, cutouts, psf=None, parameters=None, *, progress_bar=False, **options):
         """Log density of the posterior at given parameters.

@@ -8,10 +8,10 @@ from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import OptionError, TableRows, is_image, is_table
+from ._fits import OptionError, TableRows, is_table
 from ._headers import celestial_wcs, parse_unit, psf_oversampling, wcs_pixel_scale
-from ._names import EXTENSION_NAMES, PIXEL_NAMES, find_column, find_pair
-from .psf import PSFInput, psf_from_hdu
+from ._names import PIXEL_NAMES, find_column, find_pair
+from .psf import PSFInput, psf_of_extensions
 from .source import SENTINEL, CatalogSource, segmentation_mask, weight_to_error
 
 __all__ = ["CutoutTableSource", "find_cutout_table"]
@@ -133,8 +133,7 @@ class CutoutTableSource(CatalogSource):
             return PSFInput(None, psf_oversampling(table.header, self.path))
         if self.options.psf is not None:
             return None
-        named = [h for h in hdus if is_image(h) and h.name.upper() in EXTENSION_NAMES["psf"]]
-        return psf_from_hdu(named[0], self.path) if named else None
+        return psf_of_extensions(hdus, self.path)
 
     def n_pixels(self, rows):
         """Pixels of the stamps of some rows."""

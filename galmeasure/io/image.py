@@ -12,7 +12,7 @@ from galmeasure.exceptions import CatalogError
 from ._fits import image_data, is_image, load_plane, open_fits, split_extension
 from ._headers import celestial_wcs, parse_unit
 from ._names import EXTENSION_NAMES
-from .psf import psf_from_hdu
+from .psf import psf_of_extensions
 from .source import segmentation_mask, weight_to_error
 
 __all__ = ["ImagePlanes", "stamp_origins"]
@@ -37,7 +37,7 @@ class ImagePlanes:
         self.data, self.header = load_plane(path, "image", EXTENSION_NAMES["cutout"])
         with open_fits(self.path) as hdus:
             self.primary_header = hdus[0].header
-            self._own = {} if extension else self._own_planes(hdus)
+            self._own = {} if extension else self._own_planes(hdus, with_psf=options.psf is None)
         self.wcs = celestial_wcs(self.header)
         self.unit = parse_unit(self.header.get("BUNIT"))
         self.error = self._error(options)
@@ -55,16 +55,15 @@ class ImagePlanes:
         """PSF of an extension of the image's file, or None."""
         return self._own.get("psf")
 
-    def _own_planes(self, hdus):
+    def _own_planes(self, hdus, with_psf):
         """Planes in extensions of the image's own file."""
         planes = {}
         for hdu in hdus:
             role = next((r for r, names in EXTENSION_NAMES.items() if hdu.name.upper() in names), None)
             if is_image(hdu) and role in ("error", "weight", "mask", "segmentation"):
                 planes.setdefault(role, image_data(hdu, self.path, role, axes=(2,)))
-            elif is_image(hdu) and role == "psf":
-                planes.setdefault(role, psf_from_hdu(hdu, self.path))
-        return planes
+        psf = psf_of_extensions(hdus, self.path) if with_psf else None
+        return planes if psf is None else {**planes, "psf": psf}
 
     def _plane(self, role, option):
         if option is None:
