@@ -35,7 +35,7 @@ from galmeasure.priors import Prior, get_prior
 from galmeasure.render.memory import reserve_heap
 from galmeasure.weights import DEFAULT_WEIGHTS, load_network
 from galmeasure.weights.corrections import load_correction
-from galmeasure.weights.registry import find_weights
+from galmeasure.weights.registry import find_weights, known_digest
 
 __all__ = ["NeuralSersicFitter", "learn_typical"]
 
@@ -441,7 +441,8 @@ class NeuralSersicFitter(SersicFitterBase):
         widen(found.covariance, found.quantiles, factor)
 
     def _typical(self):
-        return load_typical(typical_path(self._weights.path), self._weights.sha256)
+        path, sha256 = typical_path(self._weights.path), self._weights.sha256
+        return load_typical(path, sha256, known_digest(sha256, path.suffix))
 
     def _score(self, typical, watch, found):
         """Scores of galaxies that do not look like those of the training, and their flag."""
