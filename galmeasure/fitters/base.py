@@ -9,6 +9,7 @@ import numpy as np
 
 from galmeasure.calibration import QuantileCalibration
 from galmeasure.cutouts import Cutouts
+from galmeasure.fitters._blank import fail_blank, flag_unknown_errors
 from galmeasure.fitters._columns import fixed_values, initial_values
 from galmeasure.fitters._threads import map_batches, single_threaded
 from galmeasure.fitters.images import make_model_images, make_residual_images
@@ -320,6 +321,7 @@ class SersicFitterBase(ABC):
         return _MAX_PIXELS
 
     def _measure_batch(self, batch, init):
+        batch = fail_blank(batch)
         start = init[batch.index]
         start[:, PARAMETER_INDEX["flux"]] /= batch.scale
         part = self.measure(batch, start)
@@ -327,6 +329,7 @@ class SersicFitterBase(ABC):
         part.in_flux_units(batch.scale)
         part.flags |= batch.flags
         part.flags[~np.isfinite(part.values).all(axis=1)] |= Flag.FAILED
+        flag_unknown_errors(part)
         return batch.index, part
 
     def _calibrate(self, batch, part):

@@ -9,6 +9,7 @@ import torch
 from galmeasure.calibration.typical import FALSE_ALARMS, Observed, TypicalGalaxies, load_typical, typical_path
 from galmeasure.cutouts import Cutouts
 from galmeasure.fitters._batch_quality import batch_quality
+from galmeasure.fitters._blank import fail_blank
 from galmeasure.fitters._condition import conditioned_chunk
 from galmeasure.fitters._domain import beyond_domain, piled_up, widen
 from galmeasure.fitters._draws import draw_table, flow_pieces, given_parameters, row_normals
@@ -376,7 +377,7 @@ class NeuralSersicFitter(SersicFitterBase):
         with single_threaded() as n_threads, progress(len(cutouts), progress_bar) as bar:
             n_workers = n_threads if self.device == "cpu" else 1
             batches = cutouts.batches(self._max_pixels(cutouts, n_workers))
-            for batch, result in map_batches(function, batches, n_workers):
+            for batch, result in map_batches(function, map(fail_blank, batches), n_workers):
                 yield batch, result
                 bar.update(len(batch))
 
