@@ -3,11 +3,12 @@
 import click
 
 from ._run import reported
+from ._titles import TitledCommand
 
 __all__ = ["calibrate"]
 
 
-@click.command()
+@click.command(cls=TitledCommand)
 @click.argument("image")
 @click.option("-o", "--output", help="Calibration to write.  [default: IMAGE_calibration.json]")
 @click.option("--overwrite", is_flag=True, help="Replace the output, and write into a report folder that is not empty.")
