@@ -6,10 +6,17 @@ import numpy as np
 
 from galmeasure._batches import CutoutBatch, make_batch, plan_batches
 from galmeasure._errors import error_values
+from galmeasure._source_catalog import is_source_catalog, read_source_catalog
 from galmeasure._store import build_store, row_index
 from galmeasure._units import positive_integer, read_only
+from galmeasure._words import refuse_words
 
 __all__ = ["CutoutBatch", "Cutouts"]
+
+_ARGUMENTS = (
+    "cutouts", "psf", "error", "mask", "gain", "pixel_scale", "wcs", "psf_oversampling", "psf_flux",
+    "psf_includes_pixel", "positions", "ids", "zero_point",
+)  # fmt: skip
 
 
 class Cutouts:
@@ -20,8 +27,10 @@ class Cutouts:
     cutouts : array_like, `~astropy.units.Quantity`, list or Cutouts
         Background-subtracted pixels ``[y, x]``: one cutout ``(ny, nx)``, a stack ``(N, ny, nx)``, or a list (of unequal
         shapes if need be) of arrays, `~astropy.nddata.NDData`, `~astropy.nddata.CCDData` or
-        `~astropy.nddata.Cutout2D`. Any real type and byte order, masked arrays, memory-mapped files. Never modified,
-        and not copied.
+        `~astropy.nddata.Cutout2D`; or a photutils ``SourceCatalog``, whose image is cut around its sources, with its
+        errors and mask, and other segments masked. Any real type and byte order, masked arrays, memory-mapped files.
+        Never modified, and not copied. A ``Cutout2D`` that reaches beyond the image has lost its unit, and is taken to
+        have that of the others, or of ``error``.
     psf : array_like or model, optional
         PSF, pixel response included: one image, one per cutout (stack or list), a photutils or astropy 2-D model, a
         photutils GriddedPSFModel or a PSFEx model (both evaluated at ``positions``), a GalSim object (drawn with its
@@ -53,6 +62,8 @@ class Cutouts:
         Names or numbers of the cutouts; 1..N if not given.
     zero_point : float or array_like, shape (N,), optional
         Magnitude of a flux of 1 unit of ``cutouts``.
+    **others
+        Nothing else is taken: names that other codes have for these arguments raise a TypeError that tells ours.
 
     Raises
     ------
@@ -96,7 +107,9 @@ class Cutouts:
         positions=None,
         ids=None,
         zero_point=None,
+        **others,
     ):
+        refuse_words("Cutouts", others, _ARGUMENTS)
         given = {
             "psf": psf,
             "psf_flux": psf_flux,
@@ -113,6 +126,10 @@ class Cutouts:
             _refuse_others(given, psf_oversampling, psf_includes_pixel)
             self._store = cutouts._store
             return
+        if is_source_catalog(cutouts):
+            own = read_source_catalog(cutouts)
+            cutouts = own.pop("cutouts")
+            given |= {name: value for name, value in own.items() if given[name] is None}
         images = {"psf_oversampling": psf_oversampling, "psf_includes_pixel": psf_includes_pixel}
         self._store = build_store(cutouts, **images, **given)
 
@@ -219,7 +236,7 @@ class Cutouts:
         return self._store.psfs.given
 
     @property
-    def psf_meta(self):
+    def psf_meta(self) -> dict:
         """What the metadata of result tables say of the PSF, a dict: that there is none, or what was done to it."""
         told = {} if self.psf_flux is None else {"PSFFLUX": self.psf_flux}
         return self._store.psfs.meta | told

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from galmeasure._words import refuse_words
 from galmeasure.calibration import QuantileCalibration
 from galmeasure.cutouts import Cutouts
 from galmeasure.fitters._blank import fail_blank, flag_unknown_errors
@@ -21,6 +22,10 @@ __all__ = ["BatchMeasurement", "SersicFitterBase", "progress"]
 
 _MAX_PIXELS = 2**20
 _BRIGHT = 200.0  # S/N at which 0.5 % of the flux is its error
+_ARGUMENTS = (
+    "cutouts", "psf", "error", "mask", "gain", "pixel_scale", "wcs", "psf_oversampling", "psf_flux",
+    "psf_includes_pixel", "positions", "init_params", "ids", "zero_point", "progress_bar",
+)  # fmt: skip
 _METHOD = "U24"
 _REASON = "U10"
 
@@ -204,12 +209,13 @@ class SersicFitterBase(ABC):
         ids=None,
         zero_point=None,
         progress_bar=False,
+        **others,
     ):
         """Measure galaxies.
 
         Parameters
         ----------
-        cutouts : array_like, Quantity, NDData, Cutout2D, list of these, or Cutouts
+        cutouts : array_like, Quantity, NDData, Cutout2D, list of these, photutils SourceCatalog, or Cutouts
             Background-subtracted stamps, ``(N, ny, nx)``, ``(ny, nx)`` or a list of unequal shapes; see
             `~galmeasure.Cutouts` for these arguments up to ``ids`` and ``zero_point``.
         psf : array_like, PSF model, GalSim object, or list of these, optional
@@ -242,6 +248,8 @@ class SersicFitterBase(ABC):
             Magnitude of one unit of flux.
         progress_bar : bool, optional
             Show a bar on standard error.
+        **others
+            Nothing else is taken: names that other codes have for these arguments raise a TypeError that tells ours.
 
         Returns
         -------
@@ -253,6 +261,7 @@ class SersicFitterBase(ABC):
         TypeError, ValueError
             If an argument is of the wrong kind, shape or unit; the message names it and the rule.
         """
+        refuse_words("fit", others, _ARGUMENTS)
         options = {
             "error": error, "mask": mask, "gain": gain, "pixel_scale": pixel_scale, "wcs": wcs,
             "psf_oversampling": psf_oversampling, "psf_flux": psf_flux, "psf_includes_pixel": psf_includes_pixel,
