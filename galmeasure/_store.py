@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from galmeasure._errors import Errors, error_arrays
-from galmeasure._inputs import mask_arrays, read_pixels
+from galmeasure._inputs import adopt_unit, mask_arrays, read_pixels
 from galmeasure._psf_set import PSFSet, read_psf_set
 from galmeasure._units import (
     as_array,
@@ -87,6 +87,7 @@ def build_store(
     wcs=None,
     psf_oversampling=1,
     psf_flux=None,
+    psf_includes_pixel=True,
     positions=None,
     ids=None,
     zero_point=None,
@@ -97,6 +98,7 @@ def build_store(
     ``strict=False`` is for a part of a catalogue, of which all PSFs may be bad.
     """
     pixels = read_pixels(cutouts)
+    adopt_unit(pixels, error)
     shapes = read_only(pixels.shapes)
     n_cutouts = len(shapes)
     errors, error_masks = error_arrays(error, pixels)
@@ -117,6 +119,7 @@ def build_store(
         positions=positions,
         pixel_scale=scale,
         flux=psf_flux,
+        includes_pixel=psf_includes_pixel,
         strict=strict,
     )
     good = _usable_errors(errors) & good_gain & good_scale & np.isfinite(origin).all(axis=1) & ~psfs.bad()

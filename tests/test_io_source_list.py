@@ -311,7 +311,7 @@ def test_cube(tmp_path):
 
 def test_field_is_not_a_cutout(tmp_path):
     fits.writeto(tmp_path / "c.fits", np.zeros((10, 3000), "u1"))
-    with pytest.raises(CatalogError, match="is not a cutout: give --detect"):
+    with pytest.raises(CatalogError, match="is not a cutout; did you mean --image .* --detect"):
         open_catalog(tmp_path / "c.fits", psf=psf_image())
 
 

@@ -3,17 +3,20 @@
 import click
 
 from ._run import printable, reported
+from ._titles import TitledCommand
 
 __all__ = ["calibrate"]
 
 
-@click.command()
+@click.command(cls=TitledCommand)
 @click.argument("image")
 @click.option("-o", "--output", help="Calibration to write.  [default: IMAGE_calibration.json]")
 @click.option("--overwrite", is_flag=True, help="Replace the output, and write into a report folder that is not empty.")
 @click.option("--psf", help="PSF: FITS image or PSFEx .psf file.  [default: extension PSF of the image]")
 @click.option("--psf-oversampling", type=click.IntRange(min=1), help="Samples in a pixel of the PSF image.")
 @click.option("--psf-flux", help="Fraction of a star's light that the PSF image holds, or sum.  [default: estimated]")
+@click.option("--psf-includes-pixel", type=click.Choice(["yes", "no"]), help="Whether the pixel's response is in the "
+              "PSF image; no: it is convolved with it.  [default: what the file says, else yes]")  # fmt: skip
 @click.option("--error", help="1-sigma error: a number or an image.")
 @click.option("--weight", help="Inverse variance: an image.")
 @click.option(

@@ -14,13 +14,13 @@ from galmeasure.io import SkySource, write_table
 
 from ._run import report_folder
 from .jobs import check_device, make_fitter
-from .measure import check_method_options, number_or_text, refinement
+from .measure import check_method_options, number_or_text, refinement, yes_or_no
 
 __all__ = ["run"]
 
 READ_OPTIONS = (
-    "psf", "psf_oversampling", "psf_flux", "error", "weight", "weight_type", "mask", "mask_bits", "segmentation",
-    "size", "detect", "gain", "pixel_scale", "zero_point",
+    "psf", "psf_oversampling", "psf_flux", "psf_includes_pixel", "error", "weight", "weight_type", "mask", "mask_bits",
+    "segmentation", "size", "detect", "gain", "pixel_scale", "zero_point",
 )  # fmt: skip
 """Options of the command that say how the image is read."""
 
@@ -54,6 +54,7 @@ def run(image, options):
     report = None if options["report"] is None else report_folder(options)
     fitter = _fitter(options)
     reading = {name: options[name] for name in READ_OPTIONS}
+    reading["psf_includes_pixel"] = yes_or_no(reading["psf_includes_pixel"])
     sky = SkySource(image, **reading | {name: number_or_text(reading[name]) for name in ("error", "psf_flux")})
     from galmeasure.evaluation import calibrate
     from galmeasure.evaluation.injection import core_radius

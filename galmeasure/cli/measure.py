@@ -14,13 +14,14 @@ from galmeasure.io import ChunkedWriter, open_catalog
 from ._run import printable
 from .jobs import check_device, measured_chunks
 
-__all__ = ["Summary", "check_method_options", "number_or_text", "parse_rows", "run"]
+__all__ = ["Summary", "check_method_options", "number_or_text", "output_path", "parse_rows", "run", "yes_or_no"]
 
 READ_OPTIONS = (
     "image",
     "psf",
     "psf_oversampling",
     "psf_flux",
+    "psf_includes_pixel",
     "error",
     "weight",
     "weight_type",
@@ -44,6 +45,9 @@ METHOD_OPTIONS = {
 NETWORK_OPTIONS = ("weights", "precision")
 """Those of a network that also make sense where it gives the starts of another method."""
 
+FIELD_SIDE = 400
+"""Side of an image, in pixels, that is rather a field than a cutout."""
+
 MOST_PLOTS = 500
 """Plots that are made without being asked for by --rows."""
 
@@ -64,6 +68,8 @@ class Summary:
         Rows with each flag, in the order of `FLAGS`.
     seconds : float
         Time the measurements took.
+    next_step : str
+        What may be done with the table; empty for nothing.
     """
 
     path: Path
@@ -72,6 +78,7 @@ class Summary:
     n_failed: int = 0
     by_flag: np.ndarray = None
     seconds: float = 0.0
+    next_step: str = ""
 
     def add(self, flags):
         """Count the flags of more rows."""
@@ -92,6 +99,8 @@ class Summary:
                 lines.append(f"  {count:>8}  {flag.name}: {flag.description}")
         if self.notes:
             lines.append(f"used {', '.join(self.notes)}")
+        if self.next_step:
+            lines.append(f"next: {self.next_step}")
         lines.append(f"table {self.path}")
         return "\n".join(lines)
 
@@ -116,14 +125,15 @@ def run(catalog, options, *, method):
     reading = {name: options[name] for name in READ_OPTIONS}
     for name in ("error", "psf_flux"):
         reading[name] = number_or_text(reading[name])
+    reading["psf_includes_pixel"] = yes_or_no(reading["psf_includes_pixel"])
     source = open_catalog(catalog, **reading)
     rows = parse_rows(options["rows"], len(source))
     source.check_rows(rows)
-    output = _output_path(catalog or options["image"], options["output"])
+    output = output_path(catalog or options["image"], options["output"])
     plots = _plot_folder(options["plots"], rows, options["rows"])
     fitter = _fitter(method, options)
     wanted = None if options["columns"] is None else _names(options["columns"])
-    summary = Summary(output, source.notes)
+    summary = Summary(output, source.notes, next_step=_next_step(catalog, output, source, options))
     if options["verbose"]:
         _say(f"{source.kind} {source.path}: {len(rows)} of {len(source)} rows, method {options['method']}")
     with ChunkedWriter(output, overwrite=options["overwrite"]) as writer, _progress(len(rows), options) as progress:
@@ -193,8 +203,42 @@ def number_or_text(text):
         return text
 
 
-def _output_path(catalog, output):
-    """Path of the table: the option, or the input's name with ``_galmeasure.fits``."""
+def yes_or_no(word):
+    """Truth value of ``"yes"`` or ``"no"``; None stays None."""
+    return None if word is None else word == "yes"
+
+
+def _next_step(catalog, output, source, options):
+    """What to do with the table: compare it with truths that the catalogue has, or look at the fits."""
+    if source.kind == "multi-extension file" and len(source) == 1 and source.n_pixels(np.arange(1))[0] > FIELD_SIDE**2:
+        return f"{source.path} was measured as one galaxy; did you mean --image {source.path} --detect?"
+    if any(name.lower().startswith("true_") for name in source.column_names):
+        return f"galmeasure evaluate --dataset {catalog} --method none --catalog {output}"
+    if options["plots"] is not None:
+        return ""
+    return "the same command with --rows 0:20 --plots FOLDER shows the first fits"
+
+
+def output_path(catalog, output):
+    """Path of the table of a catalogue.
+
+    Parameters
+    ----------
+    catalog : path-like
+        File that is measured.
+    output : path-like or None
+        Option ``--output``.
+
+    Returns
+    -------
+    pathlib.Path
+        The option, or the catalogue's name with ``_galmeasure.fits``.
+
+    Raises
+    ------
+    ValueError
+        If it is the catalogue itself.
+    """
     source = Path(re.sub(r"\[[^\[\]]+\]$", "", str(catalog)))
     if output is None:
         name = source.name.removesuffix(".gz").removesuffix(".fz")
@@ -263,7 +307,7 @@ def _select(table, names, source, rows):
 def _progress(count, options):
     from tqdm import tqdm
 
-    hidden = options["no_progress"] or not sys.stderr.isatty()
+    hidden = options["no_progress"] or options["quiet"] or not sys.stderr.isatty()
     return tqdm(total=count, unit="gal", file=sys.stderr, disable=hidden, dynamic_ncols=True)
 
 

@@ -39,12 +39,15 @@ def open_catalog(path=None, **options):
     image : path-like, optional
         Image in which the sources of the list at `path` are measured.
     psf : path-like, ndarray or PSFExModel, optional
-        PSF, see `read_psf`; instead of the one in the file.
+        PSF, see `read_psf`; instead of the one in the file. ``"none"``: a delta function.
     psf_oversampling : int, optional
         Samples in a pixel of the PSF images; instead of what their header says.
     psf_flux : float, array_like or "sum", optional
         Fraction of a star's light that the PSF images hold: one, or one for each row of the catalogue; ``"sum"``: the
         sum of each image is this fraction. Estimated from the images if not given.
+    psf_includes_pixel : bool, optional
+        Whether the response of the pixel is in the PSF images; if not they are convolved with it. By default what the
+        file says, and True where it says nothing.
     error : float or str, optional
         1-sigma error: a number, an image (with `image` or `detect`), or a column of the cutout table.
     weight : str, optional

@@ -8,12 +8,12 @@ from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import OptionError, TableRows, is_chosen, is_image, is_table, table_names
+from ._fits import OptionError, TableRows, is_chosen, is_table, table_names
 from ._headers import celestial_wcs, parse_unit, psf_oversampling, wcs_pixel_scale
 from ._mask_bits import find_mask_bits
-from ._names import EXTENSION_NAMES, PIXEL_NAMES, find_column, find_pair
+from ._names import PIXEL_NAMES, find_column, find_pair
 from ._noise_maps import is_inverse_variance, weight_to_error
-from .psf import PSFInput, psf_from_hdu
+from .psf import PSFInput, psf_of_extensions
 from .source import SENTINEL, CatalogSource, segmentation_mask
 
 __all__ = ["CutoutTableSource", "find_cutout_table"]
@@ -165,8 +165,7 @@ class CutoutTableSource(CatalogSource):
             return PSFInput(None, psf_oversampling(table.header, self.path))
         if self.options.psf is not None:
             return None
-        named = [h for h in hdus if is_image(h) and h.name.upper() in EXTENSION_NAMES["psf"]]
-        return psf_from_hdu(named[0], self.path) if named else None
+        return psf_of_extensions(hdus, self.path)
 
     def n_pixels(self, rows):
         """Pixels of the stamps of some rows."""

@@ -140,7 +140,8 @@ class MultiExtensionSource(CatalogSource):
         shapes = np.array([_plane_shape(self._header(i)) for i in range(len(self._sets))])
         if shapes.max() > LARGEST:
             msg = (
-                f"{self.path}: an image of {shapes.max()} pixels is not a cutout: give --detect, or a list with --image"
+                f"{self.path}: an image of {shapes.max()} pixels is not a cutout; did you mean --image {self.path} "
+                "--detect, or a list of sources with --image?"
             )
             raise CatalogError(msg)
         return shapes

@@ -31,8 +31,9 @@ class SkySource(ImageSource):
     path : path-like
         FITS image; ``file.fits[NAME]`` chooses an extension.
     **options
-        ``psf``, ``psf_oversampling``, ``psf_flux``, ``error``, ``weight``, ``weight_type``, ``mask``, ``mask_bits``,
-        ``segmentation``, ``size``, ``detect``, ``gain``, ``pixel_scale`` and ``zero_point`` of `open_catalog`.
+        ``psf``, ``psf_oversampling``, ``psf_flux``, ``psf_includes_pixel``, ``error``, ``weight``, ``weight_type``,
+        ``mask``, ``mask_bits``, ``segmentation``, ``size``, ``detect``, ``gain``, ``pixel_scale`` and ``zero_point``
+        of `open_catalog`.
 
     Raises
     ------

@@ -4,7 +4,8 @@ import itertools
 import os
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import astropy.units as u
 import numpy as np
@@ -17,7 +18,7 @@ from ._fits import OptionError, reading
 from ._headers import effective_gain, keyword_number, parse_unit
 from ._mask_bits import check_mask_bits
 from ._noise_maps import WEIGHT_TYPES, error_over_noise, has_error_maps, shot_noise_share
-from .psf import PSFInput, load_psf
+from .psf import PSFExModel, PSFInput, load_psf
 
 __all__ = ["CatalogSource", "ReadOptions"]
 
@@ -33,6 +34,9 @@ _SAMPLE_ROWS = 32
 _NO_UNIT = ("", "NONE", "UNITLESS", "DIMENSIONLESS", "1")
 """Texts in capitals that say that there is no unit."""
 
+NO_PSF = "none"
+"""Option ``psf`` for a delta function, unless a file has this name."""
+
 SENTINEL = -1e29
 """Pixels at or below this are masked: SExtractor marks what lies outside the image or in a neighbour with -1e30."""
 
@@ -45,6 +49,7 @@ class ReadOptions:
     psf: object = None
     psf_oversampling: int | None = None
     psf_flux: float | str | None = None
+    psf_includes_pixel: bool | None = None
     error: object = None
     weight: object = None
     weight_type: str | None = None
@@ -146,11 +151,14 @@ class CatalogSource:
         oversampling = self.options.psf_oversampling or (1 if self.psf.varies else self.psf.oversampling)
         psf = parts.pop("psf", None)
         psf = self.psf.at_rows(rows) if psf is None else psf
+        pixel = self.options.psf_includes_pixel
+        told = {"psf_includes_pixel": self.psf.includes_pixel is not False if pixel is None else pixel}
         calibration = {name: self._per_row(name, parts, rows) for name in ("gain", "pixel_scale", "zero_point")}
         with self._naming_the_file():
             return Cutouts._from_chunk(
-                images, psf, error=error, psf_oversampling=oversampling, **self._psf_flux(rows), **calibration, **parts
-            )
+                images, psf, error=error, psf_oversampling=oversampling, **told, **self._psf_flux(rows), **calibration,
+                **parts,
+            )  # fmt: skip
 
     @property
     def n_whole(self) -> int:
@@ -352,19 +360,39 @@ class CatalogSource:
 
     def _set_psf(self, found=None):
         """Set the PSF: the option first, then what was found in the file."""
-        option = self.options.psf
+        option, pixel = self.options.psf, self.options.psf_includes_pixel
         if option is not None:
-            found = load_psf(option) if isinstance(option, str | os.PathLike) else PSFInput(option)
+            found = _psf_of_option(option)
         if found is None:
-            msg = f"{self.path}: no PSF: there is no psf column and no PSF extension; give one with --psf (psf=)"
+            msg = (
+                f"{self.path}: no PSF: there is no psf column and no PSF extension; give one with --psf (psf=), "
+                "or --psf none for a delta function"
+            )
             raise CatalogError(msg)
+        if pixel is not None and found.includes_pixel not in (None, bool(pixel)):
+            what = found.note or "PSFEx model"
+            msg = f"psf_includes_pixel must be {found.includes_pixel} for this PSF, as its kind says ({what})"
+            raise OptionError(msg)
+        if found.note and pixel is None:
+            self.notes.append(found.note)
+        elif pixel is False:
+            self.notes.append("PSF convolved with the pixel (option)")
         if found.per_row and len(found.psf) == 1:
-            found = PSFInput(found.psf[0], found.oversampling)
+            found = replace(found, psf=found.psf[0])
         if found.per_row and len(found.psf) != len(self):
             allowed = f"one image, or one for each of the {len(self)} rows" if len(self) else "one image"
             msg = f"{self.path}: psf: must be {allowed}, not {len(found.psf)}"
             raise CatalogError(msg)
         self.psf = found
+
+
+def _psf_of_option(option):
+    """PSF of the option: a file, ``"none"``, or what it is itself."""
+    if not isinstance(option, str | os.PathLike):
+        return PSFInput(option, includes_pixel=True if isinstance(option, PSFExModel) else None)
+    if str(option).lower() == NO_PSF and not Path(option).exists():
+        return PSFInput(None, note="no PSF: a delta function")
+    return load_psf(option)
 
 
 def _with_unit(values, unit):
