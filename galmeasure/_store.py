@@ -198,7 +198,8 @@ def _ids(ids, n_cutouts):
     """Names of the cutouts, (N,), read-only."""
     if ids is None:
         return read_only(np.arange(1, n_cutouts + 1))
-    ids = ids.filled() if isinstance(ids, np.ma.MaskedArray) else ids
+    if isinstance(ids, np.ma.MaskedArray) and np.ma.getmaskarray(ids).any():
+        return _masked_ids(ids, n_cutouts)
     array = np.atleast_1d(as_array("ids", ids))
     if array.shape != (n_cutouts,):
         msg = f"ids must have one entry per cutout ({n_cutouts}), not shape {array.shape}"
@@ -206,3 +207,12 @@ def _ids(ids, n_cutouts):
     if array.dtype.kind not in "iufUSb":
         array = array.astype(str)
     return read_only(array.copy())
+
+
+def _masked_ids(ids, n_cutouts):
+    """Identifiers some of which are missing: they stay masked."""
+    mask = np.ma.getmaskarray(ids)
+    names = _ids(np.asarray(ids.data), n_cutouts)
+    masked = np.ma.array(names, mask=np.atleast_1d(mask), copy=True)
+    masked.flags.writeable = False
+    return masked

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import astropy.units as u
 import numpy as np
-from astropy.table import QTable
+from astropy.table import MaskedColumn, QTable
 
 from galmeasure._derived import ab_zero_point, magnitude, shape_columns
 from galmeasure._wcs import local_sky
@@ -130,7 +130,8 @@ def _build(cutouts, measurement, covariance):
     values = _blanked(measurement.values, failed)
     full = _blanked(measurement.covariance, failed)
     table = QTable()
-    table["id"] = np.array(cutouts.ids)
+    is_masked = isinstance(cutouts.ids, np.ma.MaskedArray)
+    table["id"] = MaskedColumn(cutouts.ids, copy=True) if is_masked else np.array(cutouts.ids)
     table["id"].info.description = "identifier of the cutout"
     builder = _Columns(table, cutouts)
     if measurement.init is not None:

@@ -363,14 +363,23 @@ class TableRows:
 
     @staticmethod
     def _scaled(column, values):
-        scale, zero = column.bscale, column.bzero
-        scale = 1 if scale in (None, "") else scale
-        zero = 0 if zero in (None, "") else zero
-        if scale == 1 and zero == 0:
+        """Physical values of a column: integers stay exact, those that are TNULL are masked (NaN in vector columns)."""
+        scale, zero = (default if v in (None, "") else v for v, default in ((column.bscale, 1), (column.bzero, 0)))
+        raw = values
+        if scale == 1 and zero == 2**63 and values.dtype.kind == "i":
+            values = values.astype(np.int64).view(np.uint64) ^ np.uint64(2**63)
+        elif scale == 1 and float(zero).is_integer() and zero and abs(zero) < 2**62 and values.dtype.kind in "iu":
+            values = values.astype(np.int64) + int(zero)
+        elif scale != 1 or zero != 0:
+            values = values * float(scale) + float(zero)
+        if column.null in (None, "") or raw.dtype.kind not in "iu":
             return values
-        if scale == 1 and float(zero).is_integer() and values.dtype.kind in "iu":
-            return values.astype(np.int64) + int(zero) if abs(zero) < 2**62 else values.astype(float) + zero
-        return values * float(scale) + float(zero)
+        null = raw == int(column.null)
+        if values.dtype.kind in "iu":  # astropy writes TNULL of unsigned integers with TZERO added
+            null = null | (values == int(column.null))
+        if not null.any():
+            return values
+        return np.ma.array(values, mask=null) if values.ndim == 1 else np.where(null, np.nan, values.astype(float))
 
 
 def runs(rows):

@@ -8,7 +8,6 @@ from galmeasure.exceptions import CatalogError
 
 from ._fits import (
     OptionError,
-    existing,
     has_fits_magic,
     is_chosen,
     is_image,
@@ -20,9 +19,10 @@ from ._fits import (
 )
 from ._names import COLUMN_NAMES, some_names
 from .cutout_table import CutoutTableSource, find_cutout_table
+from .list_columns import read_list
 from .multi_extension import MultiExtensionSource, holds_cutouts
 from .source import ReadOptions
-from .source_list import DetectionSource, SourceListSource, read_list
+from .source_list import DetectionSource, SourceListSource
 
 __all__ = ["open_catalog", "read_cutouts"]
 
@@ -117,9 +117,8 @@ def _open(path, options):
 def _open_cutouts(path, options):
     """Cutout table, cube or multi-extension file; or the reason why it is none of them."""
     path, extension = split_extension(path)
-    existing(path)
     if not has_fits_magic(path):
-        names = read_list(path)
+        names = read_list(path).colnames
         msg = f"{path}: has no cutouts (columns {some_names(names)}); a source list needs an image (--image)"
         raise CatalogError(msg)
     with open_fits(path, cut_table=True) as hdus:

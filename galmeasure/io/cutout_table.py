@@ -198,7 +198,7 @@ class CutoutTableSource(CatalogSource):
         parts["ids"] = _native(column["id"]) if "id" in column else rows + 1
         for role in ("gain", "pixel_scale", "zero_point"):
             if role in column:
-                parts[role] = np.asarray(column[role], dtype=float)
+                parts[role] = _floats(column[role])
         if "psf" in column:
             parts["psf"] = self._psfs(column["psf"])
         if self._pixels:
@@ -249,7 +249,7 @@ class CutoutTableSource(CatalogSource):
         if not self._weight_is_inverse_variance:
             return None, self._without_weight(column["weight"], shapes)
         if not isinstance(column["weight"], list) and column["weight"].ndim == 1:
-            error, bad = weight_to_error(column["weight"])
+            error, bad = weight_to_error(_floats(column["weight"]))
             return error, [np.full(shape, b) for shape, b in zip(shapes, bad, strict=True)] if bad.any() else None
         stamps = self._stamps(column["weight"], self._roles["weight"], shapes)
         if not isinstance(stamps, list):
@@ -266,7 +266,7 @@ class CutoutTableSource(CatalogSource):
 
     def _scaled_error(self, values, shapes):
         if not isinstance(values, list) and values.ndim == 1:
-            return np.asarray(values, dtype=float) * self._error_factor
+            return _floats(values) * self._error_factor
         stamps = self._stamps(values, self._roles["error"], shapes)
         if self._error_factor == 1.0:
             return stamps
@@ -291,7 +291,7 @@ class CutoutTableSource(CatalogSource):
     def _positions(self, values, sizes):
         """Stamp centres in the parent image: source positions moved to the grid of whole pixels."""
         x_name, y_name, first = self._pixels
-        positions = np.stack([np.asarray(values[name], dtype=float) - first for name in (x_name, y_name)], axis=1)
+        positions = np.stack([_floats(values[name]) - first for name in (x_name, y_name)], axis=1)
         positions = np.where(np.abs(positions) < 1e9, positions, np.nan)
         sizes = sizes[:, ::-1]
         if self._cutout.lower() == "vignet":
@@ -316,8 +316,14 @@ def _is_number(value):
 
 
 def _native(values):
-    values = np.asarray(values)
+    """Values in the byte order of the machine, masked where they are."""
+    values = np.asanyarray(values)
     return values.astype(values.dtype.newbyteorder("=")) if values.dtype.kind in "iufc" else values
+
+
+def _floats(values):
+    """Numbers of a column with one value a row, NaN where they are masked."""
+    return np.ma.filled(np.ma.asarray(values).astype(float), np.nan)
 
 
 def _without_sentinels(data):
