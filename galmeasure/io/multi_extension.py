@@ -9,7 +9,7 @@ from galmeasure.exceptions import CatalogError
 from ._fits import OptionError, image_data, is_image, open_fits
 from ._headers import celestial_wcs, keyword_number, parse_unit, wcs_pixel_scale
 from ._names import EXTENSION_NAMES
-from .psf import psf_from_hdu
+from .psf import only_psf, psf_from_hdu
 from .source import CatalogSource, segmentation_mask, weight_to_error
 
 __all__ = ["MultiExtensionSource"]
@@ -53,6 +53,9 @@ class MultiExtensionSource(CatalogSource):
             self._wcs = None
         self._calibrate(headers, path, wcs_pixel_scale(self._wcs[0]) if self._wcs else None)
         self._calibrate_each()
+        psfs = [(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) and _role(hdu)[0] == "psf"]
+        if options.psf is None and len(psfs) > len(self._sets):
+            only_psf(psfs, path)
         own = [found for found in self._sets if "psf" in found]
         self._own_psf = options.psf is None and len(own) == len(self._sets) and len(own) > 1 and not self._cube
         shared = shared if shared is not None else (own[0]["psf"] if len(own) == 1 or (self._cube and own) else None)
