@@ -106,6 +106,26 @@ def test_image_given_as_a_catalogue(folder, capsys):
     assert "next: field.fits was measured as one galaxy; did you mean --image field.fits --detect?\n" in out
 
 
+def test_field_without_a_psf(folder, capsys):
+    field("field.fits", noise=1.0)
+    assert call("field.fits") == 2
+    assert "no PSF" in (err := capsys.readouterr().err)
+    assert "did you mean --image field.fits --detect?" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_pipes(folder):
+    """A reader that leaves early is no error; a list from another command is read."""
+    field("i.fits", noise=2.0, PSF=psf_image())
+    Table({"x": POSITIONS[:, 0], "y": POSITIONS[:, 1]}).write("list.csv")
+    command = f"{sys.executable} -m galmeasure"
+    args = "--image i.fits --error 1.5 --size 32 --method lsq --quiet"
+    script = f"{command} cat.fits -o - --method lsq --quiet | true; cat list.csv | {command} - {args} -o -"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert len(Table.read(done.stdout, format="ascii.csv")) == len(POSITIONS)
+
+
 def test_several_catalogues(folder, capsys):
     cutout_table("two.fits", {"error": np.ones(7)})
     assert call("cat.fits", "two.fits") == 0

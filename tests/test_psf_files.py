@@ -207,6 +207,15 @@ class TestSeveral:
         with pytest.raises(CatalogError, match=r"\[1\] PSF, \[2\] PSFIMAGE"):
             open_catalog(tmp_path / "l.csv", image=tmp_path / "i.fits")
 
+    def test_of_one_cutout(self, tmp_path):
+        hdus = [fits.PrimaryHDU(), fits.ImageHDU(galaxy(), name="SCI")]
+        hdus += [fits.ImageHDU(gaussian(25, s), name="PSF", ver=i) for i, s in ((1, 2), (2, 3))]
+        fits.HDUList(hdus).writeto(tmp_path / "m.fits")
+        with pytest.raises(CatalogError, match=r"psf: there are 2 of them, \[2\] PSF, \[3\] PSF,2"):
+            open_catalog(tmp_path / "m.fits")
+        chosen = open_catalog(tmp_path / "m.fits", psf=f"{tmp_path}/m.fits[3]").read([0])
+        np.testing.assert_allclose(chosen.psf_image(0), gaussian(25, 3) / gaussian(25, 3).sum(), rtol=1e-2)
+
     def test_models_of_psfex(self, tmp_path):
         for i in (1, 2):
             psfex(tmp_path / f"{i}.psf")

@@ -1,5 +1,6 @@
 """Several catalogues in one call, and those that come from the standard input or go to the standard output."""
 
+import os
 import shutil
 import sys
 import tempfile
@@ -85,8 +86,11 @@ def _to_standard_output(catalog, options, method):
         path = Path(folder) / "table.csv"
         summary = run(catalog, {**options, "output": path}, method=method)
         stream = sys.stdout.buffer
-        with path.open("rb") as file:
-            shutil.copyfileobj(file, stream)
-        stream.flush()
+        try:
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, stream)
+            stream.flush()
+        except BrokenPipeError:  # whoever reads has seen enough; nothing is left to be written when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     summary.path, summary.next_step = "on the standard output", ""
     return summary

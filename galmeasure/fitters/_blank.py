@@ -23,10 +23,11 @@ def fail_blank(batch):
         The same; or, where good pixels of a stamp are all equal, a copy in which it has no good pixel and the bit
         ``FAILED``: zeros with a given error are a gap of the image and no galaxy of flux 0.
     """
-    with np.errstate(invalid="ignore"):
-        high = np.where(batch.good, batch.image, -np.inf).max(axis=(1, 2))
-        low = np.where(batch.good, batch.image, np.inf).min(axis=(1, 2))
-    blank = high == low
+    high, low = batch.image.max(axis=(1, 2)), batch.image.min(axis=(1, 2))
+    blank = (high == low) | (high == 0) | (low == 0)  # bad pixels are 0: no other stamp can be one of equal pixels
+    for row in np.flatnonzero(blank):
+        values = batch.image[row][batch.good[row]]
+        blank[row] = len(values) > 0 and values.min() == values.max()
     if not blank.any():
         return batch
     flags = batch.flags | blank * int(Flag.FAILED)

@@ -11,7 +11,7 @@ from ._headers import celestial_wcs, keyword_number, parse_unit, wcs_pixel_scale
 from ._mask_bits import find_mask_bits
 from ._noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
 from ._units import unit_factor
-from .psf import psf_from_hdu
+from .psf import only_psf, psf_from_hdu
 from .source import CatalogSource, segmentation_mask
 
 __all__ = ["MultiExtensionSource", "holds_cutouts"]
@@ -65,6 +65,9 @@ class MultiExtensionSource(CatalogSource):
         self._calibrate_each()
         self._note_planes()
         self._any_noise = any(self._has_noise(found) for found in self._sets)
+        psfs = [(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) and role_of(hdu)[0] == "psf"]
+        if options.psf is None and len(psfs) > len(self._sets):
+            only_psf(psfs, path)
         own = [found for found in self._sets if "psf" in found]
         self._own_psf = options.psf is None and len(own) == len(self._sets) and len(own) > 1 and not self._cube
         shared = shared if shared is not None else (own[0]["psf"] if len(own) == 1 or (self._cube and own) else None)

@@ -26,6 +26,18 @@ from ._names import EXTENSION_NAMES, some_names
 
 __all__ = ["PSFExModel", "PSFInput", "load_psf", "read_psf"]
 
+_OVERSAMPLED = ("OVERDIST", "OVERSAMP")
+"""Extensions of STPSF that are sampled finely, without the pixel: with distortion, and without."""
+
+_DETECTOR_SAMPLED = ("DET_DIST", "DET_SAMP")
+"""Extensions of STPSF that are added up in the pixels of the detector: with distortion, and without."""
+
+_GRID_KEYWORDS = ("DET_YX0", "DET_YX00", "NXPSFS")
+"""Keywords of cubes that hold the PSFs at several places of a detector: those of STPSF, and of STScI's STDPSF."""
+
+_WELL_SAMPLED = 2.0
+"""Width of a PSF in pixels from which its sums over the pixels say all of it."""
+
 
 class PSFExModel:
     """PSF of PSFEx: images whose pixels are polynomials in the position.
@@ -223,14 +235,14 @@ def load_psf(path):
                 return stpsf
             named = [(i, hdu) for i, hdu in parts if hdu.name.upper() in EXTENSION_NAMES["psf"]]
             parts = named if len(named) == 1 else parts
-        hdu = _only(parts, path)
+        hdu = only_psf(parts, path)
         return _read_psfex(path, hdu) if is_table(hdu) else psf_from_hdu(hdu, path)
 
 
 def psf_of_extensions(hdus, path):
     """PSF of the one image extension of a file that is named as one, or None; several are refused."""
     parts = [(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) and hdu.name.upper() in EXTENSION_NAMES["psf"]]
-    return psf_from_hdu(_only(parts, path), path) if parts else None
+    return psf_from_hdu(only_psf(parts, path), path) if parts else None
 
 
 def psf_from_hdu(hdu, path):
@@ -248,18 +260,7 @@ def psf_from_hdu(hdu, path):
     return PSFInput(data, oversampling, note=note)
 
 
-_OVERSAMPLED = ("OVERDIST", "OVERSAMP")
-_DETECTOR_SAMPLED = ("DET_DIST", "DET_SAMP")
-"""Extensions of STPSF: with and without distortion, sampled finely, or added up in the pixels of the detector."""
-
-_GRID_KEYWORDS = ("DET_YX0", "DET_YX00", "NXPSFS")
-"""Keywords of cubes that hold the PSFs at several places of a detector: those of STPSF, and of STScI's STDPSF."""
-
-_WELL_SAMPLED = 2.0
-"""Width of a PSF in pixels from which its sums over the pixels say all of it."""
-
-
-def _only(parts, path):
+def only_psf(parts, path):
     """The HDU of a list of pairs (number, HDU); raise if there are several."""
     if len(parts) > 1:
         names = some_names([_part_name(i, hdu) for i, hdu in parts])

@@ -368,6 +368,8 @@ class CatalogSource:
                 f"{self.path}: no PSF: there is no psf column and no PSF extension; give one with --psf (psf=), "
                 "or --psf none for a delta function"
             )
+            if self.kind == "multi-extension file" and len(self) == 1:
+                msg += f"; if this is a field and no cutout, did you mean --image {self.path} --detect?"
             raise CatalogError(msg)
         if pixel is not None and found.includes_pixel not in (None, bool(pixel)):
             what = found.note or "PSFEx model"
