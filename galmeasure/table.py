@@ -19,6 +19,12 @@ __all__ = ["Measurement", "build_table", "flat_meta"]
 COLUMN_ORDER = ("x", "y", "flux", "n", "r_eff", "g1", "g2")
 """Order of the parameters among the columns."""
 
+FIRST_COLUMNS = (
+    "id", "flux_fit", "flux_err", "n_fit", "n_err", "r_eff_fit", "r_eff_err", "q", "q_err", "theta", "theta_err", "snr",
+    "flags",
+)  # fmt: skip
+"""Columns that a table begins with; the others follow in the order in which they are made."""
+
 _QUANTILES = (("q16", "16 % quantile"), ("q50", "median"), ("q84", "84 % quantile"))
 _DESCRIPTIONS = {
     "r_eff_major": "half-light radius along the major axis",
@@ -34,6 +40,9 @@ _DESCRIPTIONS = {
     "background_fit": "constant background, per pixel",
     "ess": "effective number of draws that the posterior rests on",
     "n_draws": "number of draws, of which ess are effective",
+    "ood_score": "how unlike the galaxies of the training the object looks",
+    "ood_reason": "in what the object is unlike the galaxies of the training",
+    "point_like": "posterior probability that the object is a point",
     "log_evidence": "log of the integral of likelihood times prior, pixels in units of their median error",
 }
 
@@ -160,7 +169,8 @@ def _build(cutouts, measurement, covariance):
     table["method"].info.description = "what measured the row"
     table["flags"] = flags
     table["flags"].info.description = "quality bits, see galmeasure.decode_flags"
-    return table
+    rest = [name for name in table.colnames if name not in FIRST_COLUMNS]
+    return table[[*FIRST_COLUMNS, *rest]]
 
 
 class _Columns:
