@@ -250,3 +250,25 @@ def test_several_lists_in_a_file(tmp_path, image):
     assert len(open_catalog(f"{tmp_path}/l.fits[TWO]", image=image)) == 5
     fits.HDUList([fits.PrimaryHDU(), other, hdu("ONE")]).writeto(tmp_path / "m.fits")
     assert len(open_catalog(tmp_path / "m.fits", image=image)) == 5
+
+
+def test_rows_without_pixels_or_of_another_shape(tmp_path):
+    """A row whose pixels do not make a stamp fails alone, in its place."""
+    sizes = [400, 0, 399, 400]
+    pixels = np.empty(4, dtype=object)
+    pixels[:] = [np.arange(size, dtype="f4") for size in sizes]
+    errors = np.empty(4, dtype=object)
+    errors[:] = [np.ones(size, dtype="f4") for size in (400, 400, 399, 5)]
+    columns = [
+        fits.Column("id", "J", array=np.arange(4) + 7),
+        fits.Column("cutout", "PE()", array=pixels),
+        fits.Column("error", "PE()", array=errors),
+    ]
+    hdus = [fits.PrimaryHDU(), fits.BinTableHDU.from_columns(columns), fits.ImageHDU(psf_image(), name="PSF")]
+    fits.HDUList(hdus).writeto(tmp_path / "c.fits")
+    cutouts = read_cutouts(tmp_path / "c.fits")
+    assert cutouts.ids.tolist() == [7, 8, 9, 10]
+    flags = np.zeros(4, dtype=int)
+    for batch in cutouts.batches():
+        flags[batch.index] = batch.flags
+    assert (flags & int(Flag.FAILED) != 0).tolist() == [False, True, True, True]

@@ -12,6 +12,7 @@ from astropy.table import QTable, vstack
 from galmeasure.exceptions import GalmeasureWarning
 from galmeasure.io import SkySource, write_table
 
+from ._outputs import check_output, refuse_inputs
 from ._run import report_folder
 from .jobs import check_device, make_fitter
 from .measure import check_method_options, number_or_text, refinement, yes_or_no
@@ -83,19 +84,15 @@ def run(image, options):
 
 def _output(image, options):
     """Path of the calibration: the option, or the image's name with ``_calibration.json``."""
-    source = Path(re.sub(r"\[[^\[\]]+\]$", "", str(image)))
+    source = Path(re.sub(r"\[[^\[\]]*\]$", "", str(image)))
     name = source.name.removesuffix(".gz").removesuffix(".fz")
     path = (
         source.with_name(Path(name).stem + "_calibration.json")
         if options["output"] is None
         else Path(options["output"])
     )
-    if path.exists() and not options["overwrite"]:
-        msg = f"output: {path} exists already; give another, or --overwrite"
-        raise ValueError(msg)
-    if not path.parent.is_dir():
-        msg = f"output: there is no folder {path.parent}"
-        raise ValueError(msg)
+    refuse_inputs(path, image, options)
+    check_output(path, overwrite=options["overwrite"])
     return path
 
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -140,6 +141,8 @@ class SersicFitterBase(ABC):
     A subclass is a frozen dataclass with the fields ``crb``, ``covariance``, ``device``, ``batch_size`` and
     ``fixed``, and gives `measure`; with a field ``calibration`` it calls ``_load_calibration`` when it is made.
     """
+
+    _has_starts: ClassVar[bool] = True  # whether the table has columns of starting values
 
     def __post_init__(self):
         """Check what all fitters have in common."""
@@ -370,8 +373,9 @@ class SersicFitterBase(ABC):
             extra |= {"point_like": found.point_like}
         measurement = Measurement(
             values=found.values, covariance=found.covariance, flags=found.flags, snr=found.snr,
-            chi2_reduced=found.chi2_reduced, n_pixels_fit=found.n_pixels_fit, init=found.init, crb=found.crb,
-            quantiles=found.quantiles, method=self.method if found.method is None else found.method, extra=extra,
+            chi2_reduced=found.chi2_reduced, n_pixels_fit=found.n_pixels_fit, crb=found.crb,
+            init=found.init if self._has_starts else None, quantiles=found.quantiles, extra=extra,
+            method=self.method if found.method is None else found.method,
         )  # fmt: skip
         meta = {"FITTER": repr(self), **self._meta(), **self._calibration_meta(), **cutouts.psf_meta}
         return build_table(cutouts, measurement, covariance=self.covariance, meta=meta)

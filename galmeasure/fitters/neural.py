@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -115,8 +116,8 @@ class NeuralSersicFitter(SersicFitterBase):
     ``out_of_distribution``; ``ood_reason`` names what is strangest, see :doc:`/unusual`. They are NaN and empty with
     weights that have no file of typical galaxies.
 
-    Stamps of any size are taken: see :doc:`/neural`. Starting values (``init_params``) are accepted and not used;
-    ``<p>_init`` holds NaN.
+    Stamps of any size are taken: see :doc:`/neural`. Starting values (``init_params``) are accepted and not used, and
+    the table has no columns ``<p>_init``.
 
     Examples
     --------
@@ -140,6 +141,8 @@ class NeuralSersicFitter(SersicFitterBase):
     calibration: str | os.PathLike | None = None
     device: str = "cpu"
     batch_size: int | None = None
+
+    _has_starts: ClassVar[bool] = False
 
     def __post_init__(self):
         """Check the configuration."""

@@ -19,6 +19,10 @@ from .source import SENTINEL, CatalogSource, segmentation_mask
 __all__ = ["CutoutTableSource", "find_cutout_table"]
 
 
+_NO_STAMP = (3, 3)
+"""Shape of the blank stamp of a row that has no pixels, or not as many as its shape says."""
+
+
 def find_cutout_table(hdus, extension=None):
     """First table of a file with a cutout column, or None; see `COLUMN_NAMES` for the names."""
     for number, hdu in enumerate(hdus):
@@ -232,9 +236,9 @@ class CutoutTableSource(CatalogSource):
         for i, value in enumerate(values):
             side = math.isqrt(value.size)
             shape = shapes[i] or (side, side)
-            if math.prod(shape) != value.size or value.size == 0:
-                msg = f"{self.path}: {name}: {value.size} pixels in a row do not make a stamp of shape {shape} (ny, nx)"
-                raise CatalogError(msg)
+            if math.prod(shape) != value.size or value.size == 0:  # this row cannot be measured, the others can
+                shape = shapes[i] if shapes[i] and name != self._cutout else _NO_STAMP
+                value = np.full(shape, np.nan)
             shapes[i] = shape
             stamps.append(value.reshape(shape))
         return stamps
