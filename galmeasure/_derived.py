@@ -5,7 +5,7 @@ import numpy as np
 
 from galmeasure.parameters import PARAMETER_INDEX, g_to_q_theta
 
-__all__ = ["ab_zero_point", "magnitude", "shape_columns"]
+__all__ = ["ab_zero_point", "magnitude", "shape_columns", "sky_shape_columns"]
 
 MAX_THETA_ERR = 90.0 / np.sqrt(3.0)
 """Standard deviation in degrees of an angle of which nothing is known."""
@@ -52,6 +52,68 @@ def shape_columns(values, covariance):
             "theta": theta,
             "theta_err": theta_err,
         }
+
+
+SQUARE = 1e-3
+"""Relative difference of the axes of a pixel on the sky below which it counts as square."""
+
+_STEP = 1e-6
+
+
+def sky_shape_columns(values, covariance, jacobian, columns):
+    """Semi-major radius, axis ratio and position angle on the sky, where pixels are not square on it.
+
+    Parameters
+    ----------
+    values : ndarray, shape (N, 7)
+        Parameters, in pixels.
+    covariance : ndarray, shape (N, 7, 7)
+        Their covariance.
+    jacobian : ndarray, shape (N, 2, 2)
+        Arcsec towards (east, north) per pixel in (x, y).
+    columns : dict of str to ndarray
+        What `shape_columns` gives for the pixel frame; rows with square pixels are taken from it.
+
+    Returns
+    -------
+    columns : dict of str to ndarray
+        ``r_eff_major`` (in pixels of the same area), ``q`` and each with ``_err``.
+    pa : ndarray, shape (N,)
+        Angle of the major axis east of north, degrees in [0, 180); NaN where pixels are square or without a WCS.
+    """
+    pa = np.full(len(values), np.nan)
+    columns = {name: np.array(columns[name]) for name in ("r_eff_major", "r_eff_major_err", "q", "q_err")}
+    with np.errstate(all="ignore"):
+        stretch = np.linalg.svd(np.where(np.isfinite(jacobian), jacobian, 0.0), compute_uv=False)
+        rows = np.flatnonzero(stretch[:, 0] > (1.0 + SQUARE) * stretch[:, 1])
+        rows = rows[(stretch[rows, 1] > 0) & np.isfinite(values[rows]).all(axis=1)]
+        if not len(rows):
+            return columns, pa
+        i_1, i_2 = PARAMETER_INDEX["g1"], PARAMETER_INDEX["g2"]
+        g, jacobian = values[rows][:, [i_1, i_2]], jacobian[rows]
+        slope = np.tile(np.eye(values.shape[1]), (len(rows), 1, 1))
+        for k, i in enumerate((i_1, i_2)):
+            step = np.where(np.arange(2) == k, _STEP, 0.0)
+            change = (_sky_ellipticity(g + step, jacobian) - _sky_ellipticity(g - step, jacobian)) / (2.0 * _STEP)
+            slope[:, [i_1, i_2], i] = change
+        turned = values[rows].copy()
+        turned[:, [i_1, i_2]] = _sky_ellipticity(g, jacobian)
+        found = shape_columns(turned, slope @ covariance[rows] @ slope.transpose(0, 2, 1))
+        for name, column in columns.items():
+            column[rows] = found[name]
+        pa[rows] = found["theta"]
+    return columns, pa
+
+
+def _sky_ellipticity(g, jacobian):
+    """Ellipticity (N, 2) on the sky, from north through east, of ellipticities (N, 2) in pixels."""
+    g1, g2 = g.T
+    size = 1.0 + g1**2 + g2**2
+    ellipse = np.stack([size + 2.0 * g1, 2.0 * g2, 2.0 * g2, size - 2.0 * g1], axis=-1).reshape(-1, 2, 2)
+    (ee, en), (_, nn) = np.moveaxis(jacobian @ ellipse @ jacobian.transpose(0, 2, 1), 0, -1)
+    e1, e2 = (nn - ee) / (nn + ee), 2.0 * en / (nn + ee)
+    shrink = 1.0 + np.sqrt(np.maximum(1.0 - e1**2 - e2**2, 0.0))
+    return np.stack([e1 / shrink, e2 / shrink], axis=-1)
 
 
 def _quadratic(block, direction):

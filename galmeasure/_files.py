@@ -1,6 +1,6 @@
 """Files that are either written whole or not at all."""
 
-import os
+import secrets
 from pathlib import Path
 
 __all__ = ["write_whole"]
@@ -9,7 +9,7 @@ __all__ = ["write_whole"]
 def write_whole(path, content):
     """Write bytes to a file under another name, then rename it."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".galmeasure-{secrets.token_hex(8)}.tmp")
     try:
         temporary.write_bytes(content)
         temporary.replace(path)

@@ -2,13 +2,18 @@
 
 from dataclasses import dataclass, field
 
+import astropy.units as u
 import numpy as np
 
 from galmeasure._errors import read_uncertainty
 from galmeasure._forms import boolean_mask, is_numbers, split_stack
+from galmeasure._source_catalog import is_table
 from galmeasure._units import as_array, as_numbers, flux_unit, read_only, split_unit, unit_factor
 
-__all__ = ["Pixels", "mask_arrays", "read_pixels"]
+__all__ = ["Pixels", "adopt_unit", "mask_arrays", "read_pixels"]
+
+
+_SAME_UNIT = 30.0  # noise over error beyond which they are in different units
 
 
 @dataclass
@@ -17,7 +22,8 @@ class Pixels:
 
     ``images`` is an array (N, ny, nx) or a list of N 2-D arrays. ``masks`` is a list of mask sources, each shaped like
     ``images`` (None entries allowed in lists). ``errors`` (list of (array, power, factor) or None), ``wcs`` (list) and
-    ``origins`` come from NDData and Cutout2D objects and are None if no cutout had them.
+    ``origins`` come from NDData and Cutout2D objects and are None if no cutout had them. ``unit_lost``: perhaps the
+    cutouts had a unit, which astropy dropped.
     """
 
     images: object
@@ -26,6 +32,7 @@ class Pixels:
     errors: list | None = None
     wcs: list | None = None
     origins: np.ndarray | None = None
+    unit_lost: bool = False
 
     @property
     def shapes(self):
@@ -52,6 +59,10 @@ def read_pixels(cutouts):
         raise ValueError(msg)
     if isinstance(cutouts, str | bytes):
         msg = "cutouts must be pixels, not a string; galmeasure.read_cutouts reads files"
+        raise TypeError(msg)
+    if is_table(cutouts):
+        msg = "cutouts must be pixels, not a table: give stamps or a photutils SourceCatalog with its image; "
+        msg += "galmeasure.read_cutouts(list, image=...) cuts the sources of a list from an image"
         raise TypeError(msg)
     if _is_nddata(cutouts) or _is_cutout2d(cutouts):
         return _read_list([cutouts])
@@ -99,6 +110,10 @@ def _read_list(items):
         errors.append(read_uncertainty(uncertainty, units[-1], image.shape, f"{name}.uncertainty"))
         wcs.append(getattr(item, "wcs", None))
         origins.append(_origin(item))
+    lost = [unit is None and _lost_its_unit(item) for unit, item in zip(units, items, strict=True)]
+    kept = [unit for unit, is_lost in zip(units, lost, strict=True) if not is_lost]
+    known = kept[0] if kept and None not in kept else None
+    units = [known if is_lost else unit for unit, is_lost in zip(units, lost, strict=True)]
     factors = [unit_factor(f"cutouts[{i}]", unit, units[0], target_name="cutouts[0]") for i, unit in enumerate(units)]
     images = [
         image if factor == 1.0 else read_only(image * factor) for image, factor in zip(images, factors, strict=True)
@@ -113,7 +128,42 @@ def _read_list(items):
         errors if any(error is not None for error in errors) else None,
         wcs if any(entry is not None for entry in wcs) else None,
         None if all(origin is None for origin in origins) else np.array([o or (0.0, 0.0) for o in origins]),
+        not kept,
     )
+
+
+def adopt_unit(pixels, error):
+    """Give pixels that lost their unit that of their errors, the only statement about it, if their numbers allow it.
+
+    Raises
+    ------
+    ValueError
+        If the noise is far above the errors, or no pixel is above them: they are then in another unit.
+    """
+    if not pixels.unit_lost or error is None:
+        return
+    first = error[0] if isinstance(error, list | tuple) and len(error) else error
+    value, unit, _ = split_unit("error", first)
+    if flux_unit("error", unit) is None:
+        return
+    image = np.asarray(pixels.images[0], dtype=np.float64)
+    with np.errstate(all="ignore"):
+        change = np.abs(np.diff(image, axis=1))
+        noise, size = np.nanmedian(change), np.nanmedian(np.asarray(value, dtype=np.float64))
+        fits = noise < _SAME_UNIT * size and np.nanmax(np.abs(image)) > size
+    if not fits:
+        msg = "cutouts have lost their unit, as Cutout2D does at the edge of an image, "
+        msg += f"and error, in {unit}, does not fit their noise; give it in their unit"
+        raise ValueError(msg)
+    pixels.unit = unit
+
+
+def _lost_its_unit(item):
+    """Whether a Cutout2D reaches beyond its image, where astropy gives its pixels without their unit."""
+    if not _is_cutout2d(item) or isinstance(item.data, u.Quantity):
+        return False
+    inside = tuple(part.stop - part.start for part in item.slices_cutout)
+    return inside != np.shape(item.data)
 
 
 def _joined(first, second, shape, name):

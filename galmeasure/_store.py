@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from galmeasure._errors import Errors, error_arrays
-from galmeasure._inputs import mask_arrays, read_pixels
+from galmeasure._inputs import adopt_unit, mask_arrays, read_pixels
 from galmeasure._psf_set import PSFSet, read_psf_set
 from galmeasure._units import (
     as_array,
@@ -87,6 +87,7 @@ def build_store(
     wcs=None,
     psf_oversampling=1,
     psf_flux=None,
+    psf_includes_pixel=True,
     positions=None,
     ids=None,
     zero_point=None,
@@ -97,6 +98,7 @@ def build_store(
     ``strict=False`` is for a part of a catalogue, of which all PSFs may be bad.
     """
     pixels = read_pixels(cutouts)
+    adopt_unit(pixels, error)
     shapes = read_only(pixels.shapes)
     n_cutouts = len(shapes)
     errors, error_masks = error_arrays(error, pixels)
@@ -117,6 +119,7 @@ def build_store(
         positions=positions,
         pixel_scale=scale,
         flux=psf_flux,
+        includes_pixel=psf_includes_pixel,
         strict=strict,
     )
     good = _usable_errors(errors) & good_gain & good_scale & np.isfinite(origin).all(axis=1) & ~psfs.bad()
@@ -195,7 +198,8 @@ def _ids(ids, n_cutouts):
     """Names of the cutouts, (N,), read-only."""
     if ids is None:
         return read_only(np.arange(1, n_cutouts + 1))
-    ids = ids.filled() if isinstance(ids, np.ma.MaskedArray) else ids
+    if isinstance(ids, np.ma.MaskedArray) and np.ma.getmaskarray(ids).any():
+        return _masked_ids(ids, n_cutouts)
     array = np.atleast_1d(as_array("ids", ids))
     if array.shape != (n_cutouts,):
         msg = f"ids must have one entry per cutout ({n_cutouts}), not shape {array.shape}"
@@ -203,3 +207,12 @@ def _ids(ids, n_cutouts):
     if array.dtype.kind not in "iufUSb":
         array = array.astype(str)
     return read_only(array.copy())
+
+
+def _masked_ids(ids, n_cutouts):
+    """Identifiers some of which are missing: they stay masked."""
+    mask = np.ma.getmaskarray(ids)
+    names = _ids(np.asarray(ids.data), n_cutouts)
+    masked = np.ma.array(names, mask=np.atleast_1d(mask), copy=True)
+    masked.flags.writeable = False
+    return masked

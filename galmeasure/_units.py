@@ -68,7 +68,7 @@ def _kind_name(array):
 
 def read_only(array):
     """View of an array that cannot be written to; the array itself stays as it is."""
-    view = array.view(np.ndarray)
+    view = array.view() if isinstance(array, np.ma.MaskedArray) else array.view(np.ndarray)
     view.flags.writeable = False
     return view
 

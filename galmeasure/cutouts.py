@@ -6,10 +6,17 @@ import numpy as np
 
 from galmeasure._batches import CutoutBatch, make_batch, plan_batches
 from galmeasure._errors import error_values
+from galmeasure._source_catalog import is_source_catalog, read_source_catalog
 from galmeasure._store import build_store, row_index
 from galmeasure._units import positive_integer, read_only
+from galmeasure._words import refuse_words
 
 __all__ = ["CutoutBatch", "Cutouts"]
+
+_ARGUMENTS = (
+    "cutouts", "psf", "error", "mask", "gain", "pixel_scale", "wcs", "psf_oversampling", "psf_flux",
+    "psf_includes_pixel", "positions", "ids", "zero_point",
+)  # fmt: skip
 
 
 class Cutouts:
@@ -20,12 +27,15 @@ class Cutouts:
     cutouts : array_like, `~astropy.units.Quantity`, list or Cutouts
         Background-subtracted pixels ``[y, x]``: one cutout ``(ny, nx)``, a stack ``(N, ny, nx)``, or a list (of unequal
         shapes if need be) of arrays, `~astropy.nddata.NDData`, `~astropy.nddata.CCDData` or
-        `~astropy.nddata.Cutout2D`. Any real type and byte order, masked arrays, memory-mapped files. Never modified,
-        and not copied.
-    psf : array_like or model
+        `~astropy.nddata.Cutout2D`; or a photutils ``SourceCatalog``, whose image is cut around its sources, with its
+        errors and mask, and other segments masked. Any real type and byte order, masked arrays, memory-mapped files.
+        Never modified, and not copied. A ``Cutout2D`` that reaches beyond the image has lost its unit, and is taken to
+        have that of the others, or of ``error``.
+    psf : array_like or model, optional
         PSF, pixel response included: one image, one per cutout (stack or list), a photutils or astropy 2-D model, a
         photutils GriddedPSFModel or a PSFEx model (both evaluated at ``positions``), a GalSim object (drawn with its
-        pixel), or a list of models. Images may have any odd or even shape and any normalisation.
+        pixel), or a list of models. Images may have any odd or even shape and any normalisation; single pixels that are
+        not finite are filled. Without a PSF it is a delta function, averaged over the pixel. Both set ``psf_unusual``.
     error : scalar, array_like or list, optional
         1-sigma Gaussian noise in the unit of ``cutouts``: a number, one number per cutout ``(N,)``, or one per pixel.
         Estimated from the border pixels if not given (and if NDData bring no uncertainty).
@@ -43,12 +53,17 @@ class Cutouts:
         Fraction of a star's light that the PSF image holds, above 0 and at most 1.05, for example 0.983; ``"sum"``: the
         images are not normalised, and their sums are this fraction. Estimated from the outer part of each image if not
         given, see :attr:`psf_images`.
+    psf_includes_pixel : bool, optional
+        Whether the images and models of the PSF include the response of the detector's pixel. If not, as for the
+        oversampled images of GALFIT, petrofit and Tiny Tim, they are convolved with the square of a cutout's pixel.
     positions : array_like, shape (N, 2), optional
         x, y of the centre of each cutout, ``((nx-1)/2, (ny-1)/2)``, in the parent image.
     ids : array_like, shape (N,), optional
         Names or numbers of the cutouts; 1..N if not given.
     zero_point : float or array_like, shape (N,), optional
         Magnitude of a flux of 1 unit of ``cutouts``.
+    **others
+        Nothing else is taken: names that other codes have for these arguments raise a TypeError that tells ours.
 
     Raises
     ------
@@ -88,10 +103,13 @@ class Cutouts:
         wcs=None,
         psf_oversampling=1,
         psf_flux=None,
+        psf_includes_pixel=True,
         positions=None,
         ids=None,
         zero_point=None,
+        **others,
     ):
+        refuse_words("Cutouts", others, _ARGUMENTS)
         given = {
             "psf": psf,
             "psf_flux": psf_flux,
@@ -105,10 +123,15 @@ class Cutouts:
             "zero_point": zero_point,
         }
         if isinstance(cutouts, Cutouts):
-            _refuse_others(given, psf_oversampling)
+            _refuse_others(given, psf_oversampling, psf_includes_pixel)
             self._store = cutouts._store
             return
-        self._store = build_store(cutouts, psf_oversampling=psf_oversampling, **given)
+        if is_source_catalog(cutouts):
+            own = read_source_catalog(cutouts)
+            cutouts = own.pop("cutouts")
+            given |= {name: value for name, value in own.items() if given[name] is None}
+        images = {"psf_oversampling": psf_oversampling, "psf_includes_pixel": psf_includes_pixel}
+        self._store = build_store(cutouts, **images, **given)
 
     @classmethod
     def _from_chunk(cls, cutouts, psf, **options):
@@ -211,6 +234,12 @@ class Cutouts:
     def psf_flux(self):
         """What the argument ``psf_flux`` said: a number, ``"sum"``, ``"per cutout"``, or None if it was not given."""
         return self._store.psfs.given
+
+    @property
+    def psf_meta(self) -> dict:
+        """What the metadata of result tables say of the PSF, a dict: that there is none, or what was done to it."""
+        told = {} if self.psf_flux is None else {"PSFFLUX": self.psf_flux}
+        return self._store.psfs.meta | told
 
     @property
     def psf_light_unknown(self):
@@ -337,10 +366,11 @@ class Cutouts:
         return int(i) % len(self)
 
 
-def _refuse_others(given, psf_oversampling):
+def _refuse_others(given, psf_oversampling, psf_includes_pixel):
     """Raise if an argument is given beside a Cutouts object."""
     names = [name for name, value in given.items() if value is not None]
     names += ["psf_oversampling"] if psf_oversampling != 1 else []
+    names += [] if psf_includes_pixel is True else ["psf_includes_pixel"]
     if names:
         msg = f"{names[0]} must not be given if cutouts is a Cutouts object, which holds its own"
         raise ValueError(msg)

@@ -52,7 +52,7 @@ FLAGS = tuple(
             ("outside_domain", "outside the training domain of the weights"),
             ("bad_fit", "reduced chi2 too large for noise alone"),
             ("out_of_distribution", "does not look like a galaxy of the training set"),
-            ("psf_unusual", "PSF far off centre, under-sampled or larger than the stamp"),
+            ("psf_unusual", "PSF far off centre, under-sampled, larger than the stamp, mended, or none was given"),
             ("poor_proposal", "few of the draws from the network's posterior agree with the pixels; see ess"),
             ("prior_dominated", "the data hardly narrow the prior of the Sersic index or of the half-light radius"),
             ("psf_light_unknown", "S/N above 200, and over 0.5 % of a star's light may be outside of the PSF image"),

@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import astropy.units as u
 import numpy as np
-from astropy.table import QTable
+from astropy.table import MaskedColumn, QTable
 
-from galmeasure._derived import ab_zero_point, magnitude, shape_columns
+from galmeasure._derived import ab_zero_point, magnitude, shape_columns, sky_shape_columns
 from galmeasure._wcs import local_sky
 from galmeasure.flags import FLAGS, Flag
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
@@ -19,10 +19,16 @@ __all__ = ["Measurement", "build_table", "flat_meta"]
 COLUMN_ORDER = ("x", "y", "flux", "n", "r_eff", "g1", "g2")
 """Order of the parameters among the columns."""
 
+FIRST_COLUMNS = (
+    "id", "flux_fit", "flux_err", "n_fit", "n_err", "r_eff_fit", "r_eff_err", "q", "q_err", "theta", "theta_err", "snr",
+    "flags",
+)  # fmt: skip
+"""Columns that a table begins with; the others follow in the order in which they are made."""
+
 _QUANTILES = (("q16", "16 % quantile"), ("q50", "median"), ("q84", "84 % quantile"))
 _DESCRIPTIONS = {
     "r_eff_major": "half-light radius along the major axis",
-    "q": "axis ratio b/a",
+    "q": "axis ratio b/a; on the sky where a WCS says that pixels are not square",
     "theta": "position angle of the major axis in the pixel frame, counter-clockwise from +x, [0, 180)",
     "pa": "position angle of the major axis, east of north, [0, 180)",
     "ra": "right ascension of the centre, ICRS",
@@ -34,6 +40,9 @@ _DESCRIPTIONS = {
     "background_fit": "constant background, per pixel",
     "ess": "effective number of draws that the posterior rests on",
     "n_draws": "number of draws, of which ess are effective",
+    "ood_score": "how unlike the galaxies of the training the object looks",
+    "ood_reason": "in what the object is unlike the galaxies of the training",
+    "point_like": "posterior probability that the object is a point",
     "log_evidence": "log of the integral of likelihood times prior, pixels in units of their median error",
 }
 
@@ -130,7 +139,8 @@ def _build(cutouts, measurement, covariance):
     values = _blanked(measurement.values, failed)
     full = _blanked(measurement.covariance, failed)
     table = QTable()
-    table["id"] = np.array(cutouts.ids)
+    is_masked = isinstance(cutouts.ids, np.ma.MaskedArray)
+    table["id"] = MaskedColumn(cutouts.ids, copy=True) if is_masked else np.array(cutouts.ids)
     table["id"].info.description = "identifier of the cutout"
     builder = _Columns(table, cutouts)
     if measurement.init is not None:
@@ -141,8 +151,7 @@ def _build(cutouts, measurement, covariance):
         quantiles = _blanked(measurement.quantiles, failed)
         for k, (suffix, text) in enumerate(_QUANTILES):
             builder.parameters("{}_" + suffix, quantiles[:, k], text + ": {}")
-    _add_derived(builder, values, full)
-    _add_sky(builder, values)
+    _add_derived(builder, values, full, _sky(cutouts, values))
     _add_magnitude(builder, values[:, PARAMETER_INDEX["flux"]], errors[:, PARAMETER_INDEX["flux"]])
     builder.plain("snr", _blanked(measurement.snr, failed))
     builder.plain("chi2_reduced", _blanked(measurement.chi2_reduced, failed))
@@ -160,7 +169,8 @@ def _build(cutouts, measurement, covariance):
     table["method"].info.description = "what measured the row"
     table["flags"] = flags
     table["flags"].info.description = "quality bits, see galmeasure.decode_flags"
-    return table
+    rest = [name for name in table.colnames if name not in FIRST_COLUMNS]
+    return table[[*FIRST_COLUMNS, *rest]]
 
 
 class _Columns:
@@ -201,28 +211,33 @@ class _Columns:
             self.table[name].info.description = text
 
 
-def _add_derived(builder, values, covariance):
-    """Semi-major radius, axis ratio and angle."""
+def _add_derived(builder, values, covariance, sky):
+    """Semi-major radius, axis ratio and angle, on the sky where a WCS says that pixels are not square; and ``pa``."""
     units = {"r_eff_major": builder.length_unit, "theta": u.deg}
     scale = builder.scale[:, PARAMETER_INDEX["r_eff"]]
-    for name, column in shape_columns(values, covariance).items():
+    columns, pa = shape_columns(values, covariance), None
+    if sky is not None:
+        pa = sky.position_angle(columns["theta"])
+        on_sky, turned = sky_shape_columns(values, covariance, sky.jacobian, columns)
+        columns |= on_sky
+        pa = np.where(np.isfinite(turned), turned, pa)
+    for name, column in columns.items():
         base = name.removesuffix("_err")
         builder.plain(name, column * scale if base == "r_eff_major" else column, units.get(base))
+    if sky is not None:
+        builder.plain("pa", pa, u.deg)
+        builder.plain("ra", sky.ra, u.deg)
+        builder.plain("dec", sky.dec, u.deg)
 
 
-def _add_sky(builder, values):
-    """Position angle and sky coordinates, if there is a WCS."""
-    cutouts = builder.cutouts
+def _sky(cutouts, values):
+    """Sky around the centres, if there is a WCS."""
     if cutouts.wcs is None:
-        return
+        return None
     xy = values[:, [PARAMETER_INDEX["x"], PARAMETER_INDEX["y"]]]
     if cutouts.wcs_in_parent:
         xy = xy + cutouts.origin
-    sky = local_sky(cutouts.wcs, xy[:, 0], xy[:, 1])
-    theta = builder.table["theta"].to_value(u.deg)
-    builder.plain("pa", sky.position_angle(theta), u.deg)
-    builder.plain("ra", sky.ra, u.deg)
-    builder.plain("dec", sky.dec, u.deg)
+    return local_sky(cutouts.wcs, xy[:, 0], xy[:, 1])
 
 
 def _add_magnitude(builder, flux, flux_err):

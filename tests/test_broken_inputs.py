@@ -271,7 +271,6 @@ WRONG = [
     ("cutouts", {"a": 3}, False),
     ("cutouts", [np.ones((24, 24)) * u.Jy, np.ones((24, 24)) * u.m], False),
     ("cutouts", object(), False),
-    ("psf", None, False),
     ("psf", "psf.fits", False),
     ("psf", np.zeros((21, 21)), False),
     ("psf", -PSF, False),

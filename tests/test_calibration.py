@@ -265,7 +265,42 @@ def test_bad_files(tmp_path, keys, value, message):
     content = json.loads(path.read_text())
     spoil(content, keys, value)
     path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"calibration: .*(has version 2|no.* a calibration file|match its sha256)"):
+        QuantileCalibration.read(path)
+    content.pop("sha256")  # files of earlier versions have none
+    path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=rf"calibration: .*{message}"):
+        QuantileCalibration.read(path)
+
+
+def test_files_that_other_programs_write_again(tmp_path):
+    calibration = learn(galaxies(scale=1.3), estimator={"method": "lsq"}, about={"image": "a.fits", "seed": 1})
+    calibration.save(tmp_path / "c.json")
+    content = json.loads((tmp_path / "c.json").read_text())
+    for text in (json.dumps(content, sort_keys=True), json.dumps(dict(reversed(content.items())), indent=4)):
+        (tmp_path / "c.json").write_text(text.replace("1.0,", "1,"))
+        assert QuantileCalibration.read(tmp_path / "c.json") == calibration
+    content["ranges"] = dict(reversed(content["ranges"].items()))
+    content.pop("sha256")
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    again = QuantileCalibration.read(tmp_path / "c.json")
+    assert again == calibration
+    found = galaxies(50, scale=1.3)
+    rows = {"snr": found["snr"], "size": found["size"]}
+    covariance = found["error"][:, :, None] * np.eye(7) * found["error"][:, None, :]
+    old, new = (each.apply(found["values"], covariance, **rows) for each in (calibration, again))
+    np.testing.assert_array_equal(old[1], new[1])
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_changed_numbers_are_refused(tmp_path, number):
+    path = tmp_path / "c.json"
+    learn(galaxies(300)).save(path)
+    text = path.read_text()
+    places = [i for i in range(len(text) - 1) if text[i].isdigit() and text[i - 1] == "."]
+    place = places[number * len(places) // 5]
+    path.write_text(text[:place] + str(9 - int(text[place])) + text[place + 1 :])
+    with pytest.raises(ValueError, match="does not match its sha256"):
         QuantileCalibration.read(path)
 
 

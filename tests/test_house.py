@@ -34,10 +34,10 @@ def floor_of(room):
 
 
 def modules():
-    """Path, room and syntax tree of every module but the root's ``__init__``."""
+    """Path, room and syntax tree of every module but the root's ``__init__`` and ``__main__``."""
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts != ("__init__",):
+        if parts not in (("__init__",), ("__main__",)):
             yield path.relative_to(PACKAGE), parts[0], ast.parse(path.read_text(encoding="utf-8"))
 
 

@@ -456,7 +456,7 @@ def test_broken_rows_do_not_matter(wrong, measured):
     assert table["n_draws"][0] == 0
     assert table["flags"][2] & Flag.NONFINITE_PIXELS
     assert np.isfinite(table["flux_fit"][1:3].value).all()
-    assert table["flags"][3] & Flag.POOR_PROPOSAL
+    assert table["flags"][3] & Flag.FAILED
 
 
 def test_noise_far_from_any_galaxy_falls_back(wrong):

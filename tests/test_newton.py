@@ -1,10 +1,13 @@
 """The exact model at a network's estimates, steps from there, and what a correction learns of them."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from _networks import tiny_weights
 from click.testing import CliRunner
+from safetensors.torch import load, save
 
 from galmeasure import Cutouts, NeuralSersicFitter
 from galmeasure.cli.commands import cli
@@ -206,13 +209,34 @@ def test_files_of_corrections(corrected, tmp_path):
         path.write_bytes(content[:200])
         with pytest.raises(WeightsError, match="is damaged, or no file of a correction"):
             NeuralSersicFitter(weights=weights.path)
+        for place in np.linspace(20, len(content) - 1, 40).astype(int):
+            flipped = content[place] ^ (1 << place % 8)
+            path.write_bytes(content[:place] + bytes([flipped]) + content[place + 1 :])
+            with pytest.raises(WeightsError):
+                NeuralSersicFitter(weights=weights.path)
         path.write_bytes(content.replace(weights.sha256.encode(), b"0" * 64))
+        with pytest.raises(WeightsError, match="does not match its sha256"):
+            NeuralSersicFitter(weights=weights.path)
+        path.write_bytes(_rewritten(content, weights_sha256="0" * 64, sha256=None))
         with pytest.raises(WeightsError, match="is not of these weights"):
             NeuralSersicFitter(weights=weights.path)
+        path.write_bytes(_rewritten(content, sha256=None))  # of an earlier version
+        assert load_correction(weights) is not None
+        path.write_bytes(_rewritten(content, sha256=None, arguments={"hidden": 8192, "flow_hidden": 8192}))
+        with pytest.raises(WeightsError, match="which its card declares"):
+            load_correction(weights)
     finally:
         path.write_bytes(content)
     other = get_weights(tiny_weights(tmp_path, "other-v1").path)
     assert load_correction(other) is None
+
+
+def _rewritten(content, **changes):
+    """The file of a correction with another card; entries that are None go."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    card = json.loads(json.loads(content[8:end])["__metadata__"]["card"]) | changes
+    card = {name: value for name, value in card.items() if value is not None}
+    return save(load(content), {"card": json.dumps(card)})
 
 
 def test_few_galaxies_teach_nothing(corrected):

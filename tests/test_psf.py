@@ -159,7 +159,7 @@ class TestForms:
 
     def test_bad_one_fails_only_its_row(self):
         psfs = np.stack([gaussian()] * 4)
-        psfs[1, 5, 5], psfs[2] = np.nan, 0
+        psfs[1, 12, 12], psfs[2] = np.nan, 0
         assert_array_equal(flags_of(Cutouts(DATA, psfs, error=1)), [0, Flag.FAILED, Flag.FAILED, 0])
         assert_array_equal(flags_of(Cutouts(DATA, list(psfs), error=1)), [0, Flag.FAILED, Flag.FAILED, 0])
 
@@ -179,7 +179,6 @@ class TestForms:
     @pytest.mark.parametrize(
         ("psf", "error", "match"),
         [
-            (None, ValueError, "psf must be given"),
             ("psf.fits", TypeError, "psf must be an image or a model, not a string"),
             (np.full((9, 9), np.nan), ValueError, "psf must have only finite pixels and a positive sum"),
             (np.zeros((9, 9)), ValueError, "psf must have only finite pixels and a positive sum"),

@@ -18,6 +18,8 @@ N = 4
 PSF = np.ones((5, 5))
 VALUES = np.array([[100.0, 1.5, 2.0, 0.1, -0.3, 7.5, 8.5]] * N) * (1 + 0.1 * np.arange(N))[:, None]
 MEASURED = ["x", "y", "flux", "n", "r_eff", "g1", "g2"]
+FIRST = ["id", "flux_fit", "flux_err", "n_fit", "n_err", "r_eff_fit", "r_eff_err", "q", "q_err", "theta", "theta_err"]
+FIRST += ["snr", "flags"]
 
 
 def random_covariance(seed=0):
@@ -65,7 +67,7 @@ def test_plain_columns():
     expected = ["id", *(name for p in MEASURED for name in (f"{p}_fit", f"{p}_err"))]
     expected += ["r_eff_major", "r_eff_major_err", "q", "q_err", "theta", "theta_err"]
     expected += ["snr", "chi2_reduced", "n_pixels_fit", "method", "flags"]
-    assert table.colnames == expected
+    assert table.colnames == FIRST + [name for name in expected if name not in FIRST]
     assert isinstance(table, QTable)
     assert_array_equal(table["id"], [1, 2, 3, 4])
     assert_allclose(table["flux_fit"], VALUES[:, 0])
@@ -93,7 +95,7 @@ def test_all_columns_in_order():
     expected += ["r_eff_major", "r_eff_major_err", "q", "q_err", "theta", "theta_err", "pa", "ra", "dec"]
     expected += ["mag", "mag_err", "snr", "chi2_reduced", "n_pixels_fit", *(f"{p}_crb" for p in MEASURED)]
     expected += ["background_fit", "n_iter", "covariance", "method", "flags"]
-    assert table.colnames == expected
+    assert table.colnames == FIRST + [name for name in expected if name not in FIRST]
     assert all(name == name.lower() for name in table.colnames)
     for name in ("flux_init", "flux_fit", "flux_err", "flux_q16", "flux_crb", "background_fit"):
         assert table[name].unit == u.nJy, name
@@ -266,3 +268,41 @@ def test_wrong_meta():
         build_table(make_cutouts(), make_measurement(), meta={"fitter": "x"})
     with pytest.raises(TypeError, match=r"meta\['FITTER'\] must be a str, int or float, not list"):
         build_table(make_cutouts(), make_measurement(), meta={"FITTER": []})
+
+
+def ellipse(q, pa, jacobian):
+    """Ellipticity in pixels of an ellipse of axis ratio q and position angle pa on the sky, from its quadratic form."""
+    direction = np.array([np.sin(np.radians(pa)), np.cos(np.radians(pa))])  # east, north
+    across = np.array([direction[1], -direction[0]])
+    form = np.outer(direction, direction) / q + q * np.outer(across, across)
+    inverse = np.linalg.inv(jacobian)
+    (xx, xy), (_, yy) = inverse @ form @ inverse.T
+    e = (xx - yy + 2j * xy) / (xx + yy)
+    return e / (1 + np.sqrt(1 - abs(e) ** 2))
+
+
+@pytest.mark.parametrize("pa", [0.0, 30.0, 135.0])
+@pytest.mark.parametrize("matrix", [[[-0.2, 0], [0, 0.4]], [[-0.2, 0.1], [0.05, 0.3]], [[0.1, 0.3], [0.4, -0.1]]])
+def test_pixels_that_are_not_square(pa, matrix):
+    """Radii and angles are those on the sky, with errors that are those of draws."""
+    matrix = np.array(matrix)
+    wcs = make_wcs()
+    wcs.wcs.cd = matrix / 3600
+    area = np.sqrt(abs(np.linalg.det(matrix)))
+    g = ellipse(0.5, pa, matrix)
+    row = np.array([100.0, 1.5, 1.2 / area, g.real, g.imag, 8.5, 7.5])
+    root = np.random.default_rng(0).normal(size=(7, 7)) * 2e-3
+    covariance = np.repeat((root @ root.T)[None], N, axis=0)
+    measurement = make_measurement(values=np.tile(row, (N, 1)), covariance=covariance)
+    table = build_table(make_cutouts(wcs=wcs), measurement)
+    assert_allclose(table["q"], 0.5, rtol=1e-4)
+    assert_allclose(table["r_eff_fit"].value, 1.2, rtol=1e-4)
+    assert_allclose(table["r_eff_major"].value, 1.697, rtol=1e-3)
+    assert_allclose((table["pa"].value - pa + 90) % 180 - 90, 0, atol=0.02)
+    draws = np.random.default_rng(1).multivariate_normal(row, covariance[0], size=20_000)
+    drawn = Measurement(
+        draws, np.repeat(covariance[:1], len(draws), axis=0), *(np.zeros(len(draws), dtype=int) for _ in range(4))
+    )
+    drawn = build_table(Cutouts(np.zeros((len(draws), 16, 18)), PSF, error=1.0, wcs=wcs), drawn)
+    assert_allclose(table["q_err"][0], np.std(drawn["q"]), rtol=0.05)
+    assert_allclose(table["r_eff_major_err"][0].value, np.std(drawn["r_eff_major"].value), rtol=0.05)

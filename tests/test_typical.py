@@ -1,8 +1,11 @@
 """Scores of galaxies that do not look like those of the training."""
 
 import dataclasses
+import hashlib
 import itertools
+import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import torch
 from _galaxies import draw, gaussian_psf
 from _networks import tiny_weights
 from click.testing import CliRunner
+from safetensors.torch import load, save
 
 from galmeasure import Flag, NeuralSersicFitter, get_weights
 from galmeasure.calibration.residuals import STATISTICS, ResidualFeatures, residual_features
@@ -19,7 +23,7 @@ from galmeasure.exceptions import WeightsError
 from galmeasure.fitters.neural import learn_typical
 from galmeasure.training import PSFKnowledge, SimulationConfig, simulate_cutouts
 from galmeasure.training.config import simulation_from_dict
-from galmeasure.weights import DEFAULT_WEIGHTS
+from galmeasure.weights import DEFAULT_WEIGHTS, registry
 
 CARD = {"weights_sha256": "0" * 64}
 MIDDLE = 31.5
@@ -217,6 +221,69 @@ def test_damaged_files(typical, tmp_path, damage):
     )
     with pytest.raises(WeightsError, match=damage + r"\.ood: (is damaged|was written by another version)"):
         load_typical(path, "0" * 64)
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A copy of the folder of the package with one network, with the files beside it and its registry."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    names = [f"survey-v2{end}" for end in (".safetensors", ".json", ".ood", ".correction")]
+    for name in names:
+        shutil.copy(registry._FOLDER / name, folder)
+    entries = json.loads((registry._FOLDER / "registry.json").read_text())
+    (folder / "registry.json").write_text(json.dumps({"survey-v2": entries["survey-v2"]}))
+    monkeypatch.setattr(registry, "_FOLDER", folder)
+    return folder
+
+
+def test_digests_of_what_is_shipped():
+    for weights in registry.list_weights():
+        for suffix in registry.COMPANIONS:
+            path = weights.path.with_suffix(suffix)
+            known = registry.known_digest(weights.sha256, suffix)
+            assert known == (hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None)
+
+
+def flip(path, content, place):
+    """Write a file with one bit flipped."""
+    path.write_bytes(content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :])
+
+
+@pytest.mark.parametrize("with_digest", [False, True])
+def test_flipped_bits_are_refused(shipped, typical, with_digest):
+    weights = registry.get_weights("survey-v2")
+    path, known = typical_path(weights.path), registry.known_digest(weights.sha256, ".ood")
+    if with_digest:
+        dataclasses.replace(typical, card={"weights_sha256": weights.sha256}).save(path)
+    content = path.read_bytes()
+    assert load_typical(path, weights.sha256, known) is not None
+    for place in np.linspace(9, len(content) - 1, 40).astype(int):
+        flip(path, content, place)
+        with pytest.raises(WeightsError):
+            load_typical(path, weights.sha256, known)
+    with pytest.raises(WeightsError, match=r"survey-v2\.ood: does not match its sha256"):
+        NeuralSersicFitter(refine=None).fit(np.ones((2, 33, 33)) + np.eye(33), error=1.0)
+
+
+def test_flipped_bits_of_a_shipped_correction(shipped):
+    path = (shipped / "survey-v2.correction").resolve()
+    content = path.read_bytes()
+    assert NeuralSersicFitter() is not None
+    for place in np.linspace(9, len(content) - 1, 20).astype(int):
+        flip(path, content, place)
+        with pytest.raises(WeightsError):
+            NeuralSersicFitter()
+
+
+def test_files_of_earlier_versions_have_no_digest(typical, tmp_path):
+    typical.save(tmp_path / "x.ood")
+    content = (tmp_path / "x.ood").read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    card = json.loads(json.loads(content[8:end])["__metadata__"]["card"])
+    assert len(card.pop("sha256")) == 64
+    (tmp_path / "x.ood").write_bytes(save(load(content), {"card": json.dumps(card)}))
+    assert load_typical(tmp_path / "x.ood", "0" * 64) is not None
 
 
 # Fitter

@@ -377,6 +377,22 @@ def test_other_arguments(path, change, rule):
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"widths": [8192, 8192]}, {"features": 8192}, {"flow_hidden": 8192}, {"depths": [8192, 1]}, {"groups": 16},
+        {"expansion": 4096}, {"flow_transforms": 8192}, {"flow_bins": 8192}, {"psf_features": 8192},
+        {"flow_context": 8192},
+    ],
+)  # fmt: skip
+def test_declared_sizes_take_no_memory(path, change, monkeypatch):
+    """The tensors in the file are compared with the card before a network is made."""
+    rewrite(path, arguments={**get_weights(path).card["arguments"], **change})
+    monkeypatch.setattr("galmeasure.weights.files.SersicPosterior", lambda *_: pytest.fail("memory was taken"))
+    with pytest.raises(WeightsError, match="which its card declares"):
+        load_network(path)
+
+
+@pytest.mark.parametrize(
     ("change", "rule"),
     [
         (lambda t: t.pop(TENSOR), f"lacks the tensors {TENSOR}$"),

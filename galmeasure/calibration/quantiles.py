@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from galmeasure._digests import DIGEST, json_digest
 from galmeasure._files import write_whole
 from galmeasure.calibration._regression import SIZES, basis, fit_mean, fit_quantile
 from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES, PARAMETERS
@@ -18,6 +19,9 @@ MIN_GALAXIES = 100
 
 FORMAT = "galmeasure calibration"
 FORMAT_VERSION = 1
+
+_COVARIATES = ("log_snr", "log_r_eff_over_psf_fwhm")
+"""Names of the two ranges in a file, in the order of `QuantileCalibration.ranges`."""
 
 _POINTS = ("mean", "median", "mode")
 _QUANTITIES = ("shift", "scale", "median", "lower", "upper")
@@ -221,11 +225,11 @@ class QuantileCalibration:
         content = {
             "format": FORMAT, "version": FORMAT_VERSION, "estimator": self.estimator, "point": self.point,
             "n_galaxies": self.n_galaxies,
-            "ranges": {"log_snr": list(self.ranges[0]), "log_r_eff_over_psf_fwhm": list(self.ranges[1])},
+            "ranges": {name: list(limits) for name, limits in zip(_COVARIATES, self.ranges, strict=True)},
             "coefficients": {n: {k: list(c) for k, c in each.items()} for n, each in self.coefficients.items()},
             "metrics": self.metrics, "about": self.about,
         }  # fmt: skip
-        text = json.dumps(content, indent=1, allow_nan=False)
+        text = json.dumps({**content, DIGEST: json_digest(content)}, indent=1, allow_nan=False)
         write_whole(path, (text + "\n").encode())
 
     @classmethod
@@ -268,6 +272,9 @@ class QuantileCalibration:
         if content.get("version") != FORMAT_VERSION:
             msg = f"calibration: {path} has version {content.get('version')!r}; this galmeasure reads {FORMAT_VERSION}"
             raise ValueError(msg)
+        if DIGEST in content and content[DIGEST] != json_digest(content):
+            msg = f"calibration: {path} is damaged or was changed: it does not match its sha256"
+            raise ValueError(msg)
         try:
             return cls._of_content(content), hashlib.sha256(data).hexdigest()
         except (KeyError, TypeError, ValueError, AttributeError) as err:
@@ -277,9 +284,9 @@ class QuantileCalibration:
     @classmethod
     def _of_content(cls, content):
         """Correction of what a file holds; anything wrong raises."""
-        ranges = tuple(tuple(float(v) for v in limits) for limits in content["ranges"].values())
-        if len(ranges) != 2 or any(len(r) != 2 or not np.isfinite(r).all() or r[0] > r[1] for r in ranges):
-            msg = "ranges must be two pairs of numbers"
+        ranges = tuple(tuple(float(v) for v in content["ranges"].get(name, ())) for name in _COVARIATES)
+        if any(len(r) != 2 or not np.isfinite(r).all() or r[0] > r[1] for r in ranges):
+            msg = f"ranges must hold pairs of numbers for {' and '.join(_COVARIATES)}"
             raise ValueError(msg)
         coefficients = {}
         for name in PARAMETER_NAMES:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
+from galmeasure._digests import check_companion, companion_card
 from galmeasure._files import write_whole
 from galmeasure.calibration.residuals import STATISTICS, ResidualFeatures
 from galmeasure.exceptions import WeightsError
@@ -281,7 +282,8 @@ class TypicalGalaxies:
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
         tensors |= {name: tensors[name].to(_STORED) for name in _MATRICES}
         tensors |= {_NETWORK + name: tensor.float() for name, tensor in self.expectation.state_dict().items()}
-        content = save(tensors, {"card": json.dumps({**self.card, "format": FORMAT}, sort_keys=True)})
+        card = companion_card({**self.card, "format": FORMAT}, tensors)
+        content = save(tensors, {"card": json.dumps(card, sort_keys=True)})
         write_whole(path, content)
 
     def _learn_tails(self, observed):
@@ -326,7 +328,7 @@ def typical_path(path):
     return Path(path).with_suffix(SUFFIX)
 
 
-def load_typical(path, weights_sha256):
+def load_typical(path, weights_sha256, known=None):
     """Read typical galaxies.
 
     Parameters
@@ -335,6 +337,8 @@ def load_typical(path, weights_sha256):
         File.
     weights_sha256 : str
         Digest of the weights in use.
+    known : str, optional
+        Digest of the file that came with these weights, against which files without a digest are checked.
 
     Returns
     -------
@@ -350,31 +354,35 @@ def load_typical(path, weights_sha256):
         state = Path(path).stat()
     except FileNotFoundError:
         return None
-    return _load(Path(path), weights_sha256, state.st_mtime_ns, state.st_size)
+    return _load(Path(path), weights_sha256, known, state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=4)
-def _load(path, weights_sha256, *_):
+def _load(path, weights_sha256, known, *_):
     """Read a file; what else identifies it keeps an older one from being taken for it."""
+    other = f"{path}: was written by another version of galmeasure"
     try:
         content = path.read_bytes()
         length = int.from_bytes(content[:8], "little")
         card = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["card"])
+        if card["format"] != FORMAT:
+            raise WeightsError(other)
         tensors = load(content)
+        check_companion(path, content, card, tensors, known)
         tensors |= {name: tensors[name].double() for name in _MATRICES}
         expectation = Expectation(tensors["feature_mean"].shape[1])
         parts = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_NETWORK)}
         expectation.load_state_dict({name.removeprefix(_NETWORK): tensor for name, tensor in parts.items()})
         expectation = expectation.double().eval().requires_grad_(False)
         found = TypicalGalaxies(expectation, *(tensors[name] for name in _TENSORS), card=card)
-        right = card["format"] == FORMAT
-        right &= found.tails.shape == (2, _SNR_NODES * _NODES, len(found.names), len(_GRID))
+        right = found.tails.shape == (2, _SNR_NODES * _NODES, len(found.names), len(_GRID))
+    except WeightsError:
+        raise
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError, OverflowError) as err:
         msg = f"{path}: is damaged, or no file of typical galaxies ({err})"
         raise WeightsError(msg) from err
     if not right:
-        msg = f"{path}: was written by another version of galmeasure"
-        raise WeightsError(msg)
+        raise WeightsError(other)
     if card.get("weights_sha256") != weights_sha256:
         msg = f"{path}: is not of these weights; write it again with galmeasure weights --ood, or remove it"
         raise WeightsError(msg)

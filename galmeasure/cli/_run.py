@@ -8,12 +8,17 @@ from contextlib import contextmanager
 
 import click
 
-__all__ = ["one_line", "report_folder", "reported"]
+__all__ = ["one_line", "printable", "report_folder", "reported"]
+
+
+def printable(text: object) -> str:
+    """Text without the bytes of file names that are no characters, which a terminal may refuse."""
+    return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def one_line(err):
     """Text of an error or a warning on one line."""
-    return " ".join(str(err).split()) or type(err).__name__
+    return " ".join(printable(err).split()) or type(err).__name__
 
 
 @contextmanager

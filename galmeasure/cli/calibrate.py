@@ -2,21 +2,30 @@
 
 import click
 
-from ._run import reported
+from ._run import printable, reported
+from ._titles import TitledCommand
 
 __all__ = ["calibrate"]
 
 
-@click.command()
+@click.command(cls=TitledCommand)
 @click.argument("image")
 @click.option("-o", "--output", help="Calibration to write.  [default: IMAGE_calibration.json]")
 @click.option("--overwrite", is_flag=True, help="Replace the output, and write into a report folder that is not empty.")
 @click.option("--psf", help="PSF: FITS image or PSFEx .psf file.  [default: extension PSF of the image]")
 @click.option("--psf-oversampling", type=click.IntRange(min=1), help="Samples in a pixel of the PSF image.")
 @click.option("--psf-flux", help="Fraction of a star's light that the PSF image holds, or sum.  [default: estimated]")
+@click.option("--psf-includes-pixel", type=click.Choice(["yes", "no"]), help="Whether the pixel's response is in the "
+              "PSF image; no: it is convolved with it.  [default: what the file says, else yes]")  # fmt: skip
 @click.option("--error", help="1-sigma error: a number or an image.")
 @click.option("--weight", help="Inverse variance: an image.")
+@click.option(
+    "--weight-type",
+    type=click.Choice(["ivar", "exposure", "relative"]),
+    help="What weights are.  [default: from the name and unit]",
+)
 @click.option("--mask", help="Bad pixels, not zero: an image.")
+@click.option("--mask-bits", help="Bits of the mask that are bad, as for measure.  [default: what is known, else any]")
 @click.option("--segmentation", help="Segment labels: an image; blank sky is where there are none.")
 @click.option("--detect", is_flag=True, help="Subtract the background and mask what is detected, as measure --detect.")
 @click.option("--size", type=int, help="Side of the stamps.  [default: 64]")
@@ -59,4 +68,4 @@ def calibrate(image, **options):
     with reported(options["verbose"]):
         from .calibration import run
 
-        click.echo(run(image, options))
+        click.echo(printable(run(image, options)))

@@ -12,15 +12,16 @@ from astropy.table import QTable, vstack
 from galmeasure.exceptions import GalmeasureWarning
 from galmeasure.io import SkySource, write_table
 
+from ._outputs import check_output, refuse_inputs
 from ._run import report_folder
 from .jobs import check_device, make_fitter
-from .measure import check_method_options, number_or_text, refinement
+from .measure import check_method_options, number_or_text, refinement, yes_or_no
 
 __all__ = ["run"]
 
 READ_OPTIONS = (
-    "psf", "psf_oversampling", "psf_flux", "error", "weight", "mask", "segmentation", "size", "detect", "gain",
-    "pixel_scale", "zero_point",
+    "psf", "psf_oversampling", "psf_flux", "psf_includes_pixel", "error", "weight", "weight_type", "mask", "mask_bits",
+    "segmentation", "size", "detect", "gain", "pixel_scale", "zero_point",
 )  # fmt: skip
 """Options of the command that say how the image is read."""
 
@@ -54,6 +55,7 @@ def run(image, options):
     report = None if options["report"] is None else report_folder(options)
     fitter = _fitter(options)
     reading = {name: options[name] for name in READ_OPTIONS}
+    reading["psf_includes_pixel"] = yes_or_no(reading["psf_includes_pixel"])
     sky = SkySource(image, **reading | {name: number_or_text(reading[name]) for name in ("error", "psf_flux")})
     from galmeasure.evaluation import calibrate
     from galmeasure.evaluation.injection import core_radius
@@ -82,19 +84,15 @@ def run(image, options):
 
 def _output(image, options):
     """Path of the calibration: the option, or the image's name with ``_calibration.json``."""
-    source = Path(re.sub(r"\[\w+\]$", "", str(image)))
+    source = Path(re.sub(r"\[[^\[\]]*\]$", "", str(image)))
     name = source.name.removesuffix(".gz").removesuffix(".fz")
     path = (
         source.with_name(Path(name).stem + "_calibration.json")
         if options["output"] is None
         else Path(options["output"])
     )
-    if path.exists() and not options["overwrite"]:
-        msg = f"output: {path} exists already; give another, or --overwrite"
-        raise ValueError(msg)
-    if not path.parent.is_dir():
-        msg = f"output: there is no folder {path.parent}"
-        raise ValueError(msg)
+    refuse_inputs(path, image, options)
+    check_output(path, overwrite=options["overwrite"])
     return path
 
 

@@ -4,7 +4,8 @@ import sys
 
 import click
 
-from ._run import one_line, reported
+from ._run import one_line, printable, reported
+from ._titles import TitledCommand, probably_meant
 from .calibrate import calibrate
 from .evaluate import evaluate
 from .simulate import simulate
@@ -27,9 +28,23 @@ class DefaultGroup(click.Group):
 
     def parse_args(self, ctx, args):
         """Put ``measure`` in front of what is not a command."""
-        if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version"):
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version", "-V"):
+            meant = None if ctx.resilient_parsing else probably_meant(args[0], self.commands)
+            if meant is not None:
+                msg = f"{args[0]}: neither a command nor a file; did you mean galmeasure {meant}?"
+                raise click.UsageError(msg)
             args = ["measure", *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx, incomplete):
+        """Commands, and what ``measure`` completes: its options and files."""
+        command = self.commands["measure"]
+        found = super().shell_complete(ctx, incomplete)
+        with click.Context(command, parent=ctx, info_name="measure", resilient_parsing=True) as measuring:
+            found += command.shell_complete(measuring, incomplete)
+        if not incomplete.startswith("-"):
+            found += command.params[0].type.shell_complete(measuring, command.params[0], incomplete)
+        return found
 
     def format_usage(self, ctx, formatter):
         """Usage of both forms."""
@@ -46,7 +61,9 @@ def _version(ctx, _, value):
 
 
 @click.group(cls=DefaultGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
+@click.option(
+    "-V", "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version."
+)
 def cli():
     """Measure galaxies: flux, Sersic index, half-light radius, ellipticity and centre, with errors.
 
@@ -55,9 +72,11 @@ def cli():
     """
 
 
-@cli.command()
-@click.argument("catalog", required=False)
-@click.option("-o", "--output", help="Table to write: .fits, .ecsv, .csv, .parquet or .votable.")
+@cli.command(cls=TitledCommand)
+@click.argument("catalogs", metavar="[CATALOG]...", nargs=-1)
+@click.option(
+    "-o", "--output", help="Table to write, .fits, .ecsv, .csv, .parquet or .votable; - for the output as CSV."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 @click.option(
     "--method",
@@ -73,7 +92,7 @@ def cli():
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
-    help="Neural: arithmetic of the network.  [default: as the processor likes it]",
+    help="Neural: arithmetic of the network.  [default: bfloat16 where the processor is made for it]",
 )
 @click.option(
     "--refine",
@@ -88,16 +107,33 @@ def cli():
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")
 @click.option("--image", help="Image in which the sources of a list are measured.")
 @click.option("--detect", is_flag=True, help="Detect the sources of an image, background subtracted.")
-@click.option("--psf", help="PSF: FITS image, cube of one a row, or PSFEx .psf file.")
+@click.option("--psf", help="PSF: FITS image, cube of one a row, STPSF or PSFEx file; none: a delta function.")
 @click.option("--psf-oversampling", type=click.IntRange(min=1), help="Samples in a pixel of the PSF images.")
 @click.option(
     "--psf-flux",
     help="Fraction of a star's light that the PSF images hold, e.g. 0.983, or sum: that of the pixels.  "
     "[default: estimated]",
 )
+@click.option(
+    "--psf-includes-pixel",
+    type=click.Choice(["yes", "no"]),
+    help="Whether the pixel's response is in the PSF images; no: they are convolved with it, as oversampled ones of "
+    "GALFIT, petrofit or Tiny Tim need.  [default: what the file says, else yes]",
+)
 @click.option("--error", help="1-sigma error: a number, an image, or a column of a cutout table.")
 @click.option("--weight", help="Inverse variance: an image, or a column of a cutout table.")
+@click.option(
+    "--weight-type",
+    type=click.Choice(["ivar", "exposure", "relative"]),
+    help="What weights are: inverse variances, exposure times, or relative; for the last two the error is estimated.  "
+    "[default: from the name and unit]",
+)
 @click.option("--mask", help="Bad pixels, not zero: an image, or a column of a cutout table.")
+@click.option(
+    "--mask-bits",
+    help="Bits of the mask that are bad: names (BAD,SAT), numbers (0,3), or the sum of their values; ~ in front: all "
+    "others.  [default: what is known of the mask, else any]",
+)
 @click.option("--segmentation", help="Segment labels, to mask neighbours: an image, or a column.")
 @click.option("--size", type=int, help="Side of the stamps cut from an image. [default: from the segments, else 64]")
 @click.option("--pixel-scale", type=float, help="Arcsec per pixel. [default: from the headers]")
@@ -109,19 +145,23 @@ def cli():
 @click.option("--n-jobs", type=int, default=1, show_default=True, help="Processes; -1 for one a core.")
 @click.option("--plots", help="Folder for a plot of each fit; choose them with --rows.")
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar and no closing lines; errors and warnings only.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more; show where an error came from.")
-def measure(catalog, **options):
+def measure(catalogs, **options):
     """Measure the galaxies of CATALOG.
 
     CATALOG is a FITS table of cutouts (a column cutout, image, stamp or VIGNET, plain or FITS_LDAC), a FITS file
     of cutouts in extensions, a list of sources (FITS, ECSV, CSV, Parquet, VOTable) with --image, or an image
-    with --detect. The table goes to CATALOG_galmeasure.fits unless --output says otherwise. Exit codes: 0 done,
-    2 bad arguments or input.
+    with --detect. The table goes to CATALOG_galmeasure.fits unless --output says otherwise. Several catalogues have
+    a table each. The name - means the standard input, and the standard output, to which the table goes as CSV.
+    Exit codes: 0 done, 2 bad arguments or input.
     """
     with reported(options["verbose"]):
-        from .measure import run
+        from .several import STREAM, measure_all
 
-        click.echo(run(catalog, options, method=METHODS[options["method"]]))
+        for summary in measure_all(catalogs, options, method=METHODS[options["method"]]):
+            if not options["quiet"]:
+                click.echo(printable(summary), err=options["output"] == STREAM)
 
 
 cli.add_command(calibrate)

@@ -3,11 +3,12 @@
 import click
 
 from ._run import reported
+from ._titles import TitledCommand
 
 __all__ = ["evaluate"]
 
 
-@click.command()
+@click.command(cls=TitledCommand)
 @click.option(
     "--method", multiple=True, help="neural, lsq, baseline (slow) or none; repeatable.  [default: neural, lsq]"
 )

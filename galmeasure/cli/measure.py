@@ -3,26 +3,32 @@
 import re
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from astropy.table import QTable
 
 from galmeasure.flags import FLAGS, Flag
 from galmeasure.io import ChunkedWriter, open_catalog
 
+from ._outputs import refuse_inputs
+from ._run import printable
 from .jobs import check_device, measured_chunks
 
-__all__ = ["Summary", "check_method_options", "number_or_text", "parse_rows", "run"]
+__all__ = ["Summary", "check_method_options", "number_or_text", "output_path", "parse_rows", "run", "yes_or_no"]
 
 READ_OPTIONS = (
     "image",
     "psf",
     "psf_oversampling",
     "psf_flux",
+    "psf_includes_pixel",
     "error",
     "weight",
+    "weight_type",
     "mask",
+    "mask_bits",
     "segmentation",
     "size",
     "detect",
@@ -41,8 +47,18 @@ METHOD_OPTIONS = {
 NETWORK_OPTIONS = ("weights", "precision")
 """Those of a network that also make sense where it gives the starts of another method."""
 
+FIELD_SIDE = 400
+"""Side of an image, in pixels, that is rather a field than a cutout."""
+
 MOST_PLOTS = 500
 """Plots that are made without being asked for by --rows."""
+
+
+CHI2_RANGE = (0.7, 1.5)
+"""Median reduced chi2 of a catalogue beyond which its errors are doubted."""
+
+LEAST_ROWS = 3
+"""Measured rows of which the median says something about a catalogue."""
 
 
 @dataclass
@@ -61,6 +77,10 @@ class Summary:
         Rows with each flag, in the order of `FLAGS`.
     seconds : float
         Time the measurements took.
+    next_step : str
+        What may be done with the table; empty for nothing.
+    chi2 : list of ndarray
+        Reduced chi2 of the measured rows of each chunk.
     """
 
     path: Path
@@ -69,14 +89,37 @@ class Summary:
     n_failed: int = 0
     by_flag: np.ndarray = None
     seconds: float = 0.0
+    next_step: str = ""
+    chi2: list = field(default_factory=list)
 
-    def add(self, flags):
-        """Count the flags of more rows."""
-        flags = np.asarray(flags, dtype=np.int64)
+    def add(self, table):
+        """Count the flags of more rows, and keep their reduced chi2."""
+        flags = np.asarray(table["flags"], dtype=np.int64)
+        if "chi2_reduced" in table.colnames:
+            self.chi2.append(np.asarray(table["chi2_reduced"], dtype=float)[flags & Flag.FAILED == 0])
         counts = np.array([np.count_nonzero(flags & flag.value) for flag in FLAGS])
         self.by_flag = counts if self.by_flag is None else self.by_flag + counts
         self.n_rows += len(flags)
         self.n_failed += np.count_nonzero(flags & Flag.FAILED)
+
+    def median_chi2(self):
+        """Median of the reduced chi2 of the measured rows; NaN if there is none."""
+        chi2 = np.concatenate(self.chi2) if self.chi2 else np.zeros(0)
+        chi2 = chi2[np.isfinite(chi2)]
+        return float(np.median(chi2)) if len(chi2) else np.nan
+
+    def warning(self):
+        """What the whole catalogue says about its errors, or None where they look right."""
+        chi2, n_measured = self.median_chi2(), self.n_rows - self.n_failed
+        if n_measured < LEAST_ROWS or not (chi2 < CHI2_RANGE[0] or chi2 > CHI2_RANGE[1]):
+            return None
+        at_bound = self.by_flag[[flag.name for flag in FLAGS].index("at_bound")] / self.n_rows
+        size = "large" if chi2 < 1 else "small"
+        return (
+            f"the median reduced chi2 is {chi2:.2f} and {100 * at_bound:.0f} % of the rows are at bounds: the errors "
+            f"of the pixels seem too {size}; usual causes are the gain (--gain 0 where the error has the sources' "
+            "noise in it), the units of image and error, and weights that are no inverse variances"
+        )
 
     def __str__(self):
         rate = self.n_rows / max(self.seconds, 1e-9)
@@ -87,8 +130,12 @@ class Summary:
         for flag, count in zip(FLAGS, self.by_flag, strict=True):
             if count:
                 lines.append(f"  {count:>8}  {flag.name}: {flag.description}")
+        if np.isfinite(self.median_chi2()):
+            lines.append(f"median reduced chi2 {self.median_chi2():.2f}")
         if self.notes:
             lines.append(f"used {', '.join(self.notes)}")
+        if self.next_step:
+            lines.append(f"next: {self.next_step}")
         lines.append(f"table {self.path}")
         return "\n".join(lines)
 
@@ -113,25 +160,32 @@ def run(catalog, options, *, method):
     reading = {name: options[name] for name in READ_OPTIONS}
     for name in ("error", "psf_flux"):
         reading[name] = number_or_text(reading[name])
+    reading["psf_includes_pixel"] = yes_or_no(reading["psf_includes_pixel"])
     source = open_catalog(catalog, **reading)
     rows = parse_rows(options["rows"], len(source))
-    output = _output_path(catalog or options["image"], options["output"])
+    source.check_rows(rows)
+    output = output_path(catalog or options["image"], options["output"])
+    refuse_inputs(output, catalog, options)
     plots = _plot_folder(options["plots"], rows, options["rows"])
     fitter = _fitter(method, options)
     wanted = None if options["columns"] is None else _names(options["columns"])
-    summary = Summary(output, source.notes)
+    summary = Summary(output, source.notes, next_step=_next_step(catalog, output, source, options))
     if options["verbose"]:
         _say(f"{source.kind} {source.path}: {len(rows)} of {len(source)} rows, method {options['method']}")
     with ChunkedWriter(output, overwrite=options["overwrite"]) as writer, _progress(len(rows), options) as progress:
+        if wanted is not None:
+            _try_copied_columns(writer, wanted, source, rows)
         start = time.perf_counter()
         for block, cutouts, table in measured_chunks(source, rows, fitter, options["batch_size"], options["n_jobs"]):
-            summary.add(table["flags"])
+            summary.add(table)
             writer.write(table if wanted is None else _select(table, wanted, source, block))
             if plots is not None:
                 _plot(plots, block, cutouts, table)
             progress.update(len(block))
         summary.seconds = time.perf_counter() - start
         writer.finish()
+    if summary.warning():
+        _say(f"galmeasure: warning: {summary.warning()}")
     return summary
 
 
@@ -189,15 +243,46 @@ def number_or_text(text):
         return text
 
 
-def _output_path(catalog, output):
-    """Path of the table: the option, or the input's name with ``_galmeasure.fits``."""
-    source = Path(re.sub(r"\[\w+\]$", "", str(catalog)))
+def yes_or_no(word):
+    """Truth value of ``"yes"`` or ``"no"``; None stays None."""
+    return None if word is None else word == "yes"
+
+
+def _next_step(catalog, output, source, options):
+    """What to do with the table: compare it with truths that the catalogue has, or look at the fits."""
+    if source.kind == "multi-extension file" and len(source) == 1 and source.n_pixels(np.arange(1))[0] > FIELD_SIDE**2:
+        return f"{source.path} was measured as one galaxy; did you mean --image {source.path} --detect?"
+    if any(name.lower().startswith("true_") for name in source.column_names):
+        return f"galmeasure evaluate --dataset {catalog} --method none --catalog {output}"
+    if options["plots"] is not None:
+        return ""
+    return "the same command with --rows 0:20 --plots FOLDER shows the first fits"
+
+
+def output_path(catalog, output):
+    """Path of the table of a catalogue.
+
+    Parameters
+    ----------
+    catalog : path-like
+        File that is measured.
+    output : path-like or None
+        Option ``--output``.
+
+    Returns
+    -------
+    pathlib.Path
+        The option, or the catalogue's name with ``_galmeasure.fits``.
+
+    Raises
+    ------
+    ValueError
+        If it is the catalogue itself.
+    """
+    source = Path(re.sub(r"\[[^\[\]]*\]$", "", str(catalog)))
     if output is None:
         name = source.name.removesuffix(".gz").removesuffix(".fz")
         return source.with_name(Path(name).stem + "_galmeasure.fits")
-    if Path(output).exists() and source.exists() and Path(output).samefile(source):
-        msg = f"output must not be the catalogue itself, {output}"
-        raise ValueError(msg)
     return Path(output)
 
 
@@ -256,17 +341,24 @@ def _select(table, names, source, rows):
     return table[names]
 
 
+def _try_copied_columns(writer, names, source, rows):
+    """Raise before measuring if a column of the catalogue cannot be copied to the output."""
+    copied = [name for name in names if name in source.column_names]
+    if copied:
+        writer.try_columns(QTable(source.columns(rows[:1], copied)))
+
+
 def _progress(count, options):
     from tqdm import tqdm
 
-    hidden = options["no_progress"] or not sys.stderr.isatty()
+    hidden = options["no_progress"] or options["quiet"] or not sys.stderr.isatty()
     return tqdm(total=count, unit="gal", file=sys.stderr, disable=hidden, dynamic_ncols=True)
 
 
 def _say(text):
     import click
 
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
 
 
 def _plot_folder(folder, rows, chosen):

@@ -8,6 +8,7 @@ import click
 from galmeasure.training.dataset_config import DATASETS, LOGARITHMIC, PSF_FAMILIES, RANGES, DatasetConfig
 
 from ._run import reported
+from ._titles import TitledCommand
 
 __all__ = ["simulate"]
 
@@ -27,7 +28,7 @@ def _field_options(function):
     return function
 
 
-@click.command()
+@click.command(cls=TitledCommand)
 @click.argument("output")
 @click.option("--dataset", type=click.Choice(list(DATASETS)), help="Data set of the study.  [default: 1]")
 @click.option("--size", "count", type=int, required=True, help="Number of galaxies; the study has 200000.")

@@ -5,6 +5,7 @@ import sys
 import click
 
 from ._run import reported
+from ._titles import TitledCommand
 
 __all__ = ["train"]
 
@@ -12,7 +13,7 @@ _SMOKE = 2000  # galaxies for the score, and for the correction, of a test
 _LEAST_CORRECTED = 1500
 
 
-@click.command()
+@click.command(cls=TitledCommand)
 @click.argument("config", required=False)
 @click.option("--smoke", is_flag=True, help="The whole loop in seconds, for a test; no CONFIG.")
 @click.option("-o", "--folder", help="Checkpoint, log and result.  [default: training_NAME]")

@@ -5,6 +5,7 @@ import sys
 
 from galmeasure.calibration.typical import load_typical, typical_path
 from galmeasure.exceptions import WeightsError
+from galmeasure.weights.registry import known_digest
 
 __all__ = ["NUMBER", "has_typical", "typical_path", "write_typical"]
 
@@ -16,8 +17,9 @@ SEED = 31
 
 def has_typical(weights, number):
     """Whether there is a file already, of these weights and as many galaxies."""
+    path = typical_path(weights.path)
     try:
-        found = load_typical(typical_path(weights.path), weights.sha256)
+        found = load_typical(path, weights.sha256, known_digest(weights.sha256, path.suffix))
     except WeightsError:
         return False
     return found is not None and found.card.get("simulated") == number

@@ -5,11 +5,12 @@ import sys
 import click
 
 from ._run import reported
+from ._titles import TitledCommand
 
 __all__ = ["weights"]
 
 
-@click.command()
+@click.command(cls=TitledCommand)
 @click.argument("file", required=False)
 @click.option("--ood", type=click.IntRange(min=2000), help="Simulate so many galaxies of the training domain of FILE "
               "and write what they look like beside it, FILE's name with .ood: for the column ood_score.")  # fmt: skip

@@ -4,11 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
+from galmeasure._words import refuse_words
 from galmeasure.calibration import QuantileCalibration
 from galmeasure.cutouts import Cutouts
+from galmeasure.fitters._blank import fail_blank, flag_unknown_errors
 from galmeasure.fitters._columns import fixed_values, initial_values
 from galmeasure.fitters._threads import map_batches, single_threaded
 from galmeasure.fitters.images import make_model_images, make_residual_images
@@ -20,6 +23,10 @@ __all__ = ["BatchMeasurement", "SersicFitterBase", "progress"]
 
 _MAX_PIXELS = 2**20
 _BRIGHT = 200.0  # S/N at which 0.5 % of the flux is its error
+_ARGUMENTS = (
+    "cutouts", "psf", "error", "mask", "gain", "pixel_scale", "wcs", "psf_oversampling", "psf_flux",
+    "psf_includes_pixel", "positions", "init_params", "ids", "zero_point", "progress_bar",
+)  # fmt: skip
 _METHOD = "U24"
 _REASON = "U10"
 
@@ -135,6 +142,8 @@ class SersicFitterBase(ABC):
     ``fixed``, and gives `measure`; with a field ``calibration`` it calls ``_load_calibration`` when it is made.
     """
 
+    _has_starts: ClassVar[bool] = True  # whether the table has columns of starting values
+
     def __post_init__(self):
         """Check what all fitters have in common."""
         fixed = getattr(self, "fixed", {})
@@ -197,21 +206,23 @@ class SersicFitterBase(ABC):
         wcs=None,
         psf_oversampling=1,
         psf_flux=None,
+        psf_includes_pixel=True,
         positions=None,
         init_params=None,
         ids=None,
         zero_point=None,
         progress_bar=False,
+        **others,
     ):
         """Measure galaxies.
 
         Parameters
         ----------
-        cutouts : array_like, Quantity, NDData, Cutout2D, list of these, or Cutouts
+        cutouts : array_like, Quantity, NDData, Cutout2D, list of these, photutils SourceCatalog, or Cutouts
             Background-subtracted stamps, ``(N, ny, nx)``, ``(ny, nx)`` or a list of unequal shapes; see
             `~galmeasure.Cutouts` for these arguments up to ``ids`` and ``zero_point``.
-        psf : array_like, PSF model, GalSim object, or list of these
-            Pixel response included; one for all or one per cutout.
+        psf : array_like, PSF model, GalSim object, or list of these, optional
+            Pixel response included; one for all or one per cutout. Without it a delta function, which is flagged.
         error : float or array_like, optional
             1-sigma noise; estimated from the border pixels, and flagged, when not given.
         mask : array_like of bool, optional
@@ -227,6 +238,8 @@ class SersicFitterBase(ABC):
         psf_flux : float, array_like or "sum", optional
             Fraction of a star's light that the PSF image holds; ``"sum"``: the sum of the image is this fraction.
             Estimated from the wings of the image by default.
+        psf_includes_pixel : bool, optional
+            Whether the PSF includes the response of the detector's pixel; if not it is convolved with it.
         positions : array_like, optional
             Centres of the stamps in the parent image, x, y, shape ``(N, 2)``.
         init_params : table, optional
@@ -238,6 +251,8 @@ class SersicFitterBase(ABC):
             Magnitude of one unit of flux.
         progress_bar : bool, optional
             Show a bar on standard error.
+        **others
+            Nothing else is taken: names that other codes have for these arguments raise a TypeError that tells ours.
 
         Returns
         -------
@@ -249,10 +264,11 @@ class SersicFitterBase(ABC):
         TypeError, ValueError
             If an argument is of the wrong kind, shape or unit; the message names it and the rule.
         """
+        refuse_words("fit", others, _ARGUMENTS)
         options = {
             "error": error, "mask": mask, "gain": gain, "pixel_scale": pixel_scale, "wcs": wcs,
-            "psf_oversampling": psf_oversampling, "psf_flux": psf_flux, "positions": positions, "ids": ids,
-            "zero_point": zero_point,
+            "psf_oversampling": psf_oversampling, "psf_flux": psf_flux, "psf_includes_pixel": psf_includes_pixel,
+            "positions": positions, "ids": ids, "zero_point": zero_point,
         }  # fmt: skip
         cutouts = Cutouts(cutouts, psf, **options)
         init = fixed_values(getattr(self, "fixed", {}), initial_values(init_params, cutouts), cutouts)
@@ -317,6 +333,7 @@ class SersicFitterBase(ABC):
         return _MAX_PIXELS
 
     def _measure_batch(self, batch, init):
+        batch = fail_blank(batch)
         start = init[batch.index]
         start[:, PARAMETER_INDEX["flux"]] /= batch.scale
         part = self.measure(batch, start)
@@ -324,6 +341,7 @@ class SersicFitterBase(ABC):
         part.in_flux_units(batch.scale)
         part.flags |= batch.flags
         part.flags[~np.isfinite(part.values).all(axis=1)] |= Flag.FAILED
+        flag_unknown_errors(part)
         return batch.index, part
 
     def _calibrate(self, batch, part):
@@ -343,10 +361,6 @@ class SersicFitterBase(ABC):
             return {}
         return {"CALIBRAT": Path(self.calibration).name, "CALIBSHA": self._calibration[1]}
 
-    def _psf_flux_meta(self, cutouts):
-        """Entries for the meta of the table: the light in the PSF images, where the user says it."""
-        return {} if cutouts.psf_flux is None else {"PSFFLUX": cutouts.psf_flux}
-
     def _assemble(self, cutouts, found):
         extra = {}
         if found.background is not None:
@@ -359,10 +373,11 @@ class SersicFitterBase(ABC):
             extra |= {"point_like": found.point_like}
         measurement = Measurement(
             values=found.values, covariance=found.covariance, flags=found.flags, snr=found.snr,
-            chi2_reduced=found.chi2_reduced, n_pixels_fit=found.n_pixels_fit, init=found.init, crb=found.crb,
-            quantiles=found.quantiles, method=self.method if found.method is None else found.method, extra=extra,
+            chi2_reduced=found.chi2_reduced, n_pixels_fit=found.n_pixels_fit, crb=found.crb,
+            init=found.init if self._has_starts else None, quantiles=found.quantiles, extra=extra,
+            method=self.method if found.method is None else found.method,
         )  # fmt: skip
-        meta = {"FITTER": repr(self), **self._meta(), **self._calibration_meta(), **self._psf_flux_meta(cutouts)}
+        meta = {"FITTER": repr(self), **self._meta(), **self._calibration_meta(), **cutouts.psf_meta}
         return build_table(cutouts, measurement, covariance=self.covariance, meta=meta)
 
 

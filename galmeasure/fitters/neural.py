@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ import torch
 from galmeasure.calibration.typical import FALSE_ALARMS, Observed, TypicalGalaxies, load_typical, typical_path
 from galmeasure.cutouts import Cutouts
 from galmeasure.fitters._batch_quality import batch_quality
+from galmeasure.fitters._blank import fail_blank
 from galmeasure.fitters._columns import fixed_values
 from galmeasure.fitters._condition import conditioned_chunk
 from galmeasure.fitters._domain import beyond_domain, piled_up, widen
@@ -37,7 +39,7 @@ from galmeasure.priors import Prior, get_prior
 from galmeasure.render.memory import reserve_heap
 from galmeasure.weights import DEFAULT_WEIGHTS, load_network
 from galmeasure.weights.corrections import load_correction
-from galmeasure.weights.registry import find_weights
+from galmeasure.weights.registry import find_weights, known_digest
 
 __all__ = ["NeuralSersicFitter", "learn_typical"]
 
@@ -114,8 +116,8 @@ class NeuralSersicFitter(SersicFitterBase):
     ``out_of_distribution``; ``ood_reason`` names what is strangest, see :doc:`/unusual`. They are NaN and empty with
     weights that have no file of typical galaxies.
 
-    Stamps of any size are taken: see :doc:`/neural`. Starting values (``init_params``) are accepted and not used;
-    ``<p>_init`` holds NaN.
+    Stamps of any size are taken: see :doc:`/neural`. Starting values (``init_params``) are accepted and not used, and
+    the table has no columns ``<p>_init``.
 
     Examples
     --------
@@ -139,6 +141,8 @@ class NeuralSersicFitter(SersicFitterBase):
     calibration: str | os.PathLike | None = None
     device: str = "cpu"
     batch_size: int | None = None
+
+    _has_starts: ClassVar[bool] = False
 
     def __post_init__(self):
         """Check the configuration."""
@@ -280,8 +284,8 @@ class NeuralSersicFitter(SersicFitterBase):
         progress_bar : bool, optional
             Show a bar on standard error.
         **options
-            ``error``, ``mask``, ``gain``, ``pixel_scale``, ``wcs``, ``psf_oversampling``, ``psf_flux``, ``positions``,
-            ``ids`` and ``zero_point``, as in `fit`.
+            ``error``, ``mask``, ``gain``, ``pixel_scale``, ``wcs``, ``psf_oversampling``, ``psf_flux``,
+            ``psf_includes_pixel``, ``positions``, ``ids`` and ``zero_point``, as in `fit`.
 
         Returns
         -------
@@ -313,7 +317,7 @@ class NeuralSersicFitter(SersicFitterBase):
         for batch, values in self._each_batch(cutouts, draw, progress_bar):
             values[..., PARAMETER_INDEX["flux"]] *= batch.scale[:, None]
             drawn[batch.index] = values
-        return draw_table(cutouts, drawn, self._meta() | self._psf_flux_meta(cutouts))
+        return draw_table(cutouts, drawn, self._meta() | cutouts.psf_meta)
 
     def log_prob(self, cutouts, psf=None, parameters=None, *, progress_bar=False, **options):
         """Log density of the posterior at given parameters.
@@ -382,7 +386,7 @@ class NeuralSersicFitter(SersicFitterBase):
         with single_threaded() as n_threads, progress(len(cutouts), progress_bar) as bar:
             n_workers = n_threads if self.device == "cpu" else 1
             batches = cutouts.batches(self._max_pixels(cutouts, n_workers))
-            for batch, result in map_batches(function, batches, n_workers):
+            for batch, result in map_batches(function, map(fail_blank, batches), n_workers):
                 yield batch, result
                 bar.update(len(batch))
 
@@ -455,7 +459,8 @@ class NeuralSersicFitter(SersicFitterBase):
         widen(found.covariance, found.quantiles, factor)
 
     def _typical(self):
-        return load_typical(typical_path(self._weights.path), self._weights.sha256)
+        path, sha256 = typical_path(self._weights.path), self._weights.sha256
+        return load_typical(path, sha256, known_digest(sha256, path.suffix))
 
     def _score(self, typical, watch, found):
         """Scores of galaxies that do not look like those of the training, and their flag."""

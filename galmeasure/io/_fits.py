@@ -4,7 +4,10 @@ import gzip
 import itertools
 import math
 import re
+import shutil
+import tempfile
 import warnings
+import weakref
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,24 +17,32 @@ from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 
-__all__ = ["TableRows", "has_fits_magic", "is_table", "load_plane", "open_fits"]
+from ._layout import file_layout, open_binary
+from ._pixels import scaled_pixels
 
-_VALID_HDUS = (fits.PrimaryHDU, fits.ImageHDU, fits.BinTableHDU, fits.TableHDU, fits.CompImageHDU, fits.GroupsHDU)
+__all__ = ["TableRows", "has_fits_magic", "is_table", "open_fits"]
 
 READ_ERRORS = (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError)
 """What astropy and numpy raise on damaged files."""
 
 
 def existing(path):
-    """`path` as a Path, or CatalogError if there is no such file."""
+    """`path` as a Path, or CatalogError if it is no file that can be read, more than once."""
     path = Path(path)
-    if not path.exists():
-        msg = f"{path}: no such file"
-        raise CatalogError(msg)
-    if path.is_dir():
-        msg = f"{path}: is a folder, not a file"
-        raise CatalogError(msg)
-    return path
+    try:
+        if path.is_dir():
+            reason = "is a folder, not a file"
+        elif path.is_file():
+            with path.open("rb"):
+                return path
+        elif path.exists():
+            reason = "is a pipe or a device, and files are read more than once: save it to a file first"
+        else:
+            reason = "no such file"
+    except (OSError, ValueError) as err:
+        reason = f"cannot be read ({getattr(err, 'strerror', None) or one_line(err)})"
+    msg = f"{path}: {reason}"
+    raise CatalogError(msg)
 
 
 def has_fits_magic(path):
@@ -41,13 +52,6 @@ def has_fits_magic(path):
             return file.read(9) == b"SIMPLE  ="
     except READ_ERRORS:
         return False
-
-
-def open_binary(path):
-    """Open a file for reading, through gzip where its first bytes say so."""
-    with Path(path).open("rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if compressed else Path(path).open("rb")
 
 
 class OptionError(ValueError):
@@ -75,13 +79,15 @@ def reading(path):
         raise CatalogError(msg) from err
 
 
-def open_fits(path):
-    """HDUList of a FITS file whose data are all there.
+def open_fits(path, *, cut_table=False):
+    """HDUList of a FITS file whose data are all there; images are not scaled, see `image_data`.
 
     Parameters
     ----------
     path : path-like
         FITS file; may be compressed with gzip.
+    cut_table : bool, optional
+        Whether a table at the end of the file may end early, see ``TableRows.n_whole``.
 
     Returns
     -------
@@ -98,64 +104,34 @@ def open_fits(path):
         msg = f"{path}: not a FITS file"
         raise CatalogError(msg)
     try:
+        parts = file_layout(path, cut_table=cut_table)
         with quiet():
-            hdus = fits.open(path, memmap=True, lazy_load_hdus=True)
+            hdus = fits.open(path, memmap=True, lazy_load_hdus=True, do_not_scale_image_data=True)
+    except CatalogError:
+        raise
     except READ_ERRORS as err:
-        msg = f"{path}: damaged FITS file ({one_line(err)})"
+        msg = f"{path}: truncated or damaged FITS file ({one_line(err)})"
         raise CatalogError(msg) from err
     try:
         with quiet():
-            _check_length(hdus, path)
+            _check_headers(hdus, parts, path)
     except BaseException:
         hdus.close()
         raise
     return hdus
 
 
-def _check_length(hdus, path):
-    """Load every header; raise if data end early, or if the header of one more HDU begins and does not end."""
-    end = 0
-    try:
-        with open_binary(path) as file:
-            size = None if isinstance(file, gzip.GzipFile) else path.stat().st_size
-            for number, hdu in enumerate(_each(hdus)):
-                end = _end_of_data(hdu, number, path, size, end)
-            file.seek(end)
-            rest = file.read(8)
-    except CatalogError:
-        raise
-    except READ_ERRORS as err:
-        msg = f"{path}: truncated or damaged FITS file ({one_line(err)})"
-        raise CatalogError(msg) from err
-    if rest == b"XTENSION":
-        msg = f"{path}: truncated or damaged FITS file, its last header is not whole"
-        raise CatalogError(msg)
-
-
-def _each(hdus):
-    """HDUs one by one as they are read, since a damaged size can make a list of them endless."""
-    for number in itertools.count():
+def _check_headers(hdus, parts, path):
+    """Load every header; raise if astropy finds another HDU than `file_layout`, or none, at one of the places."""
+    for number, part in enumerate(parts):
         try:
-            hdu = hdus[number]
-        except IndexError:
-            return
-        yield hdu
-
-
-def _end_of_data(hdu, number, path, size, before):
-    """End of an HDU in the file; raise if it is not there or not after the HDU before it."""
-    if not isinstance(hdu, _VALID_HDUS):
-        msg = f"{path}: damaged FITS file, HDU {number} is neither an image nor a table"
-        raise CatalogError(msg)
-    info = hdu.fileinfo()
-    wanted, end = info["datLoc"] + min(hdu.size, info["datSpan"]), info["datLoc"] + info["datSpan"]
-    if end <= before or hdu.size < 0:
-        msg = f"{path}: damaged FITS file, HDU {number} has an impossible size"
-        raise CatalogError(msg)
-    if size is not None and wanted > size:
-        msg = f"{path}: truncated FITS file, HDU {number} needs {wanted} bytes and there are {size}"
-        raise CatalogError(msg)
-    return end
+            place = hdus[number].fileinfo()["datLoc"]
+        except READ_ERRORS as err:
+            msg = f"{path}: damaged FITS file, HDU {number} cannot be read ({one_line(err)})"
+            raise CatalogError(msg) from err
+        if place != part.data:
+            msg = f"{path}: damaged FITS file, HDU {number} is not where the headers before it say"
+            raise CatalogError(msg)
 
 
 def one_line(err):
@@ -168,48 +144,21 @@ def is_table(hdu):
     return isinstance(hdu, fits.BinTableHDU) and not isinstance(hdu, fits.CompImageHDU) and hdu.name != "LDAC_IMHEAD"
 
 
+def table_names(hdu):
+    """Names of a table's columns, as its header has them: the formats may be damaged."""
+    return [str(hdu.header.get(f"TTYPE{i + 1}", "")).strip() for i in range(hdu.header.get("TFIELDS", 0))]
+
+
 def is_image(hdu):
     """Whether `hdu` is an image with two or more axes."""
     return hdu.is_image and hdu.header.get("NAXIS", 0) >= 2
 
 
-def load_plane(path, what, name=None):
-    """The 2-D image of a FITS file, with its header.
-
-    Parameters
-    ----------
-    path : path-like
-        FITS file; ``file.fits[2]`` and ``file.fits[NAME]`` choose an extension.
-    what : str
-        What it is read as, for messages.
-    name : tuple of str, optional
-        Names of extensions to prefer; otherwise the first image counts.
-
-    Returns
-    -------
-    data : ndarray
-        2-D array, memory-mapped where possible.
-    header : astropy.io.fits.Header
-        Header of the image.
-    """
-    path, extension = split_extension(path)
-    with open_fits(path) as hdus:
-        images = [hdu for hdu in hdus if is_image(hdu)]
-        if extension is not None:
-            images = [hdu for i, hdu in enumerate(hdus) if is_image(hdu) and extension in (str(i), hdu.name)]
-        elif name:
-            images = [hdu for hdu in images if hdu.name.upper() in name] or images
-        if not images:
-            msg = f"{path}: {what}: no image" + (f" in extension {extension}" if extension else "")
-            raise CatalogError(msg)
-        return image_data(images[0], path, what, axes=(2,)), images[0].header
-
-
 def image_data(hdu, path, what, axes=(2, 3)):
-    """Numbers of an image HDU, axes of length one at the front dropped."""
+    """Physical values of an image HDU, read where they are used; axes of length one at the front are dropped."""
     try:
         with quiet():
-            data = hdu.data
+            header, data = hdu.header.copy(), hdu.data
     except READ_ERRORS as err:
         msg = f"{path}: {what}: cannot be read ({one_line(err)})"
         raise CatalogError(msg) from err
@@ -219,15 +168,23 @@ def image_data(hdu, path, what, axes=(2, 3)):
         shape = None if data is None else data.shape
         msg = f"{path}: {what}: must be an image with {' or '.join(map(str, axes))} axes, not {shape}"
         raise CatalogError(msg)
-    return data
+    return scaled_pixels(data, header, f"{path}: {what}")
 
 
 def split_extension(path):
-    """``"file.fits[SCI]"`` as path and extension; the extension is None where none is given."""
-    match = re.fullmatch(r"(.+)\[(\w+)\]", str(path))
+    """``"file.fits[SCI,1]"`` as path and extension, ``"SCI,1"``; the extension is None where none is given."""
+    match = re.fullmatch(r"(.+)\[([^\[\]]+)\]", str(path))
     if match and not Path(path).exists():
-        return Path(match[1]), match[2].upper()
+        return Path(match[1]), re.sub(r"\s*,\s*", ",", match[2].strip()).upper()
     return Path(path), None
+
+
+def is_chosen(extension, number, hdu):
+    """Whether an extension such as ``"2"``, ``"SCI"`` or ``"SCI,1"`` is an HDU and its number; None is every one."""
+    if extension is None:
+        return True
+    name, _, version = extension.partition(",")
+    return extension == str(number) or (name == hdu.name.upper() and version in ("", str(hdu.ver)))
 
 
 class TableRows:
@@ -239,10 +196,18 @@ class TableRows:
         The file.
     hdu : astropy.io.fits.BinTableHDU
         The table in it; its header is used, never its data.
+
+    Attributes
+    ----------
+    n_whole : int
+        Number of rows, from the first one on, that are whole in the file: all of them unless the file ends early.
     """
 
     def __init__(self, path, hdu):
-        self.path, self.header = Path(path), hdu.header
+        self.path, self.header, self._unpacked = Path(path), hdu.header, None
+        if hdu.header.get("ZTABLE"):
+            msg = f"{path}: the table is tile-compressed (ZTABLE), which is not read: unpack it first, with funpack"
+            raise CatalogError(msg)
         try:
             with quiet():
                 columns = hdu.columns
@@ -268,9 +233,28 @@ class TableRows:
             raise CatalogError(msg)
         self._start = hdu.fileinfo()["datLoc"]
         self._heap = self._start + int(hdu.header.get("THEAP", width * self._n_rows))
+        self._end = self._start + hdu.size
+        self.n_whole = self._n_rows
+        self.n_whole = self._count_whole(hdu.size)
 
     def __len__(self):
         return self._n_rows
+
+    def _count_whole(self, size):
+        """Number of rows whose bytes, those of arrays of varying length included, come before the end of the file."""
+        end = self.path.stat().st_size
+        with open_binary(self.path) as file:
+            if isinstance(file, gzip.GzipFile) or self._start + size <= end:
+                return self._n_rows
+            count = min(self._n_rows, max(0, end - self._start) // self._dtype.itemsize)
+            names = [name for name in self.names if self._variable(name)]
+            rows = self._raw(np.arange(count if names else 0), file)
+        for name in names:
+            width = np.dtype(fits.column.FITS2NUMPY[self._variable(name)[1]]).itemsize
+            last = self._heap + rows[name][:, 1].astype(np.int64) + rows[name][:, 0].astype(np.int64) * width
+            beyond = np.flatnonzero(last > end)
+            count = min(count, beyond[0]) if len(beyond) else count
+        return int(count)
 
     def unit(self, name):
         """Text of TUNIT of a column, or None."""
@@ -308,18 +292,37 @@ class TableRows:
         """
         rows = np.asarray(rows, dtype=np.int64)
         names = self.names if names is None else names
-        raw = np.empty(len(rows), dtype=self._dtype)
-        buffer = memoryview(raw.view(np.uint8)) if len(rows) else None
-        width = self._dtype.itemsize
         try:
-            with open_binary(self.path) as file:
-                for first, last in runs(rows):
-                    file.seek(self._start + int(rows[first]) * width)
-                    self._fill(file, buffer[first * width : last * width])
+            with self._open() as file:
+                raw = self._raw(rows, file)
                 return {name: self._values(name, raw[name], file) for name in names}
         except READ_ERRORS as err:
             msg = str(err) if isinstance(err, CatalogError) else f"{self.path}: cannot be read ({one_line(err)})"
             raise CatalogError(msg) from err
+
+    @contextmanager
+    def _open(self):
+        """The file, or a nameless copy that is not compressed: to unpack it again for every block takes too long."""
+        if self._unpacked is None:
+            with open_binary(self.path) as file:
+                if not isinstance(file, gzip.GzipFile):
+                    yield file
+                    return
+                unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the table)
+                weakref.finalize(self, unpacked.close)
+                shutil.copyfileobj(file, unpacked, 2**20)
+                self._unpacked = unpacked
+        yield self._unpacked
+
+    def _raw(self, rows, file):
+        """Bytes of some rows as a structured array."""
+        raw = np.empty(len(rows), dtype=self._dtype)
+        buffer = memoryview(raw.view(np.uint8)) if len(rows) else None
+        width = self._dtype.itemsize
+        for first, last in runs(rows):
+            file.seek(self._start + int(rows[first]) * width)
+            self._fill(file, buffer[first * width : last * width])
+        return raw
 
     def _fill(self, file, buffer):
         done = 0
@@ -349,7 +352,10 @@ class TableRows:
 
     def _from_heap(self, code, descriptors, file):
         dtype = np.dtype(fits.column.FITS2NUMPY[code]).newbyteorder(">")
-        for count, offset in descriptors:
+        for count, offset in descriptors.astype(np.int64).tolist():
+            if min(count, offset) < 0 or self._heap + offset + count * dtype.itemsize > self._end:
+                msg = f"{self.path}: damaged table, an array of {count} elements is not in the file"
+                raise CatalogError(msg)
             values = np.empty(int(count), dtype=dtype)
             file.seek(self._heap + int(offset))
             self._fill(file, memoryview(values.view(np.uint8)) if count else b"")
@@ -357,14 +363,23 @@ class TableRows:
 
     @staticmethod
     def _scaled(column, values):
-        scale, zero = column.bscale, column.bzero
-        scale = 1 if scale in (None, "") else scale
-        zero = 0 if zero in (None, "") else zero
-        if scale == 1 and zero == 0:
+        """Physical values of a column: integers stay exact, those that are TNULL are masked (NaN in vector columns)."""
+        scale, zero = (default if v in (None, "") else v for v, default in ((column.bscale, 1), (column.bzero, 0)))
+        raw = values
+        if scale == 1 and zero == 2**63 and values.dtype.kind == "i":
+            values = values.astype(np.int64).view(np.uint64) ^ np.uint64(2**63)
+        elif scale == 1 and float(zero).is_integer() and zero and abs(zero) < 2**62 and values.dtype.kind in "iu":
+            values = values.astype(np.int64) + int(zero)
+        elif scale != 1 or zero != 0:
+            values = values * float(scale) + float(zero)
+        if column.null in (None, "") or raw.dtype.kind not in "iu":
             return values
-        if scale == 1 and float(zero).is_integer() and values.dtype.kind in "iu":
-            return values.astype(np.int64) + int(zero) if abs(zero) < 2**62 else values.astype(float) + zero
-        return values * float(scale) + float(zero)
+        null = raw == int(column.null)
+        if values.dtype.kind in "iu":  # astropy writes TNULL of unsigned integers with TZERO added
+            null = null | (values == int(column.null))
+        if not null.any():
+            return values
+        return np.ma.array(values, mask=null) if values.ndim == 1 else np.where(null, np.nan, values.astype(float))
 
 
 def runs(rows):

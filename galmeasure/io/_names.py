@@ -18,7 +18,7 @@ COLUMN_NAMES = {
     "mask": ("mask",),
     "segmentation": ("segmentation", "segmap", "segm"),
     "psf": ("psf",),
-    "id": ("id", "number", "source_id", "object_id", "objid", "label"),
+    "id": ("id", "number", "source_id", "object_id", "objectid", "objid", "label"),
     "gain": ("gain",),
     "zero_point": ("zero_point", "zeropoint"),
     "pixel_scale": ("pixel_scale", "pixscale"),
@@ -34,6 +34,7 @@ PIXEL_NAMES = (
     ("xcentroid", "ycentroid", 0),
     ("x_centroid", "y_centroid", 0),
     ("x_fit", "y_fit", 0),
+    ("pixel_centroid_x", "pixel_centroid_y", 1),
 )
 """Columns of pixel positions, and the coordinate of the centre of the first pixel in each."""
 
@@ -42,16 +43,24 @@ SKY_NAMES = (
     ("alpha_j2000", "delta_j2000"),
     ("alphawin_j2000", "deltawin_j2000"),
     ("raj2000", "dej2000"),
+    ("_raj2000", "_dej2000"),
+    ("coord_ra", "coord_dec"),
+    ("right_ascension", "declination"),
+    ("world_centroid_alpha", "world_centroid_delta"),
+    ("ra_icrs", "de_icrs"),
+    ("_ra", "_de"),
+    ("ra_deg", "dec_deg"),
+    ("glon", "glat"),
 )
-"""Columns of sky positions, in degrees."""
+"""Columns of sky positions, in their unit, or in degrees where they have none; ``glon`` and ``glat`` are galactic."""
 
 EXTENSION_NAMES = {
     "cutout": ("SCI", "SCIENCE", "IMAGE", "CUTOUT", "STAMP"),
     "error": ("ERR", "ERROR", "SIGMA", "RMS"),
     "uncertainty": ("UNCERT",),
     "variance": ("VAR", "VARIANCE"),
-    "weight": ("WHT", "WEIGHT", "IVAR", "INVVAR"),
-    "mask": ("MASK", "DQ"),
+    "weight": ("WHT", "WGT", "WEIGHT", "IVAR", "INVVAR"),
+    "mask": ("MASK", "MSK", "DQ"),
     "segmentation": ("SEG", "SEGM", "SEGMAP", "SEGMENTATION"),
     "psf": ("PSF", "PSFIMAGE"),
 }
@@ -61,6 +70,7 @@ KEYWORDS = {
     "pixel_scale": ("PIXSCALE", "PIXELSCL", "PIXSCAL1", "PIXELSCA", "PIXSCAL", "SECPIX", "SEXPIXS"),
     "gain": ("GAIN", "EGAIN", "SEXGAIN"),
     "zero_point": ("ZEROPNT", "MAGZERO", "MAGZPT", "ZEROPT", "PHOTZP", "MAGZP", "ZP", "SEXMGZPT"),
+    "exposure_time": ("EXPTIME", "EXPOSURE", "XPOSURE", "TEXPTIME", "EFFEXPTM"),
     "oversampling": ("OVERSAMP", "DET_SAMP"),
     "psf_step": ("PSFSAMP", "PSF_SAMP"),
 }

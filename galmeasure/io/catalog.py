@@ -6,12 +6,23 @@ import numpy as np
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import OptionError, existing, has_fits_magic, is_image, is_table, open_fits, reading, split_extension
+from ._fits import (
+    OptionError,
+    has_fits_magic,
+    is_chosen,
+    is_image,
+    is_table,
+    open_fits,
+    reading,
+    split_extension,
+    table_names,
+)
 from ._names import COLUMN_NAMES, some_names
 from .cutout_table import CutoutTableSource, find_cutout_table
-from .multi_extension import MultiExtensionSource
+from .list_columns import read_list
+from .multi_extension import MultiExtensionSource, holds_cutouts
 from .source import ReadOptions
-from .source_list import DetectionSource, SourceListSource, read_list
+from .source_list import DetectionSource, SourceListSource
 
 __all__ = ["open_catalog", "read_cutouts"]
 
@@ -24,22 +35,33 @@ def open_catalog(path=None, **options):
     path : path-like
         A FITS cutout table (one stamp a row in a column ``cutout``, ``image``, ``stamp`` or ``vignet``),
         a FITS file of cutouts in extensions or a cube, a source list (with `image`), or an image
-        (with `detect`). ``file.fits[NAME]`` chooses an extension.
+        (with `detect`). ``file.fits[NAME]``, ``file.fits[NAME,VERSION]`` and ``file.fits[2]`` choose an extension.
     image : path-like, optional
         Image in which the sources of the list at `path` are measured.
     psf : path-like, ndarray or PSFExModel, optional
-        PSF, see `read_psf`; instead of the one in the file.
+        PSF, see `read_psf`; instead of the one in the file. ``"none"``: a delta function.
     psf_oversampling : int, optional
         Samples in a pixel of the PSF images; instead of what their header says.
     psf_flux : float, array_like or "sum", optional
         Fraction of a star's light that the PSF images hold: one, or one for each row of the catalogue; ``"sum"``: the
         sum of each image is this fraction. Estimated from the images if not given.
+    psf_includes_pixel : bool, optional
+        Whether the response of the pixel is in the PSF images; if not they are convolved with it. By default what the
+        file says, and True where it says nothing.
     error : float or str, optional
         1-sigma error: a number, an image (with `image` or `detect`), or a column of the cutout table.
     weight : str, optional
         Inverse variances in place of the error: an image or a column. Pixels without weight are masked.
+    weight_type : {"ivar", "exposure", "relative"}, optional
+        Meaning of the weights: inverse variances, exposure times, or numbers without a unit. Only inverse variances
+        give the error; with the other two it is estimated from the pixels at the border of each stamp. By default
+        `weight` and planes or columns whose name or unit says so are inverse variances.
     mask : str, optional
-        Image or column in which anything but zero is bad.
+        Image or column in which anything but zero is bad, see `mask_bits`.
+    mask_bits : int, str or list, optional
+        Bits of the mask that are bad: the sum of their values ``2**bit``, or a list (or text with commas) of bit
+        numbers, counted from 0, and names of planes; ``"~DETECTED"`` means all the others. By default bits that are
+        known to be harmless do not count (``DETECTED`` of Rubin and HSC masks), and all others do.
     segmentation : str, optional
         Image or column of segment labels. Other labels than that of the target are masked.
     size : int, optional
@@ -73,6 +95,7 @@ def open_catalog(path=None, **options):
         if not len(source):
             msg = f"{path}: no rows"
             raise CatalogError(msg)
+    source.check_noise()
     return source
 
 
@@ -94,25 +117,26 @@ def _open(path, options):
 def _open_cutouts(path, options):
     """Cutout table, cube or multi-extension file; or the reason why it is none of them."""
     path, extension = split_extension(path)
-    existing(path)
     if not has_fits_magic(path):
-        names = read_list(path)
+        names = read_list(path).colnames
         msg = f"{path}: has no cutouts (columns {some_names(names)}); a source list needs an image (--image)"
         raise CatalogError(msg)
-    with open_fits(path) as hdus:
+    with open_fits(path, cut_table=True) as hdus:
         if find_cutout_table(hdus, extension) is not None:
             return CutoutTableSource(path, options, hdus, extension)
-        tables = [hdu for hdu in hdus if is_table(hdu)]
+        tables = [hdu for number, hdu in enumerate(hdus) if is_table(hdu) and is_chosen(extension, number, hdu)]
+        if holds_cutouts(hdus, extension):
+            return MultiExtensionSource(path, options, hdus, extension)
         if tables:
             msg = (
                 f"{path}: no cutout column ({', '.join(COLUMN_NAMES['cutout'])}) in the table; it has "
-                f"{some_names(tables[0].columns.names)}; a source list needs an image (--image)"
+                f"{some_names(table_names(tables[0]))}; a source list needs an image (--image)"
             )
             raise CatalogError(msg)
         if not any(is_image(hdu) for hdu in hdus):
             msg = f"{path}: neither a table nor an image is there (is the file truncated?)"
             raise CatalogError(msg)
-        return MultiExtensionSource(path, options, hdus)
+        return MultiExtensionSource(path, options, hdus, extension)
 
 
 def read_cutouts(path, **options):

@@ -8,21 +8,25 @@ from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import OptionError, TableRows, is_image, is_table
+from ._fits import OptionError, TableRows, is_chosen, is_table, table_names
 from ._headers import celestial_wcs, parse_unit, psf_oversampling, wcs_pixel_scale
-from ._names import EXTENSION_NAMES, PIXEL_NAMES, find_column, find_pair
-from .psf import PSFInput, psf_from_hdu
-from .source import SENTINEL, CatalogSource, segmentation_mask, weight_to_error
+from ._mask_bits import find_mask_bits
+from ._names import PIXEL_NAMES, find_column, find_pair
+from ._noise_maps import is_inverse_variance, weight_to_error
+from .psf import PSFInput, psf_of_extensions
+from .source import SENTINEL, CatalogSource, segmentation_mask
 
 __all__ = ["CutoutTableSource", "find_cutout_table"]
+
+
+_NO_STAMP = (3, 3)
+"""Shape of the blank stamp of a row that has no pixels, or not as many as its shape says."""
 
 
 def find_cutout_table(hdus, extension=None):
     """First table of a file with a cutout column, or None; see `COLUMN_NAMES` for the names."""
     for number, hdu in enumerate(hdus):
-        if extension is not None and extension not in (str(number), hdu.name.upper()):
-            continue
-        if is_table(hdu) and find_column(hdu.columns.names, "cutout"):
+        if is_chosen(extension, number, hdu) and is_table(hdu) and find_column(table_names(hdu), "cutout"):
             return hdu
     return None
 
@@ -60,15 +64,29 @@ class CutoutTableSource(CatalogSource):
         ldac = _ldac_header(hdus)
         headers = [hdu.header, hdus[0].header, *([ldac] if ldac is not None else [])]
         self._wcs = celestial_wcs(ldac) if ldac is not None and self._pixels else None
-        self._calibrate(headers, path, wcs_pixel_scale(self._wcs))
         self._set_units()
-        self._set_psf(self._find_psf(hdus, hdu))
+        self._calibrate(headers, path, wcs_pixel_scale(self._wcs))
+        self._bits = find_mask_bits(options.mask_bits, headers, path)
+        options.check_used(mask="mask" in self._roles, weight="weight" in self._roles)
+        if "mask" in self._roles and self._bits.note:
+            self.notes.append(self._bits.note)
+        found = self._find_psf(hdus, hdu)
+        if found is None and options.psf is None and self._rows.n_whole < len(self):
+            msg = f"{path}: truncated FITS file, {self._rows.n_whole} of the {len(self)} rows are whole and no PSF is "
+            msg += f"there: give one with --psf (psf=), and choose these rows with --rows 0:{self._rows.n_whole}"
+            raise CatalogError(msg)
+        self._set_psf(found)
         if self.psf.varies and not self._pixels:
             msg = f"{path}: psf: a PSF that varies over the image needs positions, columns x and y"
             raise CatalogError(msg)
 
     def __len__(self):
         return len(self._rows)
+
+    @property
+    def n_whole(self) -> int:
+        """Number of rows, from the first one on, that are whole in the file."""
+        return self._rows.n_whole
 
     def _find_roles(self):
         names, roles = self._rows.names, {}
@@ -114,8 +132,9 @@ class CutoutTableSource(CatalogSource):
         raise CatalogError(msg)
 
     def _set_units(self):
-        self.unit = parse_unit(self._rows.unit(self._cutout))
+        self._set_unit(self._rows.unit(self._cutout), f"the column {self._cutout}")
         self._error_factor = 1.0
+        self._understand_weight()
         name = self._roles.get("error")
         unit = parse_unit(self._rows.unit(name)) if name else None
         if unit is None:
@@ -128,13 +147,29 @@ class CutoutTableSource(CatalogSource):
             msg = f"{self.path}: the unit of {name}, {unit}, does not fit that of {self._cutout}, {self.unit}"
             raise CatalogError(msg)
 
+    def _understand_weight(self):
+        """Set whether the weight is an inverse variance: by the options, or its name or unit."""
+        name, said = self._roles.get("weight"), self.options.weight_type
+        if name is None:
+            return
+        if said is None and (self.options.weight is not None or name.lower() == "weight"):
+            said = "ivar"  # as the documentation of cutout tables says
+            if not is_inverse_variance(name, {"BUNIT": self._rows.unit(name)}, self.unit, None):
+                self._assumed_weight = f"column {name}"
+        header = {"BUNIT": self._rows.unit(name)}
+        self._weight_is_inverse_variance = is_inverse_variance(name, header, self.unit, said)
+        if self._weight_is_inverse_variance:
+            self.notes.append(f"inverse variance ({name})")
+            return
+        meaning = f"is {said}" if said else "is not said to be inverse variance, see --weight-type"
+        self.notes.append(f"error estimated from the noise ({name} {meaning})")
+
     def _find_psf(self, hdus, table):
         if "psf" in self._roles:
             return PSFInput(None, psf_oversampling(table.header, self.path))
         if self.options.psf is not None:
             return None
-        named = [h for h in hdus if is_image(h) and h.name.upper() in EXTENSION_NAMES["psf"]]
-        return psf_from_hdu(named[0], self.path) if named else None
+        return psf_of_extensions(hdus, self.path)
 
     def n_pixels(self, rows):
         """Pixels of the stamps of some rows."""
@@ -167,7 +202,7 @@ class CutoutTableSource(CatalogSource):
         parts["ids"] = _native(column["id"]) if "id" in column else rows + 1
         for role in ("gain", "pixel_scale", "zero_point"):
             if role in column:
-                parts[role] = np.asarray(column[role], dtype=float)
+                parts[role] = _floats(column[role])
         if "psf" in column:
             parts["psf"] = self._psfs(column["psf"])
         if self._pixels:
@@ -201,9 +236,9 @@ class CutoutTableSource(CatalogSource):
         for i, value in enumerate(values):
             side = math.isqrt(value.size)
             shape = shapes[i] or (side, side)
-            if math.prod(shape) != value.size or value.size == 0:
-                msg = f"{self.path}: {name}: {value.size} pixels in a row do not make a stamp of shape {shape} (ny, nx)"
-                raise CatalogError(msg)
+            if math.prod(shape) != value.size or value.size == 0:  # this row cannot be measured, the others can
+                shape = shapes[i] if shapes[i] and name != self._cutout else _NO_STAMP
+                value = np.full(shape, np.nan)
             shapes[i] = shape
             stamps.append(value.reshape(shape))
         return stamps
@@ -215,8 +250,10 @@ class CutoutTableSource(CatalogSource):
             return self._scaled_error(column["error"], shapes), None
         if "weight" not in column:
             return None, None
+        if not self._weight_is_inverse_variance:
+            return None, self._without_weight(column["weight"], shapes)
         if not isinstance(column["weight"], list) and column["weight"].ndim == 1:
-            error, bad = weight_to_error(column["weight"])
+            error, bad = weight_to_error(_floats(column["weight"]))
             return error, [np.full(shape, b) for shape, b in zip(shapes, bad, strict=True)] if bad.any() else None
         stamps = self._stamps(column["weight"], self._roles["weight"], shapes)
         if not isinstance(stamps, list):
@@ -224,9 +261,16 @@ class CutoutTableSource(CatalogSource):
         pairs = [weight_to_error(stamp) for stamp in stamps]
         return [error for error, _ in pairs], [bad for _, bad in pairs]
 
+    def _without_weight(self, values, shapes):
+        """Mask of the pixels without weight, for weights that only say which pixels are good."""
+        if not isinstance(values, list) and values.ndim == 1:
+            return [np.full(shape, bad) for shape, bad in zip(shapes, weight_to_error(values)[1], strict=True)]
+        stamps = self._stamps(values, self._roles["weight"], shapes)
+        return [weight_to_error(s)[1] for s in stamps] if isinstance(stamps, list) else weight_to_error(stamps)[1]
+
     def _scaled_error(self, values, shapes):
         if not isinstance(values, list) and values.ndim == 1:
-            return np.asarray(values, dtype=float) * self._error_factor
+            return _floats(values) * self._error_factor
         stamps = self._stamps(values, self._roles["error"], shapes)
         if self._error_factor == 1.0:
             return stamps
@@ -236,7 +280,7 @@ class CutoutTableSource(CatalogSource):
         mask = None
         if "mask" in column:
             stamps = self._stamps(column["mask"], self._roles["mask"], shapes)
-            mask = [s != 0 for s in stamps] if isinstance(stamps, list) else stamps != 0
+            mask = [self._bits.bad(s) for s in stamps] if isinstance(stamps, list) else self._bits.bad(stamps)
         if "segmentation" not in column:
             return mask
         stamps = self._stamps(column["segmentation"], self._roles["segmentation"], shapes)
@@ -251,7 +295,7 @@ class CutoutTableSource(CatalogSource):
     def _positions(self, values, sizes):
         """Stamp centres in the parent image: source positions moved to the grid of whole pixels."""
         x_name, y_name, first = self._pixels
-        positions = np.stack([np.asarray(values[name], dtype=float) - first for name in (x_name, y_name)], axis=1)
+        positions = np.stack([_floats(values[name]) - first for name in (x_name, y_name)], axis=1)
         positions = np.where(np.abs(positions) < 1e9, positions, np.nan)
         sizes = sizes[:, ::-1]
         if self._cutout.lower() == "vignet":
@@ -276,8 +320,14 @@ def _is_number(value):
 
 
 def _native(values):
-    values = np.asarray(values)
+    """Values in the byte order of the machine, masked where they are."""
+    values = np.asanyarray(values)
     return values.astype(values.dtype.newbyteorder("=")) if values.dtype.kind in "iufc" else values
+
+
+def _floats(values):
+    """Numbers of a column with one value a row, NaN where they are masked."""
+    return np.ma.filled(np.ma.asarray(values).astype(float), np.nan)
 
 
 def _without_sentinels(data):

@@ -2,48 +2,76 @@
 
 import math
 import os
+from dataclasses import dataclass
 
-import astropy.units as u
 import numpy as np
+from astropy.io import fits
 from scipy import ndimage
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import image_data, is_image, load_plane, open_fits, split_extension
+from ._extensions import choose_image, label, load_plane, only_plane, planes_beside, role_of
+from ._fits import image_data, open_fits, split_extension
 from ._headers import celestial_wcs, parse_unit
-from ._names import EXTENSION_NAMES
+from ._mask_bits import find_mask_bits
+from ._noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
+from ._pixels import LazyPixels
 from .psf import psf_from_hdu
-from .source import segmentation_mask, weight_to_error
+from .source import segmentation_mask
 
 __all__ = ["ImagePlanes", "stamp_origins"]
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """Pixels of an extension, its header, what it holds by its name, and by which name it is called in messages."""
+
+    pixels: object
+    header: fits.Header
+    role: str | None
+    name: str
+    path: os.PathLike
 
 
 class ImagePlanes:
     """Image, error or weight, mask and segmentation of one field, all of one shape.
 
-    Planes that no option gives are taken from extensions of the image's own file (``ERR``, ``WHT``,
-    ``MASK``, ``SEG``, ``PSF``).
+    Planes that no option gives are taken from extensions of the image's own file (``ERR``, ``VAR``, ``WHT``,
+    ``MASK``, ``SEG``, ``PSF``), those with the image's ``EXTVER`` where there are several.
 
     Parameters
     ----------
     path : path-like
-        FITS image; ``file.fits[NAME]`` chooses an extension.
+        FITS image; ``file.fits[NAME]`` and ``file.fits[NAME,VERSION]`` choose an extension.
     options : ReadOptions
         Where the other planes are; `error` may be a number.
+
+    Attributes
+    ----------
+    notes : list of str
+        What was taken from the image's own file without being asked for, and what was not.
+    assumed_weight : str
+        What alone says that the weights are inverse variances, the option; empty where their name or unit does.
     """
 
     def __init__(self, path, options):
         self.path, extension = split_extension(path)
-        self.data, self.header = load_plane(path, "image", EXTENSION_NAMES["cutout"])
+        self.notes, self._psf, self.assumed_weight = [], None, ""
         with open_fits(self.path) as hdus:
-            self.primary_header = hdus[0].header
-            self._own = {} if extension else self._own_planes(hdus)
-        self.wcs = celestial_wcs(self.header)
-        self.unit = parse_unit(self.header.get("BUNIT"))
-        self.error = self._error(options)
-        self.weight = None if self.error is not None else self._plane("weight", options.weight)
-        self.mask = self._plane("mask", options.mask)
-        self.segmentation = self._plane("segmentation", options.segmentation)
+            number = choose_image(hdus, self.path, "image", ("cutout",), extension)
+            self.header, self.primary_header = hdus[number].header.copy(), hdus[0].header.copy()
+            self.data = image_data(hdus[number], self.path, "image", axes=(2,))
+            self.wcs = celestial_wcs(self.header, hdus)
+            self._version = role_of(hdus[number])[1]
+            own = self._own_planes(planes_beside(hdus, number), options)
+        self.unit_text = self.header.get("BUNIT", self.primary_header.get("BUNIT"))
+        self.unit = parse_unit(self.unit_text)
+        self.mask = self._find_mask(own, options)
+        self.error, self.weight, self._has_weight = None, None, False
+        has_mask = self.mask is not None
+        self._find_noise(own, options)
+        options.check_used(mask=has_mask, weight=self._has_weight)
+        self.segmentation = self._find_segmentation(own, options)
         self._boxes = None
 
     @property
@@ -53,45 +81,98 @@ class ImagePlanes:
 
     def psf(self):
         """PSF of an extension of the image's file, or None."""
-        return self._own.get("psf")
+        return self._psf
 
-    def _own_planes(self, hdus):
-        """Planes in extensions of the image's own file."""
+    def _own_planes(self, beside, options):
+        """Planes in extensions of the image's own file that no option gives; those not needed are not read."""
+        noise = next((role for role in ("error", "variance", "weight") if role in beside), None)
+        wanted = {
+            noise: options.error is None and options.weight is None,
+            "mask": options.mask is None,
+            "segmentation": options.segmentation is None,
+        }
+        if "psf" in beside and options.psf is None:
+            self._psf = psf_from_hdu(only_plane(beside["psf"], self.path, "psf"), self.path)
         planes = {}
-        for hdu in hdus:
-            role = next((r for r, names in EXTENSION_NAMES.items() if hdu.name.upper() in names), None)
-            if is_image(hdu) and role in ("error", "weight", "mask", "segmentation"):
-                planes.setdefault(role, image_data(hdu, self.path, role, axes=(2,)))
-            elif is_image(hdu) and role == "psf":
-                planes.setdefault(role, psf_from_hdu(hdu, self.path))
+        for role, hdus in beside.items():
+            if wanted.get(role):
+                hdu = only_plane(hdus, self.path, role)
+                pixels = image_data(hdu, self.path, role, axes=(2,))
+                planes[role] = _Plane(pixels, hdu.header.copy(), role, label(hdu, role), self.path)
         return planes
 
-    def _plane(self, role, option):
-        if option is None:
-            if role not in self._own:
-                return None
-            data, origin = self._own[role], self.path
-        else:
-            data, origin = load_plane(option, role, EXTENSION_NAMES[role])[0], option
-        if data.shape != self.shape:
-            msg = f"{origin}: {role}: must have the shape of the image, {self.shape}, not {data.shape}"
+    def _plane(self, what, option, own, roles):
+        """Plane of an option, or one of the image's own planes, or None; of the shape of the image."""
+        plane = next((own[role] for role in roles if role in own), None)
+        if option is not None:
+            pixels, hdu = load_plane(option, what, roles, self._version)
+            plane = _Plane(pixels, hdu.header, role_of(hdu)[0], hdu.name, option)
+        if plane is not None and plane.pixels.shape != self.shape:
+            msg = f"{plane.path}: {what}: must have the shape of the image, {self.shape}, not {plane.pixels.shape}"
             raise CatalogError(msg)
-        return data
+        return plane
 
-    def _error(self, options):
-        if options.weight is not None:
+    def _find_mask(self, own, options):
+        """Boolean image of the bad pixels, or None."""
+        plane = self._plane("mask", options.mask, own, ("mask",))
+        if plane is None:
             return None
-        if isinstance(options.error, str | os.PathLike):
-            self._check_unit(load_plane(options.error, "error", EXTENSION_NAMES["error"])[1], options.error)
-        elif options.error is not None:
-            return float(options.error)
-        return self._plane("error", options.error)
+        primary = self.primary_header if options.mask is None else plane.header
+        bits = find_mask_bits(options.mask_bits, [plane.header, primary, self.primary_header], plane.path)
+        if options.mask is None:
+            self.notes.append(f"mask ({plane.name})")
+        if bits.note:
+            self.notes.append(bits.note)
+        return bits.bad_pixels(plane.pixels)
 
-    def _check_unit(self, header, path):
-        unit = parse_unit(header.get("BUNIT"))
-        if unit is not None and self.unit is not None and u.Unit(unit) != self.unit:
-            msg = f"{path}: error: its unit, {unit}, is not that of the image, {self.unit}"
-            raise CatalogError(msg)
+    def _find_noise(self, own, options):
+        """Set error or weight: options first, then the image's own planes."""
+        if isinstance(options.error, str | os.PathLike) or (options.error is None and options.weight is None):
+            roles = ("error", "variance", "weight")
+            plane = self._plane("error", options.error, own, roles)
+            role = None if plane is None else plane.role if plane.role in roles else "error"
+        elif options.weight is not None:
+            plane, role = self._plane("weight", options.weight, own, ("weight",)), "weight"
+        else:
+            self.error = float(options.error)
+            return
+        if plane is None:
+            return
+        self._has_weight = role == "weight"
+        said = "ivar" if options.weight is not None else None
+        if role == "weight" and said and options.weight_type is None:
+            known = is_inverse_variance(plane.name, plane.header, self.unit, None)
+            self.assumed_weight = "" if known else f"option weight, {options.weight}"
+        unit = plane.header.get("BUNIT")
+        name = plane.name.split(",")[0]
+        if role == "weight" and not is_inverse_variance(name, plane.header, self.unit, options.weight_type or said):
+            self._use_relative_weight(plane, options.weight_type)
+            return
+        pixels = in_unit(role, plane.pixels, unit, self.unit, plane.path)
+        if role == "variance":
+            pixels = LazyPixels([pixels], variance_to_error, np.result_type(pixels.dtype, np.float32))
+        self.error, self.weight = (None, pixels) if role == "weight" else (pixels, None)
+        if options.error is None and options.weight is None:
+            kind = {"weight": "inverse variance"}.get(role, role)
+            self.notes.append(f"{kind} ({plane.name})")
+
+    def _use_relative_weight(self, plane, weight_type):
+        """Mask the pixels without weight; the error is estimated where the pixels are read."""
+        no_weight = LazyPixels([plane.pixels], lambda values: weight_to_error(values)[1], bool)
+        self.mask = no_weight if self.mask is None else LazyPixels([self.mask, no_weight], np.logical_or, bool)
+        meaning = f"is {weight_type}" if weight_type else "is not said to be inverse variance, see --weight-type"
+        self.notes.append(f"error estimated from the noise ({plane.name} {meaning})")
+
+    def _find_segmentation(self, own, options):
+        """Integer labels, 0 where they are blank, or None."""
+        plane = self._plane("segmentation", options.segmentation, own, ("segmentation",))
+        if plane is None:
+            return None
+        if options.segmentation is None:
+            self.notes.append(f"segmentation ({plane.name})")
+        if plane.pixels.dtype.kind != "f":
+            return plane.pixels
+        return np.nan_to_num(np.asarray(plane.pixels), nan=0.0, posinf=0.0, neginf=0.0).astype(np.int64)
 
     def label_at(self, x, y):
         """Segmentation label of the source at a position, within three pixels of it; 0 if there is none."""
@@ -107,11 +188,11 @@ class ImagePlanes:
     def extents(self, positions):
         """Longer side of the box around the segment at each position, in pixels; 0 where there is none."""
         if self._boxes is None:
-            self._boxes = ndimage.find_objects(np.maximum(np.asarray(self.segmentation, dtype=np.int64), 0))
+            self._boxes = _segment_boxes(np.asarray(self.segmentation))
         extents = np.zeros(len(positions), dtype=np.int64)
         for i, (x, y) in enumerate(positions):
             label = self.label_at(x, y) if np.isfinite([x, y]).all() and max(abs(x), abs(y)) < 1e9 else 0
-            box = self._boxes[label - 1] if label else None
+            box = self._boxes.get(label)
             extents[i] = max(side.stop - side.start for side in box) if box else 0
         return extents
 
@@ -137,12 +218,12 @@ class ImagePlanes:
             image, outside = _cut(self.data, x0, y0, size)
             mask = outside
             if self.mask is not None:
-                mask = mask | (_cut(self.mask, x0, y0, size)[0] != 0)
+                mask = mask | _cut(self.mask, x0, y0, size)[0]
             if self.weight is not None:
                 error, bad = weight_to_error(_cut(self.weight, x0, y0, size)[0])
                 mask = mask | bad
                 errors.append(error)
-            elif isinstance(self.error, np.ndarray):
+            elif self.error is not None and not isinstance(self.error, float):
                 errors.append(np.where(outside, 1.0, _cut(self.error, x0, y0, size)[0]))
             if self.segmentation is not None:
                 labels, _ = _cut(self.segmentation, x0, y0, size)
@@ -150,6 +231,17 @@ class ImagePlanes:
             data.append(image)
             masks.append(mask)
         return data, errors or self.error, masks
+
+
+def _segment_boxes(segmentation):
+    """Box of each segment by its label; labels may be as large as they like."""
+    largest = int(segmentation.max())
+    if largest <= segmentation.size:
+        boxes = ndimage.find_objects(np.maximum(segmentation, 0).astype(np.int64))
+        return {i + 1: box for i, box in enumerate(boxes) if box is not None}
+    labels, numbers = np.unique(segmentation, return_inverse=True)
+    boxes = ndimage.find_objects(numbers.reshape(segmentation.shape) + 1)
+    return {int(label): box for label, box in zip(labels, boxes, strict=True) if label > 0}
 
 
 def _cut(image, x0, y0, size):

@@ -1,18 +1,20 @@
 """Multi-extension cutout files: sets of image, error, mask and PSF extensions, or cubes of stamps."""
 
-import re
-
 import numpy as np
+from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import OptionError, image_data, is_image, open_fits
+from ._extensions import UNNAMED, label, role_of
+from ._fits import OptionError, image_data, is_chosen, is_image, open_fits
 from ._headers import celestial_wcs, keyword_number, parse_unit, wcs_pixel_scale
-from ._names import EXTENSION_NAMES
-from .psf import psf_from_hdu
-from .source import CatalogSource, segmentation_mask, weight_to_error
+from ._mask_bits import find_mask_bits
+from ._noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
+from ._units import unit_factor
+from .psf import only_psf, psf_from_hdu
+from .source import CatalogSource, segmentation_mask
 
-__all__ = ["MultiExtensionSource"]
+__all__ = ["MultiExtensionSource", "holds_cutouts"]
 
 LARGEST = 2048
 """Largest side of an image that is taken for a cutout; a larger one is a field."""
@@ -34,25 +36,38 @@ class MultiExtensionSource(CatalogSource):
         Options; `error` may be a number.
     hdus : astropy.io.fits.HDUList
         The open file; used during the call only.
+    extension : str, optional
+        Extension, such as ``SCI,1``, whose cutouts are meant; all of them if not given.
     """
 
-    def __init__(self, path, options, hdus):
+    def __init__(self, path, options, hdus, extension=None):
         super().__init__(path, options, kind="multi-extension file")
         self._refuse_options()
-        self._headers = [hdu.header for hdu in hdus]
-        self._sets, shared = _group([(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu)])
-        if not self._sets:
-            msg = f"{path}: neither a table with a cutout column nor an image of a cutout"
+        self._headers = [hdu.header.copy() for hdu in hdus]
+        self._labels = [label(hdu, number) for number, hdu in enumerate(hdus)]
+        sets, shared = _group([(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) or _is_empty_cutout(hdu)])
+        chosen = [is_chosen(extension, found["cutout"], hdus[found["cutout"]]) for _, found in sets]
+        self._numbers = [number for (number, _), is_meant in zip(sets, chosen, strict=True) if is_meant]
+        self._sets = [found for (_, found), is_meant in zip(sets, chosen, strict=True) if is_meant]
+        if not any(self._header(i)["NAXIS"] > 1 for i in range(len(self._sets))):
+            place = "" if extension is None else f" in extension {extension}"
+            msg = f"{path}: neither a table with a cutout column nor an image of a cutout{place}"
             raise CatalogError(msg)
         self._cube = len(self._sets) == 1 and self._header(0)["NAXIS"] > 2 and self._header(0)["NAXIS3"] > 1
         self._shapes = self._find_shapes()
-        headers = [self._header(0), hdus[0].header]
-        self.unit = parse_unit(headers[0].get("BUNIT"))
-        self._wcs = None if self._cube else [celestial_wcs(self._header(i)) for i in range(len(self._sets))]
+        headers = [self._header(0), self._headers[0]]
+        self._set_unit(self._unit_text_of(0), self._labels[self._sets[0]["cutout"]])
+        self._factors = self._unit_factors()
+        self._wcs = None if self._cube else [celestial_wcs(self._header(i), hdus) for i in range(len(self._sets))]
         if self._wcs and any(wcs is None for wcs in self._wcs):
             self._wcs = None
         self._calibrate(headers, path, wcs_pixel_scale(self._wcs[0]) if self._wcs else None)
         self._calibrate_each()
+        self._note_planes()
+        self._any_noise = any(self._has_noise(found) for found in self._sets)
+        psfs = [(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) and role_of(hdu)[0] == "psf"]
+        if options.psf is None and len(psfs) > len(self._sets):
+            only_psf(psfs, path)
         own = [found for found in self._sets if "psf" in found]
         self._own_psf = options.psf is None and len(own) == len(self._sets) and len(own) > 1 and not self._cube
         shared = shared if shared is not None else (own[0]["psf"] if len(own) == 1 or (self._cube and own) else None)
@@ -64,6 +79,7 @@ class MultiExtensionSource(CatalogSource):
         if self.psf.varies:
             msg = f"{path}: psf: a PSF that varies over the image needs positions, which this kind of file has not"
             raise CatalogError(msg)
+        self._sample = None if self.gain is None else self._read_parts(hdus, self._sample_rows())
 
     def _refuse_options(self):
         for name in ("weight", "mask", "segmentation", "size"):
@@ -74,13 +90,61 @@ class MultiExtensionSource(CatalogSource):
             msg = f"error must be a number for a file of cutouts in extensions, not {self.options.error!r}"
             raise OptionError(msg)
 
+    def _unit_text_of(self, number):
+        """Unit of a cutout as its header, or else the first of the file, has it."""
+        return self._header(number).get("BUNIT", self._headers[0].get("BUNIT"))
+
+    def _unit_factors(self):
+        """Factor from the unit of each cutout to that of the first."""
+        factors = []
+        for number in range(len(self._sets)):
+            text = self._unit_text_of(number)
+            factor = unit_factor(parse_unit(text), self.unit)
+            if factor is None or (self.unit is None and parse_unit(text) is not None):
+                msg = f"{self.path}: {self._labels[self._sets[number]['cutout']]}: its unit, {text}, is not that of "
+                msg += f"the first cutout, {self.unit}"
+                raise CatalogError(msg)
+            factors.append(factor)
+        return factors
+
+    def _note_planes(self):
+        """Note what is taken for the noise and the mask of the first cutout, and how it is understood."""
+        found = self._sets[0]
+        role = next((role for role in ("error", "variance", "weight") if role in found), None)
+        self.options.check_used(mask="mask" in found, weight=role == "weight")
+        if self.options.error is None and role is not None:
+            name = self._labels[found[role]]
+            if role == "weight" and not self._is_inverse_variance(found):
+                meaning = self.options.weight_type
+                said = f"is {meaning}" if meaning else "is not said to be inverse variance, see --weight-type"
+                self.notes.append(f"error estimated from the noise ({name} {said})")
+            else:
+                self.notes.append(f"{'inverse variance' if role == 'weight' else role} ({name})")
+        if "mask" in found and (note := self._bits(found).note):
+            self.notes.append(note)
+
+    def _is_inverse_variance(self, found):
+        """Whether the weight of a set is believed to be an inverse variance."""
+        header, name = self._headers[found["weight"]], self._labels[found["weight"]].split(",")[0]
+        return is_inverse_variance(name, header, self.unit, self.options.weight_type)
+
+    def _has_noise(self, found):
+        """Whether an error map belongs to a set."""
+        return bool({"error", "variance"} & found.keys()) or ("weight" in found and self._is_inverse_variance(found))
+
+    def _bits(self, found):
+        """Bits of the mask of a set that are bad."""
+        headers = [self._headers[found["mask"]], self._headers[found["cutout"]], self._headers[0]]
+        return find_mask_bits(self.options.mask_bits, headers, self.path)
+
     def _find_shapes(self):
         if self._cube:
             return np.tile(_plane_shape(self._header(0)), (self._header(0)["NAXIS3"], 1))
         shapes = np.array([_plane_shape(self._header(i)) for i in range(len(self._sets))])
         if shapes.max() > LARGEST:
             msg = (
-                f"{self.path}: an image of {shapes.max()} pixels is not a cutout: give --detect, or a list with --image"
+                f"{self.path}: an image of {shapes.max()} pixels is not a cutout; did you mean --image {self.path} "
+                "--detect, or a list of sources with --image?"
             )
             raise CatalogError(msg)
         return shapes
@@ -91,9 +155,16 @@ class MultiExtensionSource(CatalogSource):
             return
         for name in ("gain", "pixel_scale", "zero_point"):
             if getattr(self.options, name) is None:
-                values = [keyword_number([self._header(i)], name, self.path)[0] for i in range(len(self._sets))]
+                values = [self._keyword(name, i) for i in range(len(self._sets))]
                 if None not in values:
                     setattr(self, name, np.array(values, dtype=float))
+
+    def _keyword(self, name, number):
+        """Gain, pixel scale or zero point of one cutout by its own header, or None."""
+        headers = [self._header(number)]
+        if name == "gain":
+            return self._header_gain(headers, self.path, [])[0]
+        return keyword_number(headers, name, self.path, [])[0]
 
     def __len__(self):
         return len(self._shapes)
@@ -109,27 +180,33 @@ class MultiExtensionSource(CatalogSource):
     def _planes(self, hdus, number, roles=None):
         """Arrays of a set, the PSF only if asked for."""
         found = self._sets[number]
+        if roles is None and self._header(number)["NAXIS"] < 2:
+            return {"cutout": np.full(_plane_shape(self._header(number)), np.nan)}
         roles = [role for role in found if role != "psf"] if roles is None else roles
         return {role: image_data(hdus[found[role]], self.path, role) for role in roles}
 
     def _parts(self, rows):
-        psfs = None
         with open_fits(self.path) as hdus:
-            if self._cube:
-                planes = self._planes(hdus, 0)
-                stamps = [{role: _plane(data, row) for role, data in planes.items()} for row in rows]
-            else:
-                stamps = [self._planes(hdus, row) for row in rows]
-            if self._own_psf:
-                psfs = [np.array(self._planes(hdus, row, ["psf"])["psf"], dtype=float) for row in rows]
+            return self._read_parts(hdus, rows)
+
+    def _sample_parts(self, rows):
+        """Parts that were read when the file was open: to open one with many extensions takes long."""
+        return self._sample
+
+    def _read_parts(self, hdus, rows):
+        """Arguments of `Cutouts` for some rows, from the open file."""
+        psfs = None
+        if self._cube:
+            planes = self._planes(hdus, 0)
+            stamps = [{role: np.asarray(_plane(data, row)) for role, data in planes.items()} for row in rows]
+        else:
+            stamps = [{r: np.asarray(p) for r, p in self._planes(hdus, row).items()} for row in rows]
+        if self._own_psf:
+            psfs = [np.array(self._planes(hdus, row, ["psf"])["psf"], dtype=float) for row in rows]
         pairs = [self._error_and_mask(found, row) for found, row in zip(stamps, rows, strict=True)]
-        errors = [error for error, _ in pairs]
-        if all(isinstance(error, float) or error is None for error in errors):
-            errors = errors[0]
-        elif any(error is None for error in errors):
-            msg = f"{self.path}: error: every cutout must have one, or none"
-            raise CatalogError(msg)
-        data, masks = [found["cutout"] for found in stamps], [mask for _, mask in pairs]
+        errors, masks = [error for error, _ in pairs], [mask for _, mask in pairs]
+        errors = errors if self._any_noise and self.options.error is None else errors[0]
+        data = [self._in_first_unit(found["cutout"], row) for found, row in zip(stamps, rows, strict=True)]
         parts = {"cutouts": data, "error": errors, "mask": masks, "ids": self._ids(rows)}
         if self._cube:
             parts["cutouts"], parts["mask"] = np.stack(data), np.stack(masks)
@@ -137,6 +214,10 @@ class MultiExtensionSource(CatalogSource):
         if self._wcs:
             parts["wcs"] = [self._wcs[row] for row in rows]
         return {**parts, "psf": psfs}
+
+    def _in_first_unit(self, data, row):
+        factor = self._factors[0 if self._cube else row]
+        return data if factor == 1.0 else data * factor
 
     def _ids(self, rows):
         if self._cube:
@@ -146,30 +227,42 @@ class MultiExtensionSource(CatalogSource):
             values = [header.get(keyword) for header in headers]
             if None not in values and len(set(values)) == len(values):
                 return np.array(values)[rows]
-        return rows + 1
+        return np.array(self._numbers)[rows]
 
     def _error_and_mask(self, found, row):
-        shape = found["cutout"].shape
-        for role, data in found.items():
-            if data.shape != shape:
-                msg = f"{self.path}: {role} of cutout {row + 1}: must have its shape, {shape}, not {data.shape}"
-                raise CatalogError(msg)
-        mask = np.zeros(shape, dtype=bool)
-        if "mask" in found:
-            mask |= found["mask"] != 0
-        if "segmentation" in found:
+        """Error and mask of a cutout; one that lacks the error that others have, or has another shape, fails alone."""
+        shape, numbers = found["cutout"].shape, self._sets[0 if self._cube else row]
+        found = {role: data if data.shape == shape else None for role, data in found.items()}
+        mask = np.full(shape, None in [data if data is None else 0 for data in found.values()])
+        if found.get("mask") is not None:
+            mask |= self._bits(numbers).bad(found["mask"])
+        if found.get("segmentation") is not None:
             mask |= segmentation_mask(found["segmentation"], (shape[1] - 1) / 2, (shape[0] - 1) / 2)
         if self.options.error is not None:
             return float(self.options.error), mask
-        if "error" in found:
-            return found["error"], mask
-        if "variance" in found:
-            with np.errstate(invalid="ignore"):
-                return np.sqrt(found["variance"]), mask
-        if "weight" in found:
-            error, bad = weight_to_error(found["weight"])
+        role = next((role for role in ("error", "variance", "weight") if found.get(role) is not None), None)
+        if role == "weight" and not self._is_inverse_variance(numbers):
+            mask |= weight_to_error(found["weight"])[1]
+            role = None
+        if role is None:
+            return np.full(shape, np.nan) if self._any_noise else None, mask
+        unit = self._headers[numbers[role]].get("BUNIT")
+        values = np.asarray(in_unit(role, found[role], unit, self.unit, f"{self.path}: {self._labels[numbers[role]]}"))
+        if role == "weight":
+            error, bad = weight_to_error(values)
             return error, mask | bad
-        return None, mask
+        return variance_to_error(values) if role == "variance" else values, mask
+
+
+def _is_empty_cutout(hdu):
+    """Whether an extension has the name of a cutout and no pixels: its row is there, without a measurement."""
+    return hdu.is_image and hdu.name.upper() not in UNNAMED and hdu.header["NAXIS"] < 2 and role_of(hdu)[0] == "cutout"
+
+
+def holds_cutouts(hdus: fits.HDUList, extension: str | None = None) -> bool:
+    """Whether an image of a cutout is in a file, among the extensions that are chosen."""
+    images = [(number, hdu) for number, hdu in enumerate(hdus) if is_image(hdu)]
+    return any(is_chosen(extension, number, hdu) and role_of(hdu)[0] == "cutout" for number, hdu in images)
 
 
 def _plane(data, row):
@@ -177,46 +270,27 @@ def _plane(data, row):
 
 
 def _plane_shape(header):
-    return int(header["NAXIS2"]), int(header["NAXIS1"])
+    """(ny, nx) of an image; one pixel where there are none."""
+    return (int(header["NAXIS2"]), int(header["NAXIS1"])) if header["NAXIS"] > 1 else (1, 1)
 
 
 def _group(images):
-    """Sets of extensions (their numbers) that belong together, and the shared PSF or None."""
-    named = [(*_role(hdu), index) for index, hdu in images]
+    """Sets of extensions (number of the set, and numbers of its HDUs by role) and the shared PSF or None."""
+    named = [(*role_of(hdu), index) for index, hdu in images]
     numbers = [number for role, number, _ in named if role == "cutout"]
-    by_number = len(numbers) > 1 and None not in numbers and len(set(numbers)) == len(numbers)
+    by_number = None not in numbers and len(set(numbers)) == len(numbers)
     sets, shared, last = {}, None, None
     for role, number, index in named:
         if role == "cutout":
-            sets[number if by_number else len(sets)] = {"cutout": index}
+            sets[number if by_number else len(sets) + 1] = {"cutout": index}
     order = iter(sets)
     for role, number, index in named:
         if role == "cutout":
             last = next(order)
             continue
-        key = number if by_number and number in sets else last
-        if role == "psf" and (key is None or (by_number and number not in sets)):
+        key = number if by_number and number in sets and len(sets) > 1 else last
+        if role == "psf" and (key is None or (by_number and number not in sets and len(sets) > 1)):
             shared = index
         elif role is not None and key is not None:
             sets[key].setdefault(role, index)
-    return list(sets.values()), shared
-
-
-_UNCERTAINTY = {
-    "StdDevUncertainty": "error",
-    "VarianceUncertainty": "variance",
-    "InverseVariance": "weight",
-}
-
-
-def _role(hdu):
-    """What an extension holds, and the number of its set."""
-    name = hdu.name.upper()
-    if name in ("", "PRIMARY"):
-        return "cutout", hdu.ver if name else None
-    match = re.fullmatch(r"([A-Z]+?)[_-]?(\d+)?", name)
-    base, number = (match[1], match[2]) if match else (name, None)
-    role = next((role for role, names in EXTENSION_NAMES.items() if base in names), None)
-    if role == "uncertainty":
-        role = _UNCERTAINTY.get(hdu.header.get("UTYPE", "StdDevUncertainty"))
-    return role, int(number) if number else hdu.ver
+    return list(sets.items()), shared

@@ -6,13 +6,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from galmeasure._psf import normalise_psf, psf_stats
+from galmeasure._psf_repair import convolve_with_pixel, fill_bad_pixels
 from galmeasure.exceptions import CatalogError
 
-from ._fits import TableRows, image_data, is_image, is_table, open_fits, reading, split_extension
+from ._fits import (
+    TableRows,
+    image_data,
+    is_chosen,
+    is_image,
+    is_table,
+    open_fits,
+    reading,
+    split_extension,
+    table_names,
+)
 from ._headers import psf_oversampling
-from ._names import EXTENSION_NAMES
+from ._names import EXTENSION_NAMES, some_names
 
 __all__ = ["PSFExModel", "PSFInput", "load_psf", "read_psf"]
+
+_OVERSAMPLED = ("OVERDIST", "OVERSAMP")
+"""Extensions of STPSF that are sampled finely, without the pixel: with distortion, and without."""
+
+_DETECTOR_SAMPLED = ("DET_DIST", "DET_SAMP")
+"""Extensions of STPSF that are added up in the pixels of the detector: with distortion, and without."""
+
+_GRID_KEYWORDS = ("DET_YX0", "DET_YX00", "NXPSFS")
+"""Keywords of cubes that hold the PSFs at several places of a detector: those of STPSF, and of STScI's STDPSF."""
+
+_WELL_SAMPLED = 2.0
+"""Width of a PSF in pixels from which its sums over the pixels say all of it."""
 
 
 class PSFExModel:
@@ -36,6 +60,8 @@ class PSFExModel:
     ----------
     oversampling : int
         Samples a pixel of the images given by `image_at`: the whole number at or above ``1 / pixel_step``.
+    includes_pixel : bool
+        Whether the response of the pixel is in the images; always True.
 
     Raises
     ------
@@ -55,6 +81,8 @@ class PSFExModel:
     >>> model.oversampling, model.image_at(100.0, 200.0).shape
     (2, (25, 25))
     """
+
+    includes_pixel = True
 
     def __init__(self, basis, degree, pixel_step=1.0, *, zero=(0.0, 0.0), scale=(1.0, 1.0), n_axes=2):
         basis = np.asarray(basis, dtype=float)
@@ -122,15 +150,29 @@ def _lanczos(size, ratio, order=4):
 
 @dataclass(frozen=True)
 class PSFInput:
-    """A PSF as it came from a file: an array, one array for each row, or a model of the position."""
+    """A PSF as it came from a file: an array, one array for each row, a model of the position, or none.
+
+    Parameters
+    ----------
+    psf : ndarray, PSFExModel or None
+        The PSF; None stands for a delta function, or for a column that is read with the rows.
+    oversampling : int, optional
+        Samples in a native pixel of the images.
+    includes_pixel : bool or None, optional
+        Whether the response of the pixel is in the images; None if nothing says so, and it is taken to be.
+    note : str, optional
+        What was taken, for people to read; empty if there is nothing to say.
+    """
 
     psf: object
     oversampling: int = 1
+    includes_pixel: bool | None = None
+    note: str = ""
 
     @property
     def varies(self):
         """Whether the PSF is a model that needs positions."""
-        return isinstance(self.psf, PSFExModel)
+        return isinstance(self.psf, PSFExModel) or hasattr(self.psf, "grid_xypos")
 
     @property
     def per_row(self):
@@ -149,15 +191,16 @@ def read_psf(path, *, return_oversampling=False):
     ----------
     path : path-like
         FITS file with a PSF image, with a cube of one PSF image for each row of a catalogue,
-        or a PSFEx model (``.psf``). ``file.fits[NAME]`` chooses an extension; otherwise an
-        extension named ``PSF`` is preferred, then the first image.
+        a PSFEx model (``.psf``), a grid of PSFs of photutils and STPSF, or the four images of STPSF (WebbPSF).
+        ``file.fits[NAME]`` chooses an extension; otherwise an extension named ``PSF`` is preferred, then the only
+        image. What STPSF sampled without the pixel's response is convolved with the pixel.
     return_oversampling : bool, optional
         Also return the samples in a pixel, from the header keywords ``OVERSAMP``, ``DET_SAMP``
         or ``PSFSAMP``; 1 without any.
 
     Returns
     -------
-    psf : ndarray or PSFExModel
+    psf : ndarray, PSFExModel or photutils.psf.GriddedPSFModel
         Array of shape (py, px) or (N, py, px), or the model.
     oversampling : int
         Only if asked for.
@@ -165,41 +208,127 @@ def read_psf(path, *, return_oversampling=False):
     Raises
     ------
     CatalogError
-        If the file cannot be read or holds no PSF.
+        If the file cannot be read, holds no PSF, or several of which none is named ``PSF``.
     """
     found = load_psf(path)
-    return (found.psf, found.oversampling) if return_oversampling else found.psf
+    psf = found.psf
+    if found.includes_pixel is False:
+        images = fill_bad_pixels(psf[None] if psf.ndim == 2 else psf)[0]
+        psf = convolve_with_pixel(np.asarray(images), found.oversampling).reshape(psf.shape)
+    return (psf, found.oversampling) if return_oversampling else psf
 
 
 def load_psf(path):
-    """PSF of a file as a `PSFInput`; see `read_psf`."""
+    """PSF of a file as a `PSFInput`, whose images are as they are in the file; see `read_psf`."""
     path, extension = split_extension(path)
     with reading(path), open_fits(path) as hdus:
-        tables = [hdu for hdu in hdus if is_table(hdu) and "PSF_MASK" in _column_names(hdu)]
-        if tables:
-            return _read_psfex(path, tables[0])
-        images = [hdu for hdu in hdus if is_image(hdu)]
+        parts = [(i, hdu) for i, hdu in enumerate(hdus) if _is_psfex(hdu) or _may_be_psf(hdu)]
         if extension is not None:
-            images = [hdu for i, hdu in enumerate(hdus) if is_image(hdu) and extension in (str(i), hdu.name.upper())]
-        named = [hdu for hdu in images if hdu.name.upper() in EXTENSION_NAMES["psf"]]
-        if not images:
+            parts = [(i, hdu) for i, hdu in enumerate(hdus) if is_chosen(extension, i, hdu)]
+            parts = [(i, hdu) for i, hdu in parts if _is_psfex(hdu) or is_image(hdu)]
+        if not parts:
             msg = f"{path}: psf: neither an image nor a PSFEx model is there"
-            raise CatalogError(msg)
-        return psf_from_hdu((named or images)[0], path)
+            raise CatalogError(msg + (f" in extension {extension}" if extension is not None else ""))
+        if len(parts) > 1:
+            stpsf = _of_stpsf([hdu for _, hdu in parts], path)
+            if stpsf is not None:
+                return stpsf
+            named = [(i, hdu) for i, hdu in parts if hdu.name.upper() in EXTENSION_NAMES["psf"]]
+            parts = named if len(named) == 1 else parts
+        hdu = only_psf(parts, path)
+        return _read_psfex(path, hdu) if is_table(hdu) else psf_from_hdu(hdu, path)
+
+
+def psf_of_extensions(hdus, path):
+    """PSF of the one image extension of a file that is named as one, or None; several are refused."""
+    parts = [(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) and hdu.name.upper() in EXTENSION_NAMES["psf"]]
+    return psf_from_hdu(only_psf(parts, path), path) if parts else None
 
 
 def psf_from_hdu(hdu, path):
     """PSF image or cube of an image HDU."""
+    name, header = hdu.name.upper(), hdu.header
+    if any(keyword in header for keyword in _GRID_KEYWORDS):
+        return _read_grid(path, hdu)
     data = np.array(image_data(hdu, path, "psf"), dtype=float)
-    return PSFInput(data, psf_oversampling(hdu.header, path))
+    if name in _DETECTOR_SAMPLED:
+        return PSFInput(data, 1, True, f"PSF {name}")
+    if name in _OVERSAMPLED:
+        return PSFInput(data, _stpsf_oversampling(header, path), False, f"PSF {name}, convolved with the pixel")
+    oversampling = psf_oversampling(header, path)
+    note = f"PSF with {oversampling} samples a pixel, whose response is taken to be in it" if oversampling > 1 else ""
+    return PSFInput(data, oversampling, note=note)
 
 
-def _column_names(hdu):
-    return [name.upper() for name in hdu.columns.names]
+def only_psf(parts, path):
+    """The HDU of a list of pairs (number, HDU); raise if there are several."""
+    if len(parts) > 1:
+        names = some_names([_part_name(i, hdu) for i, hdu in parts])
+        msg = f"{path}: psf: there are {len(parts)} of them, {names}; choose one, such as {path}[{parts[0][0]}]"
+        raise CatalogError(msg)
+    return parts[0][1]
+
+
+def _may_be_psf(hdu):
+    """Whether an HDU is an image that is not named as the errors, weights or masks of another."""
+    others = [name for role in ("error", "uncertainty", "variance", "weight", "mask") for name in EXTENSION_NAMES[role]]
+    return is_image(hdu) and hdu.name.upper() not in others
+
+
+def _is_psfex(hdu):
+    """Whether an HDU is a table with a model of PSFEx."""
+    return is_table(hdu) and "PSF_MASK" in [name.upper() for name in table_names(hdu)]
+
+
+def _part_name(index, hdu):
+    """Name of an HDU for messages."""
+    return f"[{index}]" + (f" {hdu.name}" + (f",{hdu.ver}" if hdu.ver > 1 else "") if hdu.name else "")
+
+
+def _of_stpsf(hdus, path):
+    """PSF of a file of STPSF or WebbPSF, or None if it is another one.
+
+    The sums over the detector's pixels count where they sample the PSF well, as some of the detector's effects are in
+    them alone; else the finely sampled image, which is to be convolved with the pixel.
+    """
+    by_name = {hdu.name.upper(): hdu for hdu in hdus}
+    if len(by_name) < len(hdus) or not by_name.keys() <= {*_OVERSAMPLED, *_DETECTOR_SAMPLED}:
+        return None
+    coarse = next((psf_from_hdu(by_name[name], path) for name in _DETECTOR_SAMPLED if name in by_name), None)
+    fine = next((psf_from_hdu(by_name[name], path) for name in _OVERSAMPLED if name in by_name), None)
+    if coarse is None or (fine is not None and _width(coarse.psf) < _WELL_SAMPLED and fine.oversampling > 1):
+        return fine
+    return coarse
+
+
+def _width(images):
+    """Full width at half maximum of a PSF image, or the least one of a cube, in its pixels; 0 if it has none."""
+    normalised, ok = normalise_psf(fill_bad_pixels(images.reshape(-1, *images.shape[-2:]))[0])
+    return float(np.nanmin(psf_stats(normalised.images, ok).fwhm)) if ok.any() else 0.0
+
+
+def _stpsf_oversampling(header, path):
+    """Samples in a pixel of the detector: DET_SAMP is that of the image, OVERSAMP that of its computation."""
+    return psf_oversampling({"OVERSAMP": header.get("DET_SAMP", header.get("OVERSAMP"))}, path)
+
+
+def _read_grid(path, hdu):
+    """Grid of PSFs over a detector, which photutils reads and galmeasure evaluates at positions."""
+    from photutils.psf import GriddedPSFModel
+
+    try:
+        model = GriddedPSFModel.read(path)
+    except Exception as err:  # photutils raises all kinds
+        msg = f"{path}: psf: holds the PSFs of a grid, which photutils cannot read ({err})"
+        raise CatalogError(msg) from err
+    return PSFInput(model, int(model.oversampling[0]), True, f"PSF from a grid of {len(model.data)}")
 
 
 def _read_psfex(path, hdu):
     header, rows = hdu.header, TableRows(path, hdu)
+    if len(rows) != 1:
+        msg = f"{path}: psf: the table {hdu.name} must hold one PSFEx model, not {len(rows)}"
+        raise CatalogError(msg)
     name = next(name for name in rows.names if name.upper() == "PSF_MASK")
     basis = np.asarray(rows.read([0], [name])[name][0], dtype=float)
     n_axes = int(header.get("POLNAXIS", 0))
@@ -224,4 +353,4 @@ def _psfex_model(header, basis, n_axes):
         scale=[float(header.get(f"POLSCAL{i}", 1.0)) for i in (1, 2)],
         n_axes=n_axes,
     )
-    return PSFInput(model, model.oversampling)
+    return PSFInput(model, model.oversampling, True)

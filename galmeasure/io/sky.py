@@ -31,8 +31,9 @@ class SkySource(ImageSource):
     path : path-like
         FITS image; ``file.fits[NAME]`` chooses an extension.
     **options
-        ``psf``, ``psf_oversampling``, ``psf_flux``, ``error``, ``weight``, ``mask``, ``segmentation``, ``size``,
-        ``detect``, ``gain``, ``pixel_scale`` and ``zero_point`` of `open_catalog`.
+        ``psf``, ``psf_oversampling``, ``psf_flux``, ``psf_includes_pixel``, ``error``, ``weight``, ``weight_type``,
+        ``mask``, ``mask_bits``, ``segmentation``, ``size``, ``detect``, ``gain``, ``pixel_scale`` and ``zero_point``
+        of `open_catalog`.
 
     Raises
     ------
@@ -163,7 +164,7 @@ class SkySource(ImageSource):
         if planes.mask is not None:
             bad |= np.asarray(planes.mask[y, x]) != 0
         noise = planes.weight if planes.weight is not None else planes.error
-        if isinstance(noise, np.ndarray):
+        if noise is not None and not isinstance(noise, float):
             values = np.asarray(noise[y, x], dtype=float)
             bad |= ~(np.isfinite(values) & (values > 0))
         return bad

@@ -4,22 +4,38 @@ import itertools
 import os
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import astropy.units as u
 import numpy as np
+import numpy.typing as npt
 
 from galmeasure._psf_flux import read_psf_flux
 from galmeasure.exceptions import CatalogError
 
-from ._fits import reading
-from ._headers import keyword_number
-from .psf import PSFInput, load_psf
+from ._fits import OptionError, reading
+from ._headers import effective_gain, keyword_number, parse_unit
+from ._mask_bits import check_mask_bits
+from ._noise_maps import WEIGHT_TYPES, error_over_noise, has_error_maps, shot_noise_share
+from .psf import PSFExModel, PSFInput, load_psf
 
 __all__ = ["CatalogSource", "ReadOptions"]
 
 MAX_PIXELS = 2**21
 """Pixels of image read at once, unless asked for otherwise."""
+
+_FAR_FROM_NOISE = 4.0
+"""Ratio of errors and noise from which weights are no inverse variances; that of drizzled images may be 3."""
+
+_SAMPLE_ROWS = 32
+"""Rows that are looked at to find out what the errors of a catalogue contain."""
+
+_NO_UNIT = ("", "NONE", "UNITLESS", "DIMENSIONLESS", "1")
+"""Texts in capitals that say that there is no unit."""
+
+NO_PSF = "none"
+"""Option ``psf`` for a delta function, unless a file has this name."""
 
 SENTINEL = -1e29
 """Pixels at or below this are masked: SExtractor marks what lies outside the image or in a neighbour with -1e30."""
@@ -33,9 +49,12 @@ class ReadOptions:
     psf: object = None
     psf_oversampling: int | None = None
     psf_flux: float | str | None = None
+    psf_includes_pixel: bool | None = None
     error: object = None
     weight: object = None
+    weight_type: str | None = None
     mask: object = None
+    mask_bits: object = None
     segmentation: object = None
     size: int | None = None
     detect: bool = False
@@ -60,9 +79,22 @@ class ReadOptions:
             raise ValueError(msg)
         if self.psf_flux is not None and np.ndim(self.psf_flux) == 0:
             read_psf_flux(self.psf_flux, 1)
+        if self.weight_type not in (None, *WEIGHT_TYPES):
+            msg = f"weight_type must be one of {', '.join(WEIGHT_TYPES)}, not {self.weight_type!r}"
+            raise ValueError(msg)
+        if self.mask_bits is not None:
+            check_mask_bits(self.mask_bits)
         if self.error is not None and self.weight is not None:
             msg = "error and weight exclude one another"
             raise ValueError(msg)
+
+    def check_used(self, *, mask: bool, weight: bool) -> None:
+        """Raise if it is said what a mask or a weight means, and there is none."""
+        for name, value, is_there in (("mask", self.mask_bits, mask), ("weight", self.weight_type, weight)):
+            if value is not None and not is_there:
+                option = {"mask": "mask_bits", "weight": "weight_type"}[name]
+                msg = f"{option} says what a {name} means, and no {name} is used"
+                raise OptionError(msg)
 
 
 @dataclass
@@ -88,6 +120,8 @@ class CatalogSource:
     gain: object = None
     pixel_scale: object = None
     zero_point: object = None
+    _unit_text: str = ""
+    _assumed_weight: str = ""
 
     def __len__(self):
         raise NotImplementedError
@@ -108,6 +142,7 @@ class CatalogSource:
         from galmeasure.cutouts import Cutouts
 
         rows = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        self.check_rows(rows)
         with reading(self.path):
             parts = self._parts(rows)
         images, error = parts.pop("cutouts"), parts.pop("error")
@@ -116,11 +151,84 @@ class CatalogSource:
         oversampling = self.options.psf_oversampling or (1 if self.psf.varies else self.psf.oversampling)
         psf = parts.pop("psf", None)
         psf = self.psf.at_rows(rows) if psf is None else psf
+        pixel = self.options.psf_includes_pixel
+        told = {"psf_includes_pixel": self.psf.includes_pixel is not False if pixel is None else pixel}
         calibration = {name: self._per_row(name, parts, rows) for name in ("gain", "pixel_scale", "zero_point")}
         with self._naming_the_file():
             return Cutouts._from_chunk(
-                images, psf, error=error, psf_oversampling=oversampling, **self._psf_flux(rows), **calibration, **parts
-            )
+                images, psf, error=error, psf_oversampling=oversampling, **told, **self._psf_flux(rows), **calibration,
+                **parts,
+            )  # fmt: skip
+
+    @property
+    def n_whole(self) -> int:
+        """Number of rows, from the first one on, that can be read: all of them unless the file ends early."""
+        return len(self)
+
+    def check_noise(self) -> None:
+        """Look at some stamps: what is only taken to be an inverse variance, or a gain, must fit the pixels.
+
+        A gain of a header is not used where the error maps contain the noise of the sources already: this must not be
+        added once more. A gain that the options or a column give is kept.
+
+        Raises
+        ------
+        CatalogError
+            If weights that nothing but the option `weight`, or the column's name, says to be inverse variances give
+            errors that are far from the noise of the pixels.
+        """
+        check_gain = self.gain is not None and self.options.gain is None
+        if not self.n_whole or not (check_gain or self._assumed_weight):
+            return
+        rows = self._sample_rows()
+        with reading(self.path):
+            parts = self._sample_parts(rows)
+        masks = [None] * len(rows) if parts["mask"] is None else parts["mask"]
+        if self._assumed_weight:
+            self._check_weight(*error_over_noise(parts["cutouts"], parts["error"], masks))
+        if check_gain and "gain" not in parts and has_error_maps(parts["error"]):
+            gain = np.broadcast_to(self._per_row("gain", {}, rows), rows.shape)
+            if shot_noise_share(parts["cutouts"], parts["error"], masks, gain) > 0.5:
+                self.gain = None
+                self.notes = [note for note in self.notes if not note.startswith("gain ")]
+                note = "gain not used, the errors contain the noise of the sources: give it with --gain (gain=)"
+                self.notes.append(note)
+
+    def _sample_rows(self):
+        """Rows that are looked at by `check_noise`, evenly over the catalogue."""
+        rows = np.unique(np.linspace(0, self.n_whole - 1, _SAMPLE_ROWS).astype(np.int64))
+        return rows[np.cumsum(self.n_pixels(rows)) <= max(MAX_PIXELS, self.n_pixels(rows[:1])[0])]
+
+    def _sample_parts(self, rows):
+        """What `_parts` gives for the rows of `_sample_rows`."""
+        return self._parts(rows)
+
+    def _check_weight(self, lower, upper):
+        """Raise if errors, in units of the larger and the smaller noise of the pixels, are not of inverse variances."""
+        if lower > _FAR_FROM_NOISE or upper < 1.0 / _FAR_FROM_NOISE:
+            ratio, types = (lower if lower > 1 else upper), ", ".join(WEIGHT_TYPES)
+            msg = f"{self.path}: weight: as inverse variances ({self._assumed_weight}) they give errors {ratio:.3g} "
+            msg += f"times the noise of the pixels: say what they are with --weight-type {types} (weight_type=)"
+            raise CatalogError(msg)
+
+    def check_rows(self, rows: npt.ArrayLike) -> None:
+        """Raise if some rows cannot be read, because the file ends before they do.
+
+        Parameters
+        ----------
+        rows : array_like of int
+            Row numbers, counted from 0.
+
+        Raises
+        ------
+        CatalogError
+            If so; the message says which rows can be read.
+        """
+        if self.n_whole < len(self) and len(rows) and np.max(rows) >= self.n_whole:
+            whole = self.n_whole
+            advice = f"choose these with --rows 0:{whole}" if whole else "nothing can be measured"
+            msg = f"{self.path}: truncated FITS file, {whole} of the {len(self)} rows are whole: {advice}"
+            raise CatalogError(msg)
 
     def _psf_flux(self, rows):
         """Argument ``psf_flux`` of some rows; one number for each row of the catalogue is divided like these."""
@@ -178,6 +286,7 @@ class CatalogSource:
             Row numbers.
         """
         rows = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
+        self.check_rows(rows)
         if size is not None:
             edges = np.arange(0, len(rows) + size, size)
         else:
@@ -220,34 +329,72 @@ class CatalogSource:
         """Names of the input columns with one value a row."""
         return []
 
+    def _set_unit(self, text, what):
+        """Set the unit of the pixels from a header's text; one that is not understood is noted."""
+        self._unit_text = "" if text is None else str(text)
+        self.unit = parse_unit(text)
+        if self.unit is None and self._unit_text.strip().upper() not in _NO_UNIT:
+            self.notes.append(f"no unit: {self._unit_text.strip()!r} of {what} is not understood")
+
     def _calibrate(self, headers, path, scale=None):
         """Set gain, pixel scale and zero point: options first, then the first keyword found; `path` has the headers."""
+        ignored = []
         for name in ("gain", "pixel_scale", "zero_point"):
             value, origin = getattr(self.options, name), "option"
-            if value is None:
-                value, origin = keyword_number(headers, name, path)
+            if value is None and name == "gain":
+                value, origin = self._header_gain(headers, path, ignored)
+            elif value is None:
+                value, origin = keyword_number(headers, name, path, ignored)
             if value is None and name == "pixel_scale":
                 value, origin = scale, "WCS"
             if value is None or (name == "gain" and value == 0):
                 continue
             setattr(self, name, float(value))
             self.notes.append(f"{name.replace('_', ' ')} {value:.6g} ({origin})")
+        self.notes.extend(dict.fromkeys(ignored))
+
+    def _header_gain(self, headers, path, ignored):
+        """Electrons per unit of the image by its headers, and from which keywords."""
+        text = "" if self._unit_text.strip().upper() in _NO_UNIT else self._unit_text
+        return effective_gain(headers, path, self.unit, text, ignored)
 
     def _set_psf(self, found=None):
         """Set the PSF: the option first, then what was found in the file."""
-        option = self.options.psf
+        option, pixel = self.options.psf, self.options.psf_includes_pixel
         if option is not None:
-            found = load_psf(option) if isinstance(option, str | os.PathLike) else PSFInput(option)
+            found = _psf_of_option(option)
         if found is None:
-            msg = f"{self.path}: no PSF: there is no psf column and no PSF extension; give one with --psf (psf=)"
+            msg = (
+                f"{self.path}: no PSF: there is no psf column and no PSF extension; give one with --psf (psf=), "
+                "or --psf none for a delta function"
+            )
+            if self.kind == "multi-extension file" and len(self) == 1:
+                msg += f"; if this is a field and no cutout, did you mean --image {self.path} --detect?"
             raise CatalogError(msg)
+        if pixel is not None and found.includes_pixel not in (None, bool(pixel)):
+            what = found.note or "PSFEx model"
+            msg = f"psf_includes_pixel must be {found.includes_pixel} for this PSF, as its kind says ({what})"
+            raise OptionError(msg)
+        if found.note and pixel is None:
+            self.notes.append(found.note)
+        elif pixel is False:
+            self.notes.append("PSF convolved with the pixel (option)")
         if found.per_row and len(found.psf) == 1:
-            found = PSFInput(found.psf[0], found.oversampling)
+            found = replace(found, psf=found.psf[0])
         if found.per_row and len(found.psf) != len(self):
             allowed = f"one image, or one for each of the {len(self)} rows" if len(self) else "one image"
             msg = f"{self.path}: psf: must be {allowed}, not {len(found.psf)}"
             raise CatalogError(msg)
         self.psf = found
+
+
+def _psf_of_option(option):
+    """PSF of the option: a file, ``"none"``, or what it is itself."""
+    if not isinstance(option, str | os.PathLike):
+        return PSFInput(option, includes_pixel=True if isinstance(option, PSFExModel) else None)
+    if str(option).lower() == NO_PSF and not Path(option).exists():
+        return PSFInput(None, note="no PSF: a delta function")
+    return load_psf(option)
 
 
 def _with_unit(values, unit):
@@ -256,15 +403,6 @@ def _with_unit(values, unit):
     if isinstance(values, list):
         return [_with_unit(v, unit) for v in values]
     return values << unit
-
-
-def weight_to_error(weight):
-    """Errors of inverse variances, and the mask of pixels without weight."""
-    weight = np.asarray(weight, dtype=np.float64 if np.asarray(weight).dtype.itemsize > 4 else np.float32)
-    bad = ~(weight > 0) | ~np.isfinite(weight)
-    error = np.ones_like(weight)
-    np.divide(1.0, np.sqrt(weight, where=~bad, out=np.ones_like(weight)), out=error, where=~bad)
-    return error, bad
 
 
 def segmentation_mask(segmentation, x, y):

@@ -1,27 +1,17 @@
 """Source lists with an image, and the sources detected in one: stamps are cut where the sources are."""
 
 import numpy as np
-from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import (
-    READ_ERRORS,
-    TableRows,
-    existing,
-    has_fits_magic,
-    is_table,
-    one_line,
-    open_fits,
-    quiet,
-    split_extension,
-)
 from ._headers import wcs_pixel_scale
-from ._names import PIXEL_NAMES, SKY_NAMES, find_column, find_pair, some_names
+from ._names import find_column
 from .image import ImagePlanes, stamp_origins, stamp_size
+from .list_columns import N_WHOLE, read_list
+from .positions import find_positions
 from .source import CatalogSource
 
-__all__ = ["DEFAULT_SIZE", "DetectionSource", "ImageSource", "SourceListSource", "read_list"]
+__all__ = ["DEFAULT_SIZE", "DetectionSource", "ImageSource", "SourceListSource"]
 
 DEFAULT_SIZE = 64
 """Side of the stamps where neither `size` nor a segmentation says how large the sources are."""
@@ -32,11 +22,13 @@ class ImageSource(CatalogSource):
 
     def _set_up(self, planes, positions, ids):
         self._planes, self._positions, self._ids = planes, positions, ids
-        self.unit = planes.unit
+        self._set_unit(planes.unit_text, "the image")
         self._sizes = self._stamp_sizes()
         self._origins = stamp_origins(positions, self._sizes)
         self._calibrate([planes.header, planes.primary_header], planes.path, wcs_pixel_scale(planes.wcs))
         self._set_psf(planes.psf() if self.options.psf is None else None)
+        self.notes.extend(planes.notes)
+        self._assumed_weight = planes.assumed_weight
 
     def _stamp_sizes(self):
         count = len(self._positions)
@@ -86,45 +78,36 @@ class SourceListSource(ImageSource):
 
     def __init__(self, path, options):
         super().__init__(path, options, kind="source list")
-        self._columns = read_list(path)
+        self._table = read_list(path, cut_table=True)
         planes = ImagePlanes(options.image, options)
-        positions = self._find_positions(planes)
+        positions = find_positions(self._table, planes, self.path)
         if not len(positions):
             msg = f"{self.path}: no sources"
             raise CatalogError(msg)
-        name = find_column(self._columns, "id")
-        ids = np.arange(1, len(positions) + 1) if name is None else np.asarray(self._columns[name])
+        name = find_column(self.column_names, "id")
+        ids = np.arange(1, len(positions) + 1) if name is None else _array(self._table[name])
         self._set_up(planes, positions, ids)
 
-    def _find_positions(self, planes):
-        found = find_pair(self._columns, PIXEL_NAMES)
-        if found:
-            return np.stack([self._numbers(name) for name in found[:2]], axis=1) - found[2]
-        found = find_pair(self._columns, SKY_NAMES)
-        if not found:
-            msg = f"{self.path}: no positions (x and y, or ra and dec); there are {some_names(self._columns)}"
-            raise CatalogError(msg)
-        if planes.wcs is None:
-            msg = f"{planes.path}: image: has no celestial WCS, so the list must give x and y rather than ra and dec"
-            raise CatalogError(msg)
-        with quiet():
-            return np.stack(planes.wcs.world_to_pixel_values(*(self._numbers(name) for name in found)), axis=1)
-
-    def _numbers(self, name):
-        try:
-            return np.asarray(self._columns[name], dtype=float)
-        except (TypeError, ValueError) as err:
-            msg = f"{self.path}: the column {name} must hold numbers"
-            raise CatalogError(msg) from err
+    @property
+    def n_whole(self) -> int:
+        """Number of rows, from the first one on, that are whole in the file."""
+        return self._table.meta.get(N_WHOLE, len(self))
 
     @property
     def column_names(self):
         """Names of the input columns with one value a row."""
-        return list(self._columns)
+        return [name for name in self._table.colnames if not hasattr(self._table[name], "spherical")]
 
     def columns(self, rows, names):
-        """Input columns with one value a row."""
-        return {name: np.asarray(self._columns[name])[rows] for name in names}
+        """Input columns with one value a row, with their units and masks."""
+        return {name: self._table[name][np.asarray(rows, dtype=np.int64)] for name in names}
+
+
+def _array(column):
+    """Plain array of a column, masked where values are missing."""
+    if isinstance(column, np.ma.MaskedArray) and np.ma.getmaskarray(column).any():
+        return np.ma.array(column.data, mask=column.mask)
+    return np.asarray(column)
 
 
 class DetectionSource(ImageSource):
@@ -152,108 +135,3 @@ class DetectionSource(ImageSource):
             self.notes.append("error: rms of the background")
         self._set_up(planes, found.positions, found.labels)
         self.notes.append(f"{len(self)} sources detected")
-
-
-def read_list(path):
-    """Columns with one value a row of a source list.
-
-    Parameters
-    ----------
-    path : path-like
-        FITS, ECSV, CSV, Parquet, VOTable, or SExtractor text (``.cat``).
-
-    Returns
-    -------
-    dict of str to ndarray
-        In the order of the file; positions in degrees where they have a unit, missing numbers as NaN.
-
-    Raises
-    ------
-    CatalogError
-        If the file cannot be read as a table.
-    """
-    path, extension = split_extension(path)
-    existing(path)
-    if has_fits_magic(path):
-        return _read_fits_list(path, extension)
-    try:
-        with quiet():
-            columns = _parquet_columns(path) if path.suffix == ".parquet" else _table_columns(path)
-    except CatalogError:
-        raise
-    except (*READ_ERRORS, ImportError, RuntimeError) as err:
-        msg = f"{path}: cannot be read as a table ({one_line(err)[:200]})"
-        raise CatalogError(msg) from err
-    if not columns:
-        msg = f"{path}: no columns"
-        raise CatalogError(msg)
-    return columns
-
-
-def _read_fits_list(path, extension):
-    with open_fits(path) as hdus:
-        tables = [hdu for i, hdu in enumerate(hdus) if is_table(hdu) and extension in (None, str(i), hdu.name.upper())]
-        if not tables:
-            kind = "an ASCII table" if any(isinstance(hdu, fits.TableHDU) for hdu in hdus) else "no table"
-            msg = f"{path}: {kind} where a FITS binary table is needed"
-            raise CatalogError(msg)
-        rows = TableRows(path, tables[0])
-        names = [name for name in rows.names if rows.shape(name) == ()]
-        values = rows.read(np.arange(len(rows)), names)
-    return {n: v.astype(v.dtype.newbyteorder("=")) if v.dtype.kind in "iufc" else v for n, v in values.items()}
-
-
-def _table_columns(path):
-    from astropy.table import Table
-
-    formats = {
-        ".ecsv": "ascii.ecsv",
-        ".csv": "ascii.csv",
-        ".vot": "votable",
-        ".votable": "votable",
-        ".xml": "votable",
-        ".cat": "ascii.sextractor",
-    }
-    if path.suffix.lower() in (".fits", ".fit", ".gz", ".fz"):
-        msg = f"{path}: not a FITS file"
-        raise CatalogError(msg)
-    if path.suffix.lower() not in formats:
-        known = ", ".join([".fits", *formats, ".parquet"])
-        msg = f"{path}: not a FITS file, and its name ends in none of {known}"
-        raise CatalogError(msg)
-    table = Table.read(path, format=formats[path.suffix.lower()])
-    columns = {}
-    for name in table.colnames:
-        column = table[name]
-        if hasattr(column, "ra") and hasattr(column, "dec"):
-            columns.setdefault("ra", column.ra.deg)
-            columns.setdefault("dec", column.dec.deg)
-        elif getattr(column, "ndim", 0) == 1:
-            columns[name] = _plain(column)
-    return columns
-
-
-def _plain(column):
-    """Column as an array: angles in degrees, missing numbers as NaN."""
-    import astropy.units as u
-
-    if getattr(column, "unit", None) is not None and u.Unit(column.unit).is_equivalent(u.deg):
-        column = column * u.Unit(column.unit).to(u.deg)
-    if hasattr(column, "filled"):
-        column = (
-            column.astype(float).filled(np.nan) if column.dtype.kind in "iuf" and column.mask.any() else column.filled()
-        )
-    return np.asarray(column)
-
-
-def _parquet_columns(path):
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as err:
-        msg = f"{path}: Parquet files need pyarrow, which is not installed"
-        raise CatalogError(msg) from err
-    import pyarrow as pa
-
-    table = pq.read_table(path)
-    simple = [f.name for f in table.schema if not pa.types.is_nested(f.type)]
-    return {name: table[name].to_numpy() for name in simple}

@@ -1,6 +1,7 @@
 """Result tables to files: chunk by chunk, under the final name only when complete."""
 
 import os
+import secrets
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,10 +72,8 @@ class ChunkedWriter:
         self.path, self.overwrite = Path(path), overwrite
         self.format = output_format(self.path)
         self._check_free()
-        if not self.path.parent.is_dir():
-            msg = f"{self.path}: the folder does not exist"
-            raise FileNotFoundError(msg)
         self._template, self._chunks = None, []
+        check_folder(self.path)
         self._spool = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
 
     def __enter__(self):
@@ -90,7 +89,7 @@ class ChunkedWriter:
         if self.path.is_dir():
             msg = f"{self.path}: is a folder"
             raise IsADirectoryError(msg)
-        if self.path.exists() and not self.overwrite:
+        if os.path.lexists(self.path) and not self.overwrite:
             msg = f"{self.path}: exists already; --overwrite (overwrite=True) replaces it"
             raise FileExistsError(msg)
 
@@ -112,14 +111,57 @@ class ChunkedWriter:
         elif table.colnames != self._template.colnames:
             msg = f"table must have the columns of the first chunk, {self._template.colnames}, not {table.colnames}"
             raise ValueError(msg)
-        rows = np.empty(len(table), dtype=[(n, _dtype(table[n]), table[n].shape[1:]) for n in table.colnames])
-        for name in table.colnames:
-            unit = self._template[name].unit
-            column = table[name]
-            rows[name] = column.to_value(unit) if unit is not None and hasattr(column, "to_value") else column
+        arrays = {name: self._array(name, table[name]) for name in table.colnames}
+        masks = {f"{n}{_MASK}": np.ma.getmaskarray(a) for n, a in arrays.items() if isinstance(a, np.ma.MaskedArray)}
+        arrays = {name: np.ma.getdata(array) for name, array in arrays.items()} | masks
+        rows = np.empty(len(table), dtype=[(n, a.dtype.newbyteorder("="), a.shape[1:]) for n, a in arrays.items()])
+        for name, array in arrays.items():
+            rows[name] = array
         offset = self._spool.seek(0, os.SEEK_END)
         self._spool.write(rows.tobytes())
         self._chunks.append((offset, rows.dtype, len(rows)))
+
+    def _array(self, name, column):
+        """Numbers or text of a column in the unit of the first chunk; masked only where NaN cannot say so."""
+        if column.dtype.kind not in "biufcUS":
+            msg = f"table: the column {name} must hold numbers or text, not {_kind(column)}"
+            raise ValueError(msg)
+        unit, mask = self._template[name].unit, getattr(column, "mask", None)
+        column = getattr(column, "unmasked", column)
+        values = column.to_value(unit) if unit is not None and hasattr(column, "to_value") else np.ma.getdata(column)
+        if mask is None or not np.any(mask):
+            return np.asarray(values)
+        if values.dtype.kind in "fc":
+            return np.where(mask, np.nan, values)
+        return np.ma.array(values, mask=mask)
+
+    def try_columns(self, table):
+        """Write a few rows as the table will be written, and forget them: what the format cannot hold is found out.
+
+        Parameters
+        ----------
+        table : astropy.table.QTable
+            At least one row with columns that the table will have.
+
+        Raises
+        ------
+        ValueError
+            If a column has no form in the format of the output.
+        """
+        trial = type(self)(self._temporary(), overwrite=True)
+        try:
+            with trial:
+                trial.write(table)
+                trial.finish()
+        except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError) as err:
+            msg = f"columns: {', '.join(table.colnames)} cannot be written to {self.path.suffix} ({err})"
+            raise ValueError(msg) from err
+        finally:
+            trial.path.unlink(missing_ok=True)
+
+    def _temporary(self):
+        """Path of a file that nobody else knows of, beside the table."""
+        return self.path.with_name(f".galmeasure-{secrets.token_hex(8)}.tmp{self.path.suffix}")
 
     def finish(self):
         """Make the table and give it its name.
@@ -133,7 +175,7 @@ class ChunkedWriter:
             msg = "table: nothing was written"
             raise ValueError(msg)
         self._check_free()
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp{self.path.suffix}")
+        temporary = self._temporary()
         try:
             with quiet():  # about units outside the standard, which astropy keeps all the same
                 _MAKERS[self.format](self, temporary)
@@ -155,8 +197,8 @@ class ChunkedWriter:
         if all(dtype == first for _, dtype, _ in self._chunks):
             return first
         fields = []
-        for name in first.names:
-            kinds = [dtype.fields[name][0] for _, dtype, _ in self._chunks]
+        for name in dict.fromkeys(name for _, dtype, _ in self._chunks for name in dtype.names):
+            kinds = [dtype.fields[name][0] for _, dtype, _ in self._chunks if name in dtype.names]
             fields.append((name, np.result_type(*(kind.base for kind in kinds)), kinds[0].shape))
         return np.dtype(fields)
 
@@ -166,7 +208,7 @@ class ChunkedWriter:
         for offset, kind, count in self._chunks:
             self._spool.seek(offset)
             rows = np.frombuffer(self._spool.read(count * kind.itemsize), dtype=kind)
-            waiting.append(rows if kind == dtype else rows.astype(dtype))
+            waiting.append(rows if kind == dtype else _widened(rows, dtype))
             size += count * dtype.itemsize
             if size >= block_bytes:
                 yield self._table(np.concatenate(waiting))
@@ -183,9 +225,23 @@ class ChunkedWriter:
             unit = self._template[name].unit
             unit = _named(unit) if self.format == "fits" else unit
             table[name] = rows[name] if unit is None else u.Quantity(rows[name], unit, copy=False)
+            if f"{name}{_MASK}" in rows.dtype.names:
+                table[name] = self._masked(rows[name], rows[f"{name}{_MASK}"], unit)
             table[name].info.description = self._template[name].info.description
             table[name].info.format = self._template[name].info.format
         return table
+
+    def _masked(self, values, mask, unit):
+        """Masked column; FITS, which has no empty truth values, holds them as integers."""
+        from astropy.table import MaskedColumn
+
+        if values.dtype.kind == "b" and self.format == "fits":
+            values = values.astype(np.int16)
+        column = MaskedColumn(values, mask=mask, unit=unit)
+        if values.dtype.kind in "iu":
+            limits = np.iinfo(values.dtype)  # TNULL of unsigned integers must fit into signed ones
+            column.fill_value = limits.min if values.dtype.kind == "i" else limits.max // min(2, values.itemsize)
+        return column
 
 
 def write_table(table, path, *, overwrite=False):
@@ -205,12 +261,57 @@ def write_table(table, path, *, overwrite=False):
         writer.finish()
 
 
-def _dtype(column):
-    dtype = column.dtype
-    if dtype.kind == "O":
-        msg = f"table: the column {column.info.name} must hold numbers or text, not objects"
-        raise ValueError(msg)
-    return dtype.newbyteorder("=")
+_MASK = "\0mask"
+"""End of the name under which the mask of a column waits."""
+
+
+def check_folder(path):
+    """Raise unless a file of this name could be written now; it is not.
+
+    Parameters
+    ----------
+    path : path-like
+        File that is to be written later.
+
+    Raises
+    ------
+    OSError
+        If its name is too long, or its folder is missing or cannot be written to.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        msg = f"{path}: the folder does not exist"
+        raise FileNotFoundError(msg)
+    _check_name(path)
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as err:
+        msg = f"{path}: the folder cannot be written to ({err.strerror or err})"
+        raise PermissionError(msg) from err
+
+
+def _check_name(path):
+    """Raise if the file system has no such names."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as err:
+        msg = f"{path}: cannot be written ({err.strerror})"
+        raise OSError(msg) from err
+
+
+def _kind(column):
+    return "objects" if column.dtype.kind == "O" else "dates and times" if column.dtype.kind in "mM" else column.dtype
+
+
+def _widened(rows, dtype):
+    """Rows in a wider type; no value of a column is masked where there is no mask."""
+    wide = np.zeros(len(rows), dtype=dtype)
+    for name in rows.dtype.names:
+        wide[name] = rows[name]
+    return wide
 
 
 def _named(unit):
@@ -285,7 +386,8 @@ def _flat(table):
 
     flat = Table()
     for name in table.colnames:
-        values = np.asarray(getattr(table[name], "value", table[name]))
+        values = getattr(table[name], "value", table[name])
+        values = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
         if values.ndim == 1:
             flat[name] = values
             continue
@@ -303,7 +405,7 @@ def _make_parquet(writer, path):
     try:
         for table in writer.tables():
             if parquet is None:
-                table[:1].write(path, format="parquet", overwrite=True)
+                _with_masks(table[:1]).write(path, format="parquet", overwrite=True)
                 parquet = pq.ParquetWriter(path, pq.read_schema(path))
             parquet.write_table(pa.Table.from_arrays(list(_arrow(table, parquet.schema)), schema=parquet.schema))
     finally:
@@ -311,11 +413,25 @@ def _make_parquet(writer, path):
             parquet.close()
 
 
+def _with_masks(table):
+    """Copy of a table in which every masked column masks something, since astropy forgets the other masks."""
+    table = table.copy()
+    for name in table.colnames:
+        if isinstance(table[name], np.ma.MaskedArray):
+            table[name].mask = True
+    return table
+
+
 def _arrow(table, schema):
     import pyarrow as pa
 
     for field in schema:
-        values = np.ascontiguousarray(getattr(table[field.name], "value", table[field.name]))
+        name = field.name.removesuffix(".mask")
+        if field.name not in table.colnames and name in table.colnames:
+            yield pa.array(np.ma.getmaskarray(np.ma.asarray(table[name])))
+            continue
+        column = getattr(table[field.name], "value", table[field.name])
+        values = np.ascontiguousarray(np.ma.getdata(column))
         if values.ndim == 1:
             yield pa.array(values, type=field.type)
         else:
@@ -328,7 +444,20 @@ def _make_in_memory(writer, path):
 
     tables = list(writer.tables(2**62))
     table = tables[0] if len(tables) == 1 else vstack(tables)
+    if writer.format == "votable":
+        for name in table.colnames:
+            if (table[name].dtype.kind == "u" and table[name].dtype.itemsize > 1) or table[name].dtype.str == "|i1":
+                table[name] = _signed(table[name])
     table.write(os.fspath(path), format=writer.format, overwrite=True)  # astropy 6 takes no Path for VOTable
+
+
+def _signed(column):
+    """Integers of a type that VOTable has; as text where one is too large for all of these."""
+    widest = 0 if np.ma.is_masked(column) and np.all(column.mask) else column.max()
+    kind = str if widest > np.iinfo(np.int64).max else np.int64
+    new = column.astype(kind)
+    new.info.description = column.info.description
+    return new
 
 
 _MAKERS = {

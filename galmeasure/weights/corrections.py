@@ -8,10 +8,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from galmeasure._digests import check_companion, companion_card
 from galmeasure._files import write_whole
 from galmeasure.exceptions import WeightsError
 from galmeasure.networks.correction import Correction, CorrectionConfig
+from galmeasure.weights._shapes import check_shapes, correction_shapes
 from galmeasure.weights.files import load_network
+from galmeasure.weights.registry import known_digest
 
 __all__ = ["correction_card", "correction_path", "load_correction", "save_correction"]
 
@@ -61,6 +64,7 @@ def save_correction(weights, correction, card):
         if not name.startswith(_CONSTANT)
     }
     path = correction_path(weights.path)
+    card = companion_card(card, tensors)
     write_whole(path, save(tensors, {"card": json.dumps(card, sort_keys=True)}))
     return path
 
@@ -98,15 +102,23 @@ def correction_card(weights):
     path = correction_path(weights.path)
     if not path.exists():
         return None
-    return _read(path)[0]
+    return _read(path, weights)[0]
 
 
-def _read(path):
+def _read(path, weights):
+    """Card and tensors of a file that is not damaged."""
     try:
         content = path.read_bytes()
         length = int.from_bytes(content[:8], "little")
         card = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["card"])
-        return card, load(content)
+        if card.get("format") != FORMAT:
+            msg = f"{path}: was written by another version of galmeasure"
+            raise WeightsError(msg)
+        tensors = load(content)
+        check_companion(path, content, card, tensors, known_digest(weights.sha256, _SUFFIX))
+        return card, tensors
+    except WeightsError:
+        raise
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, OverflowError) as err:
         msg = f"{path}: is damaged, or no file of a correction ({err})"
         raise WeightsError(msg) from err
@@ -115,21 +127,22 @@ def _read(path):
 @lru_cache(maxsize=4)
 def _load(path, weights, device, *_):
     """Read a file; what else identifies it keeps an older one from being taken for it."""
-    card, tensors = _read(path)
-    if card.get("format") != FORMAT:
-        msg = f"{path}: was written by another version of galmeasure"
-        raise WeightsError(msg)
+    card, tensors = _read(path, weights)
     if card.get("weights_sha256") != weights.sha256:
         msg = f"{path}: is not of these weights; write it again with galmeasure weights --correct, or remove it"
         raise WeightsError(msg)
     try:
-        correction = Correction(CorrectionConfig(**card["arguments"]), load_network(weights))
+        config = CorrectionConfig(**card["arguments"])
+        check_shapes(path, tensors, correction_shapes(config))
+        correction = Correction(config, load_network(weights))
         own = correction.state_dict()
         missing = {name for name in own if not name.startswith(_CONSTANT)} ^ set(tensors)
         if missing:
             msg = f"tensors do not fit: {', '.join(sorted(missing))}"
             raise ValueError(msg)
         correction.load_state_dict(own | tensors)
+    except WeightsError:
+        raise
     except (LookupError, TypeError, ValueError, RuntimeError) as err:
         msg = f"{path}: is damaged, or no file of a correction ({err})"
         raise WeightsError(msg) from err

@@ -15,6 +15,7 @@ from galmeasure._files import write_whole
 from galmeasure.exceptions import WeightsError
 from galmeasure.networks import NetworkConfig, SersicPosterior, StampInputs
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE
+from galmeasure.weights._shapes import check_shapes, network_shapes
 from galmeasure.weights.cards import (
     ARCHITECTURE,
     MAX_BYTES,
@@ -203,7 +204,7 @@ def _load(path, sha256, device):
 
 def _build(path, card, tensors):
     """Network of a card, with the tensors of a file, on the CPU."""
-    network = _empty_network(path, card["arguments"])
+    network = _empty_network(path, card["arguments"], tensors)
     expected = _stored(network)
     missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     for rule, names in (("lacks the tensors", missing), ("has unknown tensors", unknown)):
@@ -227,16 +228,23 @@ def _build(path, card, tensors):
     return network.eval().requires_grad_(False)
 
 
-def _empty_network(path, arguments):
-    """Network of the arguments in a card; neither global random numbers nor defaults of torch matter."""
+def _empty_network(path, arguments, tensors):
+    """Network of the arguments in a card that fit the tensors of its file.
+
+    Neither global random numbers nor defaults of torch matter.
+    """
     given = {name: value for name, value in arguments.items() if not (name in _SWITCHES and isinstance(value, bool))}
     numbers = [n for value in given.values() for n in (value if isinstance(value, list) else [value])]
     if any(isinstance(n, bool) or not isinstance(n, int | float) or not 0 <= n <= _LARGEST for n in numbers):
         msg = f"{path}: card['arguments'] must be numbers between 0 and {_LARGEST}"
         raise WeightsError(msg)
     try:
+        config = NetworkConfig.from_dict(arguments)
+        check_shapes(path, tensors, network_shapes(config))
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            return SersicPosterior(NetworkConfig.from_dict(arguments)).float()
+            return SersicPosterior(config).float()
+    except WeightsError:
+        raise
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as err:
         msg = f"{path}: card['arguments'] do not describe a {ARCHITECTURE} ({err})"
         raise WeightsError(msg) from err

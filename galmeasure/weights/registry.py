@@ -9,13 +9,19 @@ from pathlib import Path
 from galmeasure.exceptions import WeightsError
 from galmeasure.weights.cards import SUFFIX, Weights, check_side_card, parse_header, read_bytes, read_card
 
-__all__ = ["DEFAULT_WEIGHTS", "MAX_TOTAL_BYTES", "find_weights", "get_weights", "list_weights", "update_registry"]
+__all__ = [
+    "DEFAULT_WEIGHTS", "MAX_TOTAL_BYTES", "find_weights", "get_weights", "known_digest", "list_weights",
+    "update_registry",
+]  # fmt: skip
 
 DEFAULT_WEIGHTS = "survey-v2"
 """Weights that are used unless others are asked for."""
 
 MAX_TOTAL_BYTES = 40 * 10**6
 """Largest size of all files shipped."""
+
+COMPANIONS = (".ood", ".correction")
+"""Endings of the files that may lie beside weights, and whose digests are in the registry as well."""
 
 _FOLDER = Path(__file__).parent
 _REGISTRY = "registry.json"
@@ -113,7 +119,8 @@ def update_registry(folder=None, *, replace=False):
     Returns
     -------
     dict
-        The registry: ``{name: {"file": ..., "sha256": ...}}``.
+        The registry: ``{name: {"file": ..., "sha256": ..., ".ood": ..., ".correction": ...}}``; the last two are
+        digests of the files of the same name, where there are any.
 
     Raises
     ------
@@ -126,7 +133,7 @@ def update_registry(folder=None, *, replace=False):
     folder = _FOLDER if folder is None else Path(folder)
     released = _read_registry(folder) if (folder / _REGISTRY).exists() else {}
     found = [_read_weights(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
-    registry = {each.name: {"file": each.path.name, "sha256": each.sha256} for each in found}
+    registry = {each.name: _entry(each) for each in found}
     for each in found:
         if not re.fullmatch(r"[a-z][a-z0-9-]*-v[0-9]+", each.name):
             msg = f"{each.path.name}: names of shipped weights end in their version, such as survey-v1"
@@ -134,7 +141,7 @@ def update_registry(folder=None, *, replace=False):
         if not each.path.with_suffix(".json").exists():
             msg = f"{each.path.name}: shipped weights have their card beside them"
             raise ValueError(msg)
-    changed = sorted(name for name, entry in released.items() if registry.get(name) != entry)
+    changed = sorted(name for name, entry in released.items() if not entry.items() <= registry.get(name, {}).items())
     if changed and not replace:
         msg = f"folder: the weights {', '.join(changed)} were released before; give what is new a new name"
         raise ValueError(msg)
@@ -143,6 +150,31 @@ def update_registry(folder=None, *, replace=False):
         raise ValueError(msg)
     (folder / _REGISTRY).write_text(json.dumps(registry, indent=1) + "\n", encoding="utf-8")
     return registry
+
+
+def known_digest(sha256, suffix):
+    """Digest of a file that came with weights.
+
+    Parameters
+    ----------
+    sha256 : str
+        Digest of the file of weights.
+    suffix : str
+        Ending of the file beside it, one of ``COMPANIONS``.
+
+    Returns
+    -------
+    str or None
+        Its digest; None if the weights did not come with galmeasure, or without such a file.
+    """
+    return next((e.get(suffix) for e in _read_registry(_FOLDER).values() if e["sha256"] == sha256), None)
+
+
+def _entry(weights):
+    """Entry of the registry for a file and those beside it."""
+    beside = {suffix: weights.path.with_suffix(suffix) for suffix in COMPANIONS}
+    digests = {s: hashlib.sha256(path.read_bytes()).hexdigest() for s, path in beside.items() if path.exists()}
+    return {"file": weights.path.name, "sha256": weights.sha256, **digests}
 
 
 def _read_registry(folder):

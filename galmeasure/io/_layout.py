@@ -1,0 +1,169 @@
+"""Layout of a FITS file: what its headers say about sizes, checked against the file before anything is read by it.
+
+The cards that matter are read here byte by byte: astropy makes a list as long as ``NAXIS`` or ``TFIELDS`` says, and
+an array as large as the axes say, so that a few wrong digits would cost gigabytes.
+"""
+
+import gzip
+import math
+import re
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from galmeasure.exceptions import CatalogError
+
+__all__ = ["Part", "file_layout", "open_binary"]
+
+BLOCK = 2880
+CARD = 80
+
+_MOST_CARDS = 1_000_000
+"""Cards of one header, beyond which it is taken for a damaged one."""
+
+_MOST = {"NAXIS": 999, "TFIELDS": 999, "ZNAXIS": 999}
+"""Largest counts that the FITS standard allows."""
+
+_MOST_COMPRESSION = 10_000
+"""Largest ratio of pixels to bytes of a tile-compressed image: the best algorithm reaches 8190 on an empty one."""
+
+_MOST_CUT = 1000
+"""Largest ratio of the declared size of a table that ends early to what is there of it."""
+
+_MOST_EMPTY_ROWS = 1_000_000
+"""Most rows of a table whose rows have no bytes."""
+
+_KEYWORD = re.compile(
+    rb"(SIMPLE|XTENSION|BITPIX|Z?NAXIS\d{0,3}|PCOUNT|GCOUNT|GROUPS|TFIELDS|ZIMAGE|ZTILE\d{1,3}|ZBITPIX) *$"
+)
+_VALUE = re.compile(rb" *('[^']*'|[^ /]+)")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Place of one header with its data in a file, in bytes, and whether the data are those of a plain table."""
+
+    data: int
+    size: int
+    end: int
+    is_table: bool
+
+
+def open_binary(path):
+    """Open a file for reading, through gzip where its first bytes say so."""
+    with Path(path).open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if compressed else Path(path).open("rb")
+
+
+def file_layout(path, *, cut_table=False):
+    """Parts of a FITS file, whose data are all there.
+
+    Parameters
+    ----------
+    path : Path
+        FITS file, which may be compressed with gzip.
+    cut_table : bool, optional
+        Whether a plain table at the end of the file may end early.
+
+    Returns
+    -------
+    list of Part
+        One for each header, in the order of the file.
+
+    Raises
+    ------
+    CatalogError
+        If a header says what cannot be, or the file ends before its data do.
+    """
+    parts, offset = [], 0
+    with open_binary(path) as file:
+        for number in count():
+            file.seek(offset)
+            if number and file.read(8) != b"XTENSION":
+                return parts
+            file.seek(offset)
+            cards, data = _read_cards(file, offset, path)
+            part = _part(cards, data, f"{path}: damaged FITS file, HDU {number}")
+            length = _length(file, part.data + part.size)
+            if length < part.data + part.size:
+                needed = f"HDU {number} needs {part.data + part.size} bytes and there are {length}"
+                may_be_cut = cut_table and part.is_table and part.size <= _MOST_CUT * max(length - part.data, BLOCK)
+                if not may_be_cut or isinstance(file, gzip.GzipFile):
+                    msg = f"{path}: truncated FITS file, {needed}"
+                    raise CatalogError(msg)
+                return [*parts, part]
+            parts.append(part)
+            offset = part.end
+    return parts
+
+
+def _length(file, wanted):
+    """Length of a file, as far as `wanted` matters: a compressed one is read up to there."""
+    if isinstance(file, gzip.GzipFile):
+        return file.seek(wanted)
+    return file.seek(0, 2)
+
+
+def _read_cards(file, offset, path):
+    """Keywords that say how large the data of a header are, and where these begin."""
+    cards = {}
+    for number in range(_MOST_CARDS):
+        card = file.read(CARD)
+        if len(card) < CARD:
+            msg = f"{path}: truncated or damaged FITS file, its last header is not whole"
+            raise CatalogError(msg)
+        if card[:8].rstrip() == b"END":
+            return cards, offset + (number * CARD // BLOCK + 1) * BLOCK
+        if _KEYWORD.match(card[:8]) and card[8:9] == b"=":
+            value = _VALUE.match(card[9:])
+            cards.setdefault(card[:8].rstrip().decode(), value[1].strip(b"' ").decode("latin1") if value else "")
+    msg = f"{path}: damaged FITS file, a header has no end"
+    raise CatalogError(msg)
+
+
+def _part(cards, data, where):
+    """Part that belongs to some cards; raise if they say what cannot be."""
+
+    def number(keyword, default=None):
+        text = cards.get(keyword, default)
+        try:
+            value = int(text)
+        except (TypeError, ValueError) as err:
+            msg = f"{where}: {keyword} must be a whole number, not {text!r}"
+            raise CatalogError(msg) from err
+        if value > _MOST.get(keyword, 2**62) or (value < 0 and not keyword.endswith("BITPIX")):
+            msg = f"{where}: {keyword} is {value}, which cannot be"
+            raise CatalogError(msg)
+        return value
+
+    def axes(prefix):
+        return [number(f"{prefix}{i + 1}") for i in range(number(prefix))]
+
+    shape = axes("NAXIS")
+    if cards.get("GROUPS") == "T" and shape and shape[0] == 0:
+        shape = shape[1:]
+    groups = number("GCOUNT", 1) * (number("PCOUNT", 0) + (math.prod(shape) if shape else 0))
+    size = abs(number("BITPIX", 8)) // 8 * (groups if shape else 0)
+    if size >= 2**62:
+        msg = f"{where} has an impossible size, {size} bytes"
+        raise CatalogError(msg)
+    is_table = cards.get("XTENSION") == "BINTABLE"
+    if is_table:
+        number("TFIELDS")
+        if len(shape) != 2 or (shape[0] == 0 and shape[1] > _MOST_EMPTY_ROWS):
+            msg = f"{where}: a table cannot have axes of {' x '.join(map(str, shape))}"
+            raise CatalogError(msg)
+    compressed = is_table and cards.get("ZIMAGE") == "T"
+    if compressed:
+        tiled = axes("ZNAXIS")
+        sides = [number(f"ZTILE{i + 1}", tiled[i] if i == 0 else 1) for i in range(len(tiled))]
+        tiles = math.prod(-(-n // max(side, 1)) for n, side in zip(tiled, sides, strict=True))
+        n_bytes = math.prod(tiled) * abs(number("ZBITPIX")) // 8
+        if tiles != shape[1] or n_bytes > _MOST_COMPRESSION * max(size, BLOCK):
+            msg = (
+                f"{where}: an image of {' x '.join(map(str, tiled))} pixels cannot be in {shape[1]} tiles, {size} bytes"
+            )
+            raise CatalogError(msg)
+    end = data + -(-size // BLOCK) * BLOCK
+    return Part(data, size, end, is_table and not compressed)

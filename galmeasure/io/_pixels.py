@@ -1,0 +1,101 @@
+"""Pixels that are converted where they are read: scaled integers, squared errors, bits of a mask."""
+
+import math
+
+import numpy as np
+
+from galmeasure.exceptions import CatalogError
+
+__all__ = ["LazyPixels", "scaled_pixels"]
+
+
+class LazyPixels:
+    """Image whose pixels are computed from others where they are read; it can be sliced as an array can.
+
+    Parameters
+    ----------
+    planes : sequence of array_like
+        Images of one shape, which may be lazy themselves.
+    convert : callable
+        Function of the same part of each image, whose result is an array of that part.
+    dtype : data type
+        Type of the result's elements.
+    """
+
+    def __init__(self, planes, convert, dtype):
+        self._planes, self._convert, self.dtype = tuple(planes), convert, np.dtype(dtype)
+        self.shape = self._planes[0].shape
+        self.ndim = len(self.shape)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, key):
+        return self._convert(*(np.asarray(plane[key]) for plane in self._planes))
+
+    def __array__(self, dtype=None, copy=None):
+        values = np.asarray(self[...])
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+
+def scaled_pixels(raw, header, where):
+    """Physical values of the pixels of an image: ``BSCALE * pixel + BZERO``, and NaN where the pixel is ``BLANK``.
+
+    Integers stay integers where the scaling only moves them (unsigned ones are stored so), unless some may be blank.
+
+    Parameters
+    ----------
+    raw : ndarray
+        Pixels as they are stored.
+    header : astropy.io.fits.Header
+        Header of the image.
+    where : str
+        File and role, for messages.
+
+    Returns
+    -------
+    ndarray or LazyPixels
+        The pixels; the array itself where nothing is to be done.
+    """
+    scale, zero = (_number(header, name, value, where) for name, value in (("BSCALE", 1), ("BZERO", 0)))
+    is_integer = raw.dtype.kind in "iu"
+    blank = header.get("BLANK") if is_integer else None
+    blank = blank if isinstance(blank, int | float) and not isinstance(blank, bool) else None
+    if scale == 1 and zero == 0 and blank is None:
+        return raw
+    if is_integer and scale == 1 and blank is None and float(zero).is_integer() and abs(zero) < 2**64:
+        return _moved(raw, int(zero))
+    dtype = np.float32 if is_integer and raw.dtype.itemsize <= 2 else np.float64
+    dtype = raw.dtype.newbyteorder("=") if not is_integer else dtype
+
+    def convert(values):
+        found = np.asarray(values, dtype=dtype) * dtype_scale + dtype_zero
+        return found if blank is None else np.where(values == blank, dtype_nan, found)
+
+    dtype_scale, dtype_zero, dtype_nan = (np.dtype(dtype).type(value) for value in (scale, zero, np.nan))
+    return LazyPixels([raw], convert, dtype)
+
+
+def _moved(raw, zero):
+    """Integers plus a whole number, in a type that holds them all."""
+    low, high = (int(limit) + zero for limit in (np.iinfo(raw.dtype).min, np.iinfo(raw.dtype).max))
+    names = ("u1", "i1", "u2", "i2", "u4", "i4", "i8", "u8")
+    dtype = next((np.dtype(n) for n in names if np.iinfo(n).min <= low and high <= np.iinfo(n).max), np.dtype(float))
+    if dtype.kind == "f":
+        return LazyPixels([raw], lambda values: np.asarray(values, dtype=float) + zero, dtype)
+    unsigned = np.dtype(f"u{dtype.itemsize}")  # sums wrap around, so that no larger type is needed
+    step = unsigned.type(zero % 2 ** (8 * unsigned.itemsize))
+    signed = np.dtype(f"{raw.dtype.kind}{dtype.itemsize}")
+
+    def convert(values):
+        return (values.astype(signed).view(unsigned) + step).view(dtype)
+
+    return LazyPixels([raw], convert, dtype)
+
+
+def _number(header, keyword, default, where):
+    value = header.get(keyword, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        msg = f"{where}: {keyword} must be a finite number, not {value!r}"
+        raise CatalogError(msg)
+    return value

@@ -1,0 +1,93 @@
+"""What the numbers of an architecture mean for the tensors of a file, checked before memory is taken for them."""
+
+from galmeasure.exceptions import WeightsError
+
+__all__ = ["check_shapes", "correction_shapes", "network_shapes"]
+
+_PARAMETERS = 7
+
+
+def network_shapes(config):
+    """Names and shapes of the tensors from which every number of a network's configuration can be told.
+
+    Parameters
+    ----------
+    config : galmeasure.networks.NetworkConfig
+        Configuration of the network.
+
+    Yields
+    ------
+    tuple
+        Name of a tensor and its shape, None where a length does not matter.
+    """
+    first, second = config.widths
+    yield "encoder.merge.weight", (second, 4 * first)
+    for name, width, depth in zip(("fine", "coarse"), config.widths, config.depths, strict=True):
+        for block in range(depth):
+            yield f"encoder.{name}.{block}.widen.weight", (config.expansion * width, width)
+            yield f"encoder.{name}.{block}.places", (config.groups, None, None)
+    yield "psf_encoder.layers.4.weight", (config.psf_features, None)
+    yield "heads.0.weight", (config.features, config.features)
+    yield "flow_context.weight", (config.flow_context, config.features)
+    for transform in range(config.flow_transforms):
+        hyper = f"flow.transform.transforms.{transform}.hyper"
+        yield f"{hyper}.2.weight", (config.flow_hidden, config.flow_hidden)
+        yield f"{hyper}.4.weight", (_spline_numbers(config.flow_bins), config.flow_hidden)
+
+
+def correction_shapes(config):
+    """Names and shapes of the tensors from which every number of a correction's configuration can be told.
+
+    Parameters
+    ----------
+    config : galmeasure.networks.correction.CorrectionConfig
+        Configuration of the correction.
+
+    Yields
+    ------
+    tuple
+        Name of a tensor and its shape.
+    """
+    yield "trunk.2.weight", (config.hidden, config.hidden)
+    yield "flow_context.weight", (config.flow_context, config.hidden)
+    for transform in range(config.flow_transforms):
+        name = f"flow.transform.transforms.{transform}.hyper.2.weight"
+        yield name, (_spline_numbers(config.flow_bins), config.flow_hidden)
+
+
+def _spline_numbers(bins):
+    """Numbers that a network gives for the splines of all parameters: widths, heights and slopes of their bins."""
+    return _PARAMETERS * (3 * bins - 1)
+
+
+def check_shapes(path, tensors, wanted):
+    """Check that the tensors of a file are those of the architecture that its card declares.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file, for messages.
+    tensors : dict of str to torch.Tensor
+        Tensors of the file.
+    wanted : iterable of tuple
+        Names and shapes, as `network_shapes` gives them.
+
+    Raises
+    ------
+    WeightsError
+        If one is missing or has another shape.
+    ValueError
+        If a length that the card declares is not a whole number.
+    """
+    for name, shape in wanted:
+        if not all(each is None or isinstance(each, int) for each in shape):
+            msg = f"lengths of the tensor {name} must be whole numbers"
+            raise ValueError(msg)
+        if name not in tensors:
+            msg = f"{path}: lacks the tensors {name} and more, which its card declares"
+            raise WeightsError(msg)
+        found = tuple(tensors[name].shape)
+        if len(found) != len(shape) or any(b not in (a, None) for a, b in zip(found, shape, strict=True)):
+            text = " x ".join("any" if each is None else str(each) for each in shape)
+            msg = f"{path}: the tensor {name} has the shape {found}, not {text}, which its card declares"
+            raise WeightsError(msg)
