@@ -119,7 +119,7 @@ def test_pipes(folder):
     field("i.fits", noise=2.0, PSF=psf_image())
     Table({"x": POSITIONS[:, 0], "y": POSITIONS[:, 1]}).write("list.csv")
     command = f"{sys.executable} -m galmeasure"
-    args = "--image i.fits --error 1.5 --size 32 --method lsq --quiet"
+    args = "--image i.fits --error 2.0 --size 32 --method lsq --quiet"
     script = f"{command} cat.fits -o - --method lsq --quiet | true; cat list.csv | {command} - {args} -o -"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr == ""

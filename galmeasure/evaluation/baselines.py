@@ -75,6 +75,7 @@ class GalSimSersicFitter(SersicFitterBase):
     max_iter: int = 1000
     batch_size: int | None = None
     device: ClassVar[str] = "cpu"
+    _has_errors: ClassVar[bool] = False
     crb: ClassVar[bool] = False
     covariance: ClassVar[bool] = False
 

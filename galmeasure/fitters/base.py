@@ -143,6 +143,7 @@ class SersicFitterBase(ABC):
     """
 
     _has_starts: ClassVar[bool] = True  # whether the table has columns of starting values
+    _has_errors: ClassVar[bool] = True  # whether rows without finite errors are flagged
 
     def __post_init__(self):
         """Check what all fitters have in common."""
@@ -341,7 +342,8 @@ class SersicFitterBase(ABC):
         part.in_flux_units(batch.scale)
         part.flags |= batch.flags
         part.flags[~np.isfinite(part.values).all(axis=1)] |= Flag.FAILED
-        flag_unknown_errors(part)
+        if self._has_errors:
+            flag_unknown_errors(part)
         return batch.index, part
 
     def _calibrate(self, batch, part):

@@ -26,11 +26,13 @@ READ_ERRORS = (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, I
 """What astropy and numpy raise on damaged files."""
 
 
-def existing(path):
-    """`path` as a Path, or CatalogError if it is no file that can be read, more than once."""
+def existing(path, *, may_be_folder=False):
+    """`path` as a Path, or CatalogError if it is no file (or folder) that can be read, more than once."""
     path = Path(path)
     try:
         if path.is_dir():
+            if may_be_folder:
+                return path
             reason = "is a folder, not a file"
         elif path.is_file():
             with path.open("rb"):

@@ -8,6 +8,7 @@ from galmeasure.exceptions import CatalogError
 
 from ._fits import (
     OptionError,
+    existing,
     has_fits_magic,
     is_chosen,
     is_image,
@@ -117,6 +118,7 @@ def _open(path, options):
 def _open_cutouts(path, options):
     """Cutout table, cube or multi-extension file; or the reason why it is none of them."""
     path, extension = split_extension(path)
+    existing(path, may_be_folder=True)  # of Parquet files
     if not has_fits_magic(path):
         names = read_list(path).colnames
         msg = f"{path}: has no cutouts (columns {some_names(names)}); a source list needs an image (--image)"

@@ -16,7 +16,7 @@ from ._headers import celestial_wcs, parse_unit
 from ._mask_bits import find_mask_bits
 from ._noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
 from ._pixels import LazyPixels
-from .psf import psf_from_hdu
+from .psf import only_psf, psf_from_hdu
 from .source import segmentation_mask
 
 __all__ = ["ImagePlanes", "stamp_origins"]
@@ -92,7 +92,7 @@ class ImagePlanes:
             "segmentation": options.segmentation is None,
         }
         if "psf" in beside and options.psf is None:
-            self._psf = psf_from_hdu(only_plane(beside["psf"], self.path, "psf"), self.path)
+            self._psf = psf_from_hdu(only_psf(beside["psf"], self.path), self.path)
         planes = {}
         for role, hdus in beside.items():
             if wanted.get(role):

@@ -60,6 +60,7 @@ def read_list(path, *, cut_table=False):
         If the file cannot be read as a table, or holds several lists.
     """
     path, extension = split_extension(path)
+    existing(path, may_be_folder=True)
     is_parquet_folder = path.is_dir() and any(p.suffix.lower() in PARQUET for p in path.rglob("*"))
     if not is_parquet_folder:
         existing(path)
