@@ -20,6 +20,7 @@ _VALIDATION = 0.1
 _LOSSES = ("flow", "mean", "covariance", "quantiles")
 _MEMORY = 0.995  # of the moving average of the weights
 _LEAST = 1000
+_GROUP = 200  # galaxies whose losses are averaged, before the median of these means
 
 
 @dataclass(frozen=True)
@@ -207,10 +208,13 @@ def correction_metrics(correction, sample):
     -------
     dict
         ``galaxies``, ``loss``, and ``coverage_68``, ``coverage_95`` and ``pull_std``, lists in the order of the
-        parameters.
+        parameters. The losses are medians of the means of 200 galaxies, which one galaxy that was mistaken for its
+        neighbour does not spoil.
     """
+    groups = torch.arange(len(sample)).split(_GROUP)
+    parts = [correction.loss(_context(correction, sample[rows]), sample[rows].truth) for rows in groups]
+    losses = {name: round(float(torch.stack([part[name] for part in parts]).median()), 5) for name in _LOSSES}
     context = _context(correction, sample)
-    losses = {name: round(float(value), 5) for name, value in correction.loss(context, sample.truth).items()}
     summary = correction.summarise(context)
     low, high = summary.quantiles[:, :2], summary.quantiles[:, [4, 3]]
     inside = ((sample.truth[:, None] > low) & (sample.truth[:, None] < high)).double().mean(0)
