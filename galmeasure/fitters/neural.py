@@ -176,7 +176,7 @@ class NeuralSersicFitter(SersicFitterBase):
                 "prior": self._prior().name, "fixed": sorted(self.fixed)}  # fmt: skip
 
     def measure(self, batch, init):
-        """Measure one batch, as `SersicFitterBase.measure` says; ``init`` is used for ``fixed`` only."""
+        """Measure one batch, as `fit` needs it; ``init`` is used for ``fixed`` only."""
         reserve_heap()
         found = BatchMeasurement.empty(len(batch), **self._columns())
         typical, watch = self._typical(), None

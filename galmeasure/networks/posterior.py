@@ -55,7 +55,7 @@ class NetworkConfig:
     clean_psf : bool
         Whether the network takes PSFs that were cleaned by `galmeasure.networks.clean_psfs`, and their quality.
     psf_stretch : float
-        See `PSFEncoder`.
+        See ``PSFEncoder``.
     flow_transforms, flow_bins, flow_hidden, flow_context : int
         Neural spline flow: transforms, bins of the splines, width of the hidden layers, length of the context.
     """
