@@ -127,7 +127,7 @@ def reference(args):
         for name, fitter in {**fits, "LSQSersicFitter": LSQSersicFitter()}.items():
             drawn = args.exact if name.startswith("exact") else args.draws
             table = fitter.fit(Cutouts(stamps.images[:drawn], psf, error=sigma, gain=1.0))
-            delta = (columns(table, "_fit") - stamps.truth)[:, :5] / UNITS
+            delta = (columns(table, "_fit") - stamps.truth[:drawn])[:, :5] / UNITS
             delta = delta[np.isfinite(delta).all(1)]
             add_reference(rows, snr, name, delta.mean(0), delta.std(0, ddof=1), bound, best)
     names = ("snr", "estimator", "of", *NAMES, "below_both_networks")

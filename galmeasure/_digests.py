@@ -43,7 +43,7 @@ def companion_card(card, tensors):
     Parameters
     ----------
     card : dict
-        Plain JSON.
+        What the file says of itself, plain JSON.
     tensors : dict of str to torch.Tensor
         What the file holds beside the card, on the CPU.
 
@@ -63,9 +63,9 @@ def check_companion(path, content, card, tensors, known=None):
     path : pathlib.Path
         The file, for messages.
     content : bytes
-        All of it.
+        Everything in the file, for its checksum.
     card : dict
-        Its card.
+        Card that was read from the file.
     tensors : dict of str to torch.Tensor
         What it holds beside the card.
     known : str, optional
