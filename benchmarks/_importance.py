@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import logsumexp
 
-from galmeasure.fitters import _mixture
-from galmeasure.fitters._mixture import normalised, tempered
+from galmeasure.fitters.importance import mixture as _mixture
+from galmeasure.fitters.importance.mixture import normalised, tempered
 
 _RIDGE = 0.02  # part of the overall covariance in that of each component: none collapses
 _ITERATIONS = 15

@@ -21,7 +21,7 @@ from scipy import ndimage
 from galmeasure import LSQSersicFitter, NeuralSersicFitter
 from galmeasure.calibration.quantiles import coverage_metrics
 from galmeasure.evaluation import calibrate, inject_galaxies
-from galmeasure.evaluation.calibrating import LEFT_OUT
+from galmeasure.evaluation.learn_calibration import LEFT_OUT
 from galmeasure.io import SkySource
 from galmeasure.parameters import PARAMETER_NAMES
 

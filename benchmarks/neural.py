@@ -27,15 +27,15 @@ from reference_galaxy import NAMES, UNITS, columns, in_published_units, referenc
 from scipy.stats import kstest
 
 from galmeasure import Cutouts, LSQSersicFitter, NeuralSersicFitter, get_weights, read_cutouts
-from galmeasure.evaluation.published import REFERENCE_RESULTS, STUDY_RMSE
+from galmeasure.evaluation.report.published import REFERENCE_RESULTS, STUDY_RMSE
 from galmeasure.flags import Flag
 from galmeasure.networks import StampInputs
 from galmeasure.networks.posterior import LEVELS
 from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.priors import get_prior
+from galmeasure.simulation.galsim.config import get_dataset_config
 from galmeasure.training import make_dataset, simulate_stamps
 from galmeasure.training.config import simulation_from_dict
-from galmeasure.training.dataset_config import get_dataset_config
 from galmeasure.training.pool import orient, training_psfs
 from galmeasure.weights import load_network
 

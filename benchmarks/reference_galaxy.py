@@ -25,7 +25,7 @@ from _simulate import (
 from astropy.table import Table
 
 from galmeasure import Cutouts, LSQSersicFitter
-from galmeasure.evaluation.published import REFERENCE_BOUNDS, REFERENCE_RESULTS
+from galmeasure.evaluation.report.published import REFERENCE_BOUNDS, REFERENCE_RESULTS
 from galmeasure.likelihood import cramer_rao_bound, fisher_matrix
 from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.render import prepare_psf, render_sersic

@@ -19,7 +19,7 @@ from _report import metadata, report
 from _simulate import OVERSAMPLING, PSF_TIGHT, draw_galaxy, draw_psf
 from astropy.table import Table
 
-from galmeasure._psf import normalise_psf
+from galmeasure.psf.images import normalise_psf
 from galmeasure.render import prepare_psf, render_sersic
 
 AIM = {"oversampled": 0.1, "native": 0.3}

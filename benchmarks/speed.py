@@ -21,7 +21,7 @@ from _simulate import OVERSAMPLING, study_set_3
 from astropy.table import Table
 
 from galmeasure import Cutouts, LSQSersicFitter
-from galmeasure.fitters import lsq
+from galmeasure.fitters.lsq import fitter as lsq
 from galmeasure.parameters import PARAMETER_NAMES
 
 NAMES = PARAMETER_NAMES[:5]

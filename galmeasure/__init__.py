@@ -1,6 +1,6 @@
 """Measure galaxies: Sersic parameters with trustworthy errors, from cutouts, a PSF and the noise."""
 
-from galmeasure._lazy import lazy_names
+from galmeasure.utils.lazy import lazy_names
 
 _EXPORTS = {
     "__version__": "_version",

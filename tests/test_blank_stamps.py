@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from galmeasure import Cutouts, Flag, LSQSersicFitter, NeuralSersicFitter
-from galmeasure.fitters._blank import flag_unknown_errors
 from galmeasure.fitters.base import BatchMeasurement
+from galmeasure.fitters.blank import flag_unknown_errors
 
 Y, X = np.mgrid[-16:17, -16:17]
 PSF = np.exp(-(X**2 + Y**2) / 4.5)

@@ -10,8 +10,8 @@ from astropy.table import QTable
 
 from galmeasure import Cutouts, LSQSersicFitter, NeuralSersicFitter
 from galmeasure.calibration import QuantileCalibration
-from galmeasure.calibration._regression import SIZES, basis, fit_mean, fit_quantile
 from galmeasure.calibration.quantiles import coverage_metrics
+from galmeasure.calibration.regression import SIZES, basis, fit_mean, fit_quantile
 from galmeasure.flags import Flag
 from galmeasure.parameters import PARAMETER_NAMES, PARAMETERS
 

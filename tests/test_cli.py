@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import astropy.units as u
 import numpy as np
@@ -12,17 +13,18 @@ from _catalogs import POSITIONS, cutout_table, field, psf_image
 from astropy.io import fits
 from astropy.table import QTable, Table
 
-from galmeasure.cli import commands, main
-from galmeasure.cli.measure import parse_rows
+from galmeasure.cli import main
+from galmeasure.fitters.registry import FITTERS, FitterSpec
+from galmeasure.workflows.measure import parse_rows
 
 
 @pytest.fixture
 def catalog(tmp_path, monkeypatch):
     """A catalogue of seven rows in the current folder, measured by a quick fitter."""
     monkeypatch.chdir(tmp_path)
-    for method in commands.METHODS:
-        monkeypatch.setitem(commands.METHODS, method, ("_fake_fitter", "SumFitter"))
-    monkeypatch.setattr("galmeasure.cli.jobs.n_cores", lambda: 1)
+    for method in ("neural", "lsq"):
+        monkeypatch.setitem(FITTERS, method, replace(FITTERS[method], module="_fake_fitter", class_name="SumFitter"))
+    monkeypatch.setattr("galmeasure.workflows.executors.n_cores", lambda: 1)
     cutout_table("cat.fits", {"error": np.ones(7), "field": [f"F{i}" for i in range(7)]}, units={"cutout": "electron"})
     return tmp_path
 
@@ -209,7 +211,8 @@ def test_processes_keep_the_order(catalog):
     ("fail", "message"), [(True, "cutouts must be good"), ("die", "n_jobs: a process that measured")]
 )
 def test_error_in_a_process(catalog, capsys, monkeypatch, fail, message):
-    monkeypatch.setattr("galmeasure.cli.measure._fitter", lambda *_: ("_fake_fitter", "SumFitter", {"fail": fail}))
+    fake = FitterSpec("_fake_fitter", "SumFitter", {"fail": fail})
+    monkeypatch.setattr("galmeasure.workflows.measure.fitter_spec", lambda *_: fake)
     before = sorted(catalog.iterdir())
     assert failure(capsys, "cat.fits", "--batch-size", "2", "--n-jobs", "2").startswith(message)
     assert sorted(catalog.iterdir()) == before
@@ -274,9 +277,11 @@ def test_help_is_light():
 
 SLOW = """
 import sys
-from galmeasure.cli import commands, jobs, measure
-jobs.n_cores = lambda: 1
-measure._fitter = lambda *_: ("_fake_fitter", "SumFitter", {"delay": 600.0})  # it is stopped before it ends
+from galmeasure.cli import commands
+from galmeasure.fitters.registry import FitterSpec
+from galmeasure.workflows import executors, measure
+executors.n_cores = lambda: 1
+measure.fitter_spec = lambda *_: FitterSpec("_fake_fitter", "SumFitter", {"delay": 600.0})  # stopped before it ends
 if __name__ == "__main__":
     commands.main(sys.argv[1:])
 """

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,15 +13,16 @@ from astropy.table import Table
 from click.shell_completion import ShellComplete
 
 from galmeasure.cli import commands, main
+from galmeasure.fitters.registry import FITTERS
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A catalogue of seven rows in the current folder, measured by a quick fitter."""
     monkeypatch.chdir(tmp_path)
-    for method in commands.METHODS:
-        monkeypatch.setitem(commands.METHODS, method, ("_fake_fitter", "SumFitter"))
-    monkeypatch.setattr("galmeasure.cli.jobs.n_cores", lambda: 1)
+    for method in ("neural", "lsq"):
+        monkeypatch.setitem(FITTERS, method, replace(FITTERS[method], module="_fake_fitter", class_name="SumFitter"))
+    monkeypatch.setattr("galmeasure.workflows.executors.n_cores", lambda: 1)
     cutout_table("cat.fits", {"error": np.ones(7)})
     return tmp_path
 

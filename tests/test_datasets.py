@@ -94,7 +94,7 @@ def test_stamps_and_noise(study, name):
 
 def test_the_cut_is_that_of_the_stamps():
     """The estimate that leaves candidates out before they are drawn is far better than its margin."""
-    from galmeasure.training import _draw
+    from galmeasure.simulation.galsim import draw as _draw
 
     for psf in ("moffat", "gaussian", "kolmogorov"):
         config = dataclasses.replace(DATASETS["3"], psf=psf)
@@ -108,7 +108,7 @@ def test_the_cut_is_that_of_the_stamps():
 def test_candidates_have_the_distributions_asked_for():
     from scipy.stats import kstest
 
-    from galmeasure.training import _draw
+    from galmeasure.simulation.galsim import draw as _draw
 
     config = DatasetConfig(centre=2.0, sigma=(100, 400), logarithmic="sigma", share_n=1)
     rng = np.random.default_rng(1)
@@ -129,7 +129,7 @@ def test_candidates_have_the_distributions_asked_for():
 
 
 def test_shared_indices_keep_their_distribution():
-    from galmeasure.training import _draw
+    from galmeasure.simulation.galsim import draw as _draw
 
     config = DatasetConfig(share_n=8)
     n = _draw._draw_candidates(config, np.random.default_rng(1))["n"]
@@ -157,7 +157,7 @@ def test_same_rows_for_any_number_of_processes(tmp_path):
 @pytest.fixture
 def stopped(tmp_path, monkeypatch):
     """A data set of 120 rows whose run was stopped in its second block, with half a row too many."""
-    from galmeasure.training import datasets
+    from galmeasure.simulation.galsim import datasets
 
     blocks = datasets._blocks
 
@@ -175,7 +175,7 @@ def stopped(tmp_path, monkeypatch):
 
 
 def test_a_stopped_run_goes_on(stopped, monkeypatch):
-    from galmeasure.training import datasets
+    from galmeasure.simulation.galsim import datasets
 
     drawn = []
     draw = datasets.block_rows

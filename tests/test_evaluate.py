@@ -10,8 +10,6 @@ from astropy.table import QTable, Table
 
 from galmeasure import Cutouts, read_cutouts
 from galmeasure.cli import commands, main
-from galmeasure.cli.evaluation import _comparisons
-from galmeasure.cli.galaxies import find_galaxies
 from galmeasure.evaluation import (
     Estimate,
     ReferenceDraws,
@@ -20,15 +18,17 @@ from galmeasure.evaluation import (
     reference_table,
     write_report,
 )
-from galmeasure.evaluation.image_figure import plot_images
-from galmeasure.evaluation.page import Page, write_latex
-from galmeasure.evaluation.published import EXACT_RMSE, REFERENCE_BOUNDS, REFERENCE_RESULTS
-from galmeasure.evaluation.reference import BASELINE
 from galmeasure.evaluation.refinement import paired_rmse, refinement_summary
-from galmeasure.evaluation.report_reference import in_brackets, time_table, time_text, wide_reference
-from galmeasure.evaluation.truths import read_noiseless, read_truth
+from galmeasure.evaluation.report.images import plot_images
+from galmeasure.evaluation.report.page import Page, write_latex
+from galmeasure.evaluation.report.published import EXACT_RMSE, REFERENCE_BOUNDS, REFERENCE_RESULTS
+from galmeasure.evaluation.report.reference import BASELINE
+from galmeasure.evaluation.report.reference_tables import in_brackets, time_table, time_text, wide_reference
 from galmeasure.exceptions import CatalogError
 from galmeasure.flags import Flag
+from galmeasure.io.truths import read_noiseless, read_truth
+from galmeasure.workflows.evaluate import _comparisons
+from galmeasure.workflows.galaxies import find_galaxies
 
 pytest.importorskip("matplotlib")
 

@@ -15,66 +15,77 @@ from galmeasure.flags import FLAGS
 PACKAGE = Path(galmeasure.__file__).parent
 ROOT = Path(__file__).parents[1]
 
-FLOORS = {
-    0: ("parameters", "flags", "exceptions"),
-    1: ("cutouts", "table", "io"),
-    2: ("render", "likelihood", "distributions", "priors", "networks"),
-    3: ("weights", "calibration"),
-    4: ("fitters", "models"),
-    5: ("training", "evaluation"),
-    6: ("parallel", "cli", "app"),
+FLOORS = (
+    ("parameters", "flags", "exceptions", "utils", "_version"),
+    ("psf", "render", "networks", "priors"),
+    ("cutouts", "results", "likelihood", "weights"),
+    ("io", "ood", "calibration"),
+    ("fitters", "simulation"),
+    ("training", "evaluation", "explain", "plotting", "models"),
+    ("workflows",),
+    ("cli", "app"),
+)
+"""Rooms from the ground up: a room imports those of lower floors, and of its own floor where no circle comes of it."""
+
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+FORBIDDEN = {
+    "fitters": {"simulation"},
+    "training": {"fitters", "evaluation"},
+    "networks": {"psf"},
+    "likelihood": {"cutouts", "results", "weights"},
+    "render": {"psf"},
 }
-FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+"""Rooms that a room must not import although they are not above it: tensors in, tensors out."""
+
+WITH_TENSORS = {"render", "networks", "priors", "likelihood", "weights", "ood", "calibration"}
+"""Rooms below the fitters that may use torch; the others also serve those who have no use for it."""
+
 HEAVY = ("torch", "galsim", "matplotlib", "dask", "distributed", "optuna", "streamlit", "pyarrow")
 
 
-def floor_of(room):
-    """Floor of a module or folder of the package; helpers with a leading underscore are on the ground."""
-    return 0 if room.startswith("_") else FLOOR[room]
-
-
 def modules():
-    """Path, room and syntax tree of every module but the root's ``__init__`` and ``__main__``."""
+    """Path, dotted name and syntax tree of every module but the root's ``__init__`` and ``__main__``."""
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         if parts not in (("__init__",), ("__main__",)):
-            yield path.relative_to(PACKAGE), parts[0], ast.parse(path.read_text(encoding="utf-8"))
+            yield path.relative_to(PACKAGE), ".".join(parts), ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imported_names(path, node):
-    """Absolute dotted names that an import statement may load."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    base = ("galmeasure", *path.parent.parts)
-    stem = [node.module] if node.module else []
-    if node.level:
-        stem = [*base[: len(base) - node.level + 1], *stem]
-    stem = ".".join(stem)
-    return [stem, *(f"{stem}.{alias.name}" for alias in node.names)]
+NAMES = {name for _, name, _ in modules()}
 
 
-def imports(path, nodes):
-    """Names that the import statements among ``nodes`` may load."""
-    return [n for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for n in imported_names(path, node)]
+def room_of(module):
+    """Room of a dotted name within the package."""
+    return module.partition(".")[0]
+
+
+def imports(nodes):
+    """Absolute names that the import statements among ``nodes`` may load."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def modules_imported(nodes):
+    """Modules of the package that are imported, by their dotted names; packages by that of their ``__init__``."""
+    found = {name.removeprefix("galmeasure.") for name in imports(nodes) if name.startswith("galmeasure.")}
+    modules = found & NAMES
+    packages = {name for name in found if f"{name}.__init__" in NAMES}
+    of_modules = {name.rpartition(".")[0] for name in modules}  # a package is imported for what is in it
+    return modules | {f"{name}.__init__" for name in packages - of_modules}
 
 
 def may_import(room, other):
-    """Whether DESIGN's table lets one room import another."""
-    if room == other:
-        return True
-    mine, theirs = floor_of(room), floor_of(other)
-    if theirs == 6:
-        return False
-    if mine in (2, 3) and theirs == 1:  # tensors in, tensors out
-        return False
-    if (room, other) == ("training", "fitters"):
-        return False
-    return theirs < mine or (theirs == mine and mine in (0, 1, 2, 4))
+    """Whether one room may import another."""
+    return room == other or (FLOOR[other] <= FLOOR[room] and other not in FORBIDDEN.get(room, ()))
 
 
 def test_rooms_are_known():
-    rooms = {room for _, room, _ in modules() if not room.startswith("_")}
-    assert rooms <= set(FLOOR)
+    assert {room_of(name) for name in NAMES} <= set(FLOOR)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +95,9 @@ def test_rooms_are_known():
         ("flags", "cutouts", False),
         ("render", "cutouts", False),
         ("fitters", "io", True),
-        ("evaluation", "training", False),
         ("training", "fitters", False),
+        ("fitters", "simulation", False),
+        ("fitters", "evaluation", False),
         ("fitters", "cli", False),
     ],
 )
@@ -93,46 +105,56 @@ def test_rule_itself(room, other, allowed):
     assert may_import(room, other) is allowed
 
 
-def rooms_imported(path, tree):
-    """Rooms of the package that a module imports, anywhere in it, with the name imported."""
-    for name in imports(path, ast.walk(tree)):
-        package, _, rest = name.partition(".")
-        room = rest.partition(".")[0]
-        if package == "galmeasure" and (room in FLOOR or re.match("_[^_]", room)):
-            yield room, name
-
-
 def test_imports_go_down():
-    up = [
-        f"{path} imports {name}"
-        for path, room, tree in modules()
-        for other, name in rooms_imported(path, tree)
-        if not may_import(room, other)
-    ]
+    up = {
+        f"{path} imports {other}"
+        for path, name, tree in modules()
+        for other in modules_imported(ast.walk(tree))
+        if not may_import(room_of(name), room_of(other))
+    }
     assert not up
 
 
-def users_of(helper):
-    """Rooms that import a private helper, directly or by way of others."""
-    users, front = set(), {helper}
-    while front:
-        front = {room for path, room, tree in modules() if front & {r for r, _ in rooms_imported(path, tree)}} - users
-        users |= front
-    return users - {helper}
+def circles(edges):
+    """Names from which a way along the edges leads back."""
+    found = set()
+    for start in edges:
+        seen, front = set(), set(edges[start])
+        while front:
+            seen |= front
+            front = set().union(*(edges.get(name, set()) for name in front)) - seen
+        if start in seen:
+            found.add(start)
+    return found
+
+
+def test_no_circles():
+    """Neither between modules, nor between rooms; imports within functions count."""
+    between_modules, between_rooms = {}, {}
+    for _, name, tree in modules():
+        others = set(modules_imported(ast.walk(tree))) - {name}
+        between_modules[name] = others
+        between_rooms.setdefault(room_of(name), set()).update({room_of(o) for o in others} - {room_of(name)})
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == {"b", "c"}
+    assert not circles(between_modules)
+    assert not circles(between_rooms)
+
+
+def test_root_is_public():
+    """No private file at the root but the version."""
+    assert [path.name for path in PACKAGE.glob("_*.py") if not path.name.startswith("__")] == ["_version.py"]
 
 
 def may_import_torch(room):
-    """Tensors begin with the renderer; a helper may use them when the renderer's floor is its lowest user."""
-    if room.startswith("_"):
-        return all(floor_of(user) >= 2 for user in users_of(room) if not user.startswith("_"))
-    return floor_of(room) >= 2
+    """Tensors begin with the renderer."""
+    return room in WITH_TENSORS or FLOOR[room] >= FLOOR["fitters"]
 
 
 def test_no_torch_below_the_renderer():
     found = []
-    for path, room, tree in modules():
-        nodes = tree.body if floor_of(room) == 1 else ast.walk(tree)
-        if any(name.split(".")[0] == "torch" for name in imports(path, nodes)) and not may_import_torch(room):
+    for path, name, tree in modules():
+        nodes = tree.body if room_of(name) in ("psf", "cutouts", "results", "io") else ast.walk(tree)
+        if any(each.split(".")[0] == "torch" for each in imports(nodes)) and not may_import_torch(room_of(name)):
             found.append(str(path))
     assert not found
 
@@ -140,11 +162,10 @@ def test_no_torch_below_the_renderer():
 def test_heavy_packages_are_imported_late():
     """Optional packages are imported where they are used, so that a missing one costs nothing else."""
     found = []
-    for path, room, tree in modules():
-        if room in ("training", "parallel", "app"):
-            continue
-        heavy = {name.split(".")[0] for name in imports(path, tree.body)} & set(HEAVY)
-        if heavy - ({"torch"} if may_import_torch(room) and floor_of(room) < 6 else set()):
+    for path, module, tree in modules():
+        room = room_of(module)
+        heavy = {name.split(".")[0] for name in imports(tree.body)} & set(HEAVY)
+        if heavy - ({"torch"} if may_import_torch(room) and FLOOR[room] < FLOOR["workflows"] else set()):
             found.append(f"{path}: {heavy}")
     assert not found
 

@@ -11,10 +11,10 @@ from _agreement import plain
 from _galaxies import draw, gaussian_psf
 
 from galmeasure import Cutouts, LSQSersicFitter, NeuralSersicFitter
-from galmeasure.fitters._encode import EncodedChunk, encode_batch
-from galmeasure.fitters._mixture import Mixture, fit_mixture
-from galmeasure.fitters._sampling import HeldParameters, ImportanceSettings, gaussian_proposal, weighted_draws
-from galmeasure.fitters._target import ExactPosterior
+from galmeasure.fitters.importance.mixture import Mixture, fit_mixture
+from galmeasure.fitters.importance.sampling import HeldParameters, ImportanceSettings, gaussian_proposal, weighted_draws
+from galmeasure.fitters.importance.target import ExactPosterior
+from galmeasure.fitters.neural.encode import EncodedChunk, encode_batch
 from galmeasure.flags import Flag
 from galmeasure.likelihood import log_likelihood
 from galmeasure.networks import Context, NetworkConfig, SersicPosterior, Window

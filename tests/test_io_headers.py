@@ -13,7 +13,7 @@ from galmeasure.cli import main
 from galmeasure.exceptions import CatalogError
 from galmeasure.flags import Flag
 from galmeasure.io import SkySource, open_catalog, read_cutouts
-from galmeasure.io._units import parse_unit
+from galmeasure.io.unit_spellings import parse_unit
 
 SHAPE = (150, 180)
 

@@ -97,7 +97,7 @@ def test_scaling_that_is_no_number(tmp_path, keyword, value):
 
 
 def test_packed_table_is_unpacked_once(tmp_path, monkeypatch):
-    from galmeasure.io import _fits
+    from galmeasure.io import fits_files as _fits
 
     data = cutout_table(tmp_path / "c.fits.gz")
     source = open_catalog(tmp_path / "c.fits.gz")

@@ -8,8 +8,8 @@ import torch
 from _galaxies import draw, gaussian_psf, mixed_parameters
 
 from galmeasure import LSQSersicFitter
-from galmeasure.fitters._levenberg import minimise
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase
+from galmeasure.fitters.lsq.levenberg import minimise
 from galmeasure.parameters import PARAMETER_NAMES
 
 SHAPE = (48, 48)

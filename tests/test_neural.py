@@ -15,10 +15,10 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.table import QTable, Table
 
 from galmeasure import Cutouts, Flag, LSQSersicFitter, NeuralSersicFitter, list_weights
-from galmeasure.fitters import _encode
-from galmeasure.fitters._batch_quality import batch_quality
-from galmeasure.fitters._domain import beyond_domain, piled_up, widen
-from galmeasure.fitters._encode import encode_batch
+from galmeasure.fitters.batch_quality import batch_quality
+from galmeasure.fitters.neural import encode as _encode
+from galmeasure.fitters.neural.domain import beyond_domain, piled_up, widen
+from galmeasure.fitters.neural.encode import encode_batch
 from galmeasure.networks import PosteriorSummary
 from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.weights import load_network

@@ -13,11 +13,11 @@ from galmeasure import Cutouts, NeuralSersicFitter
 from galmeasure.cli.commands import cli
 from galmeasure.exceptions import WeightsError
 from galmeasure.fitters import collect_sample, learn_correction
-from galmeasure.fitters._batch_quality import batch_quality
-from galmeasure.fitters._crop import CROPS, crop_sides
-from galmeasure.fitters._learn_correction import CorrectionSample
-from galmeasure.fitters._newton import NetworkFrame, evaluate_batch
-from galmeasure.fitters._posteriors import Posteriors
+from galmeasure.fitters.batch_quality import batch_quality
+from galmeasure.fitters.crop import CROPS, crop_sides
+from galmeasure.fitters.neural.learn_correction import CorrectionSample
+from galmeasure.fitters.neural.newton import NetworkFrame, evaluate_batch
+from galmeasure.fitters.neural.posteriors import Posteriors
 from galmeasure.likelihood import deviance
 from galmeasure.networks import NATIVE_SIZE, NetworkConfig, SersicPosterior
 from galmeasure.networks.correction import Correction, CorrectionConfig, Evaluation, n_inputs

@@ -1,6 +1,7 @@
 """What the commands write: never an input, nothing that fails after the measurements, and a line on the whole."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ from _catalogs import POSITIONS, cutout_table, field, psf_image
 from astropy.io import fits
 from astropy.table import QTable, Table
 
-from galmeasure.cli import commands, main
-from galmeasure.cli.measure import Summary
+from galmeasure.cli import main
+from galmeasure.fitters.registry import FITTERS
 from galmeasure.flags import Flag
 from galmeasure.io import ChunkedWriter
+from galmeasure.workflows.measure import Summary
 
 PLANES = ("image", "psf", "error", "weight", "mask", "segmentation")
 
@@ -20,9 +22,9 @@ PLANES = ("image", "psf", "error", "weight", "mask", "segmentation")
 def folder(tmp_path, monkeypatch):
     """Files of every kind in the current folder, measured by a quick fitter."""
     monkeypatch.chdir(tmp_path)
-    for method in commands.METHODS:
-        monkeypatch.setitem(commands.METHODS, method, ("_fake_fitter", "SumFitter"))
-    monkeypatch.setattr("galmeasure.cli.jobs.n_cores", lambda: 1)
+    for method in ("neural", "lsq"):
+        monkeypatch.setitem(FITTERS, method, replace(FITTERS[method], module="_fake_fitter", class_name="SumFitter"))
+    monkeypatch.setattr("galmeasure.workflows.executors.n_cores", lambda: 1)
     field("image.fits")
     fits.writeto("psf.fits", psf_image())
     for name in ("error", "weight"):
@@ -177,7 +179,7 @@ def test_warning_is_one_line_of_the_command(folder, capsys):
     table = Table({"cutout": data, "error": np.full(4, 5.0)})
     hdus = [fits.PrimaryHDU(), fits.table_to_hdu(table), fits.ImageHDU(psf_image(), name="PSF")]
     fits.HDUList(hdus).writeto("cat.fits")
-    commands.METHODS["lsq"] = ("galmeasure.fitters", "LSQSersicFitter")
+    FITTERS["lsq"] = replace(FITTERS["lsq"], module="galmeasure.fitters", class_name="LSQSersicFitter")
     with pytest.raises(SystemExit) as stop:
         main(["cat.fits", "--method", "lsq"])
     err = capsys.readouterr().err

@@ -10,9 +10,9 @@ from astropy.table import Table
 from photutils.segmentation import SegmentationImage, SourceCatalog
 
 from galmeasure import Cutouts, LSQSersicFitter, NeuralSersicFitter, decode_flags
-from galmeasure import cutouts as cutouts_module
-from galmeasure._words import OURS
+from galmeasure.cutouts import cutouts as cutouts_module
 from galmeasure.fitters import base
+from galmeasure.utils.peer_arguments import OURS
 
 Y, X = np.mgrid[-12:13, -12:13]
 PSF = np.exp(-(X**2 + Y**2) / 4.0)

@@ -156,7 +156,7 @@ def test_draws_the_model_itself(image, psf):
 
 
 def test_very_small_values_share_a_power_of_ten():
-    from galmeasure.evaluation.plots import with_error
+    from galmeasure.plotting import with_error
 
     assert with_error(2.091e-7, 1.8e-9) == "(2.091 ± 0.018) × 10$^{-7}$"
     assert with_error(35395.8, 586.6) == "35396 ± 587"

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from galmeasure import Flag, LSQSersicFitter, NeuralSersicFitter, PSFConvolvedSersic2D
-from galmeasure.fitters._prior_share import point_probability, prior_dominated
-from galmeasure.fitters._prior_term import PriorTerm
+from galmeasure.fitters.neural.prior_share import point_probability, prior_dominated
+from galmeasure.fitters.prior_term import PriorTerm
 from galmeasure.priors import get_prior, prior_from_dict
 
 Y, X = np.mgrid[-12:13, -12:13]

@@ -6,8 +6,8 @@ from astropy.modeling.models import Gaussian2D
 from numpy.testing import assert_allclose, assert_array_equal
 
 from galmeasure import Cutouts, Flag
-from galmeasure._psf import find_equal, normalise_psf, psf_stats
-from galmeasure._psf_wings import missing_flux_fraction
+from galmeasure.psf.images import find_equal, normalise_psf, psf_stats
+from galmeasure.psf.wings import missing_flux_fraction
 
 DATA = np.random.default_rng(1).normal(size=(4, 32, 32))
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from galmeasure import Cutouts
-from galmeasure.fitters._network_psfs import chunks_of, cleaned_psfs
+from galmeasure.fitters.network_psfs import chunks_of, cleaned_psfs
 from galmeasure.networks import CLEANING_SIZE, clean_psfs
 from galmeasure.priors import Range
+from galmeasure.simulation.psf_knowledge import told_images
 from galmeasure.training import PSFKnowledge, draw_psfs
-from galmeasure.training.psf_knowledge import told_images
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import torch
 from scipy.stats import kstest
 
 from galmeasure.priors import Range
+from galmeasure.simulation.psf_knowledge import told_images
+from galmeasure.simulation.psfs import FAMILIES
 from galmeasure.training import PSFKnowledge, draw_psfs
-from galmeasure.training.psf_knowledge import told_images
-from galmeasure.training.psfs import FAMILIES
 
 COUNT = 250
 SIDE = 63

@@ -6,7 +6,7 @@ from _galaxies import draw, gaussian_psf
 from numpy.testing import assert_allclose, assert_array_equal
 
 from galmeasure import Cutouts, Flag, LSQSersicFitter
-from galmeasure._psf_wings import missing_light
+from galmeasure.psf.wings import missing_light
 
 DATA = np.random.default_rng(1).normal(size=(3, 32, 32))
 INSTRUMENTS = {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from galmeasure import Cutouts, NeuralSersicFitter
-from galmeasure.fitters._recentre import centre_shifts, seem_off_centre
+from galmeasure.fitters.neural.recentre import centre_shifts, seem_off_centre
 
 
 def blob(shape, y, x, flux=400.0, sigma=2.0):

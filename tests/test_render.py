@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from galmeasure._sersic import hankel_transform, load_table, sersic_b
 from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.render import prepare_psf, render_raw, render_sersic
 from galmeasure.render.curvature import render_curvature
 from galmeasure.render.grid import good_size, wavenumbers
+from galmeasure.render.profiles import hankel_transform, load_table, sersic_b
 from galmeasure.render.sersic import _evaluate_transform
 
 galsim = pytest.importorskip("galsim", reason="the reference renderer")
@@ -198,7 +198,7 @@ def test_the_shipped_table_is_read_only_and_finite():
 
 @pytest.mark.slow
 def test_the_shipped_table_is_what_its_script_builds():
-    from galmeasure._sersic import build_table
+    from galmeasure.render.profiles import build_table
 
     np.testing.assert_allclose(build_table(), load_table(), atol=1e-10)
 

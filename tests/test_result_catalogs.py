@@ -7,11 +7,11 @@ import pytest
 from astropy import units as u
 from astropy.table import MaskedColumn, QTable, Table
 
-from galmeasure._sersic import sersic_b
 from galmeasure.evaluation import PRESETS, CatalogPreset, compare, convert_results, match_tables, read_results
 from galmeasure.exceptions import CatalogError
 from galmeasure.flags import Flag
 from galmeasure.parameters import g_from_q_theta
+from galmeasure.render.profiles import sersic_b
 
 SCALE, ZERO_POINT, COUNT = 0.2, 27.0, 30
 

@@ -14,9 +14,9 @@ from galmeasure.likelihood import flux_of_snr, variance
 from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.priors import Range, get_prior
 from galmeasure.render import render_sersic
+from galmeasure.simulation.psfs import FAMILIES, PSFShapes, draw_psfs, psf_images
+from galmeasure.simulation.stamps import SimulationConfig, simulate_stamps
 from galmeasure.training import PSFKnowledge, simulate_cutouts
-from galmeasure.training.psfs import FAMILIES, PSFShapes, draw_psfs, psf_images
-from galmeasure.training.simulate import SimulationConfig, simulate_stamps
 
 CLEAN = {
     "uneven_error": 0.0, "bad_columns": 0.0, "cosmic_rays": 0.0, "neighbours": 0.0, "background": 0.0,

@@ -8,11 +8,11 @@ from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 
 from galmeasure import Cutouts, Flag
-from galmeasure._derived import MAX_THETA_ERR, ab_zero_point, shape_columns
-from galmeasure._wcs import local_sky
 from galmeasure.flags import FLAGS
 from galmeasure.parameters import g_to_q_theta
-from galmeasure.table import Measurement, build_table
+from galmeasure.results.derived import MAX_THETA_ERR, ab_zero_point, shape_columns
+from galmeasure.results.table import Measurement, build_table
+from galmeasure.utils.wcs import local_sky
 
 N = 4
 PSF = np.ones((5, 5))

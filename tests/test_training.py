@@ -13,9 +13,9 @@ from astropy.table import Table
 from click.testing import CliRunner
 
 from galmeasure.render import prepare_psf, render_sersic
+from galmeasure.simulation.stamps import SimulationConfig
 from galmeasure.training import StampPool, Trainer, list_training_configs, read_training_config
 from galmeasure.training.config import TrainingConfig
-from galmeasure.training.simulate import SimulationConfig
 
 SMOKE = read_training_config("smoke")
 
@@ -252,7 +252,7 @@ def test_command_with_wrong_arguments(tmp_path, monkeypatch, arguments, message)
 
 
 def test_configuration_needs_no_torch_to_be_listed():
-    code = "from galmeasure.training.dataset_config import DATASETS; import sys; sys.exit('torch' in sys.modules)"
+    code = "from galmeasure.simulation.galsim.config import DATASETS; import sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from safetensors.torch import load, save
 
 from galmeasure import Flag, NeuralSersicFitter, get_weights
-from galmeasure.calibration.residuals import STATISTICS, ResidualFeatures, residual_features
-from galmeasure.calibration.typical import Observed, TypicalGalaxies, load_typical, typical_path
 from galmeasure.cli.commands import cli
 from galmeasure.exceptions import WeightsError
-from galmeasure.fitters.neural import learn_typical
+from galmeasure.fitters.neural.fitter import learn_typical
+from galmeasure.ood.residuals import STATISTICS, ResidualFeatures, residual_features
+from galmeasure.ood.typical import Observed, TypicalGalaxies, load_typical, typical_path
 from galmeasure.training import PSFKnowledge, SimulationConfig, simulate_cutouts
 from galmeasure.training.config import simulation_from_dict
 from galmeasure.weights import DEFAULT_WEIGHTS, registry

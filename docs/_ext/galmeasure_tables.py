@@ -47,7 +47,7 @@ def dataset_rows():
 
 def name_rows(kind):
     """What a name stands for, and the names that stand for it."""
-    from galmeasure.io import _names
+    from galmeasure.io import names as _names
 
     if kind in ("pixels", "sky"):
         pairs = _names.PIXEL_NAMES if kind == "pixels" else _names.SKY_NAMES

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from galmeasure._digests import DIGEST, json_digest
-from galmeasure._files import write_whole
-from galmeasure.calibration._regression import SIZES, basis, fit_mean, fit_quantile
+from galmeasure.calibration.regression import SIZES, basis, fit_mean, fit_quantile
 from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES, PARAMETERS
+from galmeasure.utils.digests import DIGEST, json_digest
+from galmeasure.utils.files import write_whole
 
 __all__ = ["MIN_GALAXIES", "QuantileCalibration", "coverage_metrics"]
 

@@ -1,5 +1,5 @@
 """Command line: ``galmeasure catalog.fits``."""
 
-from .commands import main
+from galmeasure.cli.commands import main
 
 __all__ = ["main"]

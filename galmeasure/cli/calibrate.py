@@ -2,8 +2,10 @@
 
 import click
 
-from ._run import printable, reported
-from ._titles import TitledCommand
+from galmeasure.cli.estimator_options import estimator_options
+from galmeasure.cli.run import reported
+from galmeasure.cli.titles import TitledCommand
+from galmeasure.utils.text import printable
 
 __all__ = ["calibrate"]
 
@@ -32,18 +34,7 @@ __all__ = ["calibrate"]
 @click.option("--pixel-scale", type=float, help="Arcsec per pixel.  [default: from the headers]")
 @click.option("--gain", type=float, help="Electrons per unit; 0 for none.  [default: from the headers]")
 @click.option("--zero-point", type=float, help="Magnitude of one unit.  [default: from the headers]")
-@click.option("--method", type=click.Choice(["neural", "lsq"]), default="neural", show_default=True, help="Estimator.")
-@click.option("--weights", help="Neural: name of weights, or a file.  [default: survey-v2]")
-@click.option(
-    "--summary", type=click.Choice(["mean", "median", "mode"]), help="Neural: which point to give.  [default: mean]"
-)
-@click.option(
-    "--refine",
-    type=click.Choice(["auto", "importance", "none"]),
-    help="Neural: steps to the optimum and a learned correction; exact posteriors; or the network alone.  "
-    "[default: auto]",
-)
-@click.option("--fit-background", is_flag=True, help="Least squares: fit a constant background as well.")
+@estimator_options("calibrate")
 @click.option(
     "-n", "--number", type=click.IntRange(min=200), default=4000, show_default=True, help="Galaxies to inject."
 )
@@ -66,6 +57,6 @@ def calibrate(image, **options):
     weights and noise. Exit codes: 0 done, 2 bad arguments or input.
     """
     with reported(options["verbose"]):
-        from .calibration import run
+        from galmeasure.workflows.calibrate import run
 
         click.echo(printable(run(image, options)))

@@ -4,23 +4,17 @@ import sys
 
 import click
 
-from ._run import one_line, printable, reported
-from ._titles import TitledCommand, probably_meant
-from .calibrate import calibrate
-from .evaluate import evaluate
-from .simulate import simulate
-from .train import train
-from .weights import weights
+from galmeasure.cli.calibrate import calibrate
+from galmeasure.cli.estimator_options import estimator_options
+from galmeasure.cli.evaluate import evaluate
+from galmeasure.cli.run import reported
+from galmeasure.cli.simulate import simulate
+from galmeasure.cli.titles import TitledCommand, probably_meant
+from galmeasure.cli.train import train
+from galmeasure.cli.weights import weights
+from galmeasure.utils.text import one_line, printable
 
 __all__ = ["cli", "main"]
-
-METHODS = {
-    "neural": ("galmeasure.fitters", "NeuralSersicFitter"),
-    "lsq": ("galmeasure.fitters", "LSQSersicFitter"),
-}
-"""Module and class of each method."""
-
-DEFAULT_METHOD = "neural"
 
 
 class DefaultGroup(click.Group):
@@ -78,31 +72,7 @@ def cli():
     "-o", "--output", help="Table to write, .fits, .ecsv, .csv, .parquet or .votable; - for the output as CSV."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
-@click.option(
-    "--method",
-    type=click.Choice(list(METHODS)),
-    default=DEFAULT_METHOD,
-    show_default=True,
-    help="Estimator: posterior of a trained network, or least squares.",
-)
-@click.option("--weights", help="Neural: name of weights, see galmeasure weights, or a file.  [default: survey-v2]")
-@click.option(
-    "--summary", type=click.Choice(["mean", "median", "mode"]), help="Neural: which point to give.  [default: mean]"
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    help="Neural: arithmetic of the network.  [default: bfloat16 where the processor is made for it]",
-)
-@click.option(
-    "--refine",
-    type=click.Choice(["auto", "importance", "none"]),
-    help="Neural: steps to the optimum and a learned correction; exact posteriors from weighted draws; or the network "
-    "alone.  [default: auto]",
-)
-@click.option("--prior", help="Prior: galaxies, survey or study.  [default: that of the weights; no prior for lsq]")
-@click.option("--init", type=click.Choice(["neural"]), help="Least squares: take the starts from the neural estimate.")
-@click.option("--fit-background", is_flag=True, help="Least squares: fit a constant background as well.")
+@estimator_options("measure")
 @click.option("--calibration", help="Correct estimates and errors with a file of galmeasure calibrate.")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")
 @click.option("--image", help="Image in which the sources of a list are measured.")
@@ -157,9 +127,9 @@ def measure(catalogs, **options):
     Exit codes: 0 done, 2 bad arguments or input.
     """
     with reported(options["verbose"]):
-        from .several import STREAM, measure_all
+        from galmeasure.cli.several_catalogs import STREAM, measure_all
 
-        for summary in measure_all(catalogs, options, method=METHODS[options["method"]]):
+        for summary in measure_all(catalogs, options):
             if not options["quiet"]:
                 click.echo(printable(summary), err=options["output"] == STREAM)
 

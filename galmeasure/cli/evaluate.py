@@ -2,8 +2,8 @@
 
 import click
 
-from ._run import reported
-from ._titles import TitledCommand
+from galmeasure.cli.run import reported
+from galmeasure.cli.titles import TitledCommand
 
 __all__ = ["evaluate"]
 
@@ -47,6 +47,6 @@ def evaluate(**options):
     Exit codes: 0 done, 2 bad arguments or input.
     """
     with reported(options["verbose"]):
-        from .evaluation import run
+        from galmeasure.workflows.evaluate import run
 
         click.echo(run(options))

@@ -5,10 +5,9 @@ from dataclasses import fields
 
 import click
 
-from galmeasure.training.dataset_config import DATASETS, LOGARITHMIC, PSF_FAMILIES, RANGES, DatasetConfig
-
-from ._run import reported
-from ._titles import TitledCommand
+from galmeasure.cli.run import reported
+from galmeasure.cli.titles import TitledCommand
+from galmeasure.simulation.galsim.config import DATASETS, LOGARITHMIC, PSF_FAMILIES, RANGES, DatasetConfig
 
 __all__ = ["simulate"]
 
@@ -84,7 +83,7 @@ def _run(output, options):
 
 def _config(options):
     """Configuration of the options, over that of the file, over that of the data set."""
-    from galmeasure.training.dataset_config import get_dataset_config, make_config, read_dataset_config
+    from galmeasure.simulation.galsim.config import get_dataset_config, make_config, read_dataset_config
 
     config = None if options["dataset"] is None else get_dataset_config(options["dataset"])
     if options["config"] is not None:

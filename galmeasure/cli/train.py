@@ -4,8 +4,8 @@ import sys
 
 import click
 
-from ._run import reported
-from ._titles import TitledCommand
+from galmeasure.cli.run import reported
+from galmeasure.cli.titles import TitledCommand
 
 __all__ = ["train"]
 
@@ -76,8 +76,8 @@ def _run(config, options):
 
 def _write_beside(weights, options):
     """Write what belongs beside weights, if it is not there; lines that say where it is."""
-    from .correction import CORRECTION_NUMBER, correction_path, has_correction, write_correction
-    from .typical import NUMBER, has_typical, typical_path, write_typical
+    from galmeasure.workflows.correction import CORRECTION_NUMBER, correction_path, has_correction, write_correction
+    from galmeasure.workflows.typical import NUMBER, has_typical, typical_path, write_typical
 
     how = {"device": options["device"], "show_progress": not options["no_progress"] and sys.stderr.isatty()}
     lines, is_new = [], False

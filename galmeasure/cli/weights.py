@@ -4,8 +4,8 @@ import sys
 
 import click
 
-from ._run import reported
-from ._titles import TitledCommand
+from galmeasure.cli.run import reported
+from galmeasure.cli.titles import TitledCommand
 
 __all__ = ["weights"]
 
@@ -35,10 +35,9 @@ def weights(file, ood, correct, seed, overwrite, device, verbose):
             _list()
             return
         from galmeasure.weights.registry import find_weights
-
-        from .correction import correction_path, write_correction
-        from .jobs import check_device
-        from .typical import typical_path, write_typical
+        from galmeasure.workflows.correction import correction_path, write_correction
+        from galmeasure.workflows.executors import check_device
+        from galmeasure.workflows.typical import typical_path, write_typical
 
         check_device(device)
         found = find_weights(file, "FILE")

@@ -5,10 +5,10 @@ from astropy import units as u
 from astropy.table import QTable
 
 from galmeasure.cutouts import Cutouts
-from galmeasure.fitters._batch_quality import batch_quality
-from galmeasure.fitters._columns import table_values
-from galmeasure.fitters._threads import map_batches, single_threaded
+from galmeasure.fitters.batch_quality import batch_quality
+from galmeasure.fitters.threads import map_batches, single_threaded
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES, PARAMETERS
+from galmeasure.results.columns import table_values
 
 __all__ = ["cramer_rao_bounds"]
 

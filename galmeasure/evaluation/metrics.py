@@ -7,8 +7,8 @@ import numpy as np
 from astropy.table import QTable
 from scipy import stats
 
+from galmeasure.evaluation.coverage import expected_coverage, quantile_uniformity, rank_uniformity, sample_ranks
 from galmeasure.evaluation.matching import Matched, match_tables
-from galmeasure.evaluation.posteriors import expected_coverage, quantile_uniformity, rank_uniformity, sample_ranks
 
 __all__ = ["OUTLIER_SIGMA", "STATISTICS", "Comparison", "compare"]
 

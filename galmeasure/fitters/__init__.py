@@ -1,18 +1,16 @@
 """Estimators: cutouts in, a table of Sersic parameters out."""
 
-from galmeasure.fitters._learn_correction import collect_sample, learn_correction
-from galmeasure.fitters.base import SersicFitterBase
-from galmeasure.fitters.images import make_model_images, make_residual_images
-from galmeasure.fitters.lsq import LSQSersicFitter
-from galmeasure.fitters.neural import NeuralSersicFitter, learn_typical
+from galmeasure.utils.lazy import lazy_names
 
-__all__ = [
-    "LSQSersicFitter",
-    "NeuralSersicFitter",
-    "SersicFitterBase",
-    "collect_sample",
-    "learn_correction",
-    "learn_typical",
-    "make_model_images",
-    "make_residual_images",
-]
+_EXPORTS = {
+    "LSQSersicFitter": "lsq.fitter",
+    "NeuralSersicFitter": "neural.fitter",
+    "SersicFitterBase": "base",
+    "collect_sample": "neural.learn_correction",
+    "learn_correction": "neural.learn_correction",
+    "learn_typical": "neural.fitter",
+    "make_model_images": "images",
+    "make_residual_images": "images",
+}
+
+__all__, __getattr__, __dir__ = lazy_names(__name__, _EXPORTS)

@@ -8,16 +8,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from galmeasure._words import refuse_words
 from galmeasure.calibration import QuantileCalibration
 from galmeasure.cutouts import Cutouts
-from galmeasure.fitters._blank import fail_blank, flag_unknown_errors
-from galmeasure.fitters._columns import fixed_values, initial_values
-from galmeasure.fitters._threads import map_batches, single_threaded
+from galmeasure.fitters.blank import fail_blank, flag_unknown_errors
 from galmeasure.fitters.images import make_model_images, make_residual_images
+from galmeasure.fitters.threads import map_batches, single_threaded
 from galmeasure.flags import Flag
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
-from galmeasure.table import Measurement, build_table
+from galmeasure.results.columns import fixed_values, initial_values
+from galmeasure.results.table import Measurement, build_table
+from galmeasure.utils.peer_arguments import refuse_words
 
 __all__ = ["BatchMeasurement", "SersicFitterBase", "progress"]
 

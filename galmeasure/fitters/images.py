@@ -5,8 +5,8 @@ import torch
 from astropy import units as u
 
 from galmeasure.cutouts import Cutouts
-from galmeasure.fitters._columns import table_values
 from galmeasure.render import prepare_psf, render_sersic
+from galmeasure.results.columns import table_values
 
 __all__ = ["make_model_images", "make_residual_images"]
 

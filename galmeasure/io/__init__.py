@@ -1,11 +1,11 @@
 """Catalogues, images and PSF files to `~galmeasure.Cutouts`, and result tables to files."""
 
-from .catalog import open_catalog, read_cutouts
-from .psf import PSFExModel, read_psf
-from .sky import SkySource
-from .source import CatalogSource
-from .source_list import ImageSource
-from .writers import ChunkedWriter, write_table
+from galmeasure.io.catalog import open_catalog, read_cutouts
+from galmeasure.io.psf import PSFExModel, read_psf
+from galmeasure.io.sky import SkySource
+from galmeasure.io.source import CatalogSource
+from galmeasure.io.source_list import ImageSource
+from galmeasure.io.writers import ChunkedWriter, write_table
 
 __all__ = [
     "CatalogSource",

@@ -5,8 +5,8 @@ import os
 import numpy as np
 
 from galmeasure.exceptions import CatalogError
-
-from ._fits import (
+from galmeasure.io.cutout_table import CutoutTableSource, find_cutout_table
+from galmeasure.io.fits_files import (
     OptionError,
     existing,
     has_fits_magic,
@@ -18,12 +18,11 @@ from ._fits import (
     split_extension,
     table_names,
 )
-from ._names import COLUMN_NAMES, some_names
-from .cutout_table import CutoutTableSource, find_cutout_table
-from .list_columns import read_list
-from .multi_extension import MultiExtensionSource, holds_cutouts
-from .source import ReadOptions
-from .source_list import DetectionSource, SourceListSource
+from galmeasure.io.list_columns import read_list
+from galmeasure.io.multi_extension import MultiExtensionSource, holds_cutouts
+from galmeasure.io.names import COLUMN_NAMES, some_names
+from galmeasure.io.source import ReadOptions
+from galmeasure.io.source_list import DetectionSource, SourceListSource
 
 __all__ = ["open_catalog", "read_cutouts"]
 

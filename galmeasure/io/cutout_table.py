@@ -7,14 +7,13 @@ import numpy as np
 from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
-
-from ._fits import OptionError, TableRows, is_chosen, is_table, table_names
-from ._headers import celestial_wcs, parse_unit, psf_oversampling, wcs_pixel_scale
-from ._mask_bits import find_mask_bits
-from ._names import PIXEL_NAMES, find_column, find_pair
-from ._noise_maps import is_inverse_variance, weight_to_error
-from .psf import PSFInput, psf_of_extensions
-from .source import SENTINEL, CatalogSource, segmentation_mask
+from galmeasure.io.fits_files import OptionError, TableRows, is_chosen, is_table, table_names
+from galmeasure.io.headers import celestial_wcs, parse_unit, psf_oversampling, wcs_pixel_scale
+from galmeasure.io.mask_bits import find_mask_bits
+from galmeasure.io.names import PIXEL_NAMES, find_column, find_pair
+from galmeasure.io.noise_maps import is_inverse_variance, weight_to_error
+from galmeasure.io.psf import PSFInput, psf_of_extensions
+from galmeasure.io.source import SENTINEL, CatalogSource, segmentation_mask
 
 __all__ = ["CutoutTableSource", "find_cutout_table"]
 

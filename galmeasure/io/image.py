@@ -9,15 +9,14 @@ from astropy.io import fits
 from scipy import ndimage
 
 from galmeasure.exceptions import CatalogError
-
-from ._extensions import choose_image, label, load_plane, only_plane, planes_beside, role_of
-from ._fits import image_data, open_fits, split_extension
-from ._headers import celestial_wcs, parse_unit
-from ._mask_bits import find_mask_bits
-from ._noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
-from ._pixels import LazyPixels
-from .psf import only_psf, psf_from_hdu
-from .source import segmentation_mask
+from galmeasure.io.extensions import choose_image, label, load_plane, only_plane, planes_beside, role_of
+from galmeasure.io.fits_files import image_data, open_fits, split_extension
+from galmeasure.io.headers import celestial_wcs, parse_unit
+from galmeasure.io.mask_bits import find_mask_bits
+from galmeasure.io.noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
+from galmeasure.io.pixels import LazyPixels
+from galmeasure.io.psf import only_psf, psf_from_hdu
+from galmeasure.io.source import segmentation_mask
 
 __all__ = ["ImagePlanes", "stamp_origins"]
 

@@ -9,8 +9,7 @@ from astropy.io import fits
 from astropy.table import Column, MaskedColumn, Table
 
 from galmeasure.exceptions import CatalogError
-
-from ._fits import (
+from galmeasure.io.fits_files import (
     READ_ERRORS,
     TableRows,
     existing,
@@ -24,7 +23,7 @@ from ._fits import (
     split_extension,
     table_names,
 )
-from ._names import PIXEL_NAMES, SKY_NAMES, find_pair
+from galmeasure.io.names import PIXEL_NAMES, SKY_NAMES, find_pair
 
 __all__ = ["N_WHOLE", "read_list"]
 

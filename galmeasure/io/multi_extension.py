@@ -4,15 +4,14 @@ import numpy as np
 from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
-
-from ._extensions import UNNAMED, label, role_of
-from ._fits import OptionError, image_data, is_chosen, is_image, open_fits
-from ._headers import celestial_wcs, keyword_number, parse_unit, wcs_pixel_scale
-from ._mask_bits import find_mask_bits
-from ._noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
-from ._units import unit_factor
-from .psf import only_psf, psf_from_hdu
-from .source import CatalogSource, segmentation_mask
+from galmeasure.io.extensions import UNNAMED, label, role_of
+from galmeasure.io.fits_files import OptionError, image_data, is_chosen, is_image, open_fits
+from galmeasure.io.headers import celestial_wcs, keyword_number, parse_unit, wcs_pixel_scale
+from galmeasure.io.mask_bits import find_mask_bits
+from galmeasure.io.noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
+from galmeasure.io.psf import only_psf, psf_from_hdu
+from galmeasure.io.source import CatalogSource, segmentation_mask
+from galmeasure.io.unit_spellings import unit_factor
 
 __all__ = ["MultiExtensionSource", "holds_cutouts"]
 

@@ -4,9 +4,8 @@ import astropy.units as u
 import numpy as np
 
 from galmeasure.exceptions import CatalogError
-
-from ._fits import quiet
-from ._names import PIXEL_NAMES, SKY_NAMES, find_pair, some_names
+from galmeasure.io.fits_files import quiet
+from galmeasure.io.names import PIXEL_NAMES, SKY_NAMES, find_pair, some_names
 
 __all__ = ["find_positions", "sky_to_pixels"]
 

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from galmeasure._psf import normalise_psf, psf_stats
-from galmeasure._psf_repair import convolve_with_pixel, fill_bad_pixels
 from galmeasure.exceptions import CatalogError
-
-from ._fits import (
+from galmeasure.io.fits_files import (
     TableRows,
     image_data,
     is_chosen,
@@ -21,8 +18,10 @@ from ._fits import (
     split_extension,
     table_names,
 )
-from ._headers import psf_oversampling
-from ._names import EXTENSION_NAMES, some_names
+from galmeasure.io.headers import psf_oversampling
+from galmeasure.io.names import EXTENSION_NAMES, some_names
+from galmeasure.psf.images import normalise_psf, psf_stats
+from galmeasure.psf.repair import convolve_with_pixel, fill_bad_pixels
 
 __all__ = ["PSFExModel", "PSFInput", "load_psf", "read_psf"]
 

@@ -5,11 +5,10 @@ import copy
 import numpy as np
 
 from galmeasure.exceptions import CatalogError
-
-from .detection import detect_sources
-from .image import ImagePlanes, stamp_origins
-from .source import CatalogSource, ReadOptions
-from .source_list import DEFAULT_SIZE, ImageSource
+from galmeasure.io.detection import detect_sources
+from galmeasure.io.image import ImagePlanes, stamp_origins
+from galmeasure.io.source import CatalogSource, ReadOptions
+from galmeasure.io.source_list import DEFAULT_SIZE, ImageSource
 
 __all__ = ["SkySource"]
 

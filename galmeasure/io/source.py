@@ -11,14 +11,13 @@ import astropy.units as u
 import numpy as np
 import numpy.typing as npt
 
-from galmeasure._psf_flux import read_psf_flux
 from galmeasure.exceptions import CatalogError
-
-from ._fits import OptionError, reading
-from ._headers import effective_gain, keyword_number, parse_unit
-from ._mask_bits import check_mask_bits
-from ._noise_maps import WEIGHT_TYPES, error_over_noise, has_error_maps, shot_noise_share
-from .psf import PSFExModel, PSFInput, load_psf
+from galmeasure.io.fits_files import OptionError, reading
+from galmeasure.io.headers import effective_gain, keyword_number, parse_unit
+from galmeasure.io.mask_bits import check_mask_bits
+from galmeasure.io.noise_maps import WEIGHT_TYPES, error_over_noise, has_error_maps, shot_noise_share
+from galmeasure.io.psf import PSFExModel, PSFInput, load_psf
+from galmeasure.psf.flux import read_psf_flux
 
 __all__ = ["CatalogSource", "ReadOptions"]
 

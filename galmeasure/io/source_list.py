@@ -3,13 +3,12 @@
 import numpy as np
 
 from galmeasure.exceptions import CatalogError
-
-from ._headers import wcs_pixel_scale
-from ._names import find_column
-from .image import ImagePlanes, stamp_origins, stamp_size
-from .list_columns import N_WHOLE, read_list
-from .positions import find_positions
-from .source import CatalogSource
+from galmeasure.io.headers import wcs_pixel_scale
+from galmeasure.io.image import ImagePlanes, stamp_origins, stamp_size
+from galmeasure.io.list_columns import N_WHOLE, read_list
+from galmeasure.io.names import find_column
+from galmeasure.io.positions import find_positions
+from galmeasure.io.source import CatalogSource
 
 __all__ = ["DEFAULT_SIZE", "DetectionSource", "ImageSource", "SourceListSource"]
 
@@ -122,7 +121,7 @@ class DetectionSource(ImageSource):
     """
 
     def __init__(self, path, options):
-        from .detection import detect_sources
+        from galmeasure.io.detection import detect_sources
 
         super().__init__(path, options, kind="detection")
         planes = ImagePlanes(path, options)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ._fits import quiet
+from galmeasure.io.fits_files import quiet
 
 __all__ = ["FORMATS", "ChunkedWriter", "output_format", "write_table"]
 

@@ -1,10 +1,18 @@
 """Networks: tensors in, tensors out. They know no files, tables or units."""
 
-from galmeasure.networks.encoder import StampEncoder
+from galmeasure.networks.encoders.mixer import StampEncoder
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs, StampViews, make_views
 from galmeasure.networks.posterior import Context, NetworkConfig, PosteriorSummary, SersicPosterior
 from galmeasure.networks.psf_cleaning import CLEANING_SIZE, CleanPSFs, clean_psfs
-from galmeasure.networks.resize import Window, central_window, network_psfs, psf_offsets, resize_stamps, smooth
+from galmeasure.networks.resize import (
+    Window,
+    central_window,
+    network_psfs,
+    psf_offsets,
+    resize_stamps,
+    smooth,
+    width_in_blocks,
+)
 from galmeasure.networks.transform import ParameterTransform
 
 __all__ = [
@@ -28,4 +36,5 @@ __all__ = [
     "psf_offsets",
     "resize_stamps",
     "smooth",
+    "width_in_blocks",
 ]

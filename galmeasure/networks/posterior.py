@@ -6,7 +6,7 @@ import torch
 import zuko
 from torch import nn
 
-from galmeasure.networks.encoder import PSFEncoder, StampEncoder
+from galmeasure.networks.encoders.mixer import PSFEncoder, StampEncoder
 from galmeasure.networks.inputs import NATIVE_SIZE, make_views
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 from galmeasure.networks.transform import ParameterTransform

@@ -7,12 +7,13 @@ import torch
 
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs
 
-__all__ = ["Window", "central_window", "network_psfs", "psf_offsets", "resize_stamps", "smooth"]
+__all__ = ["Window", "central_window", "network_psfs", "psf_offsets", "resize_stamps", "smooth", "width_in_blocks"]
 
 _CENTROID_SIGMA = 3.0  # pixels, of the weight that finds which half of an odd side a galaxy lies in
 _CENTROID_REACH = 8
 _CENTROID_STEPS = 12
 _NEAR_MIDDLE = 0.05
+_PIXEL_FWHM2 = 2.3548**2 / 12.0  # squared FWHM, in pixels, that a pixel adds to a Gaussian of variance 1/12
 
 
 @dataclass(frozen=True)
@@ -275,3 +276,21 @@ def _sampling(side, oversampling, block, device, offset, size):
 @torch.inference_mode(False)
 def _kept_sampling(*arguments):
     return _sampling(*arguments)
+
+
+def width_in_blocks(fwhm, block):
+    """Full width at half maximum of PSFs in blocks of pixels, pixel response included.
+
+    Parameters
+    ----------
+    fwhm : float, ndarray or Tensor
+        Widths in pixels of the stamp, response of these pixels included.
+    block : int
+        Pixels of the stamp, along each side, in one block.
+
+    Returns
+    -------
+    float, ndarray or Tensor
+        Widths in blocks; that of the block's response is added in quadrature.
+    """
+    return (fwhm**2 + _PIXEL_FWHM2 * (block**2 - 1)) ** 0.5 / block

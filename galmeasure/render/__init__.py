@@ -1,6 +1,6 @@
 """Batched, differentiable Sersic models convolved with a PSF: Fourier space, analytic derivatives.
 
-The transform of the Sersic profile is tabulated once (:mod:`galmeasure._sersic`), evaluated at the sheared
+The transform of the Sersic profile is tabulated once (:mod:`galmeasure.render.profiles`), evaluated at the sheared
 wavenumbers, multiplied by the PSF's transform and the centre's phase, and transformed back. Everything
 here is tensors in, tensors out; devices and dtypes follow the parameters.
 """

@@ -4,9 +4,9 @@ from functools import lru_cache
 
 import torch
 
-from galmeasure._sersic import TABLE_LOG_K, TABLE_LOG_N, load_table, profile_table
 from galmeasure.parameters import N_PARAMETERS
 from galmeasure.render.grid import place_rows, wavenumbers
+from galmeasure.render.profiles import TABLE_LOG_K, TABLE_LOG_N, load_table, profile_table
 from galmeasure.render.wrap import wrapped_light
 
 __all__ = ["quadratic_form", "raw_jacobian_matrix", "render_raw", "render_sersic"]

@@ -1,25 +1,25 @@
 """What it takes to train networks: simulated stamps on the fly, and reference data sets drawn with GalSim."""
 
-from galmeasure._lazy import lazy_names
+from galmeasure.utils.lazy import lazy_names
 
 _EXPORTS = {
-    "DATASETS": "dataset_config",
-    "DatasetConfig": "dataset_config",
-    "PSFKnowledge": "psf_knowledge",
-    "SimulatedStamps": "simulate",
-    "SimulationConfig": "simulate",
+    "DATASETS": "galmeasure.simulation.galsim.config",
+    "DatasetConfig": "galmeasure.simulation.galsim.config",
+    "PSFKnowledge": "galmeasure.simulation.psf_knowledge",
+    "SimulatedStamps": "galmeasure.simulation.stamps",
+    "SimulationConfig": "galmeasure.simulation.stamps",
     "StampPool": "pool",
     "Trainer": "trainer",
     "TrainingConfig": "config",
-    "draw_psfs": "psfs",
-    "get_dataset_config": "dataset_config",
+    "draw_psfs": "galmeasure.simulation.psfs",
+    "get_dataset_config": "galmeasure.simulation.galsim.config",
     "held_out_metrics": "trainer",
     "list_training_configs": "config",
-    "make_dataset": "datasets",
-    "read_dataset_config": "dataset_config",
+    "make_dataset": "galmeasure.simulation.galsim.datasets",
+    "read_dataset_config": "galmeasure.simulation.galsim.config",
     "read_training_config": "config",
-    "simulate_cutouts": "cutouts",
-    "simulate_stamps": "simulate",
+    "simulate_cutouts": "galmeasure.simulation.cutouts",
+    "simulate_stamps": "galmeasure.simulation.stamps",
     "train": "trainer",
 }
 

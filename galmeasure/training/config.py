@@ -8,8 +8,8 @@ from pathlib import Path
 
 from galmeasure.networks import NetworkConfig
 from galmeasure.priors import Range, get_prior, prior_from_dict
-from galmeasure.training.psf_knowledge import PSFKnowledge
-from galmeasure.training.simulate import SimulationConfig
+from galmeasure.simulation.psf_knowledge import PSFKnowledge
+from galmeasure.simulation.stamps import SimulationConfig
 
 __all__ = ["TrainingConfig", "list_training_configs", "read_training_config"]
 

@@ -6,7 +6,7 @@ import torch
 from galmeasure.networks import CLEANING_SIZE, StampInputs, clean_psfs, network_psfs
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 from galmeasure.parameters import PARAMETER_INDEX
-from galmeasure.training.simulate import add_noise, simulate_expected
+from galmeasure.simulation.stamps import add_noise, simulate_expected
 
 __all__ = ["StampPool", "orient", "training_psfs"]
 

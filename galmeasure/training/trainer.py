@@ -15,8 +15,8 @@ from galmeasure.networks import SersicPosterior, StampInputs
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import get_prior
 from galmeasure.render.memory import reserve_heap
+from galmeasure.simulation.stamps import simulate_stamps
 from galmeasure.training.pool import StampPool, training_psfs
-from galmeasure.training.simulate import simulate_stamps
 from galmeasure.training.validation import read_held_out
 
 __all__ = ["Trainer", "held_out_metrics", "train"]

@@ -1,6 +1,6 @@
 """Weights of trained networks: safetensors files that carry a card, the registry of those shipped, and their loader."""
 
-from galmeasure._lazy import lazy_names
+from galmeasure.utils.lazy import lazy_names
 
 _EXPORTS = {
     "DEFAULT_WEIGHTS": "registry",

@@ -8,13 +8,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from galmeasure._digests import check_companion, companion_card
-from galmeasure._files import write_whole
 from galmeasure.exceptions import WeightsError
 from galmeasure.networks.correction import Correction, CorrectionConfig
-from galmeasure.weights._shapes import check_shapes, correction_shapes
+from galmeasure.utils.digests import check_companion, companion_card
+from galmeasure.utils.files import write_whole
 from galmeasure.weights.files import load_network
 from galmeasure.weights.registry import known_digest
+from galmeasure.weights.shapes import check_shapes, correction_shapes
 
 __all__ = ["correction_card", "correction_path", "load_correction", "save_correction"]
 

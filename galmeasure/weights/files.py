@@ -11,11 +11,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from galmeasure._files import write_whole
 from galmeasure.exceptions import WeightsError
 from galmeasure.networks import NetworkConfig, SersicPosterior, StampInputs
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE
-from galmeasure.weights._shapes import check_shapes, network_shapes
+from galmeasure.utils.files import write_whole
 from galmeasure.weights.cards import (
     ARCHITECTURE,
     MAX_BYTES,
@@ -29,6 +28,7 @@ from galmeasure.weights.cards import (
     side_path,
 )
 from galmeasure.weights.registry import DEFAULT_WEIGHTS, find_weights
+from galmeasure.weights.shapes import check_shapes, network_shapes
 
 __all__ = ["load_network", "probe", "save_weights"]
 

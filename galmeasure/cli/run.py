@@ -1,0 +1,58 @@
+"""How every command runs: errors on one line, warnings once, and an orderly end when it is stopped."""
+
+import signal
+import threading
+import traceback
+import warnings
+from contextlib import contextmanager
+
+import click
+
+from galmeasure.utils.text import one_line
+
+__all__ = ["reported"]
+
+
+@contextmanager
+def reported(verbose=False):
+    """Wrong arguments and input as usage errors, warnings as lines; ``verbose`` shows where an error came from."""
+    with _plain_warnings(), _terminable():
+        try:
+            yield
+        except (ValueError, TypeError, OSError, ImportError) as err:
+            if verbose:
+                traceback.print_exc()
+            raise click.UsageError(one_line(err)) from err
+
+
+@contextmanager
+def _plain_warnings():
+    """Warnings as one line on stderr, each text once."""
+    seen = set()
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        text = one_line(message)
+        if text not in seen:
+            seen.add(text)
+            click.echo(f"galmeasure: warning: {text}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def _terminable():
+    """SIGTERM ends the command as Ctrl-C does, so that temporary files go."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,94 @@
+"""Several catalogues in one call, and those that come from the standard input or go to the standard output."""
+
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from galmeasure.workflows.measure import output_path, run
+
+__all__ = ["STREAM", "measure_all"]
+
+STREAM = "-"
+"""Name of the standard input and output."""
+
+_KINDS = {b"SIMPLE  =": ".fits", b"\x1f\x8b": ".fits.gz", b"PAR1": ".parquet", b"<": ".votable", b"# %ECSV": ".ecsv"}
+"""Endings by the first bytes; anything else is taken for CSV."""
+
+
+def measure_all(catalogs, options):
+    """Measure catalogues one after the other.
+
+    Parameters
+    ----------
+    catalogs : sequence of str
+        Files, or ``-`` for the standard input; none of them if ``--image`` alone says what is measured.
+    options : dict
+        Options of the command.
+
+    Yields
+    ------
+    Summary
+        Closing lines for each of them.
+    """
+    catalogs = list(catalogs) or [None]
+    _check(catalogs, options)
+    for catalog in catalogs:
+        with ExitStack() as stack:
+            path = stack.enter_context(_standard_input()) if catalog == STREAM else catalog
+            if options["output"] == STREAM:
+                yield _to_standard_output(path, options)
+            else:
+                yield run(path, options)
+
+
+def _check(catalogs, options):
+    """Raise where outputs are missing, are those of others, or are there already; before anything is measured."""
+    if len(catalogs) > 1 and options["output"] is not None:
+        msg = f"output is for one catalogue, and {len(catalogs)} were given; each has its own table by default"
+        raise ValueError(msg)
+    if STREAM in catalogs and options["output"] is None:
+        msg = "output must be given for a catalogue from the standard input, a file or -"
+        raise ValueError(msg)
+    if len(catalogs) == 1:
+        return
+    paths = [output_path(catalog, None) for catalog in catalogs]
+    for catalog, path in zip(catalogs, paths, strict=True):
+        if paths.count(path) > 1:
+            msg = f"{catalog}: another catalogue has the same table, {path}; measure them one by one, with --output"
+            raise ValueError(msg)
+        if path.exists() and not options["overwrite"]:
+            msg = f"{path}: exists already; --overwrite replaces it"
+            raise ValueError(msg)
+
+
+@contextmanager
+def _standard_input():
+    """File with what comes from the standard input."""
+    with tempfile.TemporaryDirectory(prefix="galmeasure_") as folder:
+        stream = sys.stdin.buffer
+        start = stream.read(16)
+        ending = next((ending for magic, ending in _KINDS.items() if start.lstrip().startswith(magic)), ".csv")
+        path = Path(folder) / f"standard_input{ending}"
+        with path.open("wb") as file:
+            file.write(start)
+            shutil.copyfileobj(stream, file)
+        yield str(path)
+
+
+def _to_standard_output(catalog, options):
+    """Measure a catalogue, and write the table to the standard output as CSV."""
+    with tempfile.TemporaryDirectory(prefix="galmeasure_") as folder:
+        path = Path(folder) / "table.csv"
+        summary = run(catalog, {**options, "output": path})
+        stream = sys.stdout.buffer
+        try:
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, stream)
+            stream.flush()
+        except BrokenPipeError:  # whoever reads has seen enough; nothing is left to be written when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    summary.path, summary.next_step = "on the standard output", ""
+    return summary

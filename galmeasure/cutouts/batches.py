@@ -1,0 +1,242 @@
+"""Batches of cutouts for the fitters: scaled to unit noise, bad pixels masked, everything vectorised over a batch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from galmeasure.cutouts.border_noise import border_noise, masked_median
+from galmeasure.cutouts.noise import error_values
+from galmeasure.flags import Flag
+from galmeasure.parameters import N_PARAMETERS
+
+__all__ = ["CutoutBatch", "PAD_MULTIPLE", "make_batch", "plan_batches"]
+
+PAD_MULTIPLE = 16
+"""Cutouts of unequal shapes are padded to multiples of this many pixels."""
+
+_MAX_RATIO = 1e9
+_MAX_PIXEL = 1e12
+_SCALE_RANGE = (1e-140, 1e140)
+_GAIN_RANGE = (1e-30, 1e30)
+
+
+@dataclass(frozen=True)
+class CutoutBatch:
+    """Cutouts of one (padded) shape, ready to become tensors.
+
+    Parameters
+    ----------
+    index : ndarray of int64, shape (B,)
+        Rows of the :class:`~galmeasure.Cutouts`.
+    flags : ndarray of int64, shape (B,)
+        Quality bits found so far; rows with ``Flag.FAILED`` have no good pixel.
+    image : ndarray of float32, shape (B, ny, nx)
+        Pixel values in units of ``scale``; 0 where bad.
+    error : ndarray of float32, broadcasts to ``image``
+        Noise in units of ``scale``; 1 where bad.
+    good : ndarray of bool, shape (B, ny, nx)
+        Pixels to use.
+    shape : ndarray of int64, shape (B, 2)
+        True ny, nx; pixels beyond are padding.
+    scale : ndarray of float64, shape (B,)
+        Units of the input per unit of the batch: the median error of the good pixels, 1 for failed rows.
+    gain : ndarray of float64, shape (B,), or None
+        Electrons per unit of the batch.
+    psf : tuple of ndarray
+        Distinct PSFs of the batch, normalised.
+    psf_index : ndarray of int64, shape (B,)
+        PSF of each row.
+    psf_oversampling : int
+        PSF pixels per cutout pixel.
+    psf_fwhm : ndarray of float64
+        Width of each of ``psf``, pixel response included, in pixels of the cutout; infinite or NaN if it has none.
+    """
+
+    index: np.ndarray
+    flags: np.ndarray
+    image: np.ndarray
+    error: np.ndarray
+    good: np.ndarray
+    shape: np.ndarray
+    scale: np.ndarray
+    gain: np.ndarray | None
+    psf: tuple
+    psf_index: np.ndarray
+    psf_oversampling: int
+    psf_fwhm: np.ndarray
+
+    def __len__(self):
+        """Number of rows."""
+        return len(self.index)
+
+
+def plan_batches(shapes, rows, max_pixels, *, pad):
+    """Iterator of (rows, (ny, nx)) over groups of at most ``max_pixels`` pixels, at least one row each."""
+    padded = -(-shapes[rows] // PAD_MULTIPLE) * PAD_MULTIPLE if pad else shapes[rows]
+    if len(rows) == 0:
+        return
+    _, first, group = np.unique(padded, axis=0, return_index=True, return_inverse=True)
+    group = group.reshape(-1)
+    for kind in np.argsort(first, kind="stable"):
+        members = rows[group == kind]
+        ny, nx = (int(size) for size in padded[first[kind]])
+        step = max(1, int(max_pixels) // (ny * nx))
+        for start in range(0, len(members), step):
+            yield members[start : start + step], (ny, nx)
+
+
+def _plane(source, rows, box, dtype, fill):
+    """Planes of a stack or of a list of 2-D arrays as one new array (B, ny, nx) of ``dtype``, padded with ``fill``."""
+    if isinstance(source, np.ndarray):
+        contiguous = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
+        part = source[rows[0] : rows[-1] + 1] if contiguous else source[rows]
+        return part != 0 if dtype is bool else part.astype(dtype)
+    block = np.full((len(rows), *box), fill, dtype=dtype)
+    for plane, row in zip(block, rows, strict=True):
+        entry = source[row]
+        if entry is not None:
+            plane[: entry.shape[0], : entry.shape[1]] = entry != 0 if dtype is bool else entry
+    return block
+
+
+def _work_dtype(source, rows):
+    """float32 where it holds the pixel values of these rows exactly, else float64."""
+    kinds = {source.dtype} if isinstance(source, np.ndarray) else {source[row].dtype for row in rows}
+    small = all(kind.itemsize <= (4 if kind.kind == "f" else 2) for kind in kinds)
+    return np.float32 if small else np.float64
+
+
+def _inside(shape, box):
+    """Boolean (B, ny, nx): pixels that are not padding."""
+    ny, nx = box
+    inside_y = np.arange(ny)[None, :] < shape[:, :1]
+    inside_x = np.arange(nx)[None, :] < shape[:, 1:]
+    return inside_y[:, :, None] & inside_x[:, None, :]
+
+
+def _error_block(errors, rows, box):
+    """Error maps of the rows that have one: (positions in the batch, (B', ny, nx), unit of the maps), or None."""
+    maps = errors.maps
+    if maps is None:
+        return None
+    if isinstance(maps, np.ndarray):
+        return np.arange(len(rows)), _plane(maps, rows, box, _work_dtype(maps, rows), 1.0), errors.factor
+    have = np.flatnonzero([maps[row] is not None for row in rows])
+    if len(have) == 0:
+        return None
+    block = np.ones((len(have), *box))
+    for plane, row in zip(block, rows[have], strict=True):
+        values = error_values(*maps[row])
+        plane[: values.shape[0], : values.shape[1]] = values
+    return have, block, 1.0
+
+
+def make_batch(store, rows, box):
+    """:class:`CutoutBatch` of some rows.
+
+    Parameters
+    ----------
+    store : object
+        Has ``images``, ``masks``, ``errors``, ``shapes``, ``gain``, ``bad_rows`` and ``psfs``.
+    rows : ndarray of int64, shape (B,)
+        Rows, ascending.
+    box : tuple of int
+        ny, nx of the batch.
+
+    Returns
+    -------
+    CutoutBatch
+        The batch; never raises because of pixel values.
+    """
+    shape = store.shapes[rows]
+    flags = np.zeros(len(rows), dtype=np.int64)
+    with np.errstate(all="ignore"):
+        image = _plane(store.images, rows, box, _work_dtype(store.images, rows), 0.0)
+        wanted = _inside(shape, box)
+        for source in store.masks:
+            wanted &= ~_plane(source, rows, box, bool, False)
+        n_wanted = np.count_nonzero(wanted, axis=(1, 2))
+        good = np.isfinite(image)
+        good &= wanted
+        sigma, relative = _noise(store, rows, box, image, good, shape, flags)
+        scale = np.where((sigma >= _SCALE_RANGE[0]) & (sigma <= _SCALE_RANGE[1]), sigma, np.nan)
+        image = _scaled(image, scale, good)
+        n_good = np.count_nonzero(good, axis=(1, 2))
+        gain = None if store.gain is None else np.clip(store.gain[rows] * scale, *_GAIN_RANGE)
+    flags[n_good < n_wanted] |= Flag.NONFINITE_PIXELS
+    flags[_many_masked(good, n_good, shape)] |= Flag.MANY_MASKED
+    flags[store.psfs.unusual(store.shapes, rows)] |= Flag.PSF_UNUSUAL
+    failed = ~np.isfinite(scale) | store.bad_rows[rows] | (n_good <= N_PARAMETERS)
+    return _assemble(store, rows, flags, failed, image, relative, good, shape, scale, gain)
+
+
+def _noise(store, rows, box, image, good, shape, flags):
+    """(median error (B,), error over it or None if constant); takes pixels without a valid error out of ``good``."""
+    errors = store.errors
+    sigma = errors.values[rows].copy()
+    sigma[~(np.isfinite(sigma) & (sigma > 0))] = np.nan
+    estimate = errors.estimate[rows]
+    if estimate.any():
+        sigma[estimate] = border_noise(image[estimate], good[estimate], shape[estimate])
+        flags[estimate] |= Flag.ERROR_ESTIMATED
+    found = _error_block(errors, rows, box)
+    if found is None:
+        return sigma, None
+    have, block, factor = found
+    valid = np.isfinite(block) & (block > 0) & good[have]
+    median = masked_median(block.reshape(len(have), -1), valid.reshape(len(have), -1))
+    ratio = np.empty(block.shape, dtype=np.float32)
+    np.divide(block, median[:, None, None], out=ratio, dtype=np.float64, casting="same_kind")
+    valid &= (ratio < _MAX_RATIO) & (ratio > 1.0 / _MAX_RATIO)
+    good[have] = valid
+    sigma[have] = median * factor
+    relative = np.ones(image.shape, dtype=np.float32)
+    relative[have] = np.where(valid, ratio, np.float32(1.0))
+    return sigma, relative
+
+
+def _scaled(image, scale, good):
+    """Image over scale as float32, bad pixels 0; pixels that no float32 sum could hold are taken out of ``good``.
+
+    The product is double precision whatever the type of the pixels, so that equal values come out alike.
+    """
+    factor = np.where(np.isfinite(scale), 1.0 / scale, 0.0)[:, None, None]
+    out = np.empty(image.shape, dtype=np.float32)
+    np.multiply(image, factor, out=out, dtype=np.float64, casting="same_kind")
+    good &= np.abs(out) < _MAX_PIXEL
+    if not good.all():
+        out[~good] = 0.0
+    return out
+
+
+def _many_masked(good, n_good, shape):
+    """Boolean (B,): more than half of the pixels, or all of the central 3 x 3, are bad."""
+    many = 2 * n_good < shape.prod(axis=1)
+    centre = np.zeros(len(good), dtype=bool)
+    rows = np.arange(len(good))
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            y = np.clip((shape[:, 0] - 1) // 2 + dy, 0, shape[:, 0] - 1)
+            x = np.clip((shape[:, 1] - 1) // 2 + dx, 0, shape[:, 1] - 1)
+            centre |= good[rows, y, x]
+    return many | ~centre
+
+
+def _assemble(store, rows, flags, failed, image, relative, good, shape, scale, gain):
+    """The batch, with failed rows emptied."""
+    flags[failed] |= Flag.FAILED
+    scale = np.where(failed, 1.0, scale)
+    good[failed] = False
+    image[failed] = 0.0
+    if relative is None:
+        relative = np.ones((len(rows), 1, 1), dtype=np.float32)
+    else:
+        relative[failed] = 1.0
+    if gain is not None:
+        gain = np.where(failed, 1.0, gain)
+    kinds, psf_index = np.unique(store.psfs.index[rows], return_inverse=True)
+    psf = tuple(store.psfs.images[kind] for kind in kinds)
+    return CutoutBatch(
+        rows, flags, image, relative, good, shape, scale, gain, psf, psf_index.reshape(-1), store.psfs.oversampling,
+        store.psfs.fwhm[kinds],
+    )  # fmt: skip

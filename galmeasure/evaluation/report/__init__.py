@@ -1,0 +1,1 @@
+"""The report of ``galmeasure evaluate``: one page, its figures and its tables."""

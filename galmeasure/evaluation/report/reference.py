@@ -1,0 +1,154 @@
+"""The study's table: bias and scatter over noise draws of one galaxy, beside the Cramer-Rao bound."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from astropy.table import QTable, Table
+
+from galmeasure.evaluation.matching import match_tables
+from galmeasure.evaluation.report.published import REFERENCE_BOUNDS, REFERENCE_RESULTS, STUDY_PARAMETERS
+
+__all__ = ["BASELINE", "Estimate", "ReferenceDraws", "reference_table"]
+
+BASELINE = "baseline fit (GalSim)"
+"""Name of the study's baseline where it is run here; times are given in units of its."""
+
+_UNITS = (1e5, 1.0, 1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Results of one estimator.
+
+    Parameters
+    ----------
+    name : str
+        Of the estimator.
+    table : `~astropy.table.Table`
+        Its results, see `match_tables`.
+    samples : `~astropy.table.Table`, optional
+        Draws from its posteriors.
+    seconds : float, optional
+        Time it took for all rows.
+    core_seconds : float, optional
+        Processor time of it, all threads together.
+    plain : str, optional
+        Name of the estimator that this one refines.
+    about : str, optional
+        What it is.
+    """
+
+    name: str
+    table: Table
+    samples: Table | None = None
+    seconds: float = np.nan
+    core_seconds: float = np.nan
+    plain: str | None = None
+    about: str = ""
+
+    @property
+    def seconds_per_galaxy(self):
+        """Time of one row."""
+        return self.seconds / len(self.table)
+
+    @property
+    def core_seconds_per_galaxy(self):
+        """Processor time of one row."""
+        return self.core_seconds / len(self.table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceDraws:
+    """Noise draws of one galaxy and what estimators made of them.
+
+    Parameters
+    ----------
+    snr : int
+        Rounded signal-to-noise ratio, by which published numbers are found.
+    truth : `~astropy.table.Table`
+        One row a draw, all the same.
+    bounds : `~astropy.table.Table`
+        Cramer-Rao bounds ``<p>_crb``, one row.
+    estimates : list of Estimate
+        Results; of the first draws if a table has fewer rows.
+    """
+
+    snr: int
+    truth: Table
+    bounds: Table
+    estimates: list = field(default_factory=list)
+
+
+def reference_table(draws, *, published=True):
+    """Bias and standard deviation of every estimator over noise draws, beside the Cramer-Rao bound.
+
+    Parameters
+    ----------
+    draws : list of ReferenceDraws
+        One for each signal-to-noise ratio.
+    published : bool, optional
+        Add the study's numbers, where it has some for the S/N.
+
+    Returns
+    -------
+    `~astropy.table.QTable`
+        A row for each S/N, estimator and parameter: ``n_used`` draws, ``n_failed`` without a result, ``bias``, ``std``
+        and ``rmse`` with their errors, ``bound``, ``rmse_over_bound``, and the times a galaxy; flux in 1e5, r_eff in
+        the unit of the truth. Published numbers have no errors, and ``n_used`` 0; their bound is the published one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astropy.table import Table
+    >>> from galmeasure.evaluation import Estimate, ReferenceDraws, reference_table
+    >>> names = ("flux", "n", "r_eff", "g1", "g2")
+    >>> truth = Table({f"true_{name}": np.ones(100) for name in names})
+    >>> found = Table({f"{name}_fit": 1 + np.random.default_rng(1).normal(size=100) for name in names})
+    >>> bounds = Table({f"{name}_crb": [1.0] for name in names})
+    >>> draws = ReferenceDraws(snr=60, truth=truth, bounds=bounds, estimates=[Estimate(name="mine", table=found)])
+    >>> table = reference_table([draws])
+    >>> print(*sorted(set(table["estimator"])), sep="; ")
+    Xception CNN (published); autoencoder (published); baseline fit (published); mine
+    """
+    rows = []
+    for part in draws:
+        if published:
+            rows += _published_rows(part.snr)
+        for estimate in part.estimates:
+            rows += _measured_rows(part, estimate)
+    names = ("snr", "estimator", "parameter", "n_used", "n_failed", "bias", "bias_err", "std", "std_err", "rmse",
+             "rmse_err", "bound", "rmse_over_bound", "seconds_per_galaxy", "core_seconds_per_galaxy")  # fmt: skip
+    return QTable(rows=rows, names=names)
+
+
+def _published_rows(snr):
+    rows = []
+    for name, (bias, std) in REFERENCE_RESULTS.get(snr, {}).items():
+        for parameter, b, s, bound in zip(STUDY_PARAMETERS, bias, std, REFERENCE_BOUNDS[snr], strict=True):
+            rmse = np.hypot(b, s)
+            rows.append((snr, f"{name} (published)", parameter, 0, 0, b, np.nan, s, np.nan, rmse, np.nan, bound,
+                         rmse / bound, np.nan, np.nan))  # fmt: skip
+    return rows
+
+
+def _measured_rows(part, estimate):
+    table = estimate.table
+    matched = match_tables(part.truth[: len(table)], table)
+    rows = []
+    for parameter, unit in zip(STUDY_PARAMETERS, _UNITS, strict=True):
+        delta = matched.difference(parameter) / unit
+        good = delta[np.isfinite(delta)]
+        bound = float(getattr(part.bounds[f"{parameter}_crb"][0], "value", part.bounds[f"{parameter}_crb"][0])) / unit
+        numbers = [np.nan] * 6
+        if len(good) > 1:
+            bias, std, rmse = good.mean(), good.std(ddof=1), np.sqrt(np.mean(good**2))
+            errors = std / np.sqrt(len(good)), std / np.sqrt(2 * (len(good) - 1)), _rmse_error(good, rmse)
+            numbers = [bias, errors[0], std, errors[1], rmse, errors[2]]
+        rows.append((part.snr, estimate.name, parameter, len(good), len(delta) - len(good), *numbers, bound,
+                     numbers[4] / bound, estimate.seconds_per_galaxy, estimate.core_seconds_per_galaxy))  # fmt: skip
+    return rows
+
+
+def _rmse_error(delta, rmse):
+    """Standard error of a root mean square, from the scatter of the squares."""
+    return np.std(delta**2, ddof=1) / np.sqrt(len(delta)) / (2.0 * rmse) if rmse > 0 else 0.0

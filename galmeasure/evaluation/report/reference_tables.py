@@ -1,0 +1,82 @@
+"""The reference galaxy in a report: the study's table, with errors, and times beside each other."""
+
+import numpy as np
+from astropy.table import Table
+
+from galmeasure.evaluation.report.page import numbers
+from galmeasure.evaluation.report.published import REFERENCE_BOUNDS
+from galmeasure.evaluation.report.reference import BASELINE
+
+__all__ = ["in_brackets", "time_table", "time_text", "wide_reference"]
+
+
+def wide_reference(table, reference):
+    """A row for each S/N and estimator, a column for each parameter."""
+    names = list(dict.fromkeys(str(name) for name in table["parameter"]))
+    units = {"flux": " [1e5]", "r_eff": " [arcsec]"}
+    rows = []
+    for part in reference:
+        label, here = f"S/N {part.snr}", table[table["snr"] == part.snr]
+        bounds = {str(row["parameter"]): row["bound"] for row in here if row["n_used"]}
+        rows.append((label, "Cramer-Rao bound", "", *numbers([bounds.get(name, np.nan) for name in names])))
+        if part.snr in REFERENCE_BOUNDS:
+            rows.append((label, "Cramer-Rao bound (published)", "", *numbers(REFERENCE_BOUNDS[part.snr])))
+        for estimator in dict.fromkeys(str(name) for name in here["estimator"]):
+            found = {str(row["parameter"]): row for row in here if str(row["estimator"]) == estimator}
+            used = max(int(row["n_used"]) for row in found.values())
+            cells = (_bias_and_std(found[name]) if name in found else "-" for name in names)
+            rows.append((label, estimator, str(used) if used else "", *cells))
+    return Table(rows=rows, names=("galaxy", "estimator", "draws", *(f"{n}{units.get(n, '')}" for n in names)))
+
+
+def _bias_and_std(row):
+    """Bias / standard deviation, with errors where they are known."""
+    if not np.isfinite(row["bias"]):
+        return "-"
+    if not row["n_used"]:
+        return f"{row['bias']:+.3f} / {row['std']:.3f}"
+    return f"{in_brackets(row['bias'], row['bias_err'], '+')} / {in_brackets(row['std'], row['std_err'])}"
+
+
+def time_table(table):
+    """Times of the estimators, beside each other and that of the baseline."""
+    found = {}
+    for row in table[np.isfinite(table["seconds_per_galaxy"])]:
+        found.setdefault(str(row["estimator"]), {})[row["snr"]] = row
+    kinds = ("seconds", "core_seconds")
+    mean = {
+        name: {kind: np.mean([row[f"{kind}_per_galaxy"] for row in rows.values()]) for kind in kinds}
+        for name, rows in found.items()
+    }
+    slowest = mean.get(BASELINE, {"core_seconds": np.nan})
+    rows = [
+        (name, str(sum(row["n_used"] for row in found[name].values())), time_text(each["seconds"]),
+         time_text(each["core_seconds"]), _rounded(1.0 / each["seconds"], 3),
+         "-" if name == BASELINE else _rounded(slowest["core_seconds"] / each["core_seconds"], 2))
+        for name, each in mean.items()
+    ]  # fmt: skip
+    names = ("estimator", "galaxies", "time per galaxy", "core time per galaxy", "galaxies a second",
+             "times as fast as the baseline, by core time")  # fmt: skip
+    return Table(rows=rows, names=names) if rows else Table()
+
+
+def _rounded(value, digits):
+    """Number of few digits, not in powers of ten."""
+    return f"{float(f'{value:.{digits}g}'):g}" if np.isfinite(value) else "-"
+
+
+def in_brackets(value, error, sign=""):
+    """Value with its error in units of its last digit, as in 0.061(7)."""
+    if not (np.isfinite(error) and error > 0):
+        return f"{value:{sign}.3g}"
+    digits = max(0, -int(np.floor(np.log10(error))))
+    last = round(error * 10.0**digits)
+    return f"{value:{sign}.{digits}f}({last})"
+
+
+def time_text(seconds):
+    """Time as a text, to two digits."""
+    if not np.isfinite(seconds):
+        return "-"
+    value, unit = (seconds, "s") if seconds >= 0.9995 else (1e3 * seconds, "ms")
+    return f"{_rounded(value, 2)} {unit}"

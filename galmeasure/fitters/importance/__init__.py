@@ -1,0 +1,1 @@
+"""Exact posteriors by importance sampling of a network's posterior."""

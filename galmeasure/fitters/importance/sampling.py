@@ -1,0 +1,426 @@
+"""Weighted draws of exact posteriors, proposed by a network's flow and by mixtures adapted to them."""
+
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+
+from galmeasure.fitters.importance.mixture import Mixture, effective_size, fit_mixture, normalised, tempered
+from galmeasure.fitters.network_psfs import chunks_of
+from galmeasure.networks import NATIVE_SIZE
+from galmeasure.parameters import N_PARAMETERS
+
+__all__ = ["HeldParameters", "ImportanceSettings", "WeightedDraws", "gaussian_proposal", "weighted_draws"]
+
+LEVELS = (0.15865525, 0.5, 0.84134475)
+"""Probabilities of the quantiles."""
+
+_FIRST = 64
+"""Draws of a round, as long as there are few; a multiple of what is rendered at once."""
+
+_GOOD = 0.4  # effective part of the draws of the flow that is good enough to go on with it
+_WIDE_SHARE, _WIDE = 0.15, 1.7  # of the adapted proposal: a wide component and its width
+_TEMPERED = 45.0  # effective draws of the weights to which mixtures are fitted
+_SHARE = 0.5  # of the draws, where this is less
+_MOST_COMPONENTS = 4
+_FLOW_ROWS = 8  # galaxies that go through the flow at once
+_DEVICE_FLOW_ROWS = 512
+_N_GAUSSIAN, _LEAST_INSIDE = 1023, 30
+_START_SHARE, _START_WIDE = 0.4, 2.5  # of the proposal about a Gaussian
+_N_UNIFORM = N_PARAMETERS + 2
+_EDGE = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceSettings:
+    """How much work is done for a posterior.
+
+    Parameters
+    ----------
+    n_draws : int
+        Most draws of one galaxy.
+    min_ess : float
+        Effective draws wanted.
+    """
+
+    n_draws: int
+    min_ess: float
+
+
+@dataclass(frozen=True)
+class HeldParameters:
+    """Parameters that are known, and not drawn.
+
+    Parameters
+    ----------
+    columns : tuple of int
+        Places of these parameters among the seven.
+    values : Tensor
+        Parameters of each row of the batch, in the units and pixels of its stamp, shape ``(B, 7)``; only the columns
+        that are held are used.
+    """
+
+    columns: tuple[int, ...]
+    values: torch.Tensor
+
+    @property
+    def flux(self):
+        """Whether the flux is among them."""
+        return 0 in self.columns
+
+    def of(self, rows, window):
+        """Parameters ``(R, 7)`` of some rows in the units and pixels of the network."""
+        values = self.values[torch.as_tensor(np.asarray(rows), device=self.values.device)]
+        columns = list(self.columns)
+        filled = torch.ones_like(values)
+        filled[:, columns] = window.from_stamp(values)[:, columns]
+        return filled
+
+
+@dataclass(frozen=True)
+class WeightedDraws:
+    """Weighted draws of one posterior, in the units and pixels of the network.
+
+    Parameters
+    ----------
+    values : ndarray, shape (S, 7)
+        Parameters.
+    log_density : ndarray, shape (S,)
+        Log of likelihood times prior.
+    log_weights : ndarray, shape (S,)
+        Log of this over the density of the proposals.
+    """
+
+    values: np.ndarray
+    log_density: np.ndarray
+    log_weights: np.ndarray
+
+    def __len__(self):
+        """Number of draws."""
+        return len(self.values)
+
+    @property
+    def weights(self):
+        """They sum to 1; all zero where the prior excludes all draws."""
+        return normalised(self.log_weights)
+
+    @property
+    def ess(self):
+        """Effective number of draws."""
+        return effective_size(self.weights)
+
+    @property
+    def log_evidence(self):
+        """Log of the integral of likelihood times prior."""
+        highest = self.log_weights.max()
+        if not np.isfinite(highest):
+            return -np.inf
+        return highest + np.log(np.exp(self.log_weights - highest).mean())
+
+    @property
+    def mean(self):
+        """Shape ``(7,)``."""
+        return self.weights @ self.values
+
+    @property
+    def covariance(self):
+        """Shape ``(7, 7)``."""
+        weights = self.weights
+        away = self.values - weights @ self.values
+        return (weights[:, None] * away).T @ away / (1.0 - (weights**2).sum())
+
+    @property
+    def best(self):
+        """Draw of the highest posterior density, shape ``(7,)``."""
+        return self.values[self.log_density.argmax()]
+
+    def quantiles(self, levels=LEVELS):
+        """Of each parameter, shape ``(len(levels), 7)``."""
+        columns, weights = [], self.weights
+        for column in self.values.T:
+            order = column.argsort(kind="stable")
+            mass = weights[order]
+            columns.append(np.interp(levels, mass.cumsum() - 0.5 * mass, column[order]))
+        return np.stack(columns, 1)
+
+    def resampled(self, count, generator):
+        """Draws ``(count, 7)`` of equal weight, in no order: each as often as its weight says, up to one."""
+        places = (generator.random() + np.arange(count)) / count
+        chosen = np.searchsorted(self.weights.cumsum(), places).clip(max=len(self) - 1)
+        return self.values[generator.permutation(chosen)]
+
+
+def weighted_draws(network, piece, places, target, images, settings, starts=None, held=None):
+    """Weighted draws of the posteriors of some rows of an encoded piece.
+
+    Parameters
+    ----------
+    network : SersicPosterior
+        Proposes.
+    piece : EncodedChunk
+        What it says of the rows.
+    places : ndarray of int64
+        Rows of the piece.
+    target : ExactPosterior
+        Of the batch.
+    images : ndarray
+        Stamps of the batch: the random numbers of a row are a function of its pixels.
+    settings : ImportanceSettings
+        How much work.
+    starts : list of Mixture, optional
+        First proposal of each row, see `gaussian_proposal`; the flow by default.
+    held : HeldParameters, optional
+        Parameters that are known; ``starts`` must be given with them, because the flow knows nothing of them.
+
+    Returns
+    -------
+    list of WeightedDraws
+        For each of the rows.
+
+    Notes
+    -----
+    Draws come in rounds, from the flow as long as these are worth enough, else from a mixture of Student t
+    distributions fitted to all draws so far (in the coordinates of the flow, the flux drawn from its own conditional
+    distribution). All are weighted with the mixture of all proposals that were used (Veach & Guibas 1995; Cornuet
+    et al. 2012), so that the flow's draws guard those of the fits.
+
+    References
+    ----------
+    Veach & Guibas 1995, SIGGRAPH, 419; Cornuet et al. 2012, Scandinavian Journal of Statistics 39, 798.
+    """
+    coordinates = _Coordinates.of(network, target.prior, held)
+    starts = [None] * len(places) if starts is None else starts
+    samplers = [_Sampler(images[piece.rows[place]], start) for place, start in zip(places, starts, strict=True)]
+    active = np.arange(len(places))
+    while len(active):
+        count = _round_size(len(samplers[active[0]]), settings.n_draws)
+        proposals = [samplers[i].next_proposal() for i in active]
+        by_flow = np.array([proposal is None for proposal in proposals])
+        for chosen, draw in ((active[by_flow], _flow_round), (active[~by_flow], _fitted_round)):
+            if len(chosen):
+                used = [samplers[i] for i in chosen]
+                draw(network, piece, places[chosen], used, target, coordinates, count)
+        active = np.array([i for i in active if samplers[i].found.ess < settings.min_ess
+                           and len(samplers[i]) < settings.n_draws], dtype=np.int64)  # fmt: skip
+    return [sampler.found for sampler in samplers]
+
+
+def gaussian_proposal(network, prior, values, covariance, held=None):
+    """Proposal about a Gaussian approximation of a posterior.
+
+    Parameters
+    ----------
+    network : SersicPosterior
+        The network.
+    prior : Prior
+        Outside of which there is nothing.
+    values, covariance : Tensor
+        Parameters ``(7,)`` and their covariance ``(7, 7)``, in the units and pixels of the network.
+    held : HeldParameters, optional
+        Parameters that are known, whose covariance is zero: the proposal is one of the others.
+
+    Returns
+    -------
+    Mixture or None
+        None if hardly any of the Gaussian lies within the prior.
+    """
+    if not (torch.isfinite(values).all() and torch.isfinite(covariance).all()):
+        return None
+    value, vector = torch.linalg.eigh(covariance)
+    normal = torch.from_numpy(ndtri(_sobol(_N_GAUSSIAN + 1)[1:, :N_PARAMETERS])).to(values.device)
+    drawn = values + (normal * value.clamp_min(0.0).sqrt()) @ vector.T
+    middle = torch.full_like(drawn[:, 0], (prior.snr.lower * prior.snr.upper) ** 0.5)
+    drawn = drawn[prior.contains(drawn, (NATIVE_SIZE, NATIVE_SIZE), middle)]
+    if len(drawn) < _LEAST_INSIDE:
+        return None
+    u = _Coordinates.of(network, prior, held).forward(drawn)[0].cpu().numpy()
+    parts = np.atleast_2d(np.cov(u.T)) + 1e-8 * np.eye(u.shape[1])
+    return Mixture.of_moments(np.ones(1), u.mean(0)[None], parts[None]).widened(_START_SHARE, _START_WIDE)
+
+
+def _round_size(done, most):
+    """Draws of the next round: the first ones are short, later ones half of what there is."""
+    return min(max(_FIRST, done // 2 // _FIRST * _FIRST), most - done)
+
+
+def _flow_round(network, piece, places, samplers, target, coordinates, count):
+    """Draw from the flow."""
+    context, device = piece.context, target.device
+    normal = np.stack([ndtri(sampler.uniforms(count)[:, :N_PARAMETERS]) for sampler in samplers], 1)
+    normal = torch.from_numpy(normal.astype(np.float32)).to(device)
+    parts, densities = [], []
+    for some, kept in chunks_of(np.arange(len(places)), _flow_rows(device)):
+        drawn = network.sample(context[places[some]], normal[:, some])
+        densities.append(network.log_prob(context[places[some]], drawn)[:, :kept])
+        parts.append(drawn[:, :kept])
+    values = torch.cat(parts, 1).transpose(0, 1).double()
+    log_flow = torch.cat(densities, 1).T.double()
+    values, log_density, log_flux = target.evaluate(piece.rows[places], piece.window[places], values)
+    u, log_volume = coordinates.forward(values)
+    _add(samplers, values, u, log_volume, log_density, log_flux, log_flow)
+
+
+def _fitted_round(network, piece, places, samplers, target, coordinates, count):
+    """Draw from mixtures that are fitted to the draws so far."""
+    device = target.device
+    uniform = np.stack([sampler.uniforms(count) for sampler in samplers])
+    columns = coordinates.n_free + 2
+    drawn = [s.proposals[-1].sample(part[:, :columns]) for s, part in zip(samplers, uniform, strict=True)]
+    u = torch.from_numpy(np.stack(drawn)).to(device)
+    uniform = torch.from_numpy(uniform[..., -1].copy()).to(device)
+    rows, window = piece.rows[places], piece.window[places]
+    if coordinates.held is not None:
+        values, log_volume = coordinates.inverse(u, coordinates.held.of(rows, window))
+        uniform = None if coordinates.held.flux else uniform
+        values, log_density, log_flux = target.evaluate(rows, window, values, uniform)
+        log_flux = torch.zeros_like(log_flux) if coordinates.held.flux else log_flux
+        _add(samplers, values, u, log_volume, log_density, log_flux, torch.full_like(log_flux, -torch.inf))
+        return
+    values, log_volume = coordinates.inverse(u)
+    values, log_density, log_flux = target.evaluate(rows, window, values, uniform)
+    densities, shown = [], values.transpose(0, 1).float()
+    for some, kept in chunks_of(np.arange(len(places)), _flow_rows(device)):
+        densities.append(network.log_prob(piece.context[places[some]], shown[:, some])[:, :kept])
+    log_flow = torch.cat(densities, 1).T.double()
+    _add(samplers, values, u, log_volume, log_density, log_flux, log_flow)
+
+
+def _flow_rows(device):
+    return (1, _FLOW_ROWS) if device == "cpu" else (_DEVICE_FLOW_ROWS,)
+
+
+def _add(samplers, *columns):
+    columns = [column.cpu().numpy() for column in columns]
+    for i, sampler in enumerate(samplers):
+        sampler.add(*(column[i] for column in columns))
+
+
+@lru_cache(maxsize=4)
+def _sobol(count):
+    """Quasi-random numbers ``(count, 9)``."""
+    engine = torch.quasirandom.SobolEngine(_N_UNIFORM)
+    return engine.draw(count, dtype=torch.float64).numpy()
+
+
+class _Sampler:
+    """Draws of one galaxy, and the proposals they came from."""
+
+    def __init__(self, image, start):
+        self._start = start
+        self._generator = np.random.Generator(np.random.Philox(key=[zlib.crc32(np.ascontiguousarray(image)), 0]))
+        self._shift = self._generator.random(_N_UNIFORM)
+        self.proposals, self._counts = [], []
+        self._columns = None
+        self.found = None
+
+    def __len__(self):
+        return 0 if self._columns is None else len(self._columns[0])
+
+    def uniforms(self, count):
+        """Numbers ``(count, 9)`` between 0 and 1, evenly spread together with those before."""
+        start = len(self)
+        # powers of two, so that few tables are kept
+        table = _sobol(1 << (start + count - 1).bit_length())
+        return np.clip((table[start : start + count] + self._shift) % 1.0, _EDGE, 1.0 - _EDGE)
+
+    def next_proposal(self):
+        """Choose where to draw from next: None is the flow, else a Mixture."""
+        proposal = self._start
+        if len(self) and (self.proposals[-1] is not None or self.found.ess < _GOOD * len(self)):
+            proposal = self._fit()
+        self.proposals.append(proposal)
+        return proposal
+
+    def add(self, *columns):
+        """Add the draws of the proposal that was chosen last: values, u, log volume, target, flux and flow."""
+        self._counts.append(len(columns[0]))
+        if self._columns is None:
+            self._columns = columns
+        else:
+            self._columns = [np.concatenate(pair) for pair in zip(self._columns, columns, strict=True)]
+        values, _, _, log_density, _, _ = self._columns
+        possible = np.isfinite(log_density)
+        log_weights = np.full(len(values), -np.inf)
+        log_weights[possible] = log_density[possible] - self._log_proposal(possible)
+        log_weights[~(log_weights < np.inf)] = -np.inf
+        self.found = WeightedDraws(values, log_density, log_weights)
+
+    def _log_proposal(self, chosen):
+        """Log density, by the parameters, of the mixture of all proposals."""
+        _, u, log_volume, _, log_flux, log_flow = (column[chosen] for column in self._columns)
+        total = np.full(len(u), -np.inf)
+        for proposal, count in zip(self.proposals, self._counts, strict=True):
+            density = log_flow if proposal is None else proposal.log_prob(u) - log_volume + log_flux
+            total = np.logaddexp(total, density + np.log(count / len(self)))
+        return total
+
+    def _fit(self):
+        u, log_weights = self._columns[1], self.found.log_weights
+        possible = np.isfinite(log_weights)
+        u, log_weights = u[possible], log_weights[possible]
+        if len(u) <= 2 * N_PARAMETERS:
+            return self._start
+        n_components = int(np.clip(self.found.ess / _TEMPERED, 1, _MOST_COMPONENTS))
+        weights = tempered(log_weights, min(_TEMPERED, _SHARE * len(u)))
+        return fit_mixture(self._generator, u, weights, n_components).widened(_WIDE_SHARE, _WIDE)
+
+
+class _Coordinates:
+    """Parameters other than the flux as numbers without bounds, in which posteriors are smooth; the free ones."""
+
+    def __init__(self, transform, round_peak, held):
+        self._transform, self._round_peak, self.held = transform, round_peak, held
+        self._free = [i for i in range(N_PARAMETERS - 1) if held is None or i + 1 not in held.columns]
+
+    @classmethod
+    def of(cls, network, prior, held=None):
+        """Those of a network and a prior."""
+        return cls(network.transform, prior.shear.concentration is None, held)
+
+    @property
+    def n_free(self):
+        """Number of the coordinates."""
+        return len(self._free)
+
+    def forward(self, values):
+        """Coordinates ``(..., n_free)`` of parameters ``(..., 7)``, and log volume of the parameters in theirs."""
+        u, log_volume = self._forward(values)
+        return u[..., self._free], log_volume
+
+    def inverse(self, u, known=None):
+        """Parameters, with a flux of 1, and log volume; ``known`` holds the values of held parameters, ``(R, 7)``."""
+        if known is None:
+            return self._inverse(u)
+        full = self._forward(known)[0][:, None].expand(-1, u.shape[1], -1).clone()
+        full[..., self._free] = u
+        values, log_volume = self._inverse(full)
+        columns = list(self.held.columns)
+        values[..., columns] = known[:, None, columns]
+        return values, log_volume
+
+    def _forward(self, values):
+        """Coordinates ``(..., 6)`` of all parameters but the flux."""
+        v = self._transform.forward(values, torch.ones_like(values[..., 0]))
+        v = torch.cat([torch.zeros_like(v[..., :1]), v[..., 1:]], -1)
+        log_volume = self._log_volume(v)
+        u = v[..., 1:]
+        if self._round_peak:  # the prior's density goes as one over the shear: stretched about its origin
+            length = torch.hypot(u[..., 2], u[..., 3]).clamp_min(1e-12)
+            log_volume = log_volume + torch.log(2.0 * length)
+            u = torch.cat([u[..., :2], u[..., 2:4] / length.sqrt()[..., None], u[..., 4:]], -1)
+        return u, log_volume
+
+    def _inverse(self, u):
+        v, extra = u, 0.0
+        if self._round_peak:
+            length = torch.hypot(u[..., 2], u[..., 3]).clamp_min(1e-6)
+            extra = torch.log(2.0 * length**2)
+            v = torch.cat([u[..., :2], u[..., 2:4] * length[..., None], u[..., 4:]], -1)
+        v = torch.cat([torch.zeros_like(v[..., :1]), v], -1)
+        return self._transform.inverse(v, torch.ones_like(v[..., 0])), self._log_volume(v) + extra
+
+    def _log_volume(self, v):
+        return self._transform.log_volume(v, torch.ones_like(v[..., 0]))

@@ -1,0 +1,9 @@
+"""The least-squares estimator."""
+
+from galmeasure.utils.lazy import lazy_names
+
+_EXPORTS = {
+    "LSQSersicFitter": "fitter",
+}
+
+__all__, __getattr__, __dir__ = lazy_names(__name__, _EXPORTS)

@@ -1,0 +1,307 @@
+"""The traditional estimator: maximum likelihood of a PSF-convolved Sersic model, many cutouts at once."""
+
+import os
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from galmeasure.fitters import variables as _variables
+from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase
+from galmeasure.fitters.lsq.bias import likelihood_bias
+from galmeasure.fitters.lsq.levenberg import minimise
+from galmeasure.fitters.lsq.start_choice import choose_starts
+from galmeasure.fitters.moments import starting_values
+from galmeasure.fitters.prior_term import PriorTerm
+from galmeasure.fitters.quality import model_quality, quality_flags
+from galmeasure.fitters.tensors import groups
+from galmeasure.flags import Flag
+from galmeasure.likelihood import invert_information
+from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
+from galmeasure.priors import Prior, get_prior
+from galmeasure.render.memory import reserve_heap
+
+__all__ = ["LSQSersicFitter"]
+
+_LOSSES = ("gaussian", "student-t")
+_SECOND_STARTS = (0.8, 5.0)  # n, when the first fit ended above and below _N_MIDDLE
+_N_MIDDLE = 2.0
+_N_FLAT = 0.6
+_SLOW = 15
+_SECOND_ITERATIONS = 15  # a second start that is better shows it by then
+_BOUND_MARGIN = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSQSersicFitter(SersicFitterBase):
+    """Least-squares fit of a Sersic model convolved with the PSF (batched Levenberg-Marquardt).
+
+    Parameters
+    ----------
+    fit_background : bool, optional
+        Also fit a constant per pixel; adds the columns ``background_fit`` and ``background_err``.
+    init : SersicFitterBase, optional
+        Another fitter, such as `~galmeasure.NeuralSersicFitter`, whose estimates are the starting values where
+        ``init_params`` gives none; moments of the stamp by default. It takes somewhat fewer steps; where there is one
+        minimum, the end is the same. See the notes for starts that are far off.
+    fixed : dict, optional
+        Parameters that do not move: name to value in the units of the result table, or to ``"init"``, which holds
+        the galaxy at its value in ``init_params`` (forced photometry). ``{"n": 4}`` is a de Vaucouleurs fit.
+    prior : str or Prior, optional
+        Prior of the Sersic index, the radius and the shear, see `galmeasure.priors`, or its name. The estimate then is
+        the point of highest posterior density instead of highest likelihood, without a correction of its bias; see the
+        notes. By default there is none.
+    loss : {"gaussian", "student-t"}, optional
+        ``"student-t"`` gives outlying pixels less weight.
+    dof : float, optional
+        Degrees of freedom of the Student t distribution.
+    max_iter : int, optional
+        Most model evaluations for one start of one galaxy.
+    bias_correction : bool, optional
+        Take off the bias of maximum likelihood, to second order; see the notes.
+    crb : bool, optional
+        Add the columns ``<p>_crb``, the Cramer-Rao bound at the solution.
+    covariance : bool, optional
+        Add the column ``covariance``, in the order of `galmeasure.parameters.PARAMETERS`.
+    calibration : path-like, optional
+        File of ``galmeasure calibrate``: corrects estimates and errors; see :doc:`/calibration`.
+    device : str, optional
+        A torch device.
+    batch_size : int, optional
+        Cutouts held as tensors at one time; chosen by their size by default.
+
+    Notes
+    -----
+    The maximum of the likelihood is biased where the model bends within the errors (Box 1971): for compact or faint
+    galaxies up to some tenths of the error, high in ``n``, ``r_eff`` and ``flux``, with a tail. The estimate is this
+    maximum less its bias; the difference vanishes as the signal-to-noise ratio grows. ``bias_correction=False``
+    gives the maximum itself, which is closer to the truth in the median.
+
+    A start that is given, by ``init`` or ``init_params``, is compared with that from moments, each with its best flux.
+    The fit begins from the one that describes the pixels better; where both do so badly, a few steps from each of them
+    decide. ``<p>_init`` holds the start that was used. A centre in ``init_params`` also says where moments are taken.
+
+    With a prior the highest density is that by the flux, the logarithms of n and r_eff, the shear stretched to the
+    plane and the centre. The prior is flat in the flux and the centre, sizes follow the signal-to-noise ratio of the
+    start, and beyond the domain of the prior its density is that at the edge. The information of the prior is part of
+    the errors.
+
+    Errors are the square roots of the diagonal of the inverse Fisher matrix at the solution, all parameters
+    free that are not fixed; they are those of the noise alone, and do not cover a galaxy that is not a Sersic
+    profile. A parameter at its bound is flagged.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from galmeasure import LSQSersicFitter
+    >>> y, x = np.mgrid[-12:13, -12:13]
+    >>> psf = np.exp(-(x**2 + y**2) / 8.0)
+    >>> rng = np.random.default_rng(1)
+    >>> image = 500 * np.exp(-(x**2 + y**2) / 50.0) + rng.normal(0, 1, x.shape)
+    >>> table = LSQSersicFitter().fit(image, psf, error=1.0)
+    >>> len(table), int(table["flags"][0])
+    (1, 0)
+    """
+
+    fit_background: bool = False
+    init: SersicFitterBase | None = None
+    fixed: dict = field(default_factory=dict)
+    prior: str | Prior | None = None
+    loss: str = "gaussian"
+    dof: float = 4.0
+    max_iter: int = 100
+    bias_correction: bool = True
+    crb: bool = False
+    covariance: bool = False
+    calibration: str | os.PathLike | None = None
+    device: str = "cpu"
+    batch_size: int | None = None
+
+    def __post_init__(self):
+        """Check the configuration."""
+        super().__post_init__()
+        if self.loss not in _LOSSES:
+            msg = f"loss must be one of {', '.join(map(repr, _LOSSES))}, not {self.loss!r}"
+            raise ValueError(msg)
+        if self.init is not None and not isinstance(self.init, SersicFitterBase):
+            msg = f"init must be a fitter, such as NeuralSersicFitter(), or None, not {type(self.init).__name__}"
+            raise TypeError(msg)
+        if self.prior is not None and not isinstance(self.prior, str | Prior):
+            msg = f"prior must be a Prior or the name of one, not {type(self.prior).__name__}"
+            raise TypeError(msg)
+        if self.prior is not None:
+            get_prior(self.prior)
+        if not self.dof > 0:
+            msg = f"dof must be positive, not {self.dof!r}"
+            raise ValueError(msg)
+        if isinstance(self.max_iter, bool) or not isinstance(self.max_iter, int) or self.max_iter < 1:
+            msg = f"max_iter must be a positive integer, not {self.max_iter!r}"
+            raise ValueError(msg)
+        self._load_calibration()
+
+    def describe_estimator(self):
+        """Likelihood and free parameters: a calibration holds for these."""
+        likelihood = {"loss": self.loss, "dof": float(self.dof) if self.loss == "student-t" else None}
+        free = {"fit_background": self.fit_background, "fixed": sorted(self.fixed)}
+        if self.prior is not None:
+            free["prior"] = get_prior(self.prior).name
+        return {**super().describe_estimator(), **likelihood, "bias_correction": self.bias_correction, **free}
+
+    def _meta(self):
+        return {} if self.prior is None else {"PRIOR": get_prior(self.prior).name}
+
+    def measure(self, batch, init):
+        """Fit one batch; see `~galmeasure.fitters.SersicFitterBase.measure`."""
+        reserve_heap()
+        found = BatchMeasurement.empty(len(batch), background=self.fit_background, crb=self.crb)
+        place = init[:, 5:]  # where the user says that the galaxy is; an estimate of another fitter does not say it
+        if self.init is not None:
+            other = self.init.measure(batch, init.copy()).values
+            init = np.where(np.isnan(init), other, init)
+        dof = self.dof if self.loss == "student-t" else None
+        with torch.inference_mode():
+            for group in groups(batch, device=self.device, dof=dof):
+                self._fit_group(group, init[group.rows], place[group.rows], found)
+        return found
+
+    def _fit_group(self, group, init, place, found):
+        problem, rows = group.problem, group.rows
+        given, place = (torch.from_numpy(each).to(self.device) for each in (init, place))
+        size = N_PARAMETERS + self.fit_background
+        free = self._free(size)
+        lower, upper = _variables.bounds(group.shapes, size)
+
+        def bounds(variables, rows=slice(None)):
+            """Bounds of some fits; what is fixed stays where it is, also outside the bounds."""
+            width = variables.shape[1]
+            return tuple(torch.where(free[:width], bound[rows, :width], variables) for bound in (lower, upper))
+
+        options = {
+            "free": free, "hold": _variables.hold_shape_of_a_point, "max_iter": self.max_iter,
+            "max_step": _variables.max_step(size, self.device),
+        }  # fmt: skip
+        begun = choose_starts(problem, *self._starts(group, given, place), bounds, options)
+        lower, upper = bounds(begun.variables)
+        if self.prior is not None:
+            snr = model_quality(problem, begun.start).snr
+            problem = replace(problem, prior=PriorTerm.of(get_prior(self.prior), snr, group.psf_covariance))
+        solution = minimise(problem.evaluate, begun.variables, lower, upper, **options)
+        if free[1]:
+            _second_start(problem, solution, lower, upper, options)
+        self._store(group, solution, free, found)
+        found.init[rows] = begun.start.cpu().numpy()
+
+    def _free(self, size):
+        free = torch.ones(size, dtype=torch.bool, device=self.device)
+        for name in self.fixed:
+            free[PARAMETER_INDEX[name]] = False
+        return free
+
+    def _starts(self, group, given, place):
+        """Starts ``(B, 7)`` of what is given, where it is finite, and of moments about ``place``; within bounds."""
+        sides = group.shapes.double()
+        centre = torch.where(torch.isfinite(place), place, (sides.flip(1) - 1.0) / 2.0)
+        moments = starting_values(group.problem, group.psf_covariance, centre)
+        held = ~self._free(N_PARAMETERS) & torch.isfinite(given)
+        moments = self._bounded(torch.where(held, given, moments))
+        return self._bounded(torch.where(torch.isfinite(given), given, moments)), moments
+
+    def _bounded(self, start):
+        """Starts with index and radius within the bounds of the fit; what is fixed may lie above them."""
+        start = start.clone()
+        for name in ("n", "r_eff"):
+            column, limits = PARAMETER_INDEX[name], PARAMETERS[PARAMETER_INDEX[name]]
+            start[:, column] = start[:, column].clamp(min=limits.lower)
+            if name not in self.fixed:
+                start[:, column] = start[:, column].clamp(max=limits.upper)
+        return start
+
+    def _store(self, group, solution, free, found):
+        """Turn a solution into parameters, errors, quality measures and flags."""
+        problem, rows = group.problem, group.rows
+        x = solution.x
+        parameters = _variables.to_parameters(x)
+        covariance = torch.zeros_like(solution.hessian)
+        inverse = invert_information(solution.hessian[:, free][:, :, free])
+        index = torch.nonzero(free)[:, 0]
+        covariance[:, index[:, None], index] = inverse
+        chain = _variables.jacobian(x)
+        covariance = chain.transpose(1, 2) @ covariance @ chain
+        usable = torch.isfinite(solution.loss)
+        background = x[:, -1] if self.fit_background else None
+        bits = self._bound_flags(parameters, group.shapes, free)
+        if self.bias_correction and self.prior is None:
+            bias = likelihood_bias(problem, parameters, background, covariance, int(free.sum()))
+            bias = torch.where((solution.converged & (bits == 0))[:, None], bias, 0.0)
+            parameters = _within(parameters - bias[:, :N_PARAMETERS], parameters)
+            background = None if background is None else background - bias[:, -1]
+        values = torch.where(usable[:, None], parameters, torch.nan)
+        found.values[rows] = values.cpu().numpy()
+        found.covariance[rows] = covariance[:, :N_PARAMETERS, :N_PARAMETERS].cpu().numpy()
+        if background is not None:
+            found.background[rows] = torch.where(usable, background, torch.nan).cpu().numpy()
+            found.background_err[rows] = covariance[:, -1, -1].sqrt().cpu().numpy()
+        columns = torch.nonzero(free[:N_PARAMETERS])[:, 0].tolist()
+        quality = model_quality(problem, values, background, crb=self.crb, free=columns)
+        n_free = int(free.sum())
+        found.snr[rows] = quality.snr.cpu().numpy()
+        found.chi2_reduced[rows] = quality.reduced(n_free)[1].cpu().numpy()
+        found.n_pixels_fit[rows] = quality.n_pixels.cpu().numpy()
+        if self.crb:
+            found.crb[rows] = quality.crb.cpu().numpy()
+        bits |= quality_flags(quality, n_free, values, group.shapes) | ~usable * Flag.FAILED
+        bits |= (usable & ~solution.converged) * Flag.NOT_CONVERGED
+        found.flags[rows] |= bits.cpu().numpy()
+
+    def _bound_flags(self, values, shapes, free):
+        n, r_eff = values[:, 1], values[:, 2]
+        limits_n, limits_r = PARAMETERS[1], PARAMETERS[2]
+        at_n = (n < limits_n.lower * (1 + _BOUND_MARGIN)) | (n > limits_n.upper * (1 - _BOUND_MARGIN))
+        at_r = (r_eff < limits_r.lower * (1 + _BOUND_MARGIN)) | (r_eff > shapes.amax(1) * (1 - _BOUND_MARGIN))
+        at_g = torch.hypot(values[:, 3], values[:, 4]) > G_MAX * (1 - _BOUND_MARGIN)
+        lower, upper = _variables.bounds(shapes, N_PARAMETERS)
+        at_x = ((values[:, 5:] <= lower[:, 5:]) | (values[:, 5:] >= upper[:, 5:])).any(1)
+        return ((at_n & free[1]) | (at_r & free[2]) | (at_g & free[3:5].any()) | at_x) * Flag.AT_BOUND
+
+
+def _within(corrected, parameters):
+    """Corrected parameters, or as before where these would leave the bounds of the fit."""
+    n, r_eff = PARAMETERS[1], PARAMETERS[2]
+    g = torch.hypot(corrected[:, 3], corrected[:, 4])
+    usable = (corrected[:, 1] > n.lower) & (corrected[:, 1] < n.upper) & (corrected[:, 2] > r_eff.lower) & (g < G_MAX)
+    return torch.where(usable[:, None], corrected, parameters)
+
+
+def _second_start(problem, solution, lower, upper, options):
+    """Start again from another Sersic index where the first fit was slow, failed or ended at a bound."""
+    x, free = solution.x, options["free"]
+    margin = _BOUND_MARGIN
+    at_bound = ((x[:, 1:3] < lower[:, 1:3] + margin) | (x[:, 1:3] > upper[:, 1:3] - margin)).any(1)
+    elongated = torch.hypot(x[:, 3], x[:, 4]) > 2.0
+    flat = torch.exp(x[:, 1]) < _N_FLAT
+    doubtful = at_bound | elongated | flat | ~solution.converged | (solution.n_iter > _SLOW)
+    rows = torch.nonzero(doubtful & torch.isfinite(solution.loss))[:, 0]
+    if not len(rows):
+        return
+    start = x[rows].clone()
+    low, high = (torch.full_like(start[:, 1], value).log() for value in _SECOND_STARTS)
+    start[:, 1] = torch.where(start[:, 1] > torch.log(torch.tensor(_N_MIDDLE)), low, high)
+    start[:, 3:5] = torch.where(free[3:5], 0.5 * start[:, 3:5].clamp(-1.0, 1.0), start[:, 3:5])
+    start[:, 2] = torch.where(free[2], start[:, 2].clamp_min(-0.7), start[:, 2])
+    found = _minimise_rows(problem, rows, start, lower, upper, options, _SECOND_ITERATIONS)
+    solution.n_iter[rows] += found.n_iter
+    better = found.loss < solution.loss[rows] - _BOUND_MARGIN
+    solution.put(rows[better], found, better)
+    rows = rows[better & ~found.converged]
+    if len(rows):
+        found = _minimise_rows(problem, rows, solution.x[rows], lower, upper, options, options["max_iter"])
+        solution.n_iter[rows] += found.n_iter
+        solution.put(rows, found, torch.ones_like(found.converged))
+
+
+def _minimise_rows(problem, rows, start, lower, upper, options, max_iter):
+    """Minimise some rows of a problem again, with at most ``max_iter`` evaluations."""
+    options = {**options, "max_iter": min(max_iter, options["max_iter"])}
+    return minimise(
+        lambda inner, variables: problem.evaluate(rows[inner], variables), start, lower[rows], upper[rows], **options
+    )

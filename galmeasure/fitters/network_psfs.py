@@ -1,0 +1,278 @@
+"""PSFs of a batch as a network takes them: centred, cleaned, at the sampling of its pixels, embedded."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from galmeasure.networks import CLEANING_SIZE, clean_psfs, network_psfs, psf_offsets, smooth, width_in_blocks
+
+__all__ = ["CleanedPSFs", "NetworkPSFs", "chunks_of", "cleaned_psfs", "embedded_psfs", "native_psfs"]
+
+_STAR_OFFSET = 0.1
+"""Distance of a star from the middle of its PSF image, pixels, beyond which the network gets a PSF that is centred."""
+
+_NARROWEST = 1.7
+"""FWHM of a PSF, pixel response included, in pixels of the network, to which blocks of a narrower one are smoothed."""
+
+_NARROWEST_NATIVE = 1.4
+"""Pixels that are not in blocks are smoothed as well below this: somewhat below its domain the network does better."""
+
+_FWHM_SIGMA = 2.3548
+_CHUNKS = (1, 4, 16)  # PSFs at one time, so that their tensors stay in the cache
+_DEVICE_CHUNKS = (512,)
+_PEDESTAL_LIGHT = 0.003  # share of the light in a pedestal from which an image counts as dirty
+_NOISE = 3e-4  # noise of a pixel, over the peak, from which an image counts as dirty
+_MOST_BEYOND = 0.2  # of the light, in larger images, beyond what is cleaned
+_UNUSUAL = 4.0  # by how much these must be exceeded for a flag
+
+
+def chunks_of(rows, sizes):
+    """Cut rows into chunks of a few constant sizes.
+
+    Parameters
+    ----------
+    rows : ndarray
+        What is cut.
+    sizes : tuple of int
+        Sizes in ascending order. Chunks have the largest one; what is left has the smallest that holds it, filled up
+        with its last row. With few sizes the results of a row hardly depend on how many other rows there are: matrix
+        products of different sizes may round differently, which moves results by some 1e-6 of their error.
+
+    Yields
+    ------
+    chunk : ndarray
+        Rows, one of ``sizes`` many.
+    count : int
+        Number of rows that are not filled up.
+    """
+    for start in range(0, len(rows), sizes[-1]):
+        chunk = rows[start : start + sizes[-1]]
+        count = len(chunk)
+        size = next(size for size in sizes if size >= count)
+        if count < size:
+            chunk = np.concatenate([chunk, np.repeat(chunk[-1:], size - count)])
+        yield chunk, count
+
+
+def native_psfs(batch, positions, block=1, device="cpu", size=33):
+    """PSF images at the sampling of a network's pixels.
+
+    Parameters
+    ----------
+    batch : CutoutBatch
+        Cutouts in units of their noise.
+    positions : ndarray of int64
+        Positions in ``batch.psf``.
+    block : int, optional
+        Pixels of the stamp along each side of the network's.
+    device : str, optional
+        Torch device of the result.
+    size : int, optional
+        Odd side of the result.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(len(positions), size, size)``, single precision.
+    """
+    shapes = {}
+    for place, position in enumerate(positions):
+        shapes.setdefault(batch.psf[position].shape, []).append(place)
+    out = None
+    for places in shapes.values():
+        for chunk, count in chunks_of(np.array(places), _sizes(device)):
+            images = torch.from_numpy(np.stack([batch.psf[positions[place]] for place in chunk])).to(device)
+            found = network_psfs(images, batch.psf_oversampling, block, size=size)
+            out = found.new_empty((len(positions), size, size)) if out is None else out
+            out[torch.from_numpy(chunk[:count]).to(device)] = found[:count]
+    return out
+
+
+@dataclass(frozen=True)
+class CleanedPSFs:
+    """Cleaned native images of the PSFs of a batch.
+
+    Parameters
+    ----------
+    positions : ndarray of int64
+        Positions in ``batch.psf``, ascending, ``M`` of them.
+    images : Tensor
+        Shape ``(M, 63, 63)``, the sum 1.
+    quality : Tensor
+        Numbers for the network, shape ``(M, 3)``.
+    held : Tensor
+        Share of each star's light that the cleaned image stands for, shape ``(M,)``: the rest lies beyond it.
+    offset : Tensor
+        y, x of the stars from the middle of their images, in pixels, shape ``(M, 2)``; 0 where they were not moved.
+    is_dirty, is_unusual : ndarray of bool
+        Whether pedestal or noise of the image as it was given matter, and whether they are worth a flag, shape
+        ``(M,)``.
+    """
+
+    positions: np.ndarray
+    images: torch.Tensor
+    quality: torch.Tensor
+    held: torch.Tensor
+    offset: torch.Tensor
+    is_dirty: np.ndarray
+    is_unusual: np.ndarray
+
+    def unusual_rows(self, index):
+        """Rows whose PSF, at ``index`` in ``batch.psf``, is worth a flag, boolean; unmeasurable rows are not."""
+        unusual = np.zeros(index.max() + 1, dtype=bool)
+        unusual[self.positions] = self.is_unusual
+        return unusual[index]
+
+    def places(self, positions):
+        """Index of positions in ``batch.psf`` among the images."""
+        return np.searchsorted(self.positions, positions)
+
+
+def cleaned_psfs(batch, positions, device="cpu"):
+    """Clean the PSF images of a batch.
+
+    Parameters
+    ----------
+    batch : CutoutBatch
+        Cutouts in units of their noise.
+    positions : ndarray of int64
+        Positions in ``batch.psf``, ascending.
+    device : str, optional
+        Torch device of the result.
+
+    Returns
+    -------
+    CleanedPSFs
+        Images with the star in the middle.
+    """
+    native = native_psfs(batch, positions, 1, device, CLEANING_SIZE)
+    offset = psf_offsets(native)
+    moved = offset.abs().amax(1) > _STAR_OFFSET
+    for place in torch.nonzero(moved)[:, 0].tolist():
+        image = torch.from_numpy(np.array(batch.psf[positions[place]]))[None].to(device)
+        by = tuple(offset[place].tolist())
+        native[place] = network_psfs(image, batch.psf_oversampling, 1, by, CLEANING_SIZE)[0]
+    offset = torch.where(moved[:, None], offset, 0.0)
+    native = torch.where(_within(batch, positions, offset), native, 0.0)
+    parts = []
+    for chunk, count in chunks_of(np.arange(len(positions)), _sizes(device)):
+        cleaned = clean_psfs(native[torch.from_numpy(chunk).to(device)])
+        parts.append([each[:count] for each in (cleaned.images, cleaned.quality, cleaned.pedestal, cleaned.noise)])
+    images, quality, pedestal, noise = (torch.cat(column) for column in zip(*parts, strict=True))
+    level = pedestal * native.amax((1, 2))
+    total = torch.tensor([batch.psf[i].sum() for i in positions], dtype=torch.float64, device=device)
+    area = torch.tensor([batch.psf[i].size for i in positions], dtype=torch.float64, device=device)
+    area = area / batch.psf_oversampling**2
+    beyond = total - native.sum((1, 2), dtype=torch.float64) - level * (area - CLEANING_SIZE**2)
+    held = torch.where(area > CLEANING_SIZE**2, total - beyond.clamp(0.0, _MOST_BEYOND), total)
+    # a cleaned image has its star in the middle, where positions are other ones than with the image as it is
+    excess = torch.maximum((level * area).abs() / _PEDESTAL_LIGHT, noise / _NOISE)
+    dirty = (excess > 1.0) & ~moved
+    return CleanedPSFs(
+        positions,
+        images,
+        quality,
+        held.float(),
+        offset,
+        dirty.cpu().numpy(),
+        (excess > _UNUSUAL).cpu().numpy(),
+    )
+
+
+def _within(batch, positions, offset):
+    """Native pixels that lie within the PSF images, boolean ``(M, 63, 63)``: interpolation rings beyond their edges."""
+    half = torch.tensor([batch.psf[i].shape for i in positions], dtype=torch.float64, device=offset.device)
+    half = half / (2.0 * batch.psf_oversampling) + 1e-6
+    pixels = torch.arange(CLEANING_SIZE, dtype=torch.float64, device=offset.device) - CLEANING_SIZE // 2
+    inside = (pixels + offset[:, :, None]).abs() + 0.5 <= half[:, :, None]
+    return inside[:, 0, :, None] & inside[:, 1, None, :]
+
+
+@dataclass(frozen=True)
+class NetworkPSFs:
+    """Embedded PSFs of some rows of a batch.
+
+    Parameters
+    ----------
+    embedding : Tensor
+        Shape ``(M, features)``.
+    index : ndarray of int64
+        Which of them each row of the batch has, shape ``(B,)``.
+    held : Tensor
+        Share of each star's light that its image stands for, shape ``(M,)``.
+    offset : Tensor or None
+        y, x by which stars were moved to the middle, shape ``(M, 2)``.
+    smoothing : Tensor or None
+        By how much narrow PSFs were smoothed, see `galmeasure.networks.smooth`, shape ``(M,)``.
+    """
+
+    embedding: torch.Tensor
+    index: np.ndarray
+    held: torch.Tensor
+    offset: torch.Tensor | None
+    smoothing: torch.Tensor | None
+
+
+def embedded_psfs(network, batch, rows, block, cleaned, device):
+    """Embed the PSFs of some rows of a batch.
+
+    Parameters
+    ----------
+    network : SersicPosterior
+        The network.
+    batch : CutoutBatch
+        Cutouts in units of their noise.
+    rows : ndarray of int64
+        Positions in the batch.
+    block : int
+        Pixels of the stamp along each side of the network's.
+    cleaned : CleanedPSFs
+        All PSFs of the batch.
+    device : str
+        Torch device of the network.
+
+    Returns
+    -------
+    NetworkPSFs
+        Embeddings; stars that stand off the middle of their images are moved there, where the network expects them.
+    """
+    positions, local = np.unique(batch.psf_index[rows], return_inverse=True)
+    places = torch.from_numpy(cleaned.places(positions)).to(device)
+    offset = cleaned.offset[places]
+    if network.config.clean_psf:
+        images, quality, held = cleaned.images[places], cleaned.quality[places], cleaned.held[places]
+        images = network_psfs(images.double(), 1, block)
+    else:
+        images, quality = _plain_psfs(batch, positions, block, offset, device), None
+        held = torch.ones(len(positions), device=device)
+    smoothing = torch.from_numpy(_smoothing(batch.psf_fwhm[positions], block)).to(device)
+    smoothing = smoothing if smoothing.any() else None
+    images = images if smoothing is None else smooth(images, smoothing)
+    parts = []
+    for chunk, count in chunks_of(np.arange(len(positions)), _sizes(device)):
+        chosen = torch.from_numpy(chunk).to(device)
+        parts.append(network.embed_psf(images[chosen], None if quality is None else quality[chosen])[:count])
+    index = np.zeros(len(batch), dtype=np.int64)
+    index[rows] = local.reshape(-1)
+    return NetworkPSFs(torch.cat(parts), index, held, offset if offset.any() else None, smoothing)
+
+
+def _plain_psfs(batch, positions, block, offset, device):
+    """PSF images that are not cleaned, for the first networks."""
+    images = native_psfs(batch, positions, block, device)
+    for place in torch.nonzero(offset.any(1))[:, 0].tolist():
+        image = torch.from_numpy(np.array(batch.psf[positions[place]]))[None].to(device)
+        images[place] = network_psfs(image, batch.psf_oversampling, block, tuple(offset[place].tolist()))[0]
+    return images
+
+
+def _sizes(device):
+    return _CHUNKS if device == "cpu" else _DEVICE_CHUNKS
+
+
+def _smoothing(fwhm, block):
+    """Amounts of `smooth` that make PSFs of these widths, in pixels of the stamp, as wide as those of the training."""
+    in_blocks = width_in_blocks(fwhm, block)
+    lacking = np.nan_to_num(np.maximum(_NARROWEST**2 - in_blocks**2, 0.0)) / _FWHM_SIGMA**2
+    return 0.5 * (lacking if block > 1 else np.where(in_blocks < _NARROWEST_NATIVE, lacking, 0.0))

@@ -1,0 +1,91 @@
+"""Draws from posteriors: random numbers by row, pieces for the flow, and tables of vectors."""
+
+import numpy as np
+from astropy import units as u
+from astropy.table import QTable, Table
+
+from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
+from galmeasure.results.columns import column_values
+from galmeasure.results.derived import shape_columns
+from galmeasure.results.table import COLUMN_ORDER, flat_meta
+
+__all__ = ["draw_table", "flow_pieces", "given_parameters", "row_normals"]
+
+_FLOW_ROWS = 512  # draws of galaxies that go through the flow at once
+_MOST_GALAXIES = 64
+
+
+def row_normals(rows, count, seed):
+    """Standard normal numbers ``(count, B, 7)``, single precision, a function of the seed and of each row's number."""
+    normal = np.empty((count, len(rows), N_PARAMETERS), dtype=np.float32)
+    for place, row in enumerate(rows):
+        generator = np.random.Generator(np.random.Philox(key=[seed, int(row)]))
+        normal[:, place] = generator.standard_normal((count, N_PARAMETERS), dtype=np.float32)
+    return normal
+
+
+def flow_pieces(pieces, count):
+    """Yield piece, places in it and how many of these are new, so that shapes depend on ``count`` alone."""
+    size = int(np.clip(_FLOW_ROWS // count, 1, _MOST_GALAXIES))
+    for piece in pieces:
+        places = np.flatnonzero(piece.keep)
+        for start in range(0, len(places), size):
+            part = places[start : start + size]
+            yield piece, np.concatenate([part, np.repeat(part[-1:], size - len(part))]), len(part)
+
+
+def draw_table(cutouts, drawn, meta):
+    """Table of draws ``(N, S, 7)`` in flux units of the input and pixels of the stamp."""
+    table = QTable()
+    table["id"] = np.array(cutouts.ids)
+    table["id"].info.description = "identifier of the cutout"
+    values = drawn.copy()
+    values[..., PARAMETER_INDEX["x"]] += cutouts.origin[:, 0, None]
+    values[..., PARAMETER_INDEX["y"]] += cutouts.origin[:, 1, None]
+    scale = 1.0 if cutouts.pixel_scale is None else cutouts.pixel_scale[:, None]
+    length = u.pix if cutouts.pixel_scale is None else u.arcsec
+    values[..., PARAMETER_INDEX["r_eff"]] *= scale
+    for name in COLUMN_ORDER:
+        parameter = PARAMETERS[PARAMETER_INDEX[name]]
+        unit = {"flux": cutouts.unit, "length": length}.get(parameter.kind)
+        _add(table, name, values[..., PARAMETER_INDEX[name]], unit, parameter.description)
+    flat = drawn.reshape(-1, N_PARAMETERS)
+    derived = shape_columns(flat, np.zeros((len(flat), N_PARAMETERS, N_PARAMETERS)))
+    shape = drawn.shape[:2]
+    _add(table, "r_eff_major", derived["r_eff_major"].reshape(shape) * scale, length, "half-light semi-major axis")
+    _add(table, "q", derived["q"].reshape(shape), None, "axis ratio b/a")
+    _add(table, "theta", derived["theta"].reshape(shape), u.deg, "position angle, counter-clockwise from +x")
+    table.meta.update(flat_meta(meta))
+    return table
+
+
+def _add(table, name, column, unit, description):
+    table[name] = column if unit is None else u.Quantity(column, unit, copy=False)
+    table[name].info.description = f"draws: {description}"
+
+
+def given_parameters(parameters, cutouts):
+    """Parameters ``(N, S, 7)`` of a table with columns ``<p>_fit`` or ``<p>``, in stamp pixels and input units."""
+    try:
+        table = parameters if isinstance(parameters, Table) else Table(parameters)
+    except (TypeError, ValueError):
+        msg = f"parameters must be a table or a dict of columns, not {type(parameters).__name__}"
+        raise TypeError(msg) from None
+    if len(table) != len(cutouts):
+        msg = f"parameters must have one row per cutout: {len(cutouts)}, not {len(table)}"
+        raise ValueError(msg)
+    values = None
+    for i, parameter in enumerate(PARAMETERS):
+        name = next((parameter.name + end for end in ("_fit", "") if parameter.name + end in table.colnames), None)
+        if name is None:
+            msg = f"parameters must have a column {parameter.name} or {parameter.name}_fit"
+            raise ValueError(msg)
+        # with the draws along the first axis, what is known of each cutout broadcasts
+        column = column_values(parameter.name, table[name].T, cutouts, f"parameters[{name!r}]").T
+        column = column.reshape(len(cutouts), -1)
+        values = np.empty((*column.shape, N_PARAMETERS)) if values is None else values
+        if column.shape != values.shape[:2]:
+            msg = f"parameters[{name!r}] must have {values.shape[1]} numbers a row, not {column.shape[1]}"
+            raise ValueError(msg)
+        values[..., i] = column
+    return values

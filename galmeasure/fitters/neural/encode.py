@@ -1,0 +1,201 @@
+"""Batches of cutouts through a network, in chunks of a few constant sizes: a row's result is that of the row alone."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from galmeasure.fitters.network_psfs import chunks_of, cleaned_psfs, embedded_psfs
+from galmeasure.fitters.neural.recentre import centre_shifts, seem_off_centre
+from galmeasure.networks import (
+    NATIVE_SIZE,
+    Context,
+    PosteriorSummary,
+    Window,
+    central_window,
+    resize_stamps,
+)
+
+__all__ = ["EncodedBatch", "EncodedChunk", "encode_batch"]
+
+LARGE = 0.6
+"""Mean r_eff, in units of the largest of the training, beyond which a galaxy is seen again in larger blocks."""
+
+SMALLEST_LARGE = 7.0
+"""But no smaller than this, in pixels of the network: in blocks, it must still be larger than the PSF."""
+
+_OFF_CENTRE = 0.9
+"""Distance from the middle, in units of the largest of the training, beyond which a galaxy is looked for elsewhere."""
+
+_CHUNKS = (1, 8, 64)  # stamps at one time, so that their tensors stay in the cache
+_DEVICE_CHUNKS = (2048,)
+_MIDDLE = (NATIVE_SIZE - 1) / 2.0
+
+
+@dataclass(frozen=True)
+class EncodedChunk:
+    """What a network says of some rows of a batch.
+
+    Parameters
+    ----------
+    rows : ndarray of int64
+        Positions in the batch, filled up with the last one to a constant size ``P``.
+    keep : ndarray of bool
+        Those that count, shape ``(P,)``.
+    context : Context or CorrectedContext
+        Features, ``P`` rows.
+    summary : PosteriorSummary
+        In the units and pixels of the network.
+    window : Window
+        Where these lie on the stamps.
+    """
+
+    rows: np.ndarray
+    keep: np.ndarray
+    context: Context
+    summary: PosteriorSummary
+    window: Window
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """What a network says of a batch.
+
+    Parameters
+    ----------
+    chunks : list of EncodedChunk
+        Together they keep each measurable row once.
+    psfs : CleanedPSFs or None
+        The PSFs of these rows; None if there is no measurable row.
+    """
+
+    chunks: list
+    psfs: object
+
+
+def encode_batch(network, batch, *, device="cpu", bf16=False):
+    """Encode the measurable rows of a batch.
+
+    Large galaxies are seen again in blocks of pixels, and those off the middle of their stamps in a window about them.
+
+    Parameters
+    ----------
+    network : SersicPosterior
+        The network.
+    batch : CutoutBatch
+        Cutouts in units of their noise.
+    device : str, optional
+        Torch device of the network.
+    bf16 : bool, optional
+        Whether the encoder's blocks compute in bfloat16.
+
+    Returns
+    -------
+    EncodedBatch
+        Chunks of rows, and the PSFs.
+    """
+    rows = np.flatnonzero(batch.good.any(axis=(1, 2)))
+    if not len(rows):
+        return EncodedBatch([], None)
+    look = _Look(network, batch, cleaned_psfs(batch, np.unique(batch.psf_index[rows]), device), device, bf16)
+    shift = np.zeros((len(batch), 2), dtype=np.int64)
+    chunks = look.encode(rows, 1, shift)
+    chunks = _recentred(look, chunks, batch, shift)
+    done, block = [], 1
+    while chunks:
+        again = []
+        for chunk in chunks:
+            large = _too_large(chunk, batch.shape[chunk.rows], network.config.r_eff[1]) & chunk.keep
+            again.append(chunk.rows[large])
+            done.append(replace(chunk, keep=chunk.keep & ~large))
+        block *= 2
+        rows = np.concatenate(again)
+        chunks = look.encode(rows, block, shift) if len(rows) else []
+    return EncodedBatch(done, look.psfs)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A network and a batch that it looks at."""
+
+    network: object
+    batch: object
+    psfs: object
+    device: str
+    bf16: bool
+
+    def encode(self, rows, block, shift):
+        """Encode rows in blocks of pixels, each window shifted by so many pixels (y, x)."""
+        psfs = embedded_psfs(self.network, self.batch, rows, block, self.psfs, self.device)
+        sizes = _CHUNKS if self.device == "cpu" else _DEVICE_CHUNKS
+        return [self._encode_chunk(chunk, count, psfs, block, shift) for chunk, count in chunks_of(rows, sizes)]
+
+    def _encode_chunk(self, rows, count, psfs, block, shift):
+        network = self.network
+        inputs, window = self._inputs(rows, psfs, block, shift)
+        if psfs.offset is not None:
+            window = window.with_psf_offset(psfs.offset[inputs.psf_index])
+        context = network.encode(inputs, psf=psfs.embedding, bf16=self.bf16)
+        context = Context(context.features, context.flux_scale / psfs.held[inputs.psf_index])
+        keep = np.arange(len(rows)) < count
+        return EncodedChunk(rows, keep, context, network.summarise(context), window)
+
+    def _inputs(self, rows, psfs, block, shift):
+        """StampInputs of some rows, and their window."""
+        batch, device = self.batch, self.device
+        image, good = (_tensor(_take(array, rows), device) for array in (batch.image, batch.good))
+        constant = batch.error.shape[1:] == (1, 1)
+        error = batch.error[:1] if constant and len(batch.error) == 1 else _take(batch.error, rows)
+        gain = None if batch.gain is None else _tensor(batch.gain[rows].astype(np.float32), device)
+        window = central_window(_tensor(batch.shape[rows], device), image, block)
+        if shift[rows].any():
+            window = replace(window, start=window.start + _tensor(shift[rows], device))
+        index = _tensor(psfs.index[rows], device)
+        smoothing = None if psfs.smoothing is None else psfs.smoothing[index]
+        error = _tensor(error, device)
+        return resize_stamps(image, error, good, gain, psfs.embedding, index, window, smoothing), window
+
+
+def _recentred(look, chunks, batch, shift):
+    """Look again at galaxies off the middle of their stamps, in windows about them; ``shift`` changes in place."""
+    limit = _OFF_CENTRE * look.network.config.centre
+    everyone = np.concatenate([chunk.rows[chunk.keep] for chunk in chunks])
+    seen_off = np.concatenate([_off_centre(chunk, limit)[chunk.keep] for chunk in chunks])
+    rows = everyone[seen_off | seem_off_centre(batch, everyone)]
+    if not len(rows):
+        return chunks
+    moves = centre_shifts(batch, rows)
+    moved = moves.any(axis=1)
+    rows, moves = rows[moved], moves[moved]
+    if not len(rows):
+        return chunks
+    shift[rows] = moves
+    seen = look.encode(rows, 1, shift)
+    nearer = [chunk.keep & ~_off_centre(chunk, limit) for chunk in seen]
+    taken = np.concatenate([chunk.rows[good] for chunk, good in zip(seen, nearer, strict=True)])
+    shift[np.setdiff1d(rows, taken)] = 0
+    kept = [replace(chunk, keep=chunk.keep & ~np.isin(chunk.rows, taken)) for chunk in chunks]
+    return kept + [replace(chunk, keep=good) for chunk, good in zip(seen, nearer, strict=True)]
+
+
+def _off_centre(chunk, limit):
+    """Whether galaxies seem to be off the middle of the window, boolean ``(P,)``."""
+    centre = chunk.summary.mean[:, 5:].cpu().numpy()
+    return (np.abs(centre - _MIDDLE) > limit).any(axis=1)
+
+
+def _too_large(chunk, shapes, limit):
+    """Whether galaxies are so large that larger pixels, if the stamp has more than the network sees, tell more."""
+    large = chunk.summary.mean[:, 2].cpu().numpy() > max(LARGE * limit, SMALLEST_LARGE)
+    return large & (shapes.max(axis=1) > NATIVE_SIZE * chunk.window.block)
+
+
+def _take(array, rows):
+    """Some rows of an array, as a view if they are neighbours; only those filled up repeat one, at the end."""
+    if rows[-1] - rows[0] + 1 == len(rows) and (len(rows) == 1 or rows[-2] < rows[-1]):
+        return array[rows[0] : rows[-1] + 1]
+    return array[rows]
+
+
+def _tensor(array, device):
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)

@@ -1,0 +1,591 @@
+"""The default estimator: a trained network gives every galaxy's posterior."""
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from galmeasure.cutouts import Cutouts
+from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase, progress
+from galmeasure.fitters.batch_quality import batch_quality
+from galmeasure.fitters.blank import fail_blank
+from galmeasure.fitters.importance.refine import check_refinement, refine_batch, refined_draws
+from galmeasure.fitters.importance.sampling import HeldParameters
+from galmeasure.fitters.neural.condition import conditioned_chunk
+from galmeasure.fitters.neural.domain import beyond_domain, piled_up, widen
+from galmeasure.fitters.neural.draws import draw_table, flow_pieces, given_parameters, row_normals
+from galmeasure.fitters.neural.mode import posterior_mode
+from galmeasure.fitters.neural.posteriors import corrected_posteriors, network_posteriors
+from galmeasure.fitters.neural.prior_share import point_probability, prior_dominated
+from galmeasure.fitters.neural.reweight import (
+    LEAST_DRAWS,
+    PriorRatio,
+    check_prior,
+    log_evidence_ratio,
+    reweighted_chunk,
+    reweighted_draws,
+)
+from galmeasure.fitters.quality import quality_flags
+from galmeasure.fitters.threads import map_batches, single_threaded
+from galmeasure.flags import Flag
+from galmeasure.networks import NATIVE_SIZE
+from galmeasure.ood.observe import ResidualWatch
+from galmeasure.ood.typical import FALSE_ALARMS, Observed, TypicalGalaxies, load_typical, typical_path
+from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
+from galmeasure.priors import Prior, get_prior
+from galmeasure.render.memory import reserve_heap
+from galmeasure.results.columns import fixed_values
+from galmeasure.weights import DEFAULT_WEIGHTS, load_network
+from galmeasure.weights.corrections import load_correction
+from galmeasure.weights.registry import find_weights, known_digest
+
+__all__ = ["NeuralSersicFitter", "learn_typical"]
+
+_SUMMARIES = ("mean", "median", "mode")
+_PRECISIONS = ("float32", "bfloat16")
+_REFINEMENTS = ("auto", "importance", None)
+_CORRECTED = "neural+newton"
+_POINT = 0.5  # probability from which an object counts as a point
+_QUANTILES = slice(1, 4)  # 16, 50, 84 % of what networks give
+_DEVICE_PIXELS = 2**25
+_BATCH_PIXELS = 2**22
+_DECIMALS = 4  # of scores: what is beyond depends on how many galaxies are scored at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuralSersicFitter(SersicFitterBase):
+    """Posterior of the Sersic parameters, from a trained network.
+
+    Parameters
+    ----------
+    weights : str or path-like, optional
+        Name of weights that galmeasure ships (see `galmeasure.list_weights`), or path of a file of weights.
+    summary : {"mean", "median", "mode"}, optional
+        What of the posterior the columns ``<p>_fit`` hold: its mean, which has the smallest squared error, the median
+        of each parameter, or the point of highest density.
+    precision : {"float32", "bfloat16"}, optional
+        With which the network's blocks compute; by default bfloat16 where the processor is made for it.
+    refine : {"auto", "importance", None}, optional
+        ``"auto"``, the default, evaluates the exact model and its derivatives at the network's estimate, takes steps
+        towards the optimum where the galaxy is bright, and corrects the posterior by what is learned of all this; with
+        weights that have no correction it is the same as None. ``"importance"`` replaces posteriors by exact ones:
+        draws of the corrected posterior, weighted with the likelihood of the pixels and the prior; see
+        :doc:`/exact_posteriors`. None leaves the network the last word.
+    n_draws : int, optional
+        Most draws of a galaxy for ``refine``; most need fewer.
+    min_ess : float, optional
+        Effective draws wanted for ``refine``.
+    prior : str or Prior, optional
+        Prior of the posteriors, see `galmeasure.priors`, or its name; by default that of the training of the weights.
+        Posteriors are re-weighted by the ratio of the two.
+    fixed : dict, optional
+        Parameters that are known: name to value in the units of the result table, or to ``"init"``, the galaxy's value
+        in ``init_params``. The others are those of the posterior given these; g1 and g2 are held together.
+    crb : bool, optional
+        Add the columns ``<p>_crb``, the Cramer-Rao bound at the point estimate.
+    covariance : bool, optional
+        Add the column ``covariance``, in the order of `galmeasure.parameters.PARAMETERS`.
+    calibration : path-like, optional
+        File of ``galmeasure calibrate``: corrects estimates, errors and quantiles; see :doc:`/calibration`.
+    device : str, optional
+        A torch device.
+    batch_size : int, optional
+        Cutouts held as tensors at one time; chosen by their size by default.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there are no such weights, their file is damaged, or an option is wrong.
+
+    Notes
+    -----
+    The posterior is that under the prior of the training, see the card of the weights. ``<p>_err`` and
+    ``covariance`` are the standard deviations and the covariance of the posterior, ``<p>_q16``, ``<p>_q50`` and
+    ``<p>_q84`` the quantiles of each parameter; none of them are drawn at random. `sample` and `log_prob` give the
+    whole posterior.
+
+    Outside the domain of the training a row is flagged ``outside_domain``, and its errors and quantiles are widened
+    by a factor: 1, plus 8 times the natural logarithm of the ratio by which the width of the PSF or the side of the
+    stamp lies beyond its range, plus that of a signal-to-noise ratio that is too low, plus 1 where the posterior
+    crowds at an edge in ``n``, ``r_eff``, the shear or the centre, because the truth may lie beyond.
+
+    ``ood_score`` says how unlike the galaxies of the training each one looks, in its residuals and to the network: of
+    those, one in ``10**ood_score`` looks stranger. One in a hundred, a score of 2, is flagged
+    ``out_of_distribution``; ``ood_reason`` names what is strangest, see :doc:`/unusual`. They are NaN and empty with
+    weights that have no file of typical galaxies.
+
+    Stamps of any size are taken: see :doc:`/neural`. Starting values (``init_params``) are accepted and not used, and
+    the table has no columns ``<p>_init``.
+
+    Examples
+    --------
+    >>> from galmeasure import NeuralSersicFitter, read_cutouts
+    >>> cutouts = read_cutouts("examples/demo_catalog.fits")
+    >>> table = NeuralSersicFitter().fit(cutouts[:4])
+    >>> len(table), table["r_eff_q84"].unit
+    (4, Unit("arcsec"))
+    """
+
+    weights: str = DEFAULT_WEIGHTS
+    summary: str = "mean"
+    precision: str | None = None
+    refine: str | None = "auto"
+    n_draws: int = 1024
+    min_ess: float = 100.0
+    prior: str | Prior | None = None
+    fixed: dict = field(default_factory=dict)
+    crb: bool = False
+    covariance: bool = False
+    calibration: str | os.PathLike | None = None
+    device: str = "cpu"
+    batch_size: int | None = None
+
+    _has_starts: ClassVar[bool] = False
+
+    def __post_init__(self):
+        """Check the configuration."""
+        super().__post_init__()
+        if self.summary not in _SUMMARIES:
+            msg = f"summary must be one of {', '.join(map(repr, _SUMMARIES))}, not {self.summary!r}"
+            raise ValueError(msg)
+        if self.precision is not None and self.precision not in _PRECISIONS:
+            msg = f"precision must be one of {', '.join(map(repr, _PRECISIONS))} or None, not {self.precision!r}"
+            raise ValueError(msg)
+        if self.refine not in _REFINEMENTS:
+            msg = f"refine must be one of {', '.join(map(repr, _REFINEMENTS))}, not {self.refine!r}"
+            raise ValueError(msg)
+        object.__setattr__(self, "_weights", find_weights(self.weights, "weights"))
+        self._typical()  # so that a damaged file is noticed at once
+        network = load_network(self._weights, self.device)
+        load_correction(self._weights)
+        if self.prior is not None:
+            check_prior(get_prior(self.prior), self._weights)
+        if self.refine == "importance" and set(self.fixed) >= set(PARAMETER_NAMES) - {"flux"}:
+            msg = "fixed must leave one parameter besides the flux free with refine='importance'"
+            raise ValueError(msg)
+        if self.refine == "importance":
+            check_refinement(self._weights, network, self.n_draws, self.min_ess)
+        self._load_calibration()
+
+    def describe_estimator(self):
+        """Weights, summary and refinement: a calibration holds for these."""
+        weights = {"weights": self._weights.name, "sha256": self._weights.sha256}
+        return {**super().describe_estimator(), **weights, "summary": self.summary, "refine": self.refine,
+                "prior": self._prior().name, "fixed": sorted(self.fixed)}  # fmt: skip
+
+    def measure(self, batch, init):
+        """Measure one batch, as `fit` needs it; ``init`` is used for ``fixed`` only."""
+        reserve_heap()
+        found = BatchMeasurement.empty(len(batch), **self._columns())
+        typical, watch = self._typical(), None
+        with torch.inference_mode():
+            if typical is not None:
+                watch = ResidualWatch(batch)
+            posteriors = self._known(self._posteriors(batch, watch), batch, init, found)
+            outside = self._store(posteriors, batch, found)
+            exact = self._refine(posteriors, batch, init, found)
+            rows, quality = self._quality(posteriors, batch, found, watch)
+        if len(rows):
+            self._store_quality(rows, quality, batch, found, outside, exact)
+        if watch is not None:
+            self._score(typical, watch, found)
+        return found
+
+    def _observe(self, cutouts):
+        """Yield what the score of each batch of cutouts is made of, `galmeasure.ood.typical.Observed`."""
+
+        def look(batch):
+            with torch.inference_mode():
+                watch = ResidualWatch(batch)
+                posteriors = self._posteriors(batch, watch)
+                if posteriors.evaluation is None:
+                    batch_quality(batch, watch.values, psfs=posteriors.psfs, device=self.device, see=watch.see)
+            return batch, watch.observed()
+
+        for _, observed in self._each_batch(cutouts, look, False):
+            yield observed
+
+    def _posteriors(self, batch, watch=None):
+        """Posteriors of a batch; a watch is told of the network's, and of residuals if there is an evaluation."""
+        network, bf16 = load_network(self._weights, self.device), self._bf16()
+        options = {"device": self.device, "bf16": bf16}
+        correction = None if self.refine is None else load_correction(self._weights, self.device)
+        if correction is None:
+            posteriors = network_posteriors(network, batch, **options)
+            if watch is not None:
+                watch.begin(posteriors.chunks)
+            return posteriors
+        begin = None if watch is None else watch.begin
+        return corrected_posteriors(network, correction, batch, see=begin, **options)
+
+    def _prior(self):
+        """Prior of the posteriors."""
+        return self._weights.get_prior() if self.prior is None else get_prior(self.prior)
+
+    def _known(self, posteriors, batch, init, found):
+        """Posteriors under the prior that is wanted, and given the parameters that are known."""
+        chunks = posteriors.chunks
+        if self.prior is not None and self.refine != "importance":
+            parts = []
+            for chunk in chunks:
+                ratio = self._ratio(posteriors, batch, chunk)
+                part, effective = reweighted_chunk(posteriors.module, chunk, ratio)
+                poor = (effective.cpu().numpy() < LEAST_DRAWS) & chunk.keep
+                found.flags[chunk.rows[poor]] |= int(Flag.POOR_PROPOSAL)
+                parts.append(part)
+            chunks = parts
+        if self.fixed:
+            given = torch.from_numpy(init).to(self.device)
+            transform = posteriors.module.transform
+            chunks = [conditioned_chunk(transform, chunk, given[chunk.rows], self.fixed) for chunk in chunks]
+        return posteriors if chunks is posteriors.chunks else replace(posteriors, chunks=chunks)
+
+    def _ratio(self, posteriors, batch, chunk):
+        """Ratio of the prior that is wanted to that of the training, for the rows of a chunk."""
+        rows, window = chunk.rows, chunk.window
+        width = torch.from_numpy(batch.psf_fwhm[batch.psf_index[rows]] / window.block).to(self.device)
+        flux = chunk.summary.mean[:, PARAMETER_INDEX["flux"]].double()
+        if posteriors.evaluation is None:
+            values = np.full((len(batch), N_PARAMETERS), np.nan)
+            values[rows] = window.to_stamp(chunk.summary.mean).cpu().numpy()
+            members, quality = batch_quality(batch, values, psfs=posteriors.psfs, device=self.device)
+            snr = torch.full((len(batch),), torch.nan, dtype=torch.float64, device=self.device)
+            snr[torch.from_numpy(members).to(self.device)] = quality.snr
+        else:
+            snr = posteriors.evaluation.evaluation.snr
+        snr = snr[torch.from_numpy(rows).to(self.device)]
+        return PriorRatio(self._prior(), self._weights.get_prior(), snr, flux, width)
+
+    def _quality(self, posteriors, batch, found, watch):
+        """Rows and quality of their models; tells the watch of the residuals of the network's means."""
+        options = {"psfs": posteriors.psfs, "device": self.device}
+        if posteriors.evaluation is not None and self.refine == "auto" and not self.crb:
+            return posteriors.quality(found.values)
+        see = None if watch is None or posteriors.evaluation is not None else watch.see
+        is_mean = self.refine != "importance" and self.summary == "mean"
+        if see is not None and not is_mean:  # the score is that of the network's own mean
+            batch_quality(batch, watch.values, see=see, **options)
+            see = None
+        return batch_quality(batch, found.values, crb=self.crb, see=see, **options)
+
+    def sample(self, cutouts, psf=None, n_samples=500, *, seed=0, progress_bar=False, **options):
+        """Draw from the posteriors.
+
+        Parameters
+        ----------
+        cutouts, psf
+            As in `fit`.
+        n_samples : int, optional
+            Draws for each galaxy.
+        seed : int, optional
+            The draws of a row are a function of the seed, the row's number and its cutout.
+        progress_bar : bool, optional
+            Show a bar on standard error.
+        **options
+            ``error``, ``mask``, ``gain``, ``pixel_scale``, ``wcs``, ``psf_oversampling``, ``psf_flux``,
+            ``psf_includes_pixel``, ``positions``, ``ids`` and ``zero_point``, as in `fit`.
+
+        Returns
+        -------
+        `~astropy.table.QTable`
+            One row per cutout: ``id`` and the parameters ``x``, ``y``, ``flux``, ``n``, ``r_eff``, ``g1``, ``g2``,
+            ``r_eff_major``, ``q`` and ``theta``, each a vector of ``n_samples`` draws (those of different parameters
+            belong together), in the units of the table that `fit` gives; NaN where there is no measurement.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind, shape or unit; the message names it and the rule.
+
+        Notes
+        -----
+        The draws are those of the normalising flow: not widened outside the domain of the training, and not calibrated.
+        With ``refine`` they are chosen among the weighted draws of the exact posteriors, some more than once if there
+        are fewer effective ones than wanted; NaN where least squares had to step in.
+        """
+        _check_integer("n_samples", n_samples, 1)
+        _check_integer("seed", seed, 0)
+        cutouts = Cutouts(cutouts, psf, **options)
+        given = self._given(cutouts)
+        drawn = np.full((len(cutouts), n_samples, N_PARAMETERS), np.nan)
+
+        def draw(batch):
+            return batch, self._draw_batch(batch, n_samples, seed, given[batch.index])
+
+        for batch, values in self._each_batch(cutouts, draw, progress_bar):
+            values[..., PARAMETER_INDEX["flux"]] *= batch.scale[:, None]
+            drawn[batch.index] = values
+        return draw_table(cutouts, drawn, self._meta() | cutouts.psf_meta)
+
+    def log_prob(self, cutouts, psf=None, parameters=None, *, progress_bar=False, **options):
+        """Log density of the posterior at given parameters.
+
+        Parameters
+        ----------
+        cutouts, psf
+            As in `fit`.
+        parameters : table
+            One row per cutout, with the seven columns ``<p>_fit`` or ``<p>``, in the units of the result table: a
+            result of `fit`, or, with vectors of ``S`` values, of `sample`.
+        progress_bar : bool, optional
+            Show a bar on standard error.
+        **options
+            As in `sample`.
+
+        Returns
+        -------
+        ndarray
+            Natural logarithm of the density by the parameters in the units of the result table, shape ``(N,)`` or
+            ``(N, S)``; minus infinity outside the domain of the training, NaN where there is no measurement.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind, shape or unit; the message names it and the rule.
+        """
+        if self.fixed:
+            msg = "fixed must be empty for log_prob, which is the density of all seven parameters"
+            raise ValueError(msg)
+        cutouts = Cutouts(cutouts, psf, **options)
+        values = given_parameters(parameters, cutouts)
+        found = np.full(values.shape[:2], np.nan)
+
+        def evaluate(batch):
+            return batch, self._log_prob_batch(batch, values[batch.index])
+
+        for batch, density in self._each_batch(cutouts, evaluate, progress_bar):
+            found[batch.index] = density - np.log(batch.scale)[:, None]
+        if cutouts.pixel_scale is not None:
+            found -= np.log(cutouts.pixel_scale)[:, None]
+        found[~np.isfinite(values).all(axis=2)] = np.nan
+        return found if np.ndim(_first_column(parameters)) > 1 else found[:, 0]
+
+    def _columns(self):
+        return {**super()._columns(), "quantiles": True, "draws": self.refine == "importance", "ood": True,
+                "method": True}  # fmt: skip
+
+    def _meta(self):
+        return {"WEIGHTS": self._weights.name, "SHA256": self._weights.sha256, "PRIOR": self._prior().name}
+
+    def _max_pixels(self, cutouts, n_workers):
+        if self.batch_size is None and self.device != "cpu":
+            return _DEVICE_PIXELS
+        return super()._max_pixels(cutouts, n_workers)
+
+    def _batch_pixels(self):
+        """More than for other fitters: rows that are rendered together must share the band of their PSFs."""
+        return _BATCH_PIXELS
+
+    def _bf16(self):
+        return _bf16_is_fast(self.device) if self.precision is None else self.precision == "bfloat16"
+
+    def _each_batch(self, cutouts, function, progress_bar):
+        """Yield what a function gives for each batch, in threads."""
+        with single_threaded() as n_threads, progress(len(cutouts), progress_bar) as bar:
+            n_workers = n_threads if self.device == "cpu" else 1
+            batches = cutouts.batches(self._max_pixels(cutouts, n_workers))
+            for batch, result in map_batches(function, map(fail_blank, batches), n_workers):
+                yield batch, result
+                bar.update(len(batch))
+
+    def _store(self, posteriors, batch, found):
+        """Values, covariances and quantiles in the stamps' pixels; gives blocks and which posteriors are cut off."""
+        domain, prior, count = self._weights.domain, self._prior(), len(found.values)
+        fwhm = batch.psf_fwhm[batch.psf_index]
+        block, crowded = np.ones(count, dtype=np.int64), np.zeros(count, dtype=bool)
+        for chunk in posteriors.chunks:
+            keep = chunk.keep
+            rows = chunk.rows[keep]
+            summary, window = chunk.summary, chunk.window
+            point = {"mean": summary.mean, "median": summary.quantiles[:, 2]}.get(self.summary)
+            if point is None:
+                point = posterior_mode(posteriors.module, chunk.context)
+            found.values[rows] = window.to_stamp(point).cpu().numpy()[keep]
+            found.covariance[rows] = window.covariance_to_stamp(summary.covariance).cpu().numpy()[keep]
+            found.quantiles[rows] = window.to_stamp(summary.quantiles[:, _QUANTILES]).cpu().numpy()[keep]
+            block[rows] = window.block
+            crowded[rows] = piled_up(summary, domain).cpu().numpy()[keep]
+            dominated = prior_dominated(summary.quantiles, prior).cpu().numpy()[keep]
+            found.flags[rows] |= dominated * int(Flag.PRIOR_DOMINATED)
+            width = torch.from_numpy(fwhm[chunk.rows] / window.block).to(self.device)
+            found.point_like[rows] = point_probability(summary.quantiles, width).cpu().numpy()[keep]
+        if posteriors.psfs is not None:
+            found.flags[posteriors.psfs.unusual_rows(batch.psf_index)] |= int(Flag.PSF_UNUSUAL)
+        if found.method is not None:
+            found.method[:] = self.method if posteriors.evaluation is None else _CORRECTED
+        if posteriors.evaluation is not None:
+            # the shape of a point means nothing, and its steps go on without end
+            restless = posteriors.evaluation.restless & ~(found.point_like > _POINT)
+            found.flags[restless] |= int(Flag.NOT_CONVERGED)
+        return block, crowded
+
+    def _held(self, init):
+        """Parameters that are known, from starting values ``(B, 7)``, or None."""
+        if not self.fixed:
+            return None
+        columns = tuple(sorted(PARAMETER_INDEX[name] for name in self.fixed))
+        return HeldParameters(columns, torch.from_numpy(init).to(self.device))
+
+    def _refine(self, posteriors, batch, init, found):
+        """Exact posteriors, if they are wanted; gives the rows that have no longer the network's, boolean."""
+        if self.refine != "importance":
+            return np.zeros(len(batch), dtype=bool)
+        options = {"n_draws": self.n_draws, "min_ess": self.min_ess, "summary": self.summary, "device": self.device}
+        options["held"] = self._held(init)
+        chunks = posteriors.chunks
+        return refine_batch(posteriors.module, chunks, batch, found, self._weights, self._prior(), **options)
+
+    def _store_quality(self, rows, quality, batch, found, outside, exact):
+        """Quality columns and flags; what lies outside the domain is widened, but for exact posteriors."""
+        values, shapes = torch.from_numpy(found.values[rows]), torch.from_numpy(batch.shape[rows])
+        quality = quality.cpu()
+        found.snr[rows] = quality.snr.numpy()
+        found.chi2_reduced[rows] = quality.reduced(N_PARAMETERS)[1].numpy()
+        found.n_pixels_fit[rows] = quality.n_pixels.numpy()
+        if self.crb:
+            found.crb[rows] = quality.crb.numpy()
+        found.flags[rows] |= quality_flags(quality, N_PARAMETERS, values, shapes).numpy()
+        block, crowded = (each[rows] for each in outside)
+        beyond, growth = beyond_domain(
+            found.snr[rows], batch.psf_fwhm[batch.psf_index[rows]], batch.shape[rows].min(axis=1), block,
+            self._weights.domain, _smallest_stamp(self._weights),
+        )  # fmt: skip
+        found.flags[rows] |= (beyond | crowded) * int(Flag.OUTSIDE_DOMAIN)
+        factor = np.ones(len(batch))
+        factor[rows] += growth + crowded
+        factor[exact] = 1.0
+        widen(found.covariance, found.quantiles, factor)
+
+    def _typical(self):
+        path, sha256 = typical_path(self._weights.path), self._weights.sha256
+        return load_typical(path, sha256, known_digest(sha256, path.suffix))
+
+    def _score(self, typical, watch, found):
+        """Scores of galaxies that do not look like those of the training, and their flag."""
+        score, reason = (each.numpy() for each in typical.score(watch.observed()))
+        found.ood_score[:] = score = score.round(_DECIMALS)
+        found.ood_reason[:] = np.array([*typical.names, ""])[reason]
+        with np.errstate(invalid="ignore"):
+            found.flags[score > -np.log10(FALSE_ALARMS)] |= int(Flag.OUT_OF_DISTRIBUTION)
+
+    def _normals(self, batch, rows, count, seed):
+        return torch.from_numpy(row_normals(batch.index[rows], count, seed)).to(self.device)
+
+    def _given(self, cutouts):
+        """Starting values ``(N, 7)`` that hold what ``fixed`` knows, for `sample`."""
+        if self.fixed and self.refine != "importance":
+            msg = "fixed must be empty for sample, unless refine is 'importance'"
+            raise ValueError(msg)
+        if any(isinstance(value, str) for value in self.fixed.values()):
+            msg = "fixed must hold numbers for sample, which is given no init_params"
+            raise ValueError(msg)
+        return fixed_values(self.fixed, np.full((len(cutouts), N_PARAMETERS), np.nan), cutouts)
+
+    def _draw_batch(self, batch, n_samples, seed, given):
+        """Draws ``(B, S, 7)`` in the units of the batch and pixels of the stamp."""
+        drawn = np.full((len(batch), n_samples, N_PARAMETERS), np.nan)
+        with torch.inference_mode():
+            found = self._posteriors(batch)
+            if self.refine == "importance":
+                given[:, PARAMETER_INDEX["flux"]] /= batch.scale
+                found = self._known(found, batch, given, BatchMeasurement.empty(len(batch)))
+                options = {"n_draws": self.n_draws, "min_ess": self.min_ess, "device": self.device}
+                options |= {"prior": self._prior(), "held": self._held(given)}
+                return refined_draws(found.module, found.chunks, batch, self._weights, n_samples, seed, **options)
+            for chunk, places, count in flow_pieces(found.chunks, n_samples):
+                rows = chunk.rows[places]
+                normal = self._normals(batch, rows, n_samples, seed)
+                values = self._draws(found, batch, chunk, places, normal, seed).transpose(0, 1)
+                drawn[rows[:count]] = chunk.window[places].to_stamp(values).cpu().numpy()[:count]
+        return drawn
+
+    def _draws(self, posteriors, batch, chunk, places, normal, seed):
+        """Draws ``(S, P, 7)`` of some rows of a chunk, under the prior that is wanted."""
+        context = chunk.context[places]
+        if self.prior is None:
+            return posteriors.module.sample(context, normal)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        ratio = self._ratio(posteriors, batch, chunk)[places]
+        return reweighted_draws(posteriors.module, context, normal, ratio, generator)
+
+    def _log_prob_batch(self, batch, values):
+        """Log densities ``(B, S)`` by parameters in the units of the batch and pixels of the stamp."""
+        density = np.full(values.shape[:2], np.nan)
+        values = values.copy()
+        values[..., PARAMETER_INDEX["flux"]] /= batch.scale[:, None]
+        with torch.inference_mode():
+            posteriors = self._posteriors(batch)
+            for chunk, places, count in flow_pieces(posteriors.chunks, values.shape[1]):
+                rows, window = chunk.rows[places], chunk.window[places]
+                part = window.from_stamp(torch.from_numpy(values[rows]).to(self.device)).transpose(0, 1).float()
+                found = posteriors.module.log_prob(chunk.context[places], part).double() - window.scale.log().sum()
+                if self.prior is not None:
+                    ratio = self._ratio(posteriors, batch, chunk)
+                    evidence = log_evidence_ratio(posteriors.module, chunk, ratio)[places]
+                    found = found + ratio[places].log(part) - evidence
+                density[rows[:count]] = found.T.cpu().numpy()[:count]
+        return density
+
+
+class _Unscored(NeuralSersicFitter):
+    """Fitter that minds no file of typical galaxies."""
+
+    def _typical(self):
+        return None
+
+
+def learn_typical(weights, cutouts, *, device="cpu", **about):
+    """Learn what galaxies of the training domain look like to a network, for the column ``ood_score``.
+
+    Parameters
+    ----------
+    weights : str, path-like or Weights
+        The network's.
+    cutouts : iterable of Cutouts
+        Galaxies of its training domain, see `galmeasure.training.simulate_cutouts`.
+    device : str, optional
+        Where to compute.
+    **about
+        Plain JSON for the card.
+
+    Returns
+    -------
+    galmeasure.calibration.TypicalGalaxies
+        To be saved at `galmeasure.calibration.typical_path` of the file of weights.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 2,000 galaxies.
+    """
+    weights = find_weights(weights, "weights")
+    fitter = _Unscored(weights=weights, device=device, precision="float32")
+    found = Observed.join([each for part in cutouts for each in fitter._observe(part)])
+    return TypicalGalaxies.learn(found, {"weights": weights.name, "weights_sha256": weights.sha256, **about})
+
+
+def _smallest_stamp(weights):
+    """Side of the smallest stamp that the training saw."""
+    simulation = weights.card["simulation"]
+    if simulation.get("small_stamps", 0.0) > 0.0:
+        return simulation.get("smallest", NATIVE_SIZE)
+    return NATIVE_SIZE
+
+
+def _bf16_is_fast(device):
+    """Whether bfloat16 is computed in hardware."""
+    if device != "cpu":
+        return device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+
+
+def _check_integer(name, value, lowest):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
+        msg = f"{name} must be an integer of at least {lowest}, not {value!r}"
+        raise ValueError(msg)
+
+
+def _first_column(parameters):
+    return next(np.asarray(column) for name, column in parameters.items() if name in ("n", "n_fit"))

@@ -1,0 +1,335 @@
+"""Newton steps from a network's estimates towards the highest posterior density, in the network's coordinates."""
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch.nn.functional import logsigmoid, softplus
+
+from galmeasure.fitters.crop import CROPS, Crop, crop_sides
+from galmeasure.fitters.rendering import rendering_groups, stamps_at_once
+from galmeasure.likelihood import normal_equations, signal_to_noise, variance
+from galmeasure.networks.correction import Evaluation
+from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
+from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
+
+__all__ = ["BatchEvaluation", "NetworkFrame", "evaluate_batch"]
+
+_X, _Y = PARAMETER_INDEX["x"], PARAMETER_INDEX["y"]
+_BRIGHT = 40.0  # signal-to-noise ratio from which steps are taken
+_SETTLED = 0.3**2  # squared length, in sigma, of a step that is not worth an evaluation
+_RESTLESS = 1.0  # squared length of a step after the last evaluation that is worth a flag
+_EVALUATIONS = 4  # at most, after the first
+_LARGEST_EXCESS = 0.25  # of reduced chi-squared, after a step as predicted, with which steps are still taken
+_BOUNDED = [1, 2, 5, 6]  # coordinates that are logits: index, size and centre
+_LONGEST = 1.0  # of a step in the network's coordinates
+_DAMPING = 1e-3
+
+
+@dataclass(frozen=True)
+class NetworkFrame:
+    """Where the network's coordinates of each row of a batch lie on its stamp.
+
+    Parameters
+    ----------
+    start : Tensor
+        Unconstrained coordinates of the network's estimates, shape ``(B, 7)``, double precision; NaN where there are
+        none.
+    flux_scale : Tensor
+        Unit of the flux in these, shape ``(B,)``.
+    scale, offset : Tensor
+        From the network's parameters to those of the stamp, shape ``(B, 7)``.
+    fwhm : Tensor
+        Width of each row's PSF, pixel response included, in pixels of the network, shape ``(B,)``.
+    psf_quality : Tensor
+        Quality of each row's PSF image, see `galmeasure.networks.clean_psfs`, shape ``(B, 3)``.
+    """
+
+    start: torch.Tensor
+    flux_scale: torch.Tensor
+    scale: torch.Tensor
+    offset: torch.Tensor
+    fwhm: torch.Tensor
+    psf_quality: torch.Tensor
+
+    @classmethod
+    def of(cls, network, batch, chunks, psfs=None, device="cpu"):
+        """Frame of the rows of encoded chunks, with the CleanedPSFs of the batch."""
+        count = len(batch)
+
+        def empty(*shape):
+            return torch.full((count, *shape), torch.nan, dtype=torch.float64, device=device)
+
+        quality = torch.zeros((count, N_PSF_QUALITY), dtype=torch.float64, device=device)
+        frame = cls(empty(N_PARAMETERS), empty(), empty(N_PARAMETERS), empty(N_PARAMETERS), empty(), quality)
+        fwhm = torch.from_numpy(batch.psf_fwhm[batch.psf_index]).to(device)
+        for chunk in chunks:
+            keep = torch.from_numpy(chunk.keep).to(device)
+            rows = torch.from_numpy(chunk.rows).to(device)[keep]
+            scale = chunk.context.flux_scale[keep].double()
+            frame.start[rows] = network.transform.forward(chunk.summary.mean[keep].double(), scale)
+            frame.flux_scale[rows] = scale
+            frame.scale[rows] = chunk.window.scale
+            frame.offset[rows] = chunk.window.offset()[keep]
+            frame.fwhm[rows] = fwhm[rows] / chunk.window.block
+            if psfs is not None:
+                places = psfs.places(batch.psf_index[chunk.rows[chunk.keep]])
+                frame.psf_quality[rows] = psfs.quality[torch.from_numpy(places).to(device)].double()
+        return frame
+
+    def stamp(self, transform, point):
+        """Parameters in pixels of the stamps, shape ``(B, 7)``, of points in the network's coordinates."""
+        return transform.inverse(point, self.flux_scale) * self.scale + self.offset
+
+    def __getitem__(self, rows):
+        """Some of the rows."""
+        return NetworkFrame(*(getattr(self, each.name)[rows] for each in fields(self)))
+
+
+@dataclass(frozen=True)
+class BatchEvaluation:
+    """The exact model at the end of the steps of each row of a batch.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        In the network's coordinates, ``B`` rows; NaN where there is no measurement.
+    values : ndarray
+        Parameters at these points in pixels of the stamp, shape ``(B, 7)``.
+    n_pixels, inside : Tensor
+        Good pixels, and fraction of the model's flux within the stamp, shape ``(B,)``.
+    restless : ndarray of bool
+        Rows that want to move further by more than an error, shape ``(B,)``.
+    """
+
+    evaluation: Evaluation
+    values: np.ndarray
+    n_pixels: torch.Tensor
+    inside: torch.Tensor
+    restless: np.ndarray
+
+
+def evaluate_batch(network, batch, frame, *, psfs=None, device="cpu", see=None):
+    """Evaluate the model, its residual and derivatives at a network's estimates, and after steps from there.
+
+    Parameters
+    ----------
+    network : SersicPosterior
+        The network, whose coordinates are used.
+    batch : CutoutBatch
+        Cutouts in units of their noise.
+    frame : NetworkFrame
+        The estimates.
+    psfs : CleanedPSFs, optional
+        See `galmeasure.fitters.rendering.rendering_groups`.
+    device : str, optional
+        Torch device on which models are rendered.
+    see : callable, optional
+        Called with the residuals of some rows at the end of their steps, as `ResidualWatch.see`.
+
+    Returns
+    -------
+    BatchEvaluation
+        Of all rows.
+
+    Notes
+    -----
+    Steps are those of Levenberg and Marquardt: at most four, where the signal-to-noise ratio is above 40, the model
+    would fit after the step, and the step is longer than 0.3 sigma. A row's steps depend on that row alone.
+    """
+    rows = np.flatnonzero(torch.isfinite(frame.start).all(1).cpu().numpy())
+    found = _empty(len(batch), device)
+    start = frame.stamp(network.transform, frame.start)
+    fwhm = torch.from_numpy(batch.psf_fwhm[batch.psf_index]).to(device)
+    sides = crop_sides(start[rows], batch.shape[rows], fwhm[rows])
+    options = {"psfs": psfs, "device": device}
+    for index, climb, state in _climbs(network, batch, rows[sides == 0], frame, **options):
+        _put(found, index, state)
+        if see is not None:
+            see(index.cpu().numpy(), state.residual, climb.good, state.snr, climb.stamp(state.point))
+    for side in CROPS:
+        chosen = rows[sides == side]
+        if not len(chosen):
+            continue
+        crop = Crop.of(side, batch, chosen, start[chosen][:, [_X, _Y]].cpu().numpy())
+        everyone = np.arange(len(chosen))
+        for index, climb, state in _climbs(network, crop.batch, everyone, crop.frame(frame), **options):
+            local = index.cpu().numpy()
+            state.chi2 = state.chi2 + torch.from_numpy(crop.chi2[local]).to(device)
+            state.n_pixels = torch.from_numpy(crop.n_pixels[local]).to(device)
+            _put(found, torch.from_numpy(chosen[local]).to(device), state)
+            if see is not None:
+                stamp = climb.stamp(state.point)
+                stamp[:, [_X, _Y]] += torch.from_numpy(crop.start[local][:, ::-1].copy()).to(stamp)
+                good = torch.from_numpy(batch.good[chosen[local]]).to(device)
+                see(chosen[local], crop.whole(local, state.residual), good, state.snr, stamp)
+    return _finish(found, network, frame)
+
+
+def _climbs(network, batch, rows, frame, *, psfs, device):
+    """Yield rows, their climb and where it ended, in chunks."""
+    if not len(rows):
+        return
+    size = stamps_at_once(batch.image.shape[1:], device)
+    for members, problem in rendering_groups(batch, rows, psfs=psfs, device=device):
+        for index in torch.from_numpy(members).to(device).split(size):
+            climb = _Climb(network, problem, index, frame[index])
+            yield index, climb, climb.run()
+
+
+def _put(found, index, state):
+    for name, column in found.items():
+        column[index] = getattr(state, name).to(column.dtype)
+
+
+def _empty(count, device):
+    shapes = {
+        "point": (N_PARAMETERS,), "score": (N_PARAMETERS,), "fisher": (N_PARAMETERS, N_PARAMETERS), "chi2": (),
+        "snr": (), "steps": (), "n_pixels": (), "inside": (), "restless": (),
+    }  # fmt: skip
+    return {
+        name: torch.full((count, *shape), torch.nan, dtype=torch.float64, device=device)
+        for name, shape in shapes.items()
+    }
+
+
+def _finish(found, network, frame):
+    values = network.transform.inverse(found["point"], frame.flux_scale)
+    dof = found["n_pixels"] - N_PARAMETERS
+    evaluation = Evaluation(
+        found["point"], found["score"], found["fisher"], found["chi2"], dof, found["snr"], found["steps"],
+        values[:, 2] / frame.fwhm, frame.psf_quality,
+    )  # fmt: skip
+    stamp = (values * frame.scale + frame.offset).cpu().numpy()
+    restless = found["restless"].cpu().numpy() > 0.0
+    return BatchEvaluation(evaluation, stamp, found["n_pixels"], found["inside"], restless)
+
+
+@dataclass
+class _State:
+    """Where each row stands; ``loss`` and ``score`` include the prior."""
+
+    point: torch.Tensor
+    loss: torch.Tensor
+    score: torch.Tensor
+    fisher: torch.Tensor
+    chi2: torch.Tensor
+    snr: torch.Tensor
+    inside: torch.Tensor
+    residual: torch.Tensor
+    n_pixels: torch.Tensor
+    steps: torch.Tensor
+    restless: torch.Tensor
+
+    def put(self, rows, other, chosen):
+        """Take over rows of another state, all but the number of steps, which grows."""
+        for each in fields(self):
+            if each.name not in ("steps", "n_pixels", "restless"):
+                getattr(self, each.name)[rows] = getattr(other, each.name)[chosen]
+        self.steps[rows] += 1.0
+
+
+class _Climb:
+    """Steps of the rows of one chunk."""
+
+    def __init__(self, network, problem, index, frame):
+        self._network, self._problem, self._index, self._frame = network, problem, index, frame
+        self.good = problem.good[index]
+        self._n_pixels = self.good.flatten(1).sum(1).double()
+
+    def stamp(self, point):
+        """Parameters of points in the pixels of the stamps, shape ``(P, 7)``."""
+        return self._frame.stamp(self._network.transform, point)
+
+    def run(self):
+        """Evaluate, step, and evaluate again where that is worth it."""
+        everyone = torch.arange(len(self._index), device=self._index.device)
+        state = self._evaluate(everyone, self._frame.start)
+        damping = torch.full_like(state.loss, _DAMPING)
+        for _ in range(_EVALUATIONS):
+            step, length = self._step(state, damping)
+            rows = torch.nonzero(self._worth(state, length) & (length > _SETTLED))[:, 0]
+            if not len(rows):
+                break
+            new = self._evaluate(rows, state.point[rows] + step[rows])
+            better = torch.isfinite(new.loss) & (new.loss < state.loss[rows])
+            state.put(rows[better], new, better)
+            damping[rows] = damping[rows] * torch.where(better, 0.2, 30.0)
+        _, length = self._step(state, torch.full_like(damping, _DAMPING))
+        state.restless = (self._worth(state, length) & (length > _RESTLESS)).double()
+        return state
+
+    def _worth(self, state, length):
+        """Rows that are bright enough, and whose model would fit after a step, boolean."""
+        dof = (self._n_pixels - N_PARAMETERS).clamp_min(1.0)
+        limit = 1.0 + torch.maximum(5.0 * torch.sqrt(2.0 / dof), torch.full_like(dof, _LARGEST_EXCESS))
+        return (state.snr > _BRIGHT) & ((state.chi2 - length) / dof < limit)
+
+    def _step(self, state, damping):
+        """Damped step, and the squared length, in sigma, of the undamped one."""
+        matrix = Evaluation(state.point, state.score, state.fisher, *[state.chi2] * 6).precision()
+        scale = matrix.diagonal(dim1=-2, dim2=-1).sqrt()
+        balanced = matrix / (scale[:, :, None] * scale[:, None, :])
+        identity = torch.eye(N_PARAMETERS, dtype=matrix.dtype, device=matrix.device)
+        score = (state.score / scale)[..., None]
+        plain, damped = (
+            torch.cholesky_solve(score, torch.linalg.cholesky_ex(balanced + each * identity)[0])[..., 0]
+            for each in (1e-9, damping[:, None, None])
+        )
+        length = (plain * score[..., 0]).sum(1)
+        step = torch.nan_to_num(damped / scale)
+        return step / (step.abs().amax(1, keepdim=True) / _LONGEST).clamp_min(1.0), torch.nan_to_num(length)
+
+    def _evaluate(self, rows, point):
+        frame, transform = self._frame[rows], self._network.transform
+        values = transform.inverse(point, frame.flux_scale)
+        jacobian = transform.jacobian(point, frame.flux_scale) * frame.scale[:, :, None]
+        stamp = values * frame.scale + frame.offset
+        parts = [self._render(piece, stamp[place]) for piece, place in self._pieces(rows)]
+        score, fisher, loss, chi2, snr, inside, residual = (torch.cat(column) for column in zip(*parts, strict=True))
+        score = (jacobian.mT @ score[..., None])[..., 0]
+        fisher = jacobian.mT @ fisher @ jacobian
+        log_prior, slope = _log_prior(point)
+        zero = torch.zeros_like(loss)
+        return _State(
+            point, loss - 2.0 * log_prior, score + slope, fisher, chi2, snr, inside, residual, self._n_pixels[rows],
+            zero, zero.clone(),
+        )  # fmt: skip
+
+    def _pieces(self, rows):
+        """Yield rows of the problem and their places, few enough for the cache."""
+        start = 0
+        for piece in self._problem.pieces(self._index[rows]):
+            yield piece, slice(start, start + len(piece))
+            start += len(piece)
+
+    def _render(self, rows, stamp):
+        """Score and Fisher matrix by the stamp's parameters, loss, chi-squared, S/N, light inside, residuals."""
+        model, raw, matrix = self._problem.draw(rows, stamp)
+        image, error, good, gain = self._problem.data(rows)
+        found = normal_equations(model, raw, image, error, good, gain)
+        residual = good * (image - model) * variance(model, error, gain).rsqrt()
+        snr = signal_to_noise(model, error, good, gain).double()
+        inside = model.flatten(1).sum(1, dtype=torch.float64) / stamp[:, 0]
+        score = (matrix @ found.score[..., None])[..., 0]
+        return score, matrix @ found.fisher @ matrix.mT, found.loss, found.chi2, snr, inside, residual
+
+
+def _log_prior(point):
+    """Log density, ``(P,)``, of a broad prior by the network's coordinates, and its derivatives, ``(P, 7)``.
+
+    It is flat in the index, in the logarithms of size and flux and in the centre, within their domain, and falls with
+    the shear as ``(1 - (|g| / g_max)**2)**2``. It keeps steps inside the domain; what the prior of the training says is
+    learned by the correction.
+    """
+    bounded = point[:, _BOUNDED]
+    density = (logsigmoid(bounded) + logsigmoid(-bounded)).sum(1)
+    slope = torch.zeros_like(point)
+    slope[:, _BOUNDED] = 1.0 - 2.0 * torch.sigmoid(bounded)
+    length = torch.hypot(point[:, 3], point[:, 4]).clamp_min(1e-9)
+    log_cosh = length + softplus(-2.0 * length) - math.log(2.0)
+    density = density + torch.log(torch.tanh(length) / length) - 6.0 * log_cosh
+    radial = 2.0 / torch.sinh(2.0 * length).clamp(1e-9, 1e9) - 1.0 / length - 6.0 * torch.tanh(length)
+    slope[:, 3:5] = (radial / length)[:, None] * point[:, 3:5]
+    return density, slope

@@ -1,0 +1,101 @@
+"""A batch of cutouts as a least-squares problem: evaluates loss, gradient and curvature in small pieces."""
+
+from dataclasses import dataclass
+
+import torch
+
+from galmeasure.fitters import variables as _variables
+from galmeasure.fitters.prior_term import PriorTerm
+from galmeasure.likelihood import normal_equations
+from galmeasure.parameters import N_PARAMETERS
+from galmeasure.render import PSFGrid, raw_jacobian_matrix, render_raw
+
+__all__ = ["Problem"]
+
+_PIECE = 1_200_000  # numbers in the largest temporary array, so that it stays in the cache and in the heap
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Tensors of one batch.
+
+    Parameters
+    ----------
+    image, error, good : Tensor
+        Shape ``(B, ny, nx)``; ``error`` broadcasts.
+    gain : Tensor or None
+        Shape ``(B,)``.
+    psf : PSFGrid
+        Transforms of the distinct PSFs.
+    psf_index : Tensor
+        Shape ``(B,)``.
+    dof : float or None
+        Of the Student t loss.
+    prior : PriorTerm or None
+        A term that is added to the loss.
+    enlarge : bool
+        Whether long, narrow galaxies get a grid twice as large, see `galmeasure.render.render_raw`.
+    """
+
+    image: torch.Tensor
+    error: torch.Tensor
+    good: torch.Tensor
+    gain: torch.Tensor | None
+    psf: PSFGrid
+    psf_index: torch.Tensor
+    dof: float | None = None
+    prior: PriorTerm | None = None
+    enlarge: bool = True
+
+    def pieces(self, rows):
+        """Split ``rows`` so that the renderer's working set stays small."""
+        rows_k, columns_k = self.psf.transform.shape[1:]
+        one = 2 * N_PARAMETERS * max(rows_k, self.psf.padded[0]) * columns_k
+        on_device = self.image.device.type == "cpu"
+        return rows.split(max(1, _PIECE // one)) if on_device else rows.split(max(1, 200 * _PIECE // one))
+
+    def data(self, rows):
+        """Image, error, good and gain of some rows."""
+        error = self.error if self.error.shape[0] == 1 else self.error[rows]
+        return self.image[rows], error, self.good[rows], None if self.gain is None else self.gain[rows]
+
+    def draw(self, rows, parameters, background=None):
+        """Model and raw images of some rows, with the matrix from these to parameters (and background).
+
+        Parameters
+        ----------
+        rows : Tensor
+            Shape ``(K,)``.
+        parameters : Tensor
+            Shape ``(K, 7)``, double precision.
+        background : Tensor, optional
+            Constant per pixel, shape ``(K,)``; adds an image of ones.
+        """
+        raw = render_raw(parameters.to(self.image.dtype), self.psf, self.psf_index[rows], enlarge=self.enlarge)
+        model = raw[:, 0] * parameters[:, 0, None, None].to(raw.dtype)
+        matrix = raw_jacobian_matrix(parameters)
+        if background is not None:
+            model = model + background[:, None, None].to(raw.dtype)
+            raw = torch.cat([raw, torch.ones_like(raw[:, :1])], 1)
+            matrix = torch.nn.functional.pad(matrix, (0, 1, 0, 1))
+            matrix[:, -1, -1] = 1.0
+        return model, raw, matrix
+
+    def evaluate(self, rows, variables):
+        """Loss, half the negative gradient and half the expected second derivative, by the fit's variables."""
+        losses, gradients, hessians = [], [], []
+        start = 0
+        for piece in self.pieces(rows):
+            part = variables[start : start + len(piece)]
+            start += len(piece)
+            background = part[:, _variables.BACKGROUND] if part.shape[1] > N_PARAMETERS else None
+            model, raw, matrix = self.draw(piece, _variables.to_parameters(part), background)
+            found = normal_equations(model, raw, *self.data(piece), dof=self.dof)
+            matrix = _variables.jacobian(part) @ matrix
+            losses.append(found.loss)
+            gradients.append((matrix @ found.score[:, :, None])[:, :, 0])
+            hessians.append(matrix @ found.fisher @ matrix.transpose(1, 2))
+        found = torch.cat(losses), torch.cat(gradients), torch.cat(hessians)
+        if self.prior is None:
+            return found
+        return tuple(own + other for own, other in zip(found, self.prior.evaluate(rows, variables), strict=True))

@@ -1,0 +1,292 @@
+"""The noise model of independent pixels, and what follows from it: log-likelihood, deviance, normal equations.
+
+Everywhere: ``image``, ``error`` and models are in the same unit, ``gain`` is electrons per that unit, and
+``variance = error**2 + max(model, 0) / gain`` when a gain is given. Simulation and fit use this one model.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+__all__ = [
+    "CACHE_LINE",
+    "NormalEquations",
+    "deviance",
+    "fit_loss",
+    "flux_of_snr",
+    "log_likelihood",
+    "normal_equations",
+    "signal_to_noise",
+    "variance",
+]
+
+CACHE_LINE = 16
+"""Single-precision numbers in a cache line: matrix products round alike wherever such a block lies in memory."""
+
+_SNR_STEPS = 6
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """Sums over pixels that a least-squares step needs, for images ``R_j`` (``J`` of them).
+
+    Parameters
+    ----------
+    loss : Tensor
+        What a fit minimises: minus twice the (quasi-)log-likelihood without its constant, shape ``(B,)``.
+    chi2 : Tensor
+        Sum of squared residuals over the variance, shape ``(B,)``, double precision.
+    score : Tensor
+        Derivative of the log-likelihood along each image, shape ``(B, J)``, double precision.
+    fisher : Tensor
+        Expected information, shape ``(B, J, J)``, double precision.
+    """
+
+    loss: torch.Tensor
+    chi2: torch.Tensor
+    score: torch.Tensor
+    fisher: torch.Tensor
+
+
+def variance(model, error, gain=None):
+    """Noise variance per pixel.
+
+    Parameters
+    ----------
+    model : Tensor
+        Expected image, shape ``(B, ny, nx)``.
+    error : Tensor
+        1-sigma noise that does not come from the model; broadcasts to ``model``.
+    gain : Tensor, optional
+        Electrons per unit, shape ``(B,)``. None: ``error`` holds all the noise.
+
+    Returns
+    -------
+    Tensor
+        ``error**2 + max(model, 0) / gain``, shape ``(B, ny, nx)``.
+    """
+    if gain is None:
+        return error.expand_as(model) ** 2
+    return error**2 + model.clamp_min(0.0) / gain[:, None, None]
+
+
+def signal_to_noise(model, error, good, gain=None):
+    """Optimal signal-to-noise ratio of models.
+
+    Parameters
+    ----------
+    model, error, gain
+        As in `variance`.
+    good : Tensor
+        Good pixels, boolean, shape ``(B, ny, nx)``.
+
+    Returns
+    -------
+    Tensor
+        ``sqrt(sum(model**2 / variance))``, shape ``(B,)``.
+    """
+    return (good * model**2 / variance(model, error, gain)).flatten(1).sum(1).sqrt()
+
+
+def flux_of_snr(unit, snr, error, good, gain=None):
+    """Fluxes that give models a signal-to-noise ratio.
+
+    Parameters
+    ----------
+    unit : Tensor
+        Models of unit flux, shape ``(B, ny, nx)``.
+    snr : Tensor
+        Wanted ratios, shape ``(B,)``.
+    error, good, gain
+        As in `signal_to_noise`; an infinite gain is none.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(B,)``.
+    """
+    flux = snr / signal_to_noise(unit, error, good).clamp_min(1e-30)
+    if gain is None:
+        return flux
+    slope = torch.where(torch.isinf(gain), 1.0, 0.75)  # with shot noise the ratio grows more slowly than the flux
+    for _ in range(_SNR_STEPS):
+        found = signal_to_noise(flux[:, None, None] * unit, error, good, gain)
+        flux = flux * (snr / found.clamp_min(1e-30)) ** (1.0 / slope)
+    return flux
+
+
+def log_likelihood(model, image, error, good, gain=None, *, dof=None):
+    """Log-likelihood of images, summed over their good pixels.
+
+    Parameters
+    ----------
+    model, image : Tensor
+        Shape ``(B, ny, nx)``.
+    error : Tensor
+        Broadcasts to ``image``.
+    good : Tensor
+        Boolean, pixels that count, shape ``(B, ny, nx)``.
+    gain : Tensor, optional
+        Electrons per unit, shape ``(B,)``.
+    dof : float, optional
+        Degrees of freedom of a Student t distribution of the scaled residuals; None is Gaussian.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(B,)``, double precision, normalisation included.
+    """
+    var = variance(model, error, gain)
+    residual2 = (image - model) ** 2 / var
+    if dof is None:
+        terms = -0.5 * (residual2 + torch.log(2.0 * torch.pi * var))
+    else:
+        half = torch.tensor((dof + 1.0) / 2.0, dtype=torch.float64)
+        constant = float(torch.lgamma(half) - torch.lgamma(half - 0.5)) - 0.5 * torch.log(dof * torch.pi * var)
+        terms = constant - (dof + 1.0) / 2.0 * torch.log1p(residual2 / dof)
+    return torch.where(good, terms, 0.0).flatten(1).sum(1, dtype=torch.float64)
+
+
+def normal_equations(model, images, data, error, good, gain=None, *, dof=None):
+    """Loss, score and Fisher matrix of one evaluation.
+
+    Parameters
+    ----------
+    model : Tensor
+        Expected image, shape ``(B, ny, nx)``.
+    images : Tensor
+        Derivatives of the model along ``J`` directions, shape ``(B, J, ny, nx)``.
+    data, error, good, gain, dof
+        As in :func:`log_likelihood`.
+
+    Returns
+    -------
+    NormalEquations
+        Pixel sums. With a Student t loss, the Fisher matrix is that of the t distribution.
+
+    Notes
+    -----
+    The Gaussian loss is :func:`deviance`: chi-squared without a gain, and with one the function whose derivative is
+    ``-2 (data - model) / variance``, so that the score vanishes at the truth for an image without noise.
+    """
+    residual = data - model
+    var = variance(model, error, gain)
+    inverse = good / var
+    score, weight = residual * inverse, inverse
+    residual2 = residual * score
+    if dof is None:
+        loss = residual2 if gain is None else residual2 + _skewness(model, data, error, var, gain) * good
+    else:
+        loss, score, weight = _student_t(model, residual2, score, inverse, good, var, gain, dof)
+    sums = _pixel_sums(images.flatten(2), weight.flatten(1), score.flatten(1))
+    fisher = sums[:, :-1]
+    return NormalEquations(
+        loss=loss.flatten(1).sum(1, dtype=torch.float64),
+        chi2=residual2.flatten(1).sum(1, dtype=torch.float64),
+        score=sums[:, -1],
+        fisher=0.5 * (fisher + fisher.transpose(1, 2)),
+    )
+
+
+def deviance(model, data, error, good, gain=None):
+    """Minus twice the quasi-log-likelihood, up to a constant: chi-squared where the noise does not follow the model.
+
+    Parameters
+    ----------
+    model, data, error, good, gain
+        As in :func:`log_likelihood`.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(B,)``, double precision.
+
+    Notes
+    -----
+    With a gain this is the likelihood of the shifted Poisson distribution that has the noise's mean and variance
+    (Snyder et al. 1995, JOSA A 12, 272): its derivative by the model is ``-2 (data - model) / variance``, and its
+    information ``1 / variance``. Source counts that are Poisson distributed are described better than by a Gaussian.
+    """
+    var = variance(model, error, gain)
+    loss = (data - model) ** 2 / var
+    if gain is not None:
+        loss = loss + _skewness(model, data, error, var, gain)
+    return (loss * good).flatten(1).sum(1, dtype=torch.float64)
+
+
+def fit_loss(model, data, error, good, gain=None, *, dof=None):
+    """Loss that a fit minimises, as that of :func:`normal_equations`, without derivatives.
+
+    Parameters
+    ----------
+    model, data, error, good, gain, dof
+        As in :func:`log_likelihood`.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(B,)``, double precision.
+    """
+    if dof is None:
+        return deviance(model, data, error, good, gain)
+    var = variance(model, error, gain)
+    scaled = (data - model) * good / var
+    loss, _, _ = _student_t(model, (data - model) * scaled, scaled, good / var, good, var, gain, dof)
+    return loss.flatten(1).sum(1, dtype=torch.float64)
+
+
+_SERIES = (0.0, -1 / 3, 1 / 6, -1 / 10, 1 / 15, -1 / 21)
+_SERIES_LIMIT = 0.05
+_GAIN_MAX = 1e12  # no shot noise to speak of beyond
+
+
+def _excess(w):
+    """``2 ((1 + w) log(1 + w) - w) - w**2`` over ``w**2``, for ``w > -1``."""
+    series = torch.full_like(w, _SERIES[-1])
+    for coefficient in reversed(_SERIES[:-1]):
+        series = series * w + coefficient
+    small = w.abs() < _SERIES_LIMIT
+    other = torch.where(small, 1.0, w.clamp_min(-1.0 + 1e-6))
+    return torch.where(small, series, 2.0 * ((1.0 + other) * torch.log1p(other) - other) / other**2 - 1.0)
+
+
+def _skewness(model, data, error, var, gain):
+    """Deviance with shot noise minus squared residual over variance, per pixel."""
+    gain = gain.clamp_max(_GAIN_MAX)[:, None, None]
+    base = error**2
+    lit = model > 0
+    at_zero = data / (gain * base)
+    w = torch.where(lit, (data - model) / (gain * var), at_zero)
+    reference = torch.where(lit, (data - model) ** 2 / var, data**2 / base)
+    usual = reference * _excess(w)
+    counts = base + data / gain
+    if (counts > 0).all():
+        return usual
+    # pixels so low that the shifted counts are negative: the same derivative, another constant
+    below = 2.0 * gain**2 * (var - base - counts * torch.log(var / base)) + data**2 / base - (data - model) ** 2 / var
+    return torch.where(counts > 0, usual, torch.where(lit, below, 0.0))
+
+
+def _student_t(model, residual2, scaled, inverse, good, var, gain, dof):
+    """Loss, score and weight per pixel of a t distribution whose scale is the noise."""
+    loss = (dof + 1.0) * torch.log1p(residual2 / dof)
+    tail = (dof + 1.0) / (dof + residual2)
+    score, weight = scaled * tail, inverse * ((dof + 1.0) / (dof + 3.0))
+    if gain is not None:
+        slope = (model > 0) / gain[:, None, None]  # of the variance by the model
+        score = score + 0.5 * slope * (scaled**2 * tail - inverse)
+        weight = weight + 0.5 * slope**2 * inverse**2 * (dof / (dof + 3.0))
+        loss = loss + torch.where(good, torch.log(var), 0.0)
+    return loss, score, weight
+
+
+def _pixel_sums(images, weight, score):
+    """Sums over pixels of ``weight images_i images_j``, and in the last row of ``score images_j``, double precision.
+
+    Each galaxy's pixels fill whole cache lines, which makes the sums independent of the other galaxies of the batch.
+    """
+    left = torch.cat([images * weight[:, None], score[:, None]], 1)
+    missing = -images.shape[-1] % CACHE_LINE
+    if missing:
+        left, images = (torch.nn.functional.pad(each, (0, missing)) for each in (left, images))
+    return torch.bmm(left, images.transpose(1, 2)).double()

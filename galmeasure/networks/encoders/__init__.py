@@ -1,0 +1,1 @@
+"""Encoders: from views of a stamp and of its PSF to a vector of features."""

@@ -1,0 +1,100 @@
+"""How unlike the galaxies of the training each galaxy looks: residuals in the network's pixels, and their score."""
+
+import numpy as np
+import torch
+
+from galmeasure.networks import Window, resize_stamps, width_in_blocks
+from galmeasure.ood.residuals import ResidualFeatures, residual_features
+from galmeasure.ood.typical import Observed
+from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
+
+__all__ = ["ResidualWatch"]
+
+
+class ResidualWatch:
+    """Collect what the score needs while the network's models of a batch are rendered.
+
+    Parameters
+    ----------
+    batch : CutoutBatch
+        Cutouts in units of their noise.
+
+    Attributes
+    ----------
+    values : ndarray
+        Posterior means in pixels of the stamps, shape ``(B, 7)``; NaN where there are none.
+    """
+
+    def __init__(self, batch):
+        count = len(batch)
+        self.values = np.full((count, N_PARAMETERS), np.nan)
+        self._fwhm = batch.psf_fwhm[batch.psf_index].astype(float)
+        self._block = np.ones(count, dtype=np.int64)
+        self._start = torch.zeros((count, 2), dtype=torch.int64)
+        self._snr = torch.full((count,), torch.nan, dtype=torch.float64)
+        self._features = self._statistics = self._moments = None
+
+    def begin(self, chunks):
+        """Take what the network says, a list of EncodedChunk; gives `see`."""
+        for chunk in chunks:
+            rows = chunk.rows[chunk.keep]
+            self.values[rows] = chunk.window.to_stamp(chunk.summary.mean).cpu().numpy()[chunk.keep]
+            self._block[rows] = chunk.window.block
+            self._start[rows] = chunk.window.start.cpu()[chunk.keep]
+            features = chunk.context.features.cpu()[chunk.keep]
+            if self._features is None:
+                self._features = torch.full((len(self.values), features.shape[1]), torch.nan)
+            self._features[rows] = features
+        return self.see
+
+    def see(self, rows, residual, good, snr, values=None):
+        """Take residuals.
+
+        Parameters
+        ----------
+        rows : ndarray of int64
+            Positions in the batch, ``P`` of them.
+        residual : Tensor
+            Image minus model over noise, shape ``(P, ny, nx)``.
+        good : Tensor
+            Boolean, of the same shape.
+        snr : Tensor
+            Of the models, shape ``(P,)``.
+        values : Tensor, optional
+            Parameters of the models in pixels of the stamps, shape ``(P, 7)``, where they are not the network's means.
+        """
+        if values is not None:
+            self.values[rows] = values.cpu().numpy()
+        blocks = self._block[rows]
+        for block in np.unique(blocks).tolist():
+            found = self._features_of(rows, residual, good, block)
+            chosen = np.flatnonzero(blocks == block)
+            self._put(rows[chosen], found[torch.from_numpy(chosen).to(residual.device)])
+        self._snr[rows] = snr.double().cpu()
+
+    def observed(self):
+        """Return what was seen, an `Observed`."""
+        size = torch.from_numpy(self.values[:, PARAMETER_INDEX["r_eff"]] / self._fwhm)
+        if self._statistics is None:
+            empty = torch.full((len(size), 0), torch.nan)
+            return Observed(torch.full_like(size, torch.nan), size, ResidualFeatures(empty, empty), empty)
+        return Observed(self._snr, size, ResidualFeatures(self._statistics, self._moments), self._features)
+
+    def _features_of(self, rows, residual, good, block):
+        """Features of residuals, all of them seen in blocks of one size."""
+        device = residual.device
+        window = Window(self._start[rows].to(device), block)
+        one = residual.new_ones((1, 1, 1))
+        index = torch.zeros(len(rows), dtype=torch.int64, device=device)
+        seen = resize_stamps(residual, one, good, None, residual.new_zeros((1, 1, 1)), index, window)
+        values = window.from_stamp(torch.from_numpy(self.values[rows]).to(device))
+        fwhm = torch.from_numpy(width_in_blocks(self._fwhm[rows], block)).to(device)
+        return residual_features((seen.image / seen.error) * seen.good, seen.good, values, fwhm)
+
+    def _put(self, rows, found):
+        if self._statistics is None:
+            count = len(self.values)
+            self._statistics = torch.full((count, found.statistics.shape[1]), torch.nan)
+            self._moments = torch.full((count, found.moments.shape[1]), torch.nan)
+        self._statistics[rows] = found.statistics.cpu()
+        self._moments[rows] = found.moments.cpu()

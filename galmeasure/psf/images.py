@@ -1,0 +1,141 @@
+"""PSF images: normalisation, width and centre, and finding equal ones."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from galmeasure.psf.wings import missing_light
+
+__all__ = ["NormalisedPSFs", "PSFStats", "find_equal", "normalise_psf", "psf_stats"]
+
+_CHUNK = 2**21
+
+
+@dataclass(frozen=True)
+class PSFStats:
+    """What is known of each PSF of a set (M,): ``ok``, ``offset`` of the centroid and ``fwhm`` in native pixels."""
+
+    ok: np.ndarray
+    offset: np.ndarray
+    fwhm: np.ndarray
+
+
+@dataclass(frozen=True)
+class NormalisedPSFs:
+    """Normalised float64 copies of PSF images.
+
+    ``images`` (M, ny, nx); ``outside`` (M,): the estimated fraction of the light beyond each image, or its uncertainty
+    if that is larger.
+    """
+
+    images: np.ndarray
+    outside: np.ndarray
+
+
+def normalise_psf(stack, oversampling=1):
+    """:class:`NormalisedPSFs` of a stack of PSF images, and which of them can be used.
+
+    A PSF image that has a non-finite pixel, or whose sum is not positive, cannot be used; it comes back as zeros.
+    Others sum to 1 minus the flux missing beyond the image.
+    """
+    with np.errstate(all="ignore"):
+        images = np.array(stack, dtype=np.float64)
+        peak = np.abs(images).max(axis=(1, 2))
+        ok = np.isfinite(peak) & (peak > 0)
+        images[~ok] = 0.0
+        images /= np.where(ok, peak, 1.0)[:, None, None]
+        total = images.sum(axis=(1, 2))
+        ok &= total > 1e-6
+        images /= np.where(ok, total, 1.0)[:, None, None]
+        images[~ok] = 0.0
+    light = missing_light(images, oversampling)
+    images *= 1.0 - light.fraction[:, None, None]
+    return NormalisedPSFs(images, np.maximum(light.fraction, light.error)), ok
+
+
+def psf_stats(stack, ok, oversampling=1):
+    """:class:`PSFStats` of a stack of normalised PSF images, lengths in native pixels."""
+    n_psf, ny, nx = stack.shape
+    offset, fwhm = np.full(n_psf, np.nan), np.full(n_psf, np.nan)
+    y, x = np.arange(ny) - 0.5 * (ny - 1), np.arange(nx) - 0.5 * (nx - 1)
+    rows = np.flatnonzero(ok)
+    for start in range(0, len(rows), max(1, _CHUNK // (ny * nx))):
+        part = rows[start : start + max(1, _CHUNK // (ny * nx))]
+        images = stack[part]
+        index = images.reshape(len(part), -1).argmax(axis=1)
+        peak = images.reshape(len(part), -1)[np.arange(len(part)), index]
+        weight = np.maximum(images - 0.1 * peak[:, None, None], 0.0)
+        norm = weight.sum(axis=(1, 2))
+        norm = np.where(norm > 0, norm, 1.0)
+        offset[part] = np.hypot(weight.sum(axis=1) @ x / norm, weight.sum(axis=2) @ y / norm) / oversampling
+        along_x = _half_width(images[np.arange(len(part)), index // nx], index % nx)
+        along_y = _half_width(images[np.arange(len(part)), :, index % nx], index // nx)
+        fwhm[part] = 0.5 * (along_x + along_y) / oversampling
+    return PSFStats(ok, offset, fwhm)
+
+
+def _half_width(profiles, peak_index):
+    """Full width at half maximum (B,) of profiles (B, P) around their peaks, interpolated as Gaussians; inf if none."""
+    rows, n_pixels = np.arange(len(profiles)), profiles.shape[1]
+    distance = np.arange(n_pixels)
+    width = np.zeros(len(profiles))
+    with np.errstate(all="ignore"):
+        log_ratio = np.log(np.maximum(profiles / profiles[rows, peak_index][:, None], 1e-12))
+        shift, half = _sub_pixel_peak(log_ratio, peak_index)
+        half = half - np.log(2.0)
+        for side in (1, -1):
+            beyond = (log_ratio < half[:, None]) & (side * (distance - peak_index[:, None]) > 0)
+            steps = np.where(beyond, side * (distance - peak_index[:, None]), n_pixels)
+            outer = steps.min(axis=1)
+            first = np.clip(peak_index + side * outer, 0, n_pixels - 1)
+            low, high = log_ratio[rows, first], log_ratio[rows, np.clip(first - side, 0, n_pixels - 1)]
+            far, near = (outer - side * shift) ** 2, (outer - 1 - side * shift) ** 2
+            crossing = np.sqrt(np.maximum(near + (half - high) / (low - high) * (far - near), 0.0))
+            width += np.where(outer < n_pixels, crossing, np.inf)
+    return width
+
+
+def _sub_pixel_peak(log_ratio, peak_index):
+    """(shift from the peak pixel, log height) of the parabola through the peak and its neighbours, (B,) each."""
+    rows, last = np.arange(len(log_ratio)), log_ratio.shape[1] - 1
+    left = log_ratio[rows, np.maximum(peak_index - 1, 0)]
+    right = log_ratio[rows, np.minimum(peak_index + 1, last)]
+    curvature = left + right
+    inside = (peak_index > 0) & (peak_index < last) & (curvature < 0)
+    shift = np.where(inside, 0.5 * (left - right) / np.where(inside, curvature, -1.0), 0.0)
+    return shift, -0.25 * (left - right) * shift
+
+
+def find_equal(stack):
+    """Representatives and index of the distinct images of a stack: ``stack[i]`` equals ``stack[first[index[i]]]``.
+
+    Parameters
+    ----------
+    stack : ndarray, shape (N, ny, nx)
+        Images of any real type.
+
+    Returns
+    -------
+    first : ndarray of int, shape (M,)
+        Row of one image of each kind, ascending.
+    index : ndarray of int, shape (N,)
+        Kind of every row.
+    """
+    n_images = len(stack)
+    if n_images == 1 or stack.strides[0] == 0:
+        return np.zeros(1, dtype=np.int64), np.zeros(n_images, dtype=np.int64)
+    flat = stack.reshape(n_images, -1)
+    columns = np.unique(np.linspace(0, flat.shape[1] - 1, 64).astype(np.int64))
+    sample = np.ascontiguousarray(flat[:, columns].astype(flat.dtype.newbyteorder("=")))
+    keys = sample.view(np.dtype((np.void, sample.dtype.itemsize * sample.shape[1]))).ravel()
+    _, first, index = np.unique(keys, return_index=True, return_inverse=True)
+    index = index.reshape(-1)
+    same = np.empty(n_images, dtype=bool)  # the sample of pixels may agree where others differ
+    for start in range(0, n_images, max(1, _CHUNK // flat.shape[1])):
+        rows = slice(start, start + max(1, _CHUNK // flat.shape[1]))
+        same[rows] = (flat[rows] == flat[first[index[rows]]]).all(axis=1)
+    alone = np.flatnonzero(~same)
+    first = np.concatenate([first, alone])
+    index[alone] = len(first) - len(alone) + np.arange(len(alone))
+    used, index = np.unique(first[index], return_inverse=True)
+    return used.astype(np.int64), index.reshape(-1).astype(np.int64)

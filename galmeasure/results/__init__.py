@@ -1,0 +1,1 @@
+"""Results: from parameters in stamp pixels to tables with units, and back."""

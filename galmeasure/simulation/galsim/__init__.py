@@ -1,0 +1,1 @@
+"""Reference data sets drawn with GalSim: many processes, the same rows, resumable, one FITS file."""

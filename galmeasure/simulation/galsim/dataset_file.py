@@ -1,0 +1,230 @@
+"""The FITS file of a simulated data set while it grows: whole blocks are kept when a run is stopped."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+
+from galmeasure.simulation.galsim.draw import BLOCK_ROWS, draw_psf, import_galsim, row_type
+
+__all__ = ["DatasetFile"]
+
+_VERSION = 1
+"""Of the way rows are drawn; another one does not continue a file."""
+
+_BLOCK = 2880
+"""Bytes of a FITS block: the length of the primary header."""
+
+_COLUMN_UNITS = {"true_r_eff": "arcsec", "true_psf_fwhm": "arcsec", "true_x": "pix", "true_y": "pix"}
+_IN_UNIT = ("cutout", "error", "noiseless", "true_flux", "true_sigma")
+_FORMATS = {"i8": "K", "f8": "D", "f4": "E"}
+
+_COMMENTS = {
+    "true_r_eff": "circularised half-light radius",
+    "true_snr": "over the background noise: the cut",
+    "true_snr_total": "with shot noise of the source",
+    "true_sigma": "background noise",
+    "true_psf_fwhm": "without the pixel",
+    "error": "background noise, see GAIN",
+}
+
+
+class DatasetFile:
+    """A file that grows row by row under a temporary name, and gets its own when it is whole.
+
+    Parameters
+    ----------
+    path : path-like
+        The data set.
+    config : DatasetConfig
+        What it holds.
+    seed : int
+        Of its random numbers.
+    size : int
+        Rows it is to have.
+    noiseless : bool
+        Whether it has the stamps without noise.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Attributes
+    ----------
+    partial : Path
+        The temporary name.
+    n_rows : int
+        Rows that are there; at the start, those that an earlier run of the same configuration left.
+
+    Raises
+    ------
+    FileExistsError
+        If the file exists and may not be replaced.
+    FileNotFoundError
+        If its folder does not exist.
+    ValueError
+        If the rows of an earlier run are of another configuration, or another run is at work on them.
+    """
+
+    def __init__(self, path, config, seed, size, noiseless, overwrite):
+        self.path, self.config, self.size, self.overwrite = Path(path), config, size, overwrite
+        self.partial = self.path.with_name(f"{self.path.name}.partial")
+        self._type = row_type(config, noiseless).newbyteorder(">")
+        self._check_path()
+        header = self._header({"SIMVERS": _VERSION, "SIMBLOCK": BLOCK_ROWS, "SIMSEED": seed})
+        existed = self.partial.exists()
+        self._file = self.partial.open("r+b" if existed else "x+b")
+        try:
+            self._lock()
+            if existed and self.partial.stat().st_size:
+                self._continue(header)
+            else:
+                self._start(header)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+        if not self.n_rows:
+            self.partial.unlink(missing_ok=True)
+
+    def _check_path(self):
+        if self.path.suffix.lower() != ".fits":
+            msg = f"output must end in .fits, not {self.path.name!r}"
+            raise ValueError(msg)
+        if self.path.is_dir():
+            msg = f"{self.path}: is a folder"
+            raise IsADirectoryError(msg)
+        if self.path.exists() and not self.overwrite:
+            msg = f"{self.path}: exists already; --overwrite (overwrite=True) replaces it"
+            raise FileExistsError(msg)
+        if not self.path.parent.is_dir():
+            msg = f"{self.path}: the folder does not exist"
+            raise FileNotFoundError(msg)
+
+    def _lock(self):
+        """Keep other runs out, where the system can; the lock goes with the process."""
+        try:
+            import fcntl
+        except ImportError:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            msg = f"{self.partial}: another run is writing it"
+            raise ValueError(msg) from err
+        except OSError:  # a file system without locks
+            return
+
+    def _header(self, run):
+        """Header of the table, for no rows yet."""
+        from galmeasure import __version__
+
+        columns = []
+        for name in self._type.names:
+            base, shape = self._type[name].base, self._type[name].shape
+            dim = f"({shape[1]},{shape[0]})" if shape else None
+            form = f"{int(np.prod(shape))}{_FORMATS[base.str[1:]]}"
+            column_unit = "adu" if name in _IN_UNIT else _COLUMN_UNITS.get(name)
+            columns.append(fits.Column(name=name, format=form, dim=dim, unit=column_unit))
+        header = fits.BinTableHDU.from_columns(columns, nrows=0, name="CUTOUTS").header
+        for number, name in enumerate(self._type.names, 1):
+            if name in _COMMENTS:
+                header.comments[f"TTYPE{number}"] = _COMMENTS[name]
+        header["PIXSCALE"] = self.config.pixel_scale, "arcsec per pixel"
+        header["GAIN"] = self.config.gain, "electrons per adu"
+        if not self.config.shared_psf:
+            header["PSFSAMP"] = 1.0 / self.config.psf_oversampling, "step of the PSF images, pixels"
+        comments = {"SIMSEED": "seed of the random numbers", "SIMBLOCK": "rows of one random generator"}
+        for key, value in run.items():
+            header[key] = value, comments.get(key, "version of the simulation")
+        header["GALSIM"] = import_galsim().__version__
+        header["GALMEAS"] = __version__
+        header["SIMCONF"] = json.dumps(self.config.to_dict())
+        return header
+
+    def _start(self, header):
+        primary = fits.PrimaryHDU().header
+        primary["EXTEND"] = True
+        self._file.write(primary.tostring().encode())
+        self._table_header = header
+        self._data = self._write_header(0)
+        self.n_rows = 0
+
+    def _continue(self, header):
+        """Go on after the last whole block of an earlier run."""
+        try:
+            fits.Header.fromfile(self._file)
+            found = fits.Header.fromfile(self._file)
+        except (OSError, EOFError, ValueError) as err:
+            msg = f"{self.partial}: is not the beginning of a data set; delete it to start again"
+            raise ValueError(msg) from err
+        self._data = self._file.tell()
+        different = _differences(found, header)
+        if different:
+            msg = (
+                f"{self.partial}: holds the rows of a stopped run of another configuration ({', '.join(different)}); "
+                "repeat that one to continue it, or delete the file to start again"
+            )
+            raise ValueError(msg)
+        rows = (self.partial.stat().st_size - self._data) // self._type.itemsize
+        self.n_rows = self.size if rows >= self.size else rows // BLOCK_ROWS * BLOCK_ROWS
+        self._table_header = found
+
+    def _write_header(self, n_rows):
+        """Write the table's header, with its number of rows; the position of the data."""
+        self._table_header["NAXIS2"] = n_rows
+        self._file.seek(_BLOCK)
+        self._file.write(self._table_header.tostring().encode())
+        return self._file.tell()
+
+    def write(self, rows):
+        """Append rows.
+
+        Parameters
+        ----------
+        rows : ndarray
+            Of the type `row_type`.
+        """
+        self._file.seek(self._data + self.n_rows * self._type.itemsize)
+        self._file.write(rows.astype(self._type).tobytes())
+        self._file.flush()
+        self.n_rows += len(rows)
+
+    def finish(self):
+        """Close the table, add the PSF that all rows share, and give the file its name."""
+        end = self._data + self.n_rows * self._type.itemsize
+        self._file.truncate(end)
+        self._file.seek(end)
+        self._file.write(b"\0" * (-end % 2880))
+        if self.config.shared_psf:
+            hdu = fits.ImageHDU(draw_psf(self.config, self.config.psf_fwhm[0]), name="PSF")
+            hdu.header["PSFSAMP"] = 1.0 / self.config.psf_oversampling, "step of the samples, pixels"
+            buffer = io.BytesIO()
+            fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(buffer)
+            self._file.write(buffer.getvalue()[_BLOCK:])
+        self._write_header(self.n_rows)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._check_path()
+        self.partial.replace(self.path)
+
+
+def _differences(found, wanted):
+    """What two headers do not agree in, in words."""
+    before, now = json.loads(found.get("SIMCONF", "{}")), json.loads(wanted["SIMCONF"])
+    names = {"SIMSEED": "seed", "SIMBLOCK": "rows of a block", "SIMVERS": "version of the simulation"}
+    before.update({text: found.get(key) for key, text in names.items()})
+    now.update({text: wanted[key] for key, text in names.items()})
+    before["noiseless"], now["noiseless"] = ("noiseless" in _column_names(h) for h in (found, wanted))
+    changed = [key for key in now | before if before.get(key) != now.get(key)]
+    return [f"{key} {before.get(key)}, not {now.get(key)}" for key in changed]
+
+
+def _column_names(header):
+    return {header[key] for key in header if key.startswith("TTYPE")}

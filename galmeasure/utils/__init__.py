@@ -1,0 +1,1 @@
+"""What knows no galaxy: arrays, units, files, coordinates, processes."""

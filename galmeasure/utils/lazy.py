@@ -1,0 +1,41 @@
+"""Names of a package that are imported when they are first asked for, so that importing the package stays light."""
+
+import sys
+from importlib import import_module
+
+__all__ = ["lazy_names"]
+
+
+def lazy_names(package, exports):
+    """Make a package give its public names on demand.
+
+    Parameters
+    ----------
+    package : str
+        Its ``__name__``.
+    exports : dict of str to str
+        Module that holds each name: of the package, or a full name that begins with ``galmeasure.``.
+
+    Returns
+    -------
+    names : list of str
+        The package's ``__all__``.
+    get, names_now : callable
+        Its ``__getattr__`` and ``__dir__``.
+    """
+    names = sorted(exports)
+
+    def get(name):
+        if name not in exports:
+            msg = f"module {package!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        module = exports[name]
+        module = module if module.startswith("galmeasure.") else f"{package}.{module}"
+        value = getattr(import_module(module), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def names_now():
+        return sorted({*vars(sys.modules[package]), *names})
+
+    return names, get, names_now

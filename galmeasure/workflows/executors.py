@@ -1,0 +1,144 @@
+"""Chunks measured in order, in this process or in several."""
+
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any
+
+from galmeasure.fitters.registry import FitterSpec, fitter_options, get_fitter
+from galmeasure.utils.processes import count_jobs, leave_with_parent, n_cores
+
+__all__ = ["check_device", "fitter_spec", "measured_chunks"]
+
+MOST_PIXELS = 2**24
+"""Most pixels of image read at once, however many threads there are."""
+
+
+def measured_chunks(source, rows, fitter, batch_size=None, n_jobs=1):
+    """Read and measure a catalogue chunk by chunk.
+
+    Parameters
+    ----------
+    source : CatalogSource
+        The catalogue.
+    rows : ndarray of int
+        Rows to measure.
+    fitter : FitterSpec
+        The estimator.
+    batch_size : int, optional
+        Cutouts measured at once by each thread; by default as many as hold about a million pixels.
+    n_jobs : int, optional
+        Processes; -1 for one a core.
+
+    Yields
+    ------
+    rows : ndarray of int
+        Rows of the chunk.
+    cutouts : galmeasure.Cutouts
+        Their cutouts.
+    table : astropy.table.QTable
+        Their measurements.
+    """
+    n_jobs = count_jobs(n_jobs, n_cores())
+    threads = max(1, n_cores() // n_jobs)
+    size = None if batch_size is None else batch_size * threads
+    blocks = list(source.blocks(rows, size, min(2**20 * max(2, threads), MOST_PIXELS)))
+    n_jobs = min(n_jobs, len(blocks))
+    if n_jobs == 1:
+        fit = fitter.make()
+        for block in blocks:
+            cutouts = source.read(block)
+            yield block, cutouts, fit(cutouts)
+        return
+    yield from _in_processes(source, blocks, fitter, n_jobs, threads)
+
+
+def check_device(name):
+    """Raise if torch cannot compute on a device."""
+    if name == "cpu":
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as err:
+        msg = f"device {name!r} cannot be used: {err}"
+        raise ValueError(msg) from err
+
+
+def fitter_spec(command: str, options: dict[str, Any]) -> FitterSpec:
+    """Estimator that the options of a command ask for, checked before any process begins.
+
+    Parameters
+    ----------
+    command : str
+        Name of the command.
+    options : dict
+        Values of its options by their names.
+
+    Returns
+    -------
+    FitterSpec
+        What it takes to make the estimator.
+
+    Raises
+    ------
+    ValueError
+        If an option is one of another estimator, the device cannot be used, or there are no such weights.
+    """
+    entry = get_fitter(options["method"])
+    given = {option.name: options.get(option.name) for option, _ in fitter_options(command)}
+    more = {name: options.get(name) or None for name in ("batch_size", "calibration")}
+    spec = entry.spec(given, device=options["device"] if entry.uses_device else None, **more)
+    check_device(options["device"])
+    if given.get("weights"):
+        from galmeasure.weights.registry import find_weights
+
+        find_weights(given["weights"], "weights")  # before other processes begin
+    return spec
+
+
+def _in_processes(source, blocks, fitter, n_jobs, threads):
+    """Chunks are read here, measured elsewhere, and given back in order; at most two a process are under way."""
+    pool = ProcessPoolExecutor(n_jobs, get_context("spawn"), initializer=_start_worker, initargs=(fitter, threads))
+    waiting = deque()
+    try:
+        for block in blocks:
+            cutouts = source.read(block)
+            waiting.append((block, cutouts, pool.submit(_measure, cutouts)))
+            if len(waiting) >= 2 * n_jobs:
+                yield _next(waiting)
+        while waiting:
+            yield _next(waiting)
+    except BrokenProcessPool as err:
+        msg = "n_jobs: a process that measured has died (not enough memory?)"
+        raise ValueError(msg) from err
+    finally:
+        workers = list((pool._processes or {}).values()) if waiting else []
+        pool.shutdown(wait=not waiting, cancel_futures=True)
+        for worker in workers:  # nobody waits for their results any more
+            worker.terminate()
+
+
+def _next(waiting):
+    block, cutouts, future = waiting[0]
+    table = future.result()
+    waiting.popleft()
+    return block, cutouts, table
+
+
+_STATE = {}
+
+
+def _start_worker(fitter, threads):
+    """Make the fitter of a worker, which leaves Ctrl-C to its parent and does not outlive it."""
+    leave_with_parent()
+    import torch
+
+    torch.set_num_threads(threads)
+    _STATE["fit"] = fitter.make()
+
+
+def _measure(cutouts):
+    return _STATE["fit"](cutouts)

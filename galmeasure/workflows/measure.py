@@ -1,0 +1,335 @@
+"""What ``galmeasure measure`` does: read, measure and write in chunks."""
+
+import re
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from astropy.table import QTable
+
+from galmeasure.flags import FLAGS, Flag
+from galmeasure.io import ChunkedWriter, open_catalog
+from galmeasure.utils.text import printable
+from galmeasure.workflows.executors import fitter_spec, measured_chunks
+from galmeasure.workflows.outputs import refuse_inputs
+
+__all__ = ["Summary", "number_or_text", "output_path", "parse_rows", "run", "yes_or_no"]
+
+READ_OPTIONS = (
+    "image",
+    "psf",
+    "psf_oversampling",
+    "psf_flux",
+    "psf_includes_pixel",
+    "error",
+    "weight",
+    "weight_type",
+    "mask",
+    "mask_bits",
+    "segmentation",
+    "size",
+    "detect",
+    "gain",
+    "pixel_scale",
+    "zero_point",
+)
+"""Options of the command that go to `open_catalog`."""
+
+FIELD_SIDE = 400
+"""Side of an image, in pixels, that is rather a field than a cutout."""
+
+MOST_PLOTS = 500
+"""Plots that are made without being asked for by --rows."""
+
+
+CHI2_RANGE = (0.7, 1.5)
+"""Median reduced chi2 of a catalogue beyond which its errors are doubted."""
+
+LEAST_ROWS = 3
+"""Measured rows of which the median says something about a catalogue."""
+
+
+@dataclass
+class Summary:
+    """Closing lines of the command.
+
+    Parameters
+    ----------
+    path : Path
+        The table.
+    notes : list of str
+        What was read from the headers.
+    n_rows, n_failed : int
+        Rows of the table, and those that could not be measured.
+    by_flag : ndarray of int
+        Rows with each flag, in the order of `FLAGS`.
+    seconds : float
+        Time the measurements took.
+    next_step : str
+        What may be done with the table; empty for nothing.
+    chi2 : list of ndarray
+        Reduced chi2 of the measured rows of each chunk.
+    """
+
+    path: Path
+    notes: list
+    n_rows: int = 0
+    n_failed: int = 0
+    by_flag: np.ndarray = None
+    seconds: float = 0.0
+    next_step: str = ""
+    chi2: list = field(default_factory=list)
+
+    def add(self, table):
+        """Count the flags of more rows, and keep their reduced chi2."""
+        flags = np.asarray(table["flags"], dtype=np.int64)
+        if "chi2_reduced" in table.colnames:
+            self.chi2.append(np.asarray(table["chi2_reduced"], dtype=float)[flags & Flag.FAILED == 0])
+        counts = np.array([np.count_nonzero(flags & flag.value) for flag in FLAGS])
+        self.by_flag = counts if self.by_flag is None else self.by_flag + counts
+        self.n_rows += len(flags)
+        self.n_failed += np.count_nonzero(flags & Flag.FAILED)
+
+    def median_chi2(self):
+        """Median of the reduced chi2 of the measured rows; NaN if there is none."""
+        chi2 = np.concatenate(self.chi2) if self.chi2 else np.zeros(0)
+        chi2 = chi2[np.isfinite(chi2)]
+        return float(np.median(chi2)) if len(chi2) else np.nan
+
+    def warning(self):
+        """What the whole catalogue says about its errors, or None where they look right."""
+        chi2, n_measured = self.median_chi2(), self.n_rows - self.n_failed
+        if n_measured < LEAST_ROWS or not (chi2 < CHI2_RANGE[0] or chi2 > CHI2_RANGE[1]):
+            return None
+        at_bound = self.by_flag[[flag.name for flag in FLAGS].index("at_bound")] / self.n_rows
+        size = "large" if chi2 < 1 else "small"
+        return (
+            f"the median reduced chi2 is {chi2:.2f} and {100 * at_bound:.0f} % of the rows are at bounds: the errors "
+            f"of the pixels seem too {size}; usual causes are the gain (--gain 0 where the error has the sources' "
+            "noise in it), the units of image and error, and weights that are no inverse variances"
+        )
+
+    def __str__(self):
+        rate = self.n_rows / max(self.seconds, 1e-9)
+        lines = [
+            f"measured {self.n_rows - self.n_failed} of {self.n_rows} galaxies in {self.seconds:.1f} s "
+            f"({rate:.3g} galaxies/s)"
+        ]
+        for flag, count in zip(FLAGS, self.by_flag, strict=True):
+            if count:
+                lines.append(f"  {count:>8}  {flag.name}: {flag.description}")
+        if np.isfinite(self.median_chi2()):
+            lines.append(f"median reduced chi2 {self.median_chi2():.2f}")
+        if self.notes:
+            lines.append(f"used {', '.join(self.notes)}")
+        if self.next_step:
+            lines.append(f"next: {self.next_step}")
+        lines.append(f"table {self.path}")
+        return "\n".join(lines)
+
+
+def run(catalog, options):
+    """Measure a catalogue.
+
+    Parameters
+    ----------
+    catalog : str or None
+        The file.
+    options : dict
+        Options of the command.
+
+    Returns
+    -------
+    Summary
+        What was done.
+    """
+    reading = {name: options[name] for name in READ_OPTIONS}
+    for name in ("error", "psf_flux"):
+        reading[name] = number_or_text(reading[name])
+    reading["psf_includes_pixel"] = yes_or_no(reading["psf_includes_pixel"])
+    source = open_catalog(catalog, **reading)
+    rows = parse_rows(options["rows"], len(source))
+    source.check_rows(rows)
+    output = output_path(catalog or options["image"], options["output"])
+    refuse_inputs(output, catalog, options)
+    plots = _plot_folder(options["plots"], rows, options["rows"])
+    fitter = fitter_spec("measure", options)
+    wanted = None if options["columns"] is None else _names(options["columns"])
+    summary = Summary(output, source.notes, next_step=_next_step(catalog, output, source, options))
+    if options["verbose"]:
+        _say(f"{source.kind} {source.path}: {len(rows)} of {len(source)} rows, method {options['method']}")
+    with ChunkedWriter(output, overwrite=options["overwrite"]) as writer, _progress(len(rows), options) as progress:
+        if wanted is not None:
+            _try_copied_columns(writer, wanted, source, rows)
+        start = time.perf_counter()
+        for block, cutouts, table in measured_chunks(source, rows, fitter, options["batch_size"], options["n_jobs"]):
+            summary.add(table)
+            writer.write(table if wanted is None else _select(table, wanted, source, block))
+            if plots is not None:
+                _plot(plots, block, cutouts, table)
+            progress.update(len(block))
+        summary.seconds = time.perf_counter() - start
+        writer.finish()
+    if summary.warning():
+        _say(f"galmeasure: warning: {summary.warning()}")
+    return summary
+
+
+def parse_rows(text, count):
+    """Row numbers of a text such as ``0:100``, ``3,5,7`` or ``::10``.
+
+    Parameters
+    ----------
+    text : str or None
+        Numbers and Python slices between commas, counted from 0; None for all rows.
+    count : int
+        Rows of the catalogue.
+
+    Returns
+    -------
+    ndarray of int
+        In the order given.
+
+    Raises
+    ------
+    ValueError
+        If the text is something else, or a row does not exist.
+
+    Examples
+    --------
+    >>> from galmeasure.workflows.measure import parse_rows
+    >>> parse_rows("0:3,8", 10).tolist()
+    [0, 1, 2, 8]
+    """
+    if text is None:
+        return np.arange(count)
+    rows = []
+    for part in text.replace(" ", "").split(","):
+        if re.fullmatch(r"-?\d+", part):
+            if not -count <= int(part) < count:
+                msg = f"rows: there is no row {part} in {count} rows (counted from 0)"
+                raise ValueError(msg)
+            rows.append(int(part) % count)
+        elif re.fullmatch(r"(-?\d+)?:(-?\d+)?(:(-?[1-9]\d*)?)?", part):
+            rows.extend(range(*slice(*(int(n) if n else None for n in part.split(":"))).indices(count)))
+        else:
+            msg = f"rows must be numbers or ranges such as 0:100 or 3,5,7, not {text!r}"
+            raise ValueError(msg)
+    if not rows:
+        msg = f"rows: {text} chooses none of the {count} rows"
+        raise ValueError(msg)
+    return np.array(rows, dtype=np.int64)
+
+
+def number_or_text(text):
+    """A number where a text is one, else the text."""
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return text
+
+
+def yes_or_no(word):
+    """Truth value of ``"yes"`` or ``"no"``; None stays None."""
+    return None if word is None else word == "yes"
+
+
+def _next_step(catalog, output, source, options):
+    """What to do with the table: compare it with truths that the catalogue has, or look at the fits."""
+    if source.kind == "multi-extension file" and len(source) == 1 and source.n_pixels(np.arange(1))[0] > FIELD_SIDE**2:
+        return f"{source.path} was measured as one galaxy; did you mean --image {source.path} --detect?"
+    if any(name.lower().startswith("true_") for name in source.column_names):
+        return f"galmeasure evaluate --dataset {catalog} --method none --catalog {output}"
+    if options["plots"] is not None:
+        return ""
+    return "the same command with --rows 0:20 --plots FOLDER shows the first fits"
+
+
+def output_path(catalog, output):
+    """Path of the table of a catalogue.
+
+    Parameters
+    ----------
+    catalog : path-like
+        File that is measured.
+    output : path-like or None
+        Option ``--output``.
+
+    Returns
+    -------
+    pathlib.Path
+        The option, or the catalogue's name with ``_galmeasure.fits``.
+
+    Raises
+    ------
+    ValueError
+        If it is the catalogue itself.
+    """
+    source = Path(re.sub(r"\[[^\[\]]*\]$", "", str(catalog)))
+    if output is None:
+        name = source.name.removesuffix(".gz").removesuffix(".fz")
+        return source.with_name(Path(name).stem + "_galmeasure.fits")
+    return Path(output)
+
+
+def _names(text):
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or len(set(names)) < len(names):
+        msg = f"columns must be different names between commas, not {text!r}"
+        raise ValueError(msg)
+    return names
+
+
+def _select(table, names, source, rows):
+    """Chosen columns of a result table; names that are not there are copied from the catalogue."""
+    copied = [name for name in names if name not in table.colnames]
+    for name in copied:
+        if name not in source.column_names:
+            msg = f"columns: there is no {name}, neither in the results nor in the catalogue"
+            raise ValueError(msg)
+    if copied:
+        for name, values in source.columns(rows, copied).items():
+            table[name] = values
+    return table[names]
+
+
+def _try_copied_columns(writer, names, source, rows):
+    """Raise before measuring if a column of the catalogue cannot be copied to the output."""
+    copied = [name for name in names if name in source.column_names]
+    if copied:
+        writer.try_columns(QTable(source.columns(rows[:1], copied)))
+
+
+def _progress(count, options):
+    from tqdm import tqdm
+
+    hidden = options["no_progress"] or options["quiet"] or not sys.stderr.isatty()
+    return tqdm(total=count, unit="gal", file=sys.stderr, disable=hidden, dynamic_ncols=True)
+
+
+def _say(text):
+    import click
+
+    click.echo(printable(text), err=True)
+
+
+def _plot_folder(folder, rows, chosen):
+    if folder is None:
+        return None
+    if chosen is None and len(rows) > MOST_PLOTS:
+        msg = f"plots: {len(rows)} plots are many; choose some with --rows"
+        raise ValueError(msg)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _plot(folder, rows, cutouts, table):
+    from galmeasure.evaluation import plot_fit
+
+    for i, row in enumerate(rows):
+        figure = plot_fit(table[i], cutouts[i])
+        name = re.sub(r"[^\w.+-]+", "_", str(table["id"][i]))
+        figure.savefig(folder / f"{row:06d}_{name}.png")
