@@ -15,6 +15,7 @@ from galmeasure.fitters.importance.mixture import Mixture, fit_mixture
 from galmeasure.fitters.importance.sampling import HeldParameters, ImportanceSettings, gaussian_proposal, weighted_draws
 from galmeasure.fitters.importance.target import ExactPosterior
 from galmeasure.fitters.neural.encode import EncodedChunk, encode_batch
+from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.flags import Flag
 from galmeasure.likelihood import log_likelihood
 from galmeasure.networks import Context, NetworkConfig, SersicPosterior, Window
@@ -87,7 +88,7 @@ class TestTarget:
         image = draw((64, 64), gaussian_psf(), [[300.0, 2.0, 3.0, 0.1, 0.2, 31.4, 31.8]])[0]
         image = image + rng.normal(size=image.shape) * error
         batch = only_batch(Cutouts(image, gaussian_psf(psf_size), error=error, mask=mask, gain=gain))
-        return batch, ExactPosterior(batch, self.prior)
+        return batch, ExactPosterior(BatchTensors.of(batch), self.prior)
 
     @staticmethod
     def window():
@@ -169,7 +170,7 @@ class TestTarget:
         image = draw((128, 128), gaussian_psf(), [[3000.0, 2.0, 6.0, 0.1, 0.2, 63.4, 63.8]]) + rng.normal(
             size=(128, 128)
         )
-        target = ExactPosterior(only_batch(Cutouts(image, gaussian_psf(), error=1.0)), self.prior)
+        target = ExactPosterior(BatchTensors.of(only_batch(Cutouts(image, gaussian_psf(), error=1.0))), self.prior)
         fine, coarse = (Window(torch.tensor([[start, start]]), k) for start, k in ((32, 1), (0, 2)))
         stamp = torch.tensor([[[3000.0, 2.0, 4.0, 0.1, 0.2, 63.4, 63.5]]]).double()
         densities = []
@@ -281,9 +282,9 @@ def test_agrees_with_a_grid():
     rng, psf = np.random.default_rng(8), gaussian_psf(17)
     image = draw((64, 64), psf, [[150.0, 1.5, 2.0, 0.0, 0.0, 31.5, 31.5]])[0] + rng.normal(size=(64, 64))
     batch = only_batch(Cutouts(image, psf, error=1.0))
-    network, target = untrained(config), ExactPosterior(batch, prior)
+    network, target = untrained(config), ExactPosterior(BatchTensors.of(batch), prior)
     with torch.inference_mode():
-        (piece,) = encode_batch(network, batch).chunks
+        (piece,) = encode_batch(network, BatchTensors.of(batch)).chunks
         settings = ImportanceSettings(n_draws=4096, min_ess=1000.0)
         (found,) = weighted_draws(network, piece, np.array([0]), target, batch.image, settings)
         axes = (torch.linspace(60, 320, 40), torch.linspace(0.55, 3.95, 18), torch.linspace(1.05, 3.95, 18))

@@ -19,6 +19,7 @@ from galmeasure.fitters.batch_quality import batch_quality
 from galmeasure.fitters.neural import encode as _encode
 from galmeasure.fitters.neural.domain import beyond_domain, piled_up, widen
 from galmeasure.fitters.neural.encode import encode_batch
+from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.networks import PosteriorSummary
 from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.weights import load_network
@@ -117,8 +118,8 @@ def test_quality_of_bright_galaxies(fwhm):
     batch = next(iter(cutouts.batches()))
     parameters[:, 0] /= batch.scale
     with torch.inference_mode():
-        rows, quality = batch_quality(batch, parameters)
-        bounds = batch_quality(batch, parameters, crb=True)[1]
+        rows, quality = batch_quality(BatchTensors.of(batch), parameters)
+        bounds = batch_quality(BatchTensors.of(batch), parameters, crb=True)[1]
     assert rows.tolist() == [0, 1, 2, 3]
     assert (quality.chi2 < 1.0).all()
     np.testing.assert_allclose(quality.snr, bounds.snr, rtol=1e-4)
@@ -189,7 +190,7 @@ def moments_of(cutouts):
     """Parameters (N, 7) that the network of moments finds, in stamp pixels, and the blocks that were used."""
     values, blocks = np.full((len(cutouts), 7), np.nan), np.zeros(len(cutouts), int)
     for batch in cutouts.batches():
-        for piece in encode_batch(MomentNetwork(), batch).chunks:
+        for piece in encode_batch(MomentNetwork(), BatchTensors.of(batch)).chunks:
             rows = batch.index[piece.rows[piece.keep]]
             values[rows] = piece.window.to_stamp(piece.summary.mean).numpy()[piece.keep]
             values[rows, 0] *= batch.scale[piece.rows[piece.keep]]
@@ -329,7 +330,7 @@ def test_density_of_draws(fitter, images, weights):
     """The density is that of the numbers behind the draws, over the change of volume."""
     network = load_network(weights)
     batch = next(iter(Cutouts(images[:2], PSF, error=1.0).batches()))
-    (piece,) = encode_batch(network, batch).chunks
+    (piece,) = encode_batch(network, BatchTensors.of(batch)).chunks
     context = piece.context[:1]
     double = SersicPosteriorInDouble(network, context)
     normal = torch.randn((5, 7), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -562,7 +563,7 @@ def test_list_of_weights(capsys):
 
 
 def test_default_method():
-    from galmeasure.cli import commands
+    from galmeasure.fitters.registry import DEFAULT_FITTER
 
-    assert commands.DEFAULT_METHOD == "neural"
+    assert DEFAULT_FITTER == "neural"
     assert "torch" in sys.modules

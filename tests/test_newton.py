@@ -18,6 +18,7 @@ from galmeasure.fitters.crop import CROPS, crop_sides
 from galmeasure.fitters.neural.learn_correction import CorrectionSample
 from galmeasure.fitters.neural.newton import NetworkFrame, evaluate_batch
 from galmeasure.fitters.neural.posteriors import Posteriors
+from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.likelihood import deviance
 from galmeasure.networks import NATIVE_SIZE, NetworkConfig, SersicPosterior
 from galmeasure.networks.correction import Correction, CorrectionConfig, Evaluation, n_inputs
@@ -52,7 +53,7 @@ def frame_at(values):
 
 def evaluate(batch, values, **options):
     with torch.inference_mode():
-        return evaluate_batch(NETWORK, batch, frame_at(values), **options)
+        return evaluate_batch(NETWORK, BatchTensors.of(batch), frame_at(values), **options)
 
 
 @pytest.mark.parametrize("gain", [None, 2.0])
@@ -113,13 +114,13 @@ def test_rows_do_not_depend_on_each_other():
 def test_quality_near_an_evaluation():
     batch = batch_of(1.0)
     found = evaluate(batch, TRUTH)
-    posteriors = Posteriors(NETWORK, [], None, frame_at(TRUTH), found)
+    posteriors = Posteriors(NETWORK, [], None, [], frame_at(TRUTH), found)
     near = found.values.copy()
     near[:, 0] *= 1.002
     near[:, 2] *= 0.998
     rows, quick = posteriors.quality(near)
     with torch.inference_mode():
-        order, exact = batch_quality(batch, near)
+        order, exact = batch_quality(BatchTensors.of(batch), near)
     order = np.argsort(order)
     np.testing.assert_allclose(quick.chi2, exact.chi2[order], atol=1.0)
     np.testing.assert_allclose(quick.snr, exact.snr[order], rtol=2e-3)

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from galmeasure import Cutouts
-from galmeasure.fitters.network_psfs import chunks_of, cleaned_psfs
+from galmeasure.fitters.network_psfs import cleaned_psfs
 from galmeasure.networks import CLEANING_SIZE, clean_psfs
 from galmeasure.priors import Range
 from galmeasure.simulation.psf_knowledge import told_images
 from galmeasure.training import PSFKnowledge, draw_psfs
+from galmeasure.utils.chunks import padded_chunks
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +109,9 @@ def test_dirty_images_are_named():
 
 
 def test_chunks():
-    found = [(chunk.tolist(), count) for chunk, count in chunks_of(np.arange(11), (1, 4))]
+    found = [(chunk.tolist(), count) for chunk, count in padded_chunks(np.arange(11), (1, 4))]
     assert found == [([0, 1, 2, 3], 4), ([4, 5, 6, 7], 4), ([8, 9, 10, 10], 3)]
-    assert [count for _, count in chunks_of(np.arange(5), (1, 4))] == [4, 1]
+    assert [count for _, count in padded_chunks(np.arange(5), (1, 4))] == [4, 1]
 
 
 # What is told

@@ -6,6 +6,7 @@ from astropy.table import QTable
 
 from galmeasure.cutouts import Cutouts
 from galmeasure.fitters.batch_quality import batch_quality
+from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.fitters.threads import map_batches, single_threaded
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES, PARAMETERS
 from galmeasure.results.columns import table_values
@@ -58,7 +59,7 @@ def cramer_rao_bounds(cutouts, truth):
     def measure(batch):
         scaled = values[batch.index].copy()
         scaled[:, PARAMETER_INDEX["flux"]] /= batch.scale
-        rows, quality = batch_quality(batch, scaled, crb=True)
+        rows, quality = batch_quality(BatchTensors.of(batch), scaled, crb=True)
         return batch, rows, None if quality is None else quality.crb.cpu().numpy()
 
     with single_threaded() as n_threads:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -17,11 +18,11 @@ from galmeasure.flags import Flag
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
 from galmeasure.results.columns import fixed_values, initial_values
 from galmeasure.results.table import Measurement, build_table
+from galmeasure.utils.chunks import chunk_size
 from galmeasure.utils.peer_arguments import refuse_words
 
 __all__ = ["BatchMeasurement", "SersicFitterBase", "progress"]
 
-_MAX_PIXELS = 2**20
 _BRIGHT = 200.0  # S/N at which 0.5 % of the flux is its error
 _ARGUMENTS = (
     "cutouts", "psf", "error", "mask", "gain", "pixel_scale", "wcs", "psf_oversampling", "psf_flux",
@@ -138,16 +139,23 @@ class BatchMeasurement:
 class SersicFitterBase(ABC):
     """Base of the estimators: configuration only; one fitter may serve many threads.
 
-    A subclass is a frozen dataclass with the fields ``crb``, ``covariance``, ``device``, ``batch_size`` and
-    ``fixed``, and gives `measure`; with a field ``calibration`` it calls ``_load_calibration`` when it is made.
+    A subclass is a frozen dataclass with the fields ``crb``, ``covariance``, ``device`` and ``batch_size``, and gives
+    `measure`. What it may have besides is declared here with the value that stands for its absence: with a field
+    ``calibration`` it calls ``_load_calibration`` when it is made.
     """
+
+    # without annotations, so that they are no fields of those that do not have them
+    fixed = MappingProxyType({})
+    fit_background = False
+    calibration = None
+    _calibration = None
 
     _has_starts: ClassVar[bool] = True  # whether the table has columns of starting values
     _has_errors: ClassVar[bool] = True  # whether rows without finite errors are flagged
 
     def __post_init__(self):
         """Check what all fitters have in common."""
-        fixed = getattr(self, "fixed", {})
+        fixed = self.fixed
         if not isinstance(fixed, Mapping):
             msg = f"fixed must be a dict of parameter names and values, not {type(fixed).__name__}"
             raise TypeError(msg)
@@ -272,7 +280,7 @@ class SersicFitterBase(ABC):
             "positions": positions, "ids": ids, "zero_point": zero_point,
         }  # fmt: skip
         cutouts = Cutouts(cutouts, psf, **options)
-        init = fixed_values(getattr(self, "fixed", {}), initial_values(init_params, cutouts), cutouts)
+        init = fixed_values(self.fixed, initial_values(init_params, cutouts), cutouts)
         not_held = self._not_held(init)
         found = BatchMeasurement.empty(len(cutouts), **self._columns())
         with progress(len(cutouts), progress_bar) as bar:
@@ -297,7 +305,7 @@ class SersicFitterBase(ABC):
 
     def _columns(self):
         """Optional arrays of the measurement."""
-        return {"background": getattr(self, "fit_background", False), "crb": self.crb}
+        return {"background": self.fit_background, "crb": self.crb}
 
     def _meta(self):
         """More entries for the meta of the table."""
@@ -306,7 +314,7 @@ class SersicFitterBase(ABC):
     def _not_held(self, init):
         """Rows ``(N,)`` whose value for a parameter that is fixed at ``"init"`` is missing; not all may be."""
         missing = np.zeros(len(init), dtype=bool)
-        for name, value in getattr(self, "fixed", {}).items():
+        for name, value in self.fixed.items():
             if isinstance(value, str):
                 missing |= np.isnan(init[:, PARAMETER_INDEX[name]])
         if missing.all():
@@ -331,7 +339,7 @@ class SersicFitterBase(ABC):
 
     def _batch_pixels(self):
         """Largest number of pixels of one batch."""
-        return _MAX_PIXELS
+        return chunk_size("batch")
 
     def _measure_batch(self, batch, init):
         batch = fail_blank(batch)
@@ -348,7 +356,7 @@ class SersicFitterBase(ABC):
 
     def _calibrate(self, batch, part):
         """Correct values, covariances and quantiles of one batch, in place; those of failed rows stay."""
-        if getattr(self, "_calibration", None) is None:
+        if self._calibration is None:
             return
         failed = ((part.flags | batch.flags) & int(Flag.FAILED)) != 0
         snr = np.where(failed, np.nan, part.snr)
@@ -359,7 +367,7 @@ class SersicFitterBase(ABC):
 
     def _calibration_meta(self):
         """Entries for the meta of the table: name and SHA-256 of the file."""
-        if getattr(self, "_calibration", None) is None:
+        if self._calibration is None:
             return {}
         return {"CALIBRAT": Path(self.calibration).name, "CALIBSHA": self._calibration[1]}
 

@@ -170,7 +170,7 @@ def solve_flux(problem, parameters, rows=None):
     if rows is None:
         rows = torch.arange(len(parameters), device=parameters.device)
     fluxes, losses, start = [], [], 0
-    for part in problem.pieces(rows):
+    for part in problem.chunks(rows):
         image, error, good, gain = problem.data(part)
         values = parameters[start : start + len(part)]
         start += len(part)

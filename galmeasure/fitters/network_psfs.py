@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from galmeasure.networks import CLEANING_SIZE, clean_psfs, network_psfs, psf_offsets, smooth, width_in_blocks
+from galmeasure.utils.chunks import chunk_sizes, padded_chunks
 
-__all__ = ["CleanedPSFs", "NetworkPSFs", "chunks_of", "cleaned_psfs", "embedded_psfs", "native_psfs"]
+__all__ = ["CleanedPSFs", "NetworkPSFs", "cleaned_psfs", "embedded_psfs", "native_psfs"]
 
 _STAR_OFFSET = 0.1
 """Distance of a star from the middle of its PSF image, pixels, beyond which the network gets a PSF that is centred."""
@@ -19,40 +20,10 @@ _NARROWEST_NATIVE = 1.4
 """Pixels that are not in blocks are smoothed as well below this: somewhat below its domain the network does better."""
 
 _FWHM_SIGMA = 2.3548
-_CHUNKS = (1, 4, 16)  # PSFs at one time, so that their tensors stay in the cache
-_DEVICE_CHUNKS = (512,)
 _PEDESTAL_LIGHT = 0.003  # share of the light in a pedestal from which an image counts as dirty
 _NOISE = 3e-4  # noise of a pixel, over the peak, from which an image counts as dirty
 _MOST_BEYOND = 0.2  # of the light, in larger images, beyond what is cleaned
 _UNUSUAL = 4.0  # by how much these must be exceeded for a flag
-
-
-def chunks_of(rows, sizes):
-    """Cut rows into chunks of a few constant sizes.
-
-    Parameters
-    ----------
-    rows : ndarray
-        What is cut.
-    sizes : tuple of int
-        Sizes in ascending order. Chunks have the largest one; what is left has the smallest that holds it, filled up
-        with its last row. With few sizes the results of a row hardly depend on how many other rows there are: matrix
-        products of different sizes may round differently, which moves results by some 1e-6 of their error.
-
-    Yields
-    ------
-    chunk : ndarray
-        Rows, one of ``sizes`` many.
-    count : int
-        Number of rows that are not filled up.
-    """
-    for start in range(0, len(rows), sizes[-1]):
-        chunk = rows[start : start + sizes[-1]]
-        count = len(chunk)
-        size = next(size for size in sizes if size >= count)
-        if count < size:
-            chunk = np.concatenate([chunk, np.repeat(chunk[-1:], size - count)])
-        yield chunk, count
 
 
 def native_psfs(batch, positions, block=1, device="cpu", size=33):
@@ -76,12 +47,12 @@ def native_psfs(batch, positions, block=1, device="cpu", size=33):
     Tensor
         Shape ``(len(positions), size, size)``, single precision.
     """
-    shapes = {}
+    by_shape = {}
     for place, position in enumerate(positions):
-        shapes.setdefault(batch.psf[position].shape, []).append(place)
-    out = None
-    for places in shapes.values():
-        for chunk, count in chunks_of(np.array(places), _sizes(device)):
+        by_shape.setdefault(batch.psf[position].shape, []).append(place)
+    out, sizes = None, chunk_sizes("network PSFs", device)
+    for places in by_shape.values():
+        for chunk, count in padded_chunks(np.array(places), sizes):
             images = torch.from_numpy(np.stack([batch.psf[positions[place]] for place in chunk])).to(device)
             found = network_psfs(images, batch.psf_oversampling, block, size=size)
             out = found.new_empty((len(positions), size, size)) if out is None else out
@@ -97,8 +68,10 @@ class CleanedPSFs:
     ----------
     positions : ndarray of int64
         Positions in ``batch.psf``, ascending, ``M`` of them.
+    native : Tensor
+        Images as they were given, at the sampling of the stamps, shape ``(M, 63, 63)``.
     images : Tensor
-        Shape ``(M, 63, 63)``, the sum 1.
+        Cleaned images with the sum 1, shape ``(M, 63, 63)``.
     quality : Tensor
         Numbers for the network, shape ``(M, 3)``.
     held : Tensor
@@ -111,6 +84,7 @@ class CleanedPSFs:
     """
 
     positions: np.ndarray
+    native: torch.Tensor
     images: torch.Tensor
     quality: torch.Tensor
     held: torch.Tensor
@@ -146,8 +120,8 @@ def cleaned_psfs(batch, positions, device="cpu"):
     CleanedPSFs
         Images with the star in the middle.
     """
-    native = native_psfs(batch, positions, 1, device, CLEANING_SIZE)
-    offset = psf_offsets(native)
+    given = native_psfs(batch, positions, 1, device, CLEANING_SIZE)
+    native, offset = given.clone(), psf_offsets(given)
     moved = offset.abs().amax(1) > _STAR_OFFSET
     for place in torch.nonzero(moved)[:, 0].tolist():
         image = torch.from_numpy(np.array(batch.psf[positions[place]]))[None].to(device)
@@ -156,7 +130,7 @@ def cleaned_psfs(batch, positions, device="cpu"):
     offset = torch.where(moved[:, None], offset, 0.0)
     native = torch.where(_within(batch, positions, offset), native, 0.0)
     parts = []
-    for chunk, count in chunks_of(np.arange(len(positions)), _sizes(device)):
+    for chunk, count in padded_chunks(np.arange(len(positions)), chunk_sizes("network PSFs", device)):
         cleaned = clean_psfs(native[torch.from_numpy(chunk).to(device)])
         parts.append([each[:count] for each in (cleaned.images, cleaned.quality, cleaned.pedestal, cleaned.noise)])
     images, quality, pedestal, noise = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -171,6 +145,7 @@ def cleaned_psfs(batch, positions, device="cpu"):
     dirty = (excess > 1.0) & ~moved
     return CleanedPSFs(
         positions,
+        given,
         images,
         quality,
         held.float(),
@@ -250,7 +225,7 @@ def embedded_psfs(network, batch, rows, block, cleaned, device):
     smoothing = smoothing if smoothing.any() else None
     images = images if smoothing is None else smooth(images, smoothing)
     parts = []
-    for chunk, count in chunks_of(np.arange(len(positions)), _sizes(device)):
+    for chunk, count in padded_chunks(np.arange(len(positions)), chunk_sizes("network PSFs", device)):
         chosen = torch.from_numpy(chunk).to(device)
         parts.append(network.embed_psf(images[chosen], None if quality is None else quality[chosen])[:count])
     index = np.zeros(len(batch), dtype=np.int64)
@@ -265,10 +240,6 @@ def _plain_psfs(batch, positions, block, offset, device):
         image = torch.from_numpy(np.array(batch.psf[positions[place]]))[None].to(device)
         images[place] = network_psfs(image, batch.psf_oversampling, block, tuple(offset[place].tolist()))[0]
     return images
-
-
-def _sizes(device):
-    return _CHUNKS if device == "cpu" else _DEVICE_CHUNKS
 
 
 def _smoothing(fwhm, block):

@@ -1,4 +1,4 @@
-"""A batch of cutouts as a least-squares problem: evaluates loss, gradient and curvature in small pieces."""
+"""A batch of cutouts as a least-squares problem: evaluates loss, gradient and curvature in small chunks."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,9 @@ from galmeasure.fitters.prior_term import PriorTerm
 from galmeasure.likelihood import normal_equations
 from galmeasure.parameters import N_PARAMETERS
 from galmeasure.render import PSFGrid, raw_jacobian_matrix, render_raw
+from galmeasure.utils.chunks import chunk_size
 
 __all__ = ["Problem"]
-
-_PIECE = 1_200_000  # numbers in the largest temporary array, so that it stays in the cache and in the heap
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,22 @@ class Problem:
     prior: PriorTerm | None = None
     enlarge: bool = True
 
-    def pieces(self, rows):
-        """Split ``rows`` so that the renderer's working set stays small."""
+    def chunks(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Split rows so that the renderer's working set stays small.
+
+        Parameters
+        ----------
+        rows : Tensor
+            Row numbers of the problem.
+
+        Returns
+        -------
+        tuple of Tensor
+            The rows in their order.
+        """
         rows_k, columns_k = self.psf.transform.shape[1:]
-        one = 2 * N_PARAMETERS * max(rows_k, self.psf.padded[0]) * columns_k
-        on_device = self.image.device.type == "cpu"
-        return rows.split(max(1, _PIECE // one)) if on_device else rows.split(max(1, 200 * _PIECE // one))
+        numbers = 2 * N_PARAMETERS * max(rows_k, self.psf.padded[0]) * columns_k  # per stamp
+        return rows.split(max(1, chunk_size("least-squares temporaries", self.image.device.type) // numbers))
 
     def data(self, rows):
         """Image, error, good and gain of some rows."""
@@ -85,17 +94,17 @@ class Problem:
         """Loss, half the negative gradient and half the expected second derivative, by the fit's variables."""
         losses, gradients, hessians = [], [], []
         start = 0
-        for piece in self.pieces(rows):
-            part = variables[start : start + len(piece)]
-            start += len(piece)
-            background = part[:, _variables.BACKGROUND] if part.shape[1] > N_PARAMETERS else None
-            model, raw, matrix = self.draw(piece, _variables.to_parameters(part), background)
-            found = normal_equations(model, raw, *self.data(piece), dof=self.dof)
-            matrix = _variables.jacobian(part) @ matrix
-            losses.append(found.loss)
-            gradients.append((matrix @ found.score[:, :, None])[:, :, 0])
-            hessians.append(matrix @ found.fisher @ matrix.transpose(1, 2))
-        found = torch.cat(losses), torch.cat(gradients), torch.cat(hessians)
+        for chunk in self.chunks(rows):
+            point = variables[start : start + len(chunk)]
+            start += len(chunk)
+            background = point[:, _variables.BACKGROUND] if point.shape[1] > N_PARAMETERS else None
+            model, raw, matrix = self.draw(chunk, _variables.to_parameters(point), background)
+            equations = normal_equations(model, raw, *self.data(chunk), dof=self.dof)
+            matrix = _variables.jacobian(point) @ matrix
+            losses.append(equations.loss)
+            gradients.append((matrix @ equations.score[:, :, None])[:, :, 0])
+            hessians.append(matrix @ equations.fisher @ matrix.transpose(1, 2))
+        terms = torch.cat(losses), torch.cat(gradients), torch.cat(hessians)
         if self.prior is None:
-            return found
-        return tuple(own + other for own, other in zip(found, self.prior.evaluate(rows, variables), strict=True))
+            return terms
+        return tuple(term + prior for term, prior in zip(terms, self.prior.evaluate(rows, variables), strict=True))

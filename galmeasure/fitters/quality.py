@@ -9,7 +9,7 @@ from galmeasure.likelihood import cramer_rao_bound, normal_equations, variance
 from galmeasure.parameters import N_PARAMETERS
 from galmeasure.render import render_sersic
 
-__all__ = ["Quality", "model_quality", "piece_quality", "quality_flags"]
+__all__ = ["Quality", "model_quality", "chunk_quality", "quality_flags"]
 
 _BAD_FIT_SIGMA = 5.0
 _TRUNCATED = 0.75
@@ -29,13 +29,16 @@ class Quality:
         Fraction of the model's flux within the stamp, shape ``(B,)``.
     crb : Tensor or None
         Cramer-Rao bounds, shape ``(B, 7)``.
+    residual : Tensor or None
+        Image minus model over the noise, 0 where bad, shape ``(B, ny, nx)``, where it was asked for.
     """
 
     chi2: torch.Tensor
     snr: torch.Tensor
     n_pixels: torch.Tensor
     inside: torch.Tensor
-    crb: torch.Tensor | None
+    crb: torch.Tensor | None = None
+    residual: torch.Tensor | None = None
 
     @classmethod
     def join(cls, parts):
@@ -81,20 +84,18 @@ def model_quality(problem, values, background=None, *, crb=False, free=range(N_P
     Quality
         Of each row.
     """
-    pieces = problem.pieces(torch.arange(len(values), device=values.device))
-    parts = []
-    for rows in pieces:
+    qualities = []
+    for rows in problem.chunks(torch.arange(len(values), device=values.device)):
         level = None if background is None else background[rows]
-        parts.append(piece_quality(problem, rows, values[rows], level, crb=crb, free=free))
-    return Quality.join(parts)
+        qualities.append(chunk_quality(problem, rows, values[rows], level, crb=crb, free=free))
+    return Quality.join(qualities)
 
 
-def piece_quality(problem, rows, values, background=None, *, crb=False, free=range(N_PARAMETERS), enlarge=True,
-                  see=None):  # fmt: skip
+def chunk_quality(problem, rows, values, background=None, *, crb=False, free=range(N_PARAMETERS), enlarge=True,
+                  residuals=False):  # fmt: skip
     """Quality of models of a few rows, rendered in one go.
 
-    Arguments are those of `model_quality` and ``enlarge`` of `render_sersic`; ``see`` is called with the residuals
-    over the noise, 0 where bad, with the good pixels and with the S/N.
+    Arguments are those of `model_quality` and ``enlarge`` of `render_sersic`; ``residuals`` keeps these.
     """
     image, error, good, gain = problem.data(rows)
     part = torch.nan_to_num(values, nan=0.5).to(image.dtype)
@@ -106,8 +107,6 @@ def piece_quality(problem, rows, values, background=None, *, crb=False, free=ran
     chi2 = residual.square().flatten(1).sum(1, dtype=torch.float64)
     snr = (weight * model).square().flatten(1).sum(1, dtype=torch.float64).sqrt()
     inside = model.flatten(1).sum(1, dtype=torch.float64) / part[:, 0]
-    if see is not None:
-        see(residual, good, snr)
     bound = None
     failed = ~torch.isfinite(values).all(1)
     if crb:
@@ -118,7 +117,7 @@ def piece_quality(problem, rows, values, background=None, *, crb=False, free=ran
         fisher = normal_equations(total, images, image, error, good, gain).fisher
         bound = torch.where(failed[:, None], torch.nan, cramer_rao_bound(fisher, columns)[:, :N_PARAMETERS])
     chi2, snr = (torch.where(failed, torch.nan, each) for each in (chi2, snr))
-    return Quality(chi2, snr, good.flatten(1).sum(1), inside, bound)
+    return Quality(chi2, snr, good.flatten(1).sum(1), inside, bound, residual if residuals else None)
 
 
 def quality_flags(quality, n_free, values, shapes):

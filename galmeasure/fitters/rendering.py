@@ -1,17 +1,21 @@
 """Rows of a batch with the PSFs with which their models are rendered, as cheaply as is exact enough."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from galmeasure.fitters.network_psfs import native_psfs
+from galmeasure.fitters.network_psfs import CleanedPSFs, native_psfs
 from galmeasure.fitters.problem import Problem
+from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.networks import CLEANING_SIZE
 from galmeasure.render.grid import native_psfs as psfs_by_band
 from galmeasure.render.grid import prepare_psfs
+from galmeasure.utils.chunks import chunk_size
 
-__all__ = ["batch_problem", "rendering_groups", "stamps_at_once"]
+__all__ = ["rendering_groups", "stamps_at_once"]
 
 _BRIGHT = 150.0
 """Signal-to-noise ratio of the pixels above which the aliases of a PSF are undone; below, they drown in the noise."""
@@ -19,36 +23,33 @@ _BRIGHT = 150.0
 _NARROW_BRIGHT, _NARROW = 40.0, 2.0
 """That of narrow PSFs, below so many pixels FWHM, which have more aliases."""
 
-_PIXELS = 64 * 64**2  # of the stamps rendered at once
-_DEVICE_PIXELS = 1024 * 64**2
 
-
-def rendering_groups(batch, rows, *, psfs=None, device="cpu"):
+def rendering_groups(
+    tensors: BatchTensors, rows: NDArray[np.int64], *, psfs: CleanedPSFs | None = None
+) -> Iterator[tuple[NDArray[np.int64], Problem]]:
     """Group rows that are rendered with transforms of one band.
 
     Parameters
     ----------
-    batch : CutoutBatch
-        Cutouts in units of their noise.
+    tensors : BatchTensors
+        Tensors of the batch.
     rows : ndarray of int64
-        Positions in the batch.
+        Row numbers in the batch.
     psfs : CleanedPSFs, optional
         With these, a PSF image with a pedestal or noise that matter is replaced by its cleaned one.
-    device : str, optional
-        Torch device on which models are rendered.
 
     Yields
     ------
     members : ndarray of int64
-        Positions in the batch.
+        Row numbers in the batch.
     problem : Problem
-        Tensors of the whole batch, with the PSFs of the members.
+        Problem of the whole batch, with the PSFs of the members.
     """
-    problem, box = batch_problem(batch, device), batch.image.shape[1:]
+    batch, box, device = tensors.batch, tensors.box, tensors.device
     dirty = np.zeros(len(rows), dtype=bool)
     if psfs is not None:
         dirty = psfs.is_dirty[psfs.places(batch.psf_index[rows])]
-    exact = _needs_exact_psf(problem, batch, rows, stamps_at_once(box, device), device)
+    exact = _needs_exact_psf(tensors, rows)
     for is_exact, is_cleaned in ((False, False), (True, False), (False, True), (True, True)):
         chosen = rows[(exact == is_exact) & (dirty == is_cleaned)]
         if not len(chosen):
@@ -56,50 +57,60 @@ def rendering_groups(batch, rows, *, psfs=None, device="cpu"):
         positions, local = np.unique(batch.psf_index[chosen], return_inverse=True)
         local = local.reshape(-1)
         if is_cleaned:
-            found = _cleaned_grids(psfs, positions, box, is_exact, device)
+            grids = _cleaned_grids(psfs, positions, box, is_exact, device)
+        elif is_exact:
+            grids = _exact_grids(batch, positions, box, device)
         else:
-            found = (_exact_grids if is_exact else _plain_grids)(batch, positions, box, device)
-        for members, grid in found:
-            some = np.isin(local, members)
-            place = np.zeros(len(batch), dtype=np.int64)
-            place[chosen[some]] = np.searchsorted(members, local[some])
-            index = torch.from_numpy(place).to(device)
-            yield chosen[some], replace(problem, psf=grid, psf_index=index, enlarge=is_exact)
+            grids = _plain_grids(batch, psfs, positions, box, device)
+        for members, grid in grids:
+            in_grid = np.isin(local, members)
+            position_in_grid = np.zeros(len(batch), dtype=np.int64)
+            position_in_grid[chosen[in_grid]] = np.searchsorted(members, local[in_grid])
+            index = torch.from_numpy(position_in_grid).to(device)
+            yield chosen[in_grid], replace(tensors.problem(), psf=grid, psf_index=index, enlarge=is_exact)
 
 
-def batch_problem(batch, device="cpu"):
-    """Tensors of a batch, as yet without PSFs."""
+def stamps_at_once(box: tuple[int, int], device: str = "cpu") -> int:
+    """Bound the number of stamps that are rendered at once.
 
-    def tensor(array):
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+    Parameters
+    ----------
+    box : tuple of int
+        Height and width of the stamps, in pixels.
+    device : str, optional
+        Torch device on which they are rendered.
 
-    error = tensor(batch.error)
-    gain = None if batch.gain is None else tensor(batch.gain.astype(np.float32))
-    return Problem(tensor(batch.image), error, tensor(batch.good), gain, None, tensor(batch.psf_index))
+    Returns
+    -------
+    int
+        Number of stamps, at least 1.
+    """
+    return max(1, chunk_size("rendered stamps", device) // (box[0] * box[1]))
 
 
-def stamps_at_once(box, device="cpu"):
-    """Number of stamps of a shape that are rendered at once, bounded by memory."""
-    pixels = _PIXELS if device == "cpu" else _DEVICE_PIXELS
-    return max(1, pixels // (box[0] * box[1]))
-
-
-def _needs_exact_psf(problem, batch, rows, size, device):
+def _needs_exact_psf(tensors, rows):
     """Rows whose pixels hold so much signal that the PSF must be exact, boolean."""
-    found = [torch.zeros(0, device=device)]
-    for index in torch.from_numpy(rows).to(device).split(size):
+    batch, problem = tensors.batch, tensors.problem()
+    excess = [torch.zeros(0, device=tensors.device)]
+    for index in torch.from_numpy(rows).to(tensors.device).split(stamps_at_once(tensors.box, tensors.device)):
         image, error, good, _ = problem.data(index)
-        found.append((good * ((image / error) ** 2 - 1.0)).flatten(1).sum(1))
+        excess.append((good * ((image / error) ** 2 - 1.0)).flatten(1).sum(1))
     narrow = batch.psf_fwhm[batch.psf_index[rows]] < _NARROW
-    return torch.cat(found).cpu().numpy() > np.where(narrow, _NARROW_BRIGHT, _BRIGHT) ** 2
+    return torch.cat(excess).cpu().numpy() > np.where(narrow, _NARROW_BRIGHT, _BRIGHT) ** 2
 
 
-def _plain_grids(batch, positions, box, device):
-    for members, grid in psfs_by_band(native_psfs(batch, positions, 1, device, CLEANING_SIZE), box):
+def _plain_grids(batch, psfs, positions, box, device):
+    """Transforms of PSFs as they were given, up to the Nyquist frequency of the stamps."""
+    if psfs is None:
+        images = native_psfs(batch, positions, 1, device, CLEANING_SIZE)
+    else:
+        images = psfs.native[torch.from_numpy(psfs.places(positions)).to(device)]
+    for members, grid in psfs_by_band(images, box):
         yield members.cpu().numpy(), grid
 
 
 def _cleaned_grids(psfs, positions, box, is_exact, device):
+    """Transforms of cleaned PSFs, exact ones or up to the Nyquist frequency."""
     places = torch.from_numpy(psfs.places(positions)).to(device)
     images = psfs.images[places] * psfs.held[places, None, None]
     for members, grid in prepare_psfs(images, box, device=device) if is_exact else psfs_by_band(images, box):
@@ -107,10 +118,11 @@ def _cleaned_grids(psfs, positions, box, is_exact, device):
 
 
 def _exact_grids(batch, positions, box, device):
-    shapes = {}
+    """Transforms of PSFs as they were given, with the power beyond the Nyquist frequency of the stamps."""
+    by_shape = {}
     for place, position in enumerate(positions):
-        shapes.setdefault(batch.psf[position].shape, []).append(place)
-    for places in shapes.values():
+        by_shape.setdefault(batch.psf[position].shape, []).append(place)
+    for places in by_shape.values():
         places = np.array(places)
         images = torch.from_numpy(np.stack([batch.psf[positions[place]] for place in places])).to(device)
         for members, grid in prepare_psfs(images, box, oversampling=batch.psf_oversampling, device=device):

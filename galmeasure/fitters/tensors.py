@@ -1,15 +1,113 @@
-"""From a batch of cutouts to tensors on a device, grouped by what the renderer can do in one go."""
+"""Tensors of a batch of cutouts on a device, made once, and groups of rows that the renderer can do in one go."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from galmeasure.cutouts.batches import CutoutBatch
 from galmeasure.fitters.moments import psf_moments
 from galmeasure.fitters.problem import Problem
 from galmeasure.render.grid import prepare_psfs
 
-__all__ = ["Group", "groups"]
+__all__ = ["BatchTensors", "Group", "groups"]
+
+
+@dataclass(frozen=True)
+class BatchTensors:
+    """Tensors of a batch of cutouts on a device.
+
+    Parameters
+    ----------
+    batch : CutoutBatch
+        The cutouts, in units of their noise; on a processor the tensors share its memory.
+    device : str
+        Torch device that holds the tensors.
+    image : Tensor
+        Pixels, single precision, shape ``(B, ny, nx)``.
+    error : Tensor
+        Noise of the pixels, shape ``(B, ny, nx)``, ``(B, 1, 1)`` or ``(1, 1, 1)``.
+    good : Tensor
+        Pixels that count, boolean, shape ``(B, ny, nx)``.
+    gain : Tensor or None
+        Electrons per unit, shape ``(B,)``; None where ``error`` holds all the noise.
+    psf_index : Tensor
+        Position of each row's PSF in ``batch.psf``, shape ``(B,)``.
+    shape : Tensor
+        True ny, nx of each cutout, shape ``(B, 2)``.
+    """
+
+    batch: CutoutBatch
+    device: str
+    image: torch.Tensor
+    error: torch.Tensor
+    good: torch.Tensor
+    gain: torch.Tensor | None
+    psf_index: torch.Tensor
+    shape: torch.Tensor
+
+    @classmethod
+    def of(cls, batch: CutoutBatch, device: str = "cpu") -> "BatchTensors":
+        """Make the tensors of a batch.
+
+        Parameters
+        ----------
+        batch : CutoutBatch
+            Cutouts in units of their noise.
+        device : str, optional
+            Torch device that is to hold the tensors.
+
+        Returns
+        -------
+        BatchTensors
+            Tensors of all rows.
+        """
+        return cls(
+            batch, device, _tensor(batch.image, device), _tensor(batch.error, device), _tensor(batch.good, device),
+            None if batch.gain is None else _tensor(batch.gain.astype(np.float32), device),
+            _tensor(batch.psf_index, device), _tensor(batch.shape, device),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.batch)
+
+    @property
+    def box(self) -> tuple[int, int]:
+        """Height and width of the stamps of the batch, in pixels."""
+        return tuple(self.image.shape[1:])
+
+    def measurable_rows(self) -> NDArray[np.int64]:
+        """Rows that have at least one good pixel.
+
+        Returns
+        -------
+        ndarray of int64
+            Their numbers in the batch, ascending.
+        """
+        return np.flatnonzero(self.batch.good.any(axis=(1, 2)))
+
+    def psf_fwhm(self) -> torch.Tensor:
+        """Width of the PSF of each row.
+
+        Returns
+        -------
+        Tensor
+            Full width at half maximum, pixel response included, in pixels, shape ``(B,)``.
+        """
+        return torch.from_numpy(self.batch.psf_fwhm[self.batch.psf_index]).to(self.device)
+
+    def problem(self) -> Problem:
+        """Least-squares problem of all rows, as yet without PSFs.
+
+        Returns
+        -------
+        Problem
+            Problem that shares the tensors.
+        """
+        return Problem(self.image, self.error, self.good, self.gain, None, self.psf_index)
 
 
 @dataclass(frozen=True)
@@ -19,41 +117,53 @@ class Group:
     Parameters
     ----------
     rows : ndarray of int64
-        Positions in the batch.
+        Row numbers in the batch.
     problem : Problem
-        Their tensors.
+        Least-squares problem of these rows.
     psf_covariance : Tensor
         Adaptive second moments of each row's PSF, shape ``(B, 2, 2)``.
     shapes : Tensor
         True ny, nx of each row, shape ``(B, 2)``.
     """
 
-    rows: np.ndarray
+    rows: NDArray[np.int64]
     problem: Problem
     psf_covariance: torch.Tensor
     shapes: torch.Tensor
 
 
-def groups(batch, *, device="cpu", dof=None):
-    """Groups of the measurable rows of a :class:`~galmeasure.cutouts.batches.CutoutBatch`, each with its tensors."""
-    usable = batch.good.any(axis=(1, 2))
-    box = batch.image.shape[1:]
-    for members, grid, moments in _psf_groups(batch, box, device):
-        rows = np.flatnonzero(usable & np.isin(batch.psf_index, members))
+def groups(tensors: BatchTensors, *, dof: float | None = None) -> Iterator[Group]:
+    """Group the measurable rows of a batch by the Fourier bands of their PSFs.
+
+    Parameters
+    ----------
+    tensors : BatchTensors
+        Tensors of the batch.
+    dof : float, optional
+        Degrees of freedom of a Student t loss; Gaussian by default.
+
+    Yields
+    ------
+    Group
+        Rows with their problem.
+    """
+    batch, measurable = tensors.batch, tensors.batch.good.any(axis=(1, 2))
+    for members, grid, moments in _psf_groups(batch, tensors.box, tensors.device):
+        rows = np.flatnonzero(measurable & np.isin(batch.psf_index, members))
         if len(rows) == 0:
             continue
-        local = np.searchsorted(members, batch.psf_index[rows])
-        constant = batch.error.shape[1:] == (1, 1)
+        index = torch.from_numpy(rows).to(tensors.device)
+        local = torch.from_numpy(np.searchsorted(members, batch.psf_index[rows])).to(tensors.device)
         problem = Problem(
-            image=_tensor(batch.image[rows], device),
-            error=_tensor(batch.error[:1] if constant and batch.error.shape[0] == 1 else batch.error[rows], device),
-            good=_tensor(batch.good[rows], device),
-            gain=None if batch.gain is None else _tensor(batch.gain[rows].astype(np.float32), device),
+            image=tensors.image[index],
+            error=tensors.error if len(tensors.error) == 1 else tensors.error[index],
+            good=tensors.good[index],
+            gain=None if tensors.gain is None else tensors.gain[index],
             psf=grid,
-            psf_index=_tensor(local, device),
+            psf_index=local,
             dof=dof,
         )
-        yield Group(rows, problem, moments[problem.psf_index], _tensor(batch.shape[rows], device))
+        yield Group(rows, problem, moments[local], tensors.shape[index])
 
 
 def _tensor(array, device):
@@ -62,20 +172,20 @@ def _tensor(array, device):
 
 def _psf_groups(batch, box, device):
     """(positions in ``batch.psf``, PSFGrid, moments) for PSFs that fill the same band."""
-    shapes = {}
+    by_shape = {}
     for position, image in enumerate(batch.psf):
-        shapes.setdefault(image.shape, []).append(position)
-    found = {}
-    for positions in shapes.values():
+        by_shape.setdefault(image.shape, []).append(position)
+    by_band = {}
+    for positions in by_shape.values():
         positions = np.array(positions)
         images = torch.from_numpy(np.stack([batch.psf[i] for i in positions])).to(device)
         moments = psf_moments(images, batch.psf_oversampling)
         for members, grid in prepare_psfs(images, box, oversampling=batch.psf_oversampling, device=device):
             members = members.cpu().numpy()
-            found.setdefault(grid.band, []).append((positions[members], grid, moments[members]))
-    for parts in found.values():
-        positions = np.concatenate([part[0] for part in parts])
+            by_band.setdefault(grid.band, []).append((positions[members], grid, moments[members]))
+    for entries in by_band.values():
+        positions = np.concatenate([entry[0] for entry in entries])
         order = np.argsort(positions)
-        transform = torch.cat([part[1].transform for part in parts])[order]
-        grid = parts[0][1].with_transform(transform)
-        yield positions[order], grid, torch.cat([part[2] for part in parts])[order]
+        transform = torch.cat([entry[1].transform for entry in entries])[order]
+        grid = entries[0][1].with_transform(transform)
+        yield positions[order], grid, torch.cat([entry[2] for entry in entries])[order]

@@ -1,100 +1,92 @@
-"""How unlike the galaxies of the training each galaxy looks: residuals in the network's pixels, and their score."""
+"""Residuals of a network's models in the network's own pixels, as the out-of-distribution score needs them."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from galmeasure.networks import Window, resize_stamps, width_in_blocks
 from galmeasure.ood.residuals import ResidualFeatures, residual_features
 from galmeasure.ood.typical import Observed
-from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
+from galmeasure.parameters import PARAMETER_INDEX
+from galmeasure.utils.chunks import chunk_size
 
-__all__ = ["ResidualWatch"]
+__all__ = ["NetworkView", "observe"]
 
 
-class ResidualWatch:
-    """Collect what the score needs while the network's models of a batch are rendered.
+@dataclass(frozen=True)
+class NetworkView:
+    """Windows through which a network has seen the rows of a batch, and what its encoder says of them.
 
     Parameters
     ----------
-    batch : CutoutBatch
-        Cutouts in units of their noise.
-
-    Attributes
-    ----------
-    values : ndarray
-        Posterior means in pixels of the stamps, shape ``(B, 7)``; NaN where there are none.
+    features : Tensor
+        Features of the encoder, shape ``(B, F)``; NaN where there is no measurement.
+    block : ndarray of int64
+        Pixels of the stamp along each side of one of the network's, shape ``(B,)``.
+    start : Tensor
+        Pixel of the stamp, y and x, with which the window begins, int64, shape ``(B, 2)``.
+    fwhm : ndarray
+        Full width at half maximum of each row's PSF, pixel response included, in pixels of the stamp, shape ``(B,)``.
     """
 
-    def __init__(self, batch):
-        count = len(batch)
-        self.values = np.full((count, N_PARAMETERS), np.nan)
-        self._fwhm = batch.psf_fwhm[batch.psf_index].astype(float)
-        self._block = np.ones(count, dtype=np.int64)
-        self._start = torch.zeros((count, 2), dtype=torch.int64)
-        self._snr = torch.full((count,), torch.nan, dtype=torch.float64)
-        self._features = self._statistics = self._moments = None
+    features: torch.Tensor
+    block: NDArray[np.int64]
+    start: torch.Tensor
+    fwhm: NDArray[np.float64]
 
-    def begin(self, chunks):
-        """Take what the network says, a list of EncodedChunk; gives `see`."""
-        for chunk in chunks:
-            rows = chunk.rows[chunk.keep]
-            self.values[rows] = chunk.window.to_stamp(chunk.summary.mean).cpu().numpy()[chunk.keep]
-            self._block[rows] = chunk.window.block
-            self._start[rows] = chunk.window.start.cpu()[chunk.keep]
-            features = chunk.context.features.cpu()[chunk.keep]
-            if self._features is None:
-                self._features = torch.full((len(self.values), features.shape[1]), torch.nan)
-            self._features[rows] = features
-        return self.see
 
-    def see(self, rows, residual, good, snr, values=None):
-        """Take residuals.
+def observe(
+    view: NetworkView, values: NDArray[np.float64], snr: torch.Tensor, residual: torch.Tensor, good: torch.Tensor
+) -> Observed:
+    """Describe the residuals of models, as an input of the out-of-distribution score.
 
-        Parameters
-        ----------
-        rows : ndarray of int64
-            Positions in the batch, ``P`` of them.
-        residual : Tensor
-            Image minus model over noise, shape ``(P, ny, nx)``.
-        good : Tensor
-            Boolean, of the same shape.
-        snr : Tensor
-            Of the models, shape ``(P,)``.
-        values : Tensor, optional
-            Parameters of the models in pixels of the stamps, shape ``(P, 7)``, where they are not the network's means.
-        """
-        if values is not None:
-            self.values[rows] = values.cpu().numpy()
-        blocks = self._block[rows]
-        for block in np.unique(blocks).tolist():
-            found = self._features_of(rows, residual, good, block)
-            chosen = np.flatnonzero(blocks == block)
-            self._put(rows[chosen], found[torch.from_numpy(chosen).to(residual.device)])
-        self._snr[rows] = snr.double().cpu()
+    Parameters
+    ----------
+    view : NetworkView
+        Windows through which the network has seen the stamps.
+    values : ndarray
+        Parameters of the models in pixels of the stamps, shape ``(B, 7)``; NaN where there is no measurement.
+    snr : Tensor
+        Signal-to-noise ratio of the models, shape ``(B,)``; NaN where there is none.
+    residual : Tensor
+        Image minus model over the noise, 0 where bad, shape ``(B, ny, nx)``.
+    good : Tensor
+        Good pixels, boolean, shape ``(B, ny, nx)``.
 
-    def observed(self):
-        """Return what was seen, an `Observed`."""
-        size = torch.from_numpy(self.values[:, PARAMETER_INDEX["r_eff"]] / self._fwhm)
-        if self._statistics is None:
-            empty = torch.full((len(size), 0), torch.nan)
-            return Observed(torch.full_like(size, torch.nan), size, ResidualFeatures(empty, empty), empty)
-        return Observed(self._snr, size, ResidualFeatures(self._statistics, self._moments), self._features)
+    Returns
+    -------
+    Observed
+        Numbers of all rows, on the CPU; NaN where there is no measurement.
+    """
+    count, device = len(values), residual.device
+    size = torch.from_numpy(values[:, PARAMETER_INDEX["r_eff"]] / view.fwhm)
+    measured = np.flatnonzero(np.isfinite(values).all(axis=1) & torch.isfinite(snr).cpu().numpy())
+    statistics = moments = torch.full((count, 0), torch.nan)
+    for block in np.unique(view.block[measured]).tolist():
+        members = measured[view.block[measured] == block]
+        for start in range(0, len(members), chunk_size("network stamps", device.type)):
+            rows = members[start : start + chunk_size("network stamps", device.type)]
+            index = torch.from_numpy(rows).to(device)
+            features = _features(view, rows, values, residual[index], good[index], block)
+            if not statistics.shape[1]:
+                statistics, moments = (
+                    torch.full((count, columns.shape[1]), torch.nan)
+                    for columns in (features.statistics, features.moments)
+                )
+            statistics[rows] = features.statistics.cpu()
+            moments[rows] = features.moments.cpu()
+    return Observed(snr.double().cpu(), size, ResidualFeatures(statistics, moments), view.features)
 
-    def _features_of(self, rows, residual, good, block):
-        """Features of residuals, all of them seen in blocks of one size."""
-        device = residual.device
-        window = Window(self._start[rows].to(device), block)
-        one = residual.new_ones((1, 1, 1))
-        index = torch.zeros(len(rows), dtype=torch.int64, device=device)
-        seen = resize_stamps(residual, one, good, None, residual.new_zeros((1, 1, 1)), index, window)
-        values = window.from_stamp(torch.from_numpy(self.values[rows]).to(device))
-        fwhm = torch.from_numpy(width_in_blocks(self._fwhm[rows], block)).to(device)
-        return residual_features((seen.image / seen.error) * seen.good, seen.good, values, fwhm)
 
-    def _put(self, rows, found):
-        if self._statistics is None:
-            count = len(self.values)
-            self._statistics = torch.full((count, found.statistics.shape[1]), torch.nan)
-            self._moments = torch.full((count, found.moments.shape[1]), torch.nan)
-        self._statistics[rows] = found.statistics.cpu()
-        self._moments[rows] = found.moments.cpu()
+def _features(view, rows, values, residual, good, block):
+    """Features of the residuals of some rows, all of them seen in blocks of one size."""
+    device = residual.device
+    window = Window(view.start[rows].to(device), block)
+    index = torch.zeros(len(rows), dtype=torch.int64, device=device)
+    no_psf, unit = residual.new_zeros((1, 1, 1)), residual.new_ones((1, 1, 1))
+    inputs = resize_stamps(residual, unit, good, None, no_psf, index, window)
+    in_window = window.from_stamp(torch.from_numpy(values[rows]).to(device))
+    fwhm = torch.from_numpy(width_in_blocks(view.fwhm[rows], block)).to(device)
+    return residual_features((inputs.image / inputs.error) * inputs.good, inputs.good, in_window, fwhm)

@@ -64,9 +64,7 @@ def check_refinement(weights, network, n_draws, min_ess):
         raise ValueError(msg)
 
 
-def refine_batch(
-    network, pieces, batch, found, weights, prior, *, n_draws, min_ess, summary="mean", held=None, device="cpu"
-):
+def refine_batch(network, pieces, tensors, found, weights, prior, *, n_draws, min_ess, summary="mean", held=None):
     """Replace the posteriors of a batch by exact ones, in place.
 
     Parameters
@@ -75,8 +73,8 @@ def refine_batch(
         The network.
     pieces : list of EncodedChunk
         What it says of the batch.
-    batch : CutoutBatch
-        Cutouts in units of their noise.
+    tensors : BatchTensors
+        Tensors of the batch, on the device of the network.
     found : BatchMeasurement
         With the network's measurement.
     weights : Weights
@@ -91,8 +89,6 @@ def refine_batch(
         Point estimate; the mode is that of the draws.
     held : HeldParameters, optional
         Parameters that are known; the pieces hold the posteriors given these.
-    device : str, optional
-        Where to compute.
 
     Returns
     -------
@@ -112,19 +108,17 @@ def refine_batch(
     of `LSQSersicFitter`. These rows, and those that do not reach ``min_ess``, are flagged ``poor_proposal``.
     """
     settings = ImportanceSettings(n_draws=n_draws, min_ess=min_ess)
-    target = _target(batch, weights, prior, device)
-    _Refinement(network, batch, found, target, settings, summary, held).refine_all(pieces)
+    target = _target(tensors, weights, prior)
+    _Refinement(network, tensors.batch, found, target, settings, summary, held).refine_all(pieces)
     return found.method != "neural"
 
 
-def refined_draws(
-    network, pieces, batch, weights, n_samples, seed, *, prior, n_draws, min_ess, held=None, device="cpu"
-):
+def refined_draws(network, pieces, tensors, weights, n_samples, seed, *, prior, n_draws, min_ess, held=None):
     """Equally weighted draws of exact posteriors, resampled from weighted ones.
 
     Parameters
     ----------
-    network, pieces, batch, weights, prior, n_draws, min_ess, held, device
+    network, pieces, tensors, weights, prior, n_draws, min_ess, held
         As in `refine_batch`.
     n_samples : int
         Draws for each galaxy.
@@ -137,18 +131,18 @@ def refined_draws(
         In the units and pixels of the stamps, shape ``(B, n_samples, 7)``; NaN where there is no posterior.
     """
     settings = ImportanceSettings(n_draws=n_draws, min_ess=min_ess)
-    found = BatchMeasurement.empty(len(batch), quantiles=True, draws=True)
-    drawn = np.full((len(batch), n_samples, N_PARAMETERS), np.nan)
-    target = _target(batch, weights, prior, device)
-    _Refinement(network, batch, found, target, settings, "mean", held, drawn, seed).refine_all(pieces)
+    found = BatchMeasurement.empty(len(tensors), quantiles=True, draws=True)
+    drawn = np.full((len(tensors), n_samples, N_PARAMETERS), np.nan)
+    target = _target(tensors, weights, prior)
+    _Refinement(network, tensors.batch, found, target, settings, "mean", held, drawn, seed).refine_all(pieces)
     return drawn
 
 
-def _target(batch, weights, prior, device):
-    if prior.electrons is not None and batch.gain is None:
+def _target(tensors, weights, prior):
+    if prior.electrons is not None and tensors.gain is None:
         msg = f"gain must be given to refine with weights {weights.name!r}, whose prior is one of electrons"
         raise ValueError(msg)
-    return ExactPosterior(batch, prior, device)
+    return ExactPosterior(tensors, prior)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from scipy.special import ndtri
 
 from galmeasure.fitters.importance.mixture import Mixture, effective_size, fit_mixture, normalised, tempered
-from galmeasure.fitters.network_psfs import chunks_of
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.parameters import N_PARAMETERS
+from galmeasure.utils.chunks import padded_chunks
 
 __all__ = ["HeldParameters", "ImportanceSettings", "WeightedDraws", "gaussian_proposal", "weighted_draws"]
 
@@ -252,7 +252,7 @@ def _flow_round(network, piece, places, samplers, target, coordinates, count):
     normal = np.stack([ndtri(sampler.uniforms(count)[:, :N_PARAMETERS]) for sampler in samplers], 1)
     normal = torch.from_numpy(normal.astype(np.float32)).to(device)
     parts, densities = [], []
-    for some, kept in chunks_of(np.arange(len(places)), _flow_rows(device)):
+    for some, kept in padded_chunks(np.arange(len(places)), _flow_rows(device)):
         drawn = network.sample(context[places[some]], normal[:, some])
         densities.append(network.log_prob(context[places[some]], drawn)[:, :kept])
         parts.append(drawn[:, :kept])
@@ -282,7 +282,7 @@ def _fitted_round(network, piece, places, samplers, target, coordinates, count):
     values, log_volume = coordinates.inverse(u)
     values, log_density, log_flux = target.evaluate(rows, window, values, uniform)
     densities, shown = [], values.transpose(0, 1).float()
-    for some, kept in chunks_of(np.arange(len(places)), _flow_rows(device)):
+    for some, kept in padded_chunks(np.arange(len(places)), _flow_rows(device)):
         densities.append(network.log_prob(piece.context[places[some]], shown[:, some])[:, :kept])
     log_flow = torch.cat(densities, 1).T.double()
     _add(samplers, values, u, log_volume, log_density, log_flux, log_flow)

@@ -9,11 +9,10 @@ from galmeasure.fitters.tensors import groups
 from galmeasure.likelihood import log_likelihood, variance
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.render import render_sersic
+from galmeasure.utils.chunks import chunk_size
 
 __all__ = ["ExactPosterior"]
 
-_PIECE = 16  # models rendered at once, so that temporaries stay in the cache
-_DEVICE_PIECE = 2048
 _STRETCH = 1.1  # of the proposal of the flux
 _NATIVE = (NATIVE_SIZE, NATIVE_SIZE)
 _PIXEL = 8.0 * math.log(2.0) / 12.0  # squared FWHM that a pixel adds
@@ -24,12 +23,10 @@ class ExactPosterior:
 
     Parameters
     ----------
-    batch : CutoutBatch
-        Cutouts in units of their noise.
+    tensors : BatchTensors
+        Tensors of the batch, on the device on which models are rendered.
     prior : Prior
-        Of the network.
-    device : str, optional
-        Where to render.
+        Prior of the posterior, in the pixels of the network.
 
     Notes
     -----
@@ -37,12 +34,12 @@ class ExactPosterior:
     derivative, shot noise included. The prior is not normalised for its cut in signal-to-noise ratio.
     """
 
-    def __init__(self, batch, prior, device="cpu"):
-        self.prior, self.device = prior, device
+    def __init__(self, tensors, prior):
+        self.prior, self.device, batch = prior, tensors.device, tensors.batch
         self._place = {}
         width = np.maximum(batch.psf_fwhm[batch.psf_index] ** 2 - _PIXEL, 0.01) ** 0.5
-        self._fwhm = torch.from_numpy(np.clip(width, prior.psf_fwhm.lower, prior.psf_fwhm.upper)).to(device)
-        for group in groups(batch, device=device):
+        self._fwhm = torch.from_numpy(np.clip(width, prior.psf_fwhm.lower, prior.psf_fwhm.upper)).to(self.device)
+        for group in groups(tensors):
             self._place.update({int(row): (group.problem, i) for i, row in enumerate(group.rows)})
 
     def evaluate(self, rows, window, values, uniform=None):
@@ -80,7 +77,7 @@ class ExactPosterior:
             pairs = torch.tensor(chosen, device=values.device).repeat_interleave(values.shape[1])
             local = local.repeat_interleave(values.shape[1])
             draws = torch.arange(values.shape[1], device=values.device).repeat(len(chosen))
-            size = _PIECE if self.device == "cpu" else _DEVICE_PIECE
+            size = chunk_size("posterior models", self.device)
             for start in range(0, len(pairs), size):
                 piece = slice(start, start + size)
                 place = pairs[piece], draws[piece]

@@ -46,7 +46,7 @@ def likelihood_bias(problem, parameters, background, covariance, n_free):
     reduced chi-squared where this is below 1: data without noise are not corrected.
     """
     parts = []
-    for rows in problem.pieces(torch.arange(len(parameters), device=parameters.device)):
+    for rows in problem.chunks(torch.arange(len(parameters), device=parameters.device)):
         level = None if background is None else background[rows]
         parts.append(_bias(problem, rows, parameters[rows], level, covariance[rows], n_free))
     bias = torch.cat(parts)

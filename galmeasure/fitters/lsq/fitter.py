@@ -14,7 +14,7 @@ from galmeasure.fitters.lsq.start_choice import choose_starts
 from galmeasure.fitters.moments import starting_values
 from galmeasure.fitters.prior_term import PriorTerm
 from galmeasure.fitters.quality import model_quality, quality_flags
-from galmeasure.fitters.tensors import groups
+from galmeasure.fitters.tensors import BatchTensors, groups
 from galmeasure.flags import Flag
 from galmeasure.likelihood import invert_information
 from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
@@ -160,7 +160,7 @@ class LSQSersicFitter(SersicFitterBase):
             init = np.where(np.isnan(init), other, init)
         dof = self.dof if self.loss == "student-t" else None
         with torch.inference_mode():
-            for group in groups(batch, device=self.device, dof=dof):
+            for group in groups(BatchTensors.of(batch, self.device), dof=dof):
                 self._fit_group(group, init[group.rows], place[group.rows], found)
         return found
 

@@ -5,16 +5,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from galmeasure.fitters.network_psfs import chunks_of, cleaned_psfs, embedded_psfs
+from galmeasure.fitters.network_psfs import CleanedPSFs, cleaned_psfs, embedded_psfs
 from galmeasure.fitters.neural.recentre import centre_shifts, seem_off_centre
+from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.networks import (
     NATIVE_SIZE,
     Context,
     PosteriorSummary,
+    SersicPosterior,
     Window,
     central_window,
     resize_stamps,
 )
+from galmeasure.parameters import PARAMETER_INDEX
+from galmeasure.utils.chunks import chunk_sizes, padded_chunks
 
 __all__ = ["EncodedBatch", "EncodedChunk", "encode_batch"]
 
@@ -27,9 +31,8 @@ SMALLEST_LARGE = 7.0
 _OFF_CENTRE = 0.9
 """Distance from the middle, in units of the largest of the training, beyond which a galaxy is looked for elsewhere."""
 
-_CHUNKS = (1, 8, 64)  # stamps at one time, so that their tensors stay in the cache
-_DEVICE_CHUNKS = (2048,)
 _MIDDLE = (NATIVE_SIZE - 1) / 2.0
+_CENTRE = [PARAMETER_INDEX["x"], PARAMETER_INDEX["y"]]
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,11 @@ class EncodedBatch:
         The PSFs of these rows; None if there is no measurable row.
     """
 
-    chunks: list
-    psfs: object
+    chunks: list[EncodedChunk]
+    psfs: CleanedPSFs | None
 
 
-def encode_batch(network, batch, *, device="cpu", bf16=False):
+def encode_batch(network: SersicPosterior, tensors: BatchTensors, *, bf16: bool = False) -> EncodedBatch:
     """Encode the measurable rows of a batch.
 
     Large galaxies are seen again in blocks of pixels, and those off the middle of their stamps in a window about them.
@@ -82,10 +85,8 @@ def encode_batch(network, batch, *, device="cpu", bf16=False):
     ----------
     network : SersicPosterior
         The network.
-    batch : CutoutBatch
-        Cutouts in units of their noise.
-    device : str, optional
-        Torch device of the network.
+    tensors : BatchTensors
+        Tensors of the batch, on the device of the network.
     bf16 : bool, optional
         Whether the encoder's blocks compute in bfloat16.
 
@@ -94,41 +95,42 @@ def encode_batch(network, batch, *, device="cpu", bf16=False):
     EncodedBatch
         Chunks of rows, and the PSFs.
     """
-    rows = np.flatnonzero(batch.good.any(axis=(1, 2)))
+    batch, rows = tensors.batch, tensors.measurable_rows()
     if not len(rows):
         return EncodedBatch([], None)
-    look = _Look(network, batch, cleaned_psfs(batch, np.unique(batch.psf_index[rows]), device), device, bf16)
+    psfs = cleaned_psfs(batch, np.unique(batch.psf_index[rows]), tensors.device)
+    encoder = _BatchEncoder(network, tensors, psfs, bf16)
     shift = np.zeros((len(batch), 2), dtype=np.int64)
-    chunks = look.encode(rows, 1, shift)
-    chunks = _recentred(look, chunks, batch, shift)
-    done, block = [], 1
+    chunks = encoder.encode(rows, 1, shift)
+    chunks = _recentred(encoder, chunks, batch, shift)
+    finished, block = [], 1
     while chunks:
-        again = []
+        too_large = []
         for chunk in chunks:
             large = _too_large(chunk, batch.shape[chunk.rows], network.config.r_eff[1]) & chunk.keep
-            again.append(chunk.rows[large])
-            done.append(replace(chunk, keep=chunk.keep & ~large))
+            too_large.append(chunk.rows[large])
+            finished.append(replace(chunk, keep=chunk.keep & ~large))
         block *= 2
-        rows = np.concatenate(again)
-        chunks = look.encode(rows, block, shift) if len(rows) else []
-    return EncodedBatch(done, look.psfs)
+        rows = np.concatenate(too_large)
+        chunks = encoder.encode(rows, block, shift) if len(rows) else []
+    return EncodedBatch(finished, psfs)
 
 
 @dataclass(frozen=True)
-class _Look:
-    """A network and a batch that it looks at."""
+class _BatchEncoder:
+    """A network, and the batch that it encodes."""
 
-    network: object
-    batch: object
-    psfs: object
-    device: str
+    network: SersicPosterior
+    tensors: BatchTensors
+    psfs: CleanedPSFs
     bf16: bool
 
     def encode(self, rows, block, shift):
         """Encode rows in blocks of pixels, each window shifted by so many pixels (y, x)."""
-        psfs = embedded_psfs(self.network, self.batch, rows, block, self.psfs, self.device)
-        sizes = _CHUNKS if self.device == "cpu" else _DEVICE_CHUNKS
-        return [self._encode_chunk(chunk, count, psfs, block, shift) for chunk, count in chunks_of(rows, sizes)]
+        device = self.tensors.device
+        psfs = embedded_psfs(self.network, self.tensors.batch, rows, block, self.psfs, device)
+        chunks = padded_chunks(rows, chunk_sizes("network stamps", device))
+        return [self._encode_chunk(chunk, count, psfs, block, shift) for chunk, count in chunks]
 
     def _encode_chunk(self, rows, count, psfs, block, shift):
         network = self.network
@@ -142,23 +144,22 @@ class _Look:
 
     def _inputs(self, rows, psfs, block, shift):
         """StampInputs of some rows, and their window."""
-        batch, device = self.batch, self.device
-        image, good = (_tensor(_take(array, rows), device) for array in (batch.image, batch.good))
-        constant = batch.error.shape[1:] == (1, 1)
-        error = batch.error[:1] if constant and len(batch.error) == 1 else _take(batch.error, rows)
-        gain = None if batch.gain is None else _tensor(batch.gain[rows].astype(np.float32), device)
-        window = central_window(_tensor(batch.shape[rows], device), image, block)
+        tensors, device = self.tensors, self.tensors.device
+        chosen = _as_index(rows, device)
+        image, good, shape = tensors.image[chosen], tensors.good[chosen], tensors.shape[chosen]
+        error = tensors.error if len(tensors.error) == 1 else tensors.error[chosen]
+        gain = None if tensors.gain is None else tensors.gain[chosen]
+        window = central_window(shape, image, block)
         if shift[rows].any():
-            window = replace(window, start=window.start + _tensor(shift[rows], device))
-        index = _tensor(psfs.index[rows], device)
+            window = replace(window, start=window.start + torch.from_numpy(shift[rows]).to(device))
+        index = torch.from_numpy(psfs.index[rows]).to(device)
         smoothing = None if psfs.smoothing is None else psfs.smoothing[index]
-        error = _tensor(error, device)
         return resize_stamps(image, error, good, gain, psfs.embedding, index, window, smoothing), window
 
 
-def _recentred(look, chunks, batch, shift):
+def _recentred(encoder, chunks, batch, shift):
     """Look again at galaxies off the middle of their stamps, in windows about them; ``shift`` changes in place."""
-    limit = _OFF_CENTRE * look.network.config.centre
+    limit = _OFF_CENTRE * encoder.network.config.centre
     everyone = np.concatenate([chunk.rows[chunk.keep] for chunk in chunks])
     seen_off = np.concatenate([_off_centre(chunk, limit)[chunk.keep] for chunk in chunks])
     rows = everyone[seen_off | seem_off_centre(batch, everyone)]
@@ -170,7 +171,7 @@ def _recentred(look, chunks, batch, shift):
     if not len(rows):
         return chunks
     shift[rows] = moves
-    seen = look.encode(rows, 1, shift)
+    seen = encoder.encode(rows, 1, shift)
     nearer = [chunk.keep & ~_off_centre(chunk, limit) for chunk in seen]
     taken = np.concatenate([chunk.rows[good] for chunk, good in zip(seen, nearer, strict=True)])
     shift[np.setdiff1d(rows, taken)] = 0
@@ -180,22 +181,18 @@ def _recentred(look, chunks, batch, shift):
 
 def _off_centre(chunk, limit):
     """Whether galaxies seem to be off the middle of the window, boolean ``(P,)``."""
-    centre = chunk.summary.mean[:, 5:].cpu().numpy()
+    centre = chunk.summary.mean[:, _CENTRE].cpu().numpy()
     return (np.abs(centre - _MIDDLE) > limit).any(axis=1)
 
 
 def _too_large(chunk, shapes, limit):
     """Whether galaxies are so large that larger pixels, if the stamp has more than the network sees, tell more."""
-    large = chunk.summary.mean[:, 2].cpu().numpy() > max(LARGE * limit, SMALLEST_LARGE)
+    large = chunk.summary.mean[:, PARAMETER_INDEX["r_eff"]].cpu().numpy() > max(LARGE * limit, SMALLEST_LARGE)
     return large & (shapes.max(axis=1) > NATIVE_SIZE * chunk.window.block)
 
 
-def _take(array, rows):
-    """Some rows of an array, as a view if they are neighbours; only those filled up repeat one, at the end."""
+def _as_index(rows, device):
+    """Rows as a slice, which copies nothing, where they are neighbours; as a tensor otherwise."""
     if rows[-1] - rows[0] + 1 == len(rows) and (len(rows) == 1 or rows[-2] < rows[-1]):
-        return array[rows[0] : rows[-1] + 1]
-    return array[rows]
-
-
-def _tensor(array, device):
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return torch.from_numpy(rows).to(device)

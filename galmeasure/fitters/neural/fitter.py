@@ -14,11 +14,9 @@ from galmeasure.fitters.blank import fail_blank
 from galmeasure.fitters.importance.refine import check_refinement, refine_batch, refined_draws
 from galmeasure.fitters.importance.sampling import HeldParameters
 from galmeasure.fitters.neural.condition import conditioned_chunk
-from galmeasure.fitters.neural.domain import beyond_domain, piled_up, widen
+from galmeasure.fitters.neural.domain import beyond_domain, widen
 from galmeasure.fitters.neural.draws import draw_table, flow_pieces, given_parameters, row_normals
-from galmeasure.fitters.neural.mode import posterior_mode
 from galmeasure.fitters.neural.posteriors import corrected_posteriors, network_posteriors
-from galmeasure.fitters.neural.prior_share import point_probability, prior_dominated
 from galmeasure.fitters.neural.reweight import (
     LEAST_DRAWS,
     PriorRatio,
@@ -27,16 +25,19 @@ from galmeasure.fitters.neural.reweight import (
     reweighted_chunk,
     reweighted_draws,
 )
+from galmeasure.fitters.neural.summaries import network_view, summarise
 from galmeasure.fitters.quality import quality_flags
+from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.fitters.threads import map_batches, single_threaded
 from galmeasure.flags import Flag
 from galmeasure.networks import NATIVE_SIZE
-from galmeasure.ood.observe import ResidualWatch
+from galmeasure.ood.observe import observe
 from galmeasure.ood.typical import FALSE_ALARMS, Observed, TypicalGalaxies, load_typical, typical_path
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import Prior, get_prior
 from galmeasure.render.memory import reserve_heap
 from galmeasure.results.columns import fixed_values
+from galmeasure.utils.chunks import chunk_size
 from galmeasure.weights import DEFAULT_WEIGHTS, load_network
 from galmeasure.weights.corrections import load_correction
 from galmeasure.weights.registry import find_weights, known_digest
@@ -48,9 +49,6 @@ _PRECISIONS = ("float32", "bfloat16")
 _REFINEMENTS = ("auto", "importance", None)
 _CORRECTED = "neural+newton"
 _POINT = 0.5  # probability from which an object counts as a point
-_QUANTILES = slice(1, 4)  # 16, 50, 84 % of what networks give
-_DEVICE_PIXELS = 2**25
-_BATCH_PIXELS = 2**22
 _DECIMALS = 4  # of scores: what is beyond depends on how many galaxies are scored at once
 
 
@@ -178,97 +176,103 @@ class NeuralSersicFitter(SersicFitterBase):
     def measure(self, batch, init):
         """Measure one batch, as `fit` needs it; ``init`` is used for ``fixed`` only."""
         reserve_heap()
-        found = BatchMeasurement.empty(len(batch), **self._columns())
-        typical, watch = self._typical(), None
+        measurement = BatchMeasurement.empty(len(batch), **self._columns())
+        typical = self._typical()
         with torch.inference_mode():
+            tensors = BatchTensors.of(batch, self.device)
+            posteriors = self._posteriors(tensors, residuals=typical is not None)
+            posteriors = self._with_prior(posteriors, tensors, measurement)
+            posteriors = self._conditioned(posteriors, init)
+            summaries = summarise(posteriors, tensors, self.summary, self._weights.domain, self._prior())
+            self._store(summaries, posteriors, batch, measurement)
+            refined = self._refine(posteriors, tensors, init, measurement)
+            rows, quality = self._quality(posteriors, tensors, measurement.values)
             if typical is not None:
-                watch = ResidualWatch(batch)
-            posteriors = self._known(self._posteriors(batch, watch), batch, init, found)
-            outside = self._store(posteriors, batch, found)
-            exact = self._refine(posteriors, batch, init, found)
-            rows, quality = self._quality(posteriors, batch, found, watch)
+                self._score(typical, self._observed(posteriors, tensors), measurement)
         if len(rows):
-            self._store_quality(rows, quality, batch, found, outside, exact)
-        if watch is not None:
-            self._score(typical, watch, found)
-        return found
+            self._store_quality(rows, quality, summaries, batch, measurement)
+            self._widen(summaries, refined, batch, measurement)
+        return measurement
 
     def _observe(self, cutouts):
         """Yield what the score of each batch of cutouts is made of, `galmeasure.ood.typical.Observed`."""
 
         def look(batch):
             with torch.inference_mode():
-                watch = ResidualWatch(batch)
-                posteriors = self._posteriors(batch, watch)
-                if posteriors.evaluation is None:
-                    batch_quality(batch, watch.values, psfs=posteriors.psfs, device=self.device, see=watch.see)
-            return batch, watch.observed()
+                tensors = BatchTensors.of(batch, self.device)
+                return batch, self._observed(self._posteriors(tensors, residuals=True), tensors)
 
         for _, observed in self._each_batch(cutouts, look, False):
             yield observed
 
-    def _posteriors(self, batch, watch=None):
-        """Posteriors of a batch; a watch is told of the network's, and of residuals if there is an evaluation."""
+    def _posteriors(self, tensors, residuals=False):
+        """Posteriors of a batch under the prior of the training."""
         network, bf16 = load_network(self._weights, self.device), self._bf16()
-        options = {"device": self.device, "bf16": bf16}
         correction = None if self.refine is None else load_correction(self._weights, self.device)
         if correction is None:
-            posteriors = network_posteriors(network, batch, **options)
-            if watch is not None:
-                watch.begin(posteriors.chunks)
-            return posteriors
-        begin = None if watch is None else watch.begin
-        return corrected_posteriors(network, correction, batch, see=begin, **options)
+            return network_posteriors(network, tensors, bf16=bf16)
+        return corrected_posteriors(network, correction, tensors, bf16=bf16, residuals=residuals)
 
     def _prior(self):
         """Prior of the posteriors."""
         return self._weights.get_prior() if self.prior is None else get_prior(self.prior)
 
-    def _known(self, posteriors, batch, init, found):
-        """Posteriors under the prior that is wanted, and given the parameters that are known."""
-        chunks = posteriors.chunks
-        if self.prior is not None and self.refine != "importance":
-            parts = []
-            for chunk in chunks:
-                ratio = self._ratio(posteriors, batch, chunk)
-                part, effective = reweighted_chunk(posteriors.module, chunk, ratio)
-                poor = (effective.cpu().numpy() < LEAST_DRAWS) & chunk.keep
-                found.flags[chunk.rows[poor]] |= int(Flag.POOR_PROPOSAL)
-                parts.append(part)
-            chunks = parts
-        if self.fixed:
-            given = torch.from_numpy(init).to(self.device)
-            transform = posteriors.module.transform
-            chunks = [conditioned_chunk(transform, chunk, given[chunk.rows], self.fixed) for chunk in chunks]
-        return posteriors if chunks is posteriors.chunks else replace(posteriors, chunks=chunks)
+    def _with_prior(self, posteriors, tensors, measurement=None):
+        """Posteriors under ``prior``; rows with too few effective draws are flagged."""
+        if self.prior is None or self.refine == "importance":
+            return posteriors
+        chunks = []
+        for chunk in posteriors.chunks:
+            ratio = self._ratio(posteriors, tensors, chunk)
+            reweighted, effective = reweighted_chunk(posteriors.module, chunk, ratio)
+            poor = (effective.cpu().numpy() < LEAST_DRAWS) & chunk.keep
+            measurement.flags[chunk.rows[poor]] |= int(Flag.POOR_PROPOSAL)
+            chunks.append(reweighted)
+        return replace(posteriors, chunks=chunks)
 
-    def _ratio(self, posteriors, batch, chunk):
+    def _conditioned(self, posteriors, init):
+        """Posteriors given the parameters of ``fixed``, with the values of ``init``, shape ``(B, 7)``."""
+        if not self.fixed:
+            return posteriors
+        given, transform = torch.from_numpy(init).to(self.device), posteriors.module.transform
+        chunks = [conditioned_chunk(transform, chunk, given[chunk.rows], self.fixed) for chunk in posteriors.chunks]
+        return replace(posteriors, chunks=chunks)
+
+    def _ratio(self, posteriors, tensors, chunk):
         """Ratio of the prior that is wanted to that of the training, for the rows of a chunk."""
-        rows, window = chunk.rows, chunk.window
-        width = torch.from_numpy(batch.psf_fwhm[batch.psf_index[rows]] / window.block).to(self.device)
+        rows, window = torch.from_numpy(chunk.rows).to(self.device), chunk.window
         flux = chunk.summary.mean[:, PARAMETER_INDEX["flux"]].double()
         if posteriors.evaluation is None:
-            values = np.full((len(batch), N_PARAMETERS), np.nan)
-            values[rows] = window.to_stamp(chunk.summary.mean).cpu().numpy()
-            members, quality = batch_quality(batch, values, psfs=posteriors.psfs, device=self.device)
-            snr = torch.full((len(batch),), torch.nan, dtype=torch.float64, device=self.device)
+            values = np.full((len(tensors), N_PARAMETERS), np.nan)
+            values[chunk.rows] = window.to_stamp(chunk.summary.mean).cpu().numpy()
+            members, quality = batch_quality(tensors, values, psfs=posteriors.psfs)
+            snr = torch.full((len(tensors),), torch.nan, dtype=torch.float64, device=self.device)
             snr[torch.from_numpy(members).to(self.device)] = quality.snr
         else:
             snr = posteriors.evaluation.evaluation.snr
-        snr = snr[torch.from_numpy(rows).to(self.device)]
-        return PriorRatio(self._prior(), self._weights.get_prior(), snr, flux, width)
+        fwhm = tensors.psf_fwhm()[rows] / window.block
+        return PriorRatio(self._prior(), self._weights.get_prior(), snr[rows], flux, fwhm)
 
-    def _quality(self, posteriors, batch, found, watch):
-        """Rows and quality of their models; tells the watch of the residuals of the network's means."""
-        options = {"psfs": posteriors.psfs, "device": self.device}
+    def _quality(self, posteriors, tensors, values):
+        """Rows and quality of their models, from the evaluation where that is enough."""
         if posteriors.evaluation is not None and self.refine == "auto" and not self.crb:
-            return posteriors.quality(found.values)
-        see = None if watch is None or posteriors.evaluation is not None else watch.see
-        is_mean = self.refine != "importance" and self.summary == "mean"
-        if see is not None and not is_mean:  # the score is that of the network's own mean
-            batch_quality(batch, watch.values, see=see, **options)
-            see = None
-        return batch_quality(batch, found.values, crb=self.crb, see=see, **options)
+            return posteriors.quality(values)
+        return batch_quality(tensors, values, psfs=posteriors.psfs, crb=self.crb)
+
+    def _observed(self, posteriors, tensors):
+        """Input of the score: residuals of the evaluation, or of the network's means where there is none."""
+        view = network_view(posteriors, tensors)
+        if posteriors.evaluation is not None:
+            values, residual = posteriors.evaluation.values, posteriors.evaluation.residual
+            return observe(view, values, posteriors.evaluation.evaluation.snr, residual, tensors.good)
+        values = posteriors.network_values(len(tensors))
+        rows, quality = batch_quality(tensors, values, psfs=posteriors.psfs, residuals=True)
+        index = torch.from_numpy(rows).to(self.device)
+        snr = torch.full((len(tensors),), torch.nan, dtype=torch.float64, device=self.device)
+        residual = torch.zeros_like(tensors.image)
+        if quality is not None:
+            snr[index], residual[index] = quality.snr, quality.residual
+        return observe(view, values, snr, residual, tensors.good)
 
     def sample(self, cutouts, psf=None, n_samples=500, *, seed=0, progress_bar=False, **options):
         """Draw from the posteriors.
@@ -371,12 +375,12 @@ class NeuralSersicFitter(SersicFitterBase):
 
     def _max_pixels(self, cutouts, n_workers):
         if self.batch_size is None and self.device != "cpu":
-            return _DEVICE_PIXELS
+            return chunk_size("network batch", self.device)
         return super()._max_pixels(cutouts, n_workers)
 
     def _batch_pixels(self):
         """More than for other fitters: rows that are rendered together must share the band of their PSFs."""
-        return _BATCH_PIXELS
+        return chunk_size("network batch")
 
     def _bf16(self):
         return _bf16_is_fast(self.device) if self.precision is None else self.precision == "bfloat16"
@@ -390,36 +394,18 @@ class NeuralSersicFitter(SersicFitterBase):
                 yield batch, result
                 bar.update(len(batch))
 
-    def _store(self, posteriors, batch, found):
-        """Values, covariances and quantiles in the stamps' pixels; gives blocks and which posteriors are cut off."""
-        domain, prior, count = self._weights.domain, self._prior(), len(found.values)
-        fwhm = batch.psf_fwhm[batch.psf_index]
-        block, crowded = np.ones(count, dtype=np.int64), np.zeros(count, dtype=bool)
-        for chunk in posteriors.chunks:
-            keep = chunk.keep
-            rows = chunk.rows[keep]
-            summary, window = chunk.summary, chunk.window
-            point = {"mean": summary.mean, "median": summary.quantiles[:, 2]}.get(self.summary)
-            if point is None:
-                point = posterior_mode(posteriors.module, chunk.context)
-            found.values[rows] = window.to_stamp(point).cpu().numpy()[keep]
-            found.covariance[rows] = window.covariance_to_stamp(summary.covariance).cpu().numpy()[keep]
-            found.quantiles[rows] = window.to_stamp(summary.quantiles[:, _QUANTILES]).cpu().numpy()[keep]
-            block[rows] = window.block
-            crowded[rows] = piled_up(summary, domain).cpu().numpy()[keep]
-            dominated = prior_dominated(summary.quantiles, prior).cpu().numpy()[keep]
-            found.flags[rows] |= dominated * int(Flag.PRIOR_DOMINATED)
-            width = torch.from_numpy(fwhm[chunk.rows] / window.block).to(self.device)
-            found.point_like[rows] = point_probability(summary.quantiles, width).cpu().numpy()[keep]
+    def _store(self, summaries, posteriors, batch, measurement):
+        """Columns and flags that follow from the posteriors."""
+        for name in ("values", "covariance", "quantiles", "point_like"):
+            getattr(measurement, name)[:] = getattr(summaries, name)
+        measurement.flags |= summaries.prior_dominated * int(Flag.PRIOR_DOMINATED)
         if posteriors.psfs is not None:
-            found.flags[posteriors.psfs.unusual_rows(batch.psf_index)] |= int(Flag.PSF_UNUSUAL)
-        if found.method is not None:
-            found.method[:] = self.method if posteriors.evaluation is None else _CORRECTED
+            measurement.flags[posteriors.psfs.unusual_rows(batch.psf_index)] |= int(Flag.PSF_UNUSUAL)
+        measurement.method[:] = self.method if posteriors.evaluation is None else _CORRECTED
         if posteriors.evaluation is not None:
             # the shape of a point means nothing, and its steps go on without end
-            restless = posteriors.evaluation.restless & ~(found.point_like > _POINT)
-            found.flags[restless] |= int(Flag.NOT_CONVERGED)
-        return block, crowded
+            restless = posteriors.evaluation.restless & ~(summaries.point_like > _POINT)
+            measurement.flags[restless] |= int(Flag.NOT_CONVERGED)
 
     def _held(self, init):
         """Parameters that are known, from starting values ``(B, 7)``, or None."""
@@ -428,47 +414,50 @@ class NeuralSersicFitter(SersicFitterBase):
         columns = tuple(sorted(PARAMETER_INDEX[name] for name in self.fixed))
         return HeldParameters(columns, torch.from_numpy(init).to(self.device))
 
-    def _refine(self, posteriors, batch, init, found):
+    def _refine(self, posteriors, tensors, init, measurement):
         """Exact posteriors, if they are wanted; gives the rows that have no longer the network's, boolean."""
         if self.refine != "importance":
-            return np.zeros(len(batch), dtype=bool)
-        options = {"n_draws": self.n_draws, "min_ess": self.min_ess, "summary": self.summary, "device": self.device}
-        options["held"] = self._held(init)
-        chunks = posteriors.chunks
-        return refine_batch(posteriors.module, chunks, batch, found, self._weights, self._prior(), **options)
+            return np.zeros(len(tensors), dtype=bool)
+        options = {"n_draws": self.n_draws, "min_ess": self.min_ess, "summary": self.summary}
+        return refine_batch(
+            posteriors.module, posteriors.chunks, tensors, measurement, self._weights, self._prior(),
+            held=self._held(init), **options,
+        )  # fmt: skip
 
-    def _store_quality(self, rows, quality, batch, found, outside, exact):
-        """Quality columns and flags; what lies outside the domain is widened, but for exact posteriors."""
-        values, shapes = torch.from_numpy(found.values[rows]), torch.from_numpy(batch.shape[rows])
+    def _store_quality(self, rows, quality, summaries, batch, measurement):
+        """Columns and flags of the quality of models."""
+        values, shapes = torch.from_numpy(measurement.values[rows]), torch.from_numpy(batch.shape[rows])
         quality = quality.cpu()
-        found.snr[rows] = quality.snr.numpy()
-        found.chi2_reduced[rows] = quality.reduced(N_PARAMETERS)[1].numpy()
-        found.n_pixels_fit[rows] = quality.n_pixels.numpy()
+        measurement.snr[rows] = quality.snr.numpy()
+        measurement.chi2_reduced[rows] = quality.reduced(N_PARAMETERS)[1].numpy()
+        measurement.n_pixels_fit[rows] = quality.n_pixels.numpy()
         if self.crb:
-            found.crb[rows] = quality.crb.numpy()
-        found.flags[rows] |= quality_flags(quality, N_PARAMETERS, values, shapes).numpy()
-        block, crowded = (each[rows] for each in outside)
-        beyond, growth = beyond_domain(
-            found.snr[rows], batch.psf_fwhm[batch.psf_index[rows]], batch.shape[rows].min(axis=1), block,
+            measurement.crb[rows] = quality.crb.numpy()
+        measurement.flags[rows] |= quality_flags(quality, N_PARAMETERS, values, shapes).numpy()
+
+    def _widen(self, summaries, refined, batch, measurement):
+        """Flag what lies outside the domain of the training, and widen its errors, but for exact posteriors."""
+        outside, growth = beyond_domain(
+            measurement.snr, batch.psf_fwhm[batch.psf_index], batch.shape.min(axis=1), summaries.block,
             self._weights.domain, _smallest_stamp(self._weights),
         )  # fmt: skip
-        found.flags[rows] |= (beyond | crowded) * int(Flag.OUTSIDE_DOMAIN)
-        factor = np.ones(len(batch))
-        factor[rows] += growth + crowded
-        factor[exact] = 1.0
-        widen(found.covariance, found.quantiles, factor)
+        measured = np.isfinite(measurement.snr)
+        outside, growth = outside & measured, np.where(measured, growth, 0.0)
+        measurement.flags |= (outside | summaries.near_edge) * int(Flag.OUTSIDE_DOMAIN)
+        factor = np.where(refined, 1.0, 1.0 + growth + summaries.near_edge)
+        widen(measurement.covariance, measurement.quantiles, factor)
 
     def _typical(self):
         path, sha256 = typical_path(self._weights.path), self._weights.sha256
         return load_typical(path, sha256, known_digest(sha256, path.suffix))
 
-    def _score(self, typical, watch, found):
+    def _score(self, typical, observed, measurement):
         """Scores of galaxies that do not look like those of the training, and their flag."""
-        score, reason = (each.numpy() for each in typical.score(watch.observed()))
-        found.ood_score[:] = score = score.round(_DECIMALS)
-        found.ood_reason[:] = np.array([*typical.names, ""])[reason]
+        score, reason = (column.numpy() for column in typical.score(observed))
+        measurement.ood_score[:] = score = score.round(_DECIMALS)
+        measurement.ood_reason[:] = np.array([*typical.names, ""])[reason]
         with np.errstate(invalid="ignore"):
-            found.flags[score > -np.log10(FALSE_ALARMS)] |= int(Flag.OUT_OF_DISTRIBUTION)
+            measurement.flags[score > -np.log10(FALSE_ALARMS)] |= int(Flag.OUT_OF_DISTRIBUTION)
 
     def _normals(self, batch, rows, count, seed):
         return torch.from_numpy(row_normals(batch.index[rows], count, seed)).to(self.device)
@@ -487,27 +476,30 @@ class NeuralSersicFitter(SersicFitterBase):
         """Draws ``(B, S, 7)`` in the units of the batch and pixels of the stamp."""
         drawn = np.full((len(batch), n_samples, N_PARAMETERS), np.nan)
         with torch.inference_mode():
-            found = self._posteriors(batch)
+            tensors = BatchTensors.of(batch, self.device)
+            posteriors = self._posteriors(tensors)
             if self.refine == "importance":
                 given[:, PARAMETER_INDEX["flux"]] /= batch.scale
-                found = self._known(found, batch, given, BatchMeasurement.empty(len(batch)))
-                options = {"n_draws": self.n_draws, "min_ess": self.min_ess, "device": self.device}
+                posteriors = self._conditioned(posteriors, given)
+                options = {"n_draws": self.n_draws, "min_ess": self.min_ess}
                 options |= {"prior": self._prior(), "held": self._held(given)}
-                return refined_draws(found.module, found.chunks, batch, self._weights, n_samples, seed, **options)
-            for chunk, places, count in flow_pieces(found.chunks, n_samples):
+                return refined_draws(
+                    posteriors.module, posteriors.chunks, tensors, self._weights, n_samples, seed, **options
+                )
+            for chunk, places, count in flow_pieces(posteriors.chunks, n_samples):
                 rows = chunk.rows[places]
                 normal = self._normals(batch, rows, n_samples, seed)
-                values = self._draws(found, batch, chunk, places, normal, seed).transpose(0, 1)
+                values = self._draws(posteriors, tensors, chunk, places, normal, seed).transpose(0, 1)
                 drawn[rows[:count]] = chunk.window[places].to_stamp(values).cpu().numpy()[:count]
         return drawn
 
-    def _draws(self, posteriors, batch, chunk, places, normal, seed):
+    def _draws(self, posteriors, tensors, chunk, places, normal, seed):
         """Draws ``(S, P, 7)`` of some rows of a chunk, under the prior that is wanted."""
         context = chunk.context[places]
         if self.prior is None:
             return posteriors.module.sample(context, normal)
         generator = torch.Generator(self.device).manual_seed(seed)
-        ratio = self._ratio(posteriors, batch, chunk)[places]
+        ratio = self._ratio(posteriors, tensors, chunk)[places]
         return reweighted_draws(posteriors.module, context, normal, ratio, generator)
 
     def _log_prob_batch(self, batch, values):
@@ -516,13 +508,14 @@ class NeuralSersicFitter(SersicFitterBase):
         values = values.copy()
         values[..., PARAMETER_INDEX["flux"]] /= batch.scale[:, None]
         with torch.inference_mode():
-            posteriors = self._posteriors(batch)
+            tensors = BatchTensors.of(batch, self.device)
+            posteriors = self._posteriors(tensors)
             for chunk, places, count in flow_pieces(posteriors.chunks, values.shape[1]):
                 rows, window = chunk.rows[places], chunk.window[places]
                 part = window.from_stamp(torch.from_numpy(values[rows]).to(self.device)).transpose(0, 1).float()
                 found = posteriors.module.log_prob(chunk.context[places], part).double() - window.scale.log().sum()
                 if self.prior is not None:
-                    ratio = self._ratio(posteriors, batch, chunk)
+                    ratio = self._ratio(posteriors, tensors, chunk)
                     evidence = log_evidence_ratio(posteriors.module, chunk, ratio)[places]
                     found = found + ratio[places].log(part) - evidence
                 density[rows[:count]] = found.T.cpu().numpy()[:count]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from galmeasure.fitters.neural.posteriors import corrected_posteriors
+from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.fitters.threads import single_threaded
 from galmeasure.networks.correction import Correction, CorrectionConfig, correction_inputs
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
@@ -87,21 +88,21 @@ def collect_sample(weights, simulated, *, device="cpu", bf16=False):
     with single_threaded(), torch.inference_mode():
         for cutouts, truth in simulated:
             for batch in cutouts.batches(_PIXELS):
-                found = corrected_posteriors(network, None, batch, device=device, bf16=bf16)
-                own = torch.from_numpy(truth[batch.index]).to(device)
-                own[:, PARAMETER_INDEX["flux"]] /= torch.from_numpy(batch.scale).to(device)
-                parts += [_sample(network, found, chunk, own, device) for chunk in found.chunks]
+                posteriors = corrected_posteriors(network, None, BatchTensors.of(batch, device), bf16=bf16)
+                values = torch.from_numpy(truth[batch.index]).to(device)
+                values[:, PARAMETER_INDEX["flux"]] /= torch.from_numpy(batch.scale).to(device)
+                parts += [_sample(network, posteriors, chunk, values, device) for chunk in posteriors.chunks]
     if not parts:
         msg = "simulated must hold galaxies within the domain of the weights"
         raise ValueError(msg)
     return CorrectionSample.join(parts)
 
 
-def _sample(network, found, chunk, truth, device):
+def _sample(network, posteriors, chunk, truth, device):
     """Sample of the rows of a chunk whose truth lies in the network's domain."""
     keep = torch.from_numpy(chunk.keep).to(device)
     rows = torch.from_numpy(chunk.rows).to(device)
-    inputs, anchor, whitener = correction_inputs(network, chunk.context, found.evaluation.evaluation[rows])
+    inputs, anchor, whitener = correction_inputs(network, chunk.context, posteriors.evaluation.evaluation[rows])
     own = chunk.window.from_stamp(truth[rows]).float()
     keep = keep & network.inside(own) & torch.isfinite(anchor).all(1) & torch.isfinite(whitener).flatten(1).all(1)
     sample = CorrectionSample(inputs, anchor, whitener, chunk.context.flux_scale, own)

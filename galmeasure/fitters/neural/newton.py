@@ -8,8 +8,11 @@ import torch
 from torch.nn.functional import logsigmoid, softplus
 
 from galmeasure.fitters.crop import CROPS, Crop, crop_sides
+from galmeasure.fitters.network_psfs import CleanedPSFs
 from galmeasure.fitters.rendering import rendering_groups, stamps_at_once
+from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.likelihood import normal_equations, signal_to_noise, variance
+from galmeasure.networks import SersicPosterior
 from galmeasure.networks.correction import Evaluation
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
@@ -54,16 +57,16 @@ class NetworkFrame:
     psf_quality: torch.Tensor
 
     @classmethod
-    def of(cls, network, batch, chunks, psfs=None, device="cpu"):
+    def of(cls, network, tensors, chunks, psfs=None):
         """Frame of the rows of encoded chunks, with the CleanedPSFs of the batch."""
-        count = len(batch)
+        batch, device, count = tensors.batch, tensors.device, len(tensors)
 
         def empty(*shape):
             return torch.full((count, *shape), torch.nan, dtype=torch.float64, device=device)
 
         quality = torch.zeros((count, N_PSF_QUALITY), dtype=torch.float64, device=device)
         frame = cls(empty(N_PARAMETERS), empty(), empty(N_PARAMETERS), empty(N_PARAMETERS), empty(), quality)
-        fwhm = torch.from_numpy(batch.psf_fwhm[batch.psf_index]).to(device)
+        fwhm = tensors.psf_fwhm()
         for chunk in chunks:
             keep = torch.from_numpy(chunk.keep).to(device)
             rows = torch.from_numpy(chunk.rows).to(device)[keep]
@@ -101,6 +104,8 @@ class BatchEvaluation:
         Good pixels, and fraction of the model's flux within the stamp, shape ``(B,)``.
     restless : ndarray of bool
         Rows that want to move further by more than an error, shape ``(B,)``.
+    residual : Tensor or None
+        Image minus model over the noise at these points, 0 where bad, shape ``(B, ny, nx)``, where asked for.
     """
 
     evaluation: Evaluation
@@ -108,78 +113,82 @@ class BatchEvaluation:
     n_pixels: torch.Tensor
     inside: torch.Tensor
     restless: np.ndarray
+    residual: torch.Tensor | None = None
 
 
-def evaluate_batch(network, batch, frame, *, psfs=None, device="cpu", see=None):
+def evaluate_batch(
+    network: SersicPosterior,
+    tensors: BatchTensors,
+    frame: NetworkFrame,
+    *,
+    psfs: CleanedPSFs | None = None,
+    residuals: bool = False,
+) -> BatchEvaluation:
     """Evaluate the model, its residual and derivatives at a network's estimates, and after steps from there.
 
     Parameters
     ----------
     network : SersicPosterior
         The network, whose coordinates are used.
-    batch : CutoutBatch
-        Cutouts in units of their noise.
+    tensors : BatchTensors
+        Tensors of the batch.
     frame : NetworkFrame
-        The estimates.
+        Estimates of the network, and where its coordinates lie.
     psfs : CleanedPSFs, optional
-        See `galmeasure.fitters.rendering.rendering_groups`.
-    device : str, optional
-        Torch device on which models are rendered.
-    see : callable, optional
-        Called with the residuals of some rows at the end of their steps, as `ResidualWatch.see`.
+        Cleaned PSFs for images that need it, see `galmeasure.fitters.rendering.rendering_groups`.
+    residuals : bool, optional
+        Also keep the residuals, which takes as much memory as the stamps.
 
     Returns
     -------
     BatchEvaluation
-        Of all rows.
+        Evaluation of all rows.
 
     Notes
     -----
     Steps are those of Levenberg and Marquardt: at most four, where the signal-to-noise ratio is above 40, the model
     would fit after the step, and the step is longer than 0.3 sigma. A row's steps depend on that row alone.
     """
+    batch, device = tensors.batch, tensors.device
     rows = np.flatnonzero(torch.isfinite(frame.start).all(1).cpu().numpy())
-    found = _empty(len(batch), device)
+    columns = _empty(len(batch), device)
+    residual = torch.zeros_like(tensors.image) if residuals else None
     start = frame.stamp(network.transform, frame.start)
-    fwhm = torch.from_numpy(batch.psf_fwhm[batch.psf_index]).to(device)
-    sides = crop_sides(start[rows], batch.shape[rows], fwhm[rows])
-    options = {"psfs": psfs, "device": device}
-    for index, climb, state in _climbs(network, batch, rows[sides == 0], frame, **options):
-        _put(found, index, state)
-        if see is not None:
-            see(index.cpu().numpy(), state.residual, climb.good, state.snr, climb.stamp(state.point))
+    sides = crop_sides(start[rows], batch.shape[rows], tensors.psf_fwhm()[rows])
+    for index, state in _final_states(network, tensors, rows[sides == 0], frame, psfs):
+        _put(columns, index, state)
+        if residuals:
+            residual[index] = state.residual
     for side in CROPS:
         chosen = rows[sides == side]
         if not len(chosen):
             continue
         crop = Crop.of(side, batch, chosen, start[chosen][:, [_X, _Y]].cpu().numpy())
         everyone = np.arange(len(chosen))
-        for index, climb, state in _climbs(network, crop.batch, everyone, crop.frame(frame), **options):
+        cropped = BatchTensors.of(crop.batch, device)
+        for index, state in _final_states(network, cropped, everyone, crop.frame(frame), psfs):
             local = index.cpu().numpy()
             state.chi2 = state.chi2 + torch.from_numpy(crop.chi2[local]).to(device)
             state.n_pixels = torch.from_numpy(crop.n_pixels[local]).to(device)
-            _put(found, torch.from_numpy(chosen[local]).to(device), state)
-            if see is not None:
-                stamp = climb.stamp(state.point)
-                stamp[:, [_X, _Y]] += torch.from_numpy(crop.start[local][:, ::-1].copy()).to(stamp)
-                good = torch.from_numpy(batch.good[chosen[local]]).to(device)
-                see(chosen[local], crop.whole(local, state.residual), good, state.snr, stamp)
-    return _finish(found, network, frame)
+            members = torch.from_numpy(chosen[local]).to(device)
+            _put(columns, members, state)
+            if residuals:
+                residual[members] = crop.whole(local, state.residual)
+    return _finish(columns, network, frame, residual)
 
 
-def _climbs(network, batch, rows, frame, *, psfs, device):
-    """Yield rows, their climb and where it ended, in chunks."""
+def _final_states(network, tensors, rows, frame, psfs):
+    """Yield rows and where their steps ended, in chunks."""
     if not len(rows):
         return
-    size = stamps_at_once(batch.image.shape[1:], device)
-    for members, problem in rendering_groups(batch, rows, psfs=psfs, device=device):
-        for index in torch.from_numpy(members).to(device).split(size):
-            climb = _Climb(network, problem, index, frame[index])
-            yield index, climb, climb.run()
+    size = stamps_at_once(tensors.box, tensors.device)
+    for members, problem in rendering_groups(tensors, rows, psfs=psfs):
+        for index in torch.from_numpy(members).to(tensors.device).split(size):
+            yield index, _NewtonSteps(network, problem, index, frame[index]).run()
 
 
-def _put(found, index, state):
-    for name, column in found.items():
+def _put(columns, index, state):
+    for name, column in columns.items():
         column[index] = getattr(state, name).to(column.dtype)
 
 
@@ -194,16 +203,17 @@ def _empty(count, device):
     }
 
 
-def _finish(found, network, frame):
-    values = network.transform.inverse(found["point"], frame.flux_scale)
-    dof = found["n_pixels"] - N_PARAMETERS
+def _finish(columns, network, frame, residual):
+    values = network.transform.inverse(columns["point"], frame.flux_scale)
+    dof = columns["n_pixels"] - N_PARAMETERS
+    size = values[:, PARAMETER_INDEX["r_eff"]] / frame.fwhm
     evaluation = Evaluation(
-        found["point"], found["score"], found["fisher"], found["chi2"], dof, found["snr"], found["steps"],
-        values[:, 2] / frame.fwhm, frame.psf_quality,
+        columns["point"], columns["score"], columns["fisher"], columns["chi2"], dof, columns["snr"], columns["steps"],
+        size, frame.psf_quality,
     )  # fmt: skip
     stamp = (values * frame.scale + frame.offset).cpu().numpy()
-    restless = found["restless"].cpu().numpy() > 0.0
-    return BatchEvaluation(evaluation, stamp, found["n_pixels"], found["inside"], restless)
+    restless = columns["restless"].cpu().numpy() > 0.0
+    return BatchEvaluation(evaluation, stamp, columns["n_pixels"], columns["inside"], restless, residual)
 
 
 @dataclass
@@ -230,17 +240,12 @@ class _State:
         self.steps[rows] += 1.0
 
 
-class _Climb:
+class _NewtonSteps:
     """Steps of the rows of one chunk."""
 
     def __init__(self, network, problem, index, frame):
         self._network, self._problem, self._index, self._frame = network, problem, index, frame
-        self.good = problem.good[index]
-        self._n_pixels = self.good.flatten(1).sum(1).double()
-
-    def stamp(self, point):
-        """Parameters of points in the pixels of the stamps, shape ``(P, 7)``."""
-        return self._frame.stamp(self._network.transform, point)
+        self._n_pixels = problem.good[index].flatten(1).sum(1).double()
 
     def run(self):
         """Evaluate, step, and evaluate again where that is worth it."""
@@ -286,8 +291,8 @@ class _Climb:
         values = transform.inverse(point, frame.flux_scale)
         jacobian = transform.jacobian(point, frame.flux_scale) * frame.scale[:, :, None]
         stamp = values * frame.scale + frame.offset
-        parts = [self._render(piece, stamp[place]) for piece, place in self._pieces(rows)]
-        score, fisher, loss, chi2, snr, inside, residual = (torch.cat(column) for column in zip(*parts, strict=True))
+        rendered = [self._render(chunk, stamp[place]) for chunk, place in self._chunks(rows)]
+        score, fisher, loss, chi2, snr, inside, residual = (torch.cat(column) for column in zip(*rendered, strict=True))
         score = (jacobian.mT @ score[..., None])[..., 0]
         fisher = jacobian.mT @ fisher @ jacobian
         log_prior, slope = _log_prior(point)
@@ -297,12 +302,12 @@ class _Climb:
             zero, zero.clone(),
         )  # fmt: skip
 
-    def _pieces(self, rows):
+    def _chunks(self, rows):
         """Yield rows of the problem and their places, few enough for the cache."""
         start = 0
-        for piece in self._problem.pieces(self._index[rows]):
-            yield piece, slice(start, start + len(piece))
-            start += len(piece)
+        for chunk in self._problem.chunks(self._index[rows]):
+            yield chunk, slice(start, start + len(chunk))
+            start += len(chunk)
 
     def _render(self, rows, stamp):
         """Score and Fisher matrix by the stamp's parameters, loss, chi-squared, S/N, light inside, residuals."""

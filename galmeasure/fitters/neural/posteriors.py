@@ -5,11 +5,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from galmeasure.fitters.neural.encode import encode_batch
+from galmeasure.fitters.network_psfs import CleanedPSFs
+from galmeasure.fitters.neural.encode import EncodedChunk, encode_batch
 from galmeasure.fitters.neural.newton import BatchEvaluation, NetworkFrame, evaluate_batch
 from galmeasure.fitters.quality import Quality
-from galmeasure.networks.correction import correction_inputs
-from galmeasure.parameters import PARAMETER_INDEX
+from galmeasure.fitters.tensors import BatchTensors
+from galmeasure.networks import SersicPosterior
+from galmeasure.networks.correction import Correction, correction_inputs
+from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
 
 __all__ = ["Posteriors", "corrected_posteriors", "network_posteriors"]
 
@@ -28,15 +31,18 @@ class Posteriors:
         Together they keep each measurable row once.
     psfs : CleanedPSFs or None
         PSFs with which models are rendered; None where these are as they were given.
+    network_chunks : list of EncodedChunk
+        The same rows as the network alone describes them.
     frame : NetworkFrame or None
         Where the network's coordinates lie on the stamps; None for the posteriors of the network alone.
     evaluation : BatchEvaluation or None
         The exact model, which goes with ``frame``.
     """
 
-    module: object
-    chunks: list
-    psfs: object
+    module: SersicPosterior | Correction
+    chunks: list[EncodedChunk]
+    psfs: CleanedPSFs | None
+    network_chunks: list[EncodedChunk]
     frame: NetworkFrame | None = None
     evaluation: BatchEvaluation | None = None
 
@@ -55,27 +61,67 @@ class Posteriors:
         quality : Quality
             Of these rows.
         """
-        frame, found = self.frame, self.evaluation
-        exact = found.evaluation
+        frame, exact = self.frame, self.evaluation.evaluation
         values = torch.from_numpy(values).to(frame.scale.device)
-        own = self.module.transform.forward((values - frame.offset) / frame.scale, frame.flux_scale)
-        step = own - exact.point
-        along = (step * exact.score).sum(1)
-        bend = torch.einsum("bi,bij,bj->b", step, exact.fisher, step)
-        chi2 = torch.minimum(exact.chi2 - 2.0 * along + bend, exact.chi2 + bend).clamp_min(0.0)
-        snr = exact.snr * torch.exp(own[:, _FLUX] - exact.point[:, _FLUX])
+        point = self.module.transform.forward((values - frame.offset) / frame.scale, frame.flux_scale)
+        step = point - exact.point
+        slope = (step * exact.score).sum(1)
+        curvature = torch.einsum("bi,bij,bj->b", step, exact.fisher, step)
+        chi2 = torch.minimum(exact.chi2 - 2.0 * slope + curvature, exact.chi2 + curvature).clamp_min(0.0)
+        snr = exact.snr * torch.exp(point[:, _FLUX] - exact.point[:, _FLUX])
         rows = np.flatnonzero(torch.isfinite(chi2).cpu().numpy())
         chosen = torch.from_numpy(rows).to(chi2.device)
-        return rows, Quality(chi2[chosen], snr[chosen], found.n_pixels[chosen].long(), found.inside[chosen], None)
+        n_pixels, inside = self.evaluation.n_pixels[chosen].long(), self.evaluation.inside[chosen]
+        return rows, Quality(chi2[chosen], snr[chosen], n_pixels, inside)
+
+    def network_values(self, count):
+        """Means of the network alone.
+
+        Parameters
+        ----------
+        count : int
+            Number of rows of the batch.
+
+        Returns
+        -------
+        ndarray
+            Parameters in pixels of the stamps, shape ``(count, 7)``; NaN where there is no measurement.
+        """
+        values = np.full((count, N_PARAMETERS), np.nan)
+        for chunk in self.network_chunks:
+            values[chunk.rows[chunk.keep]] = chunk.window.to_stamp(chunk.summary.mean).cpu().numpy()[chunk.keep]
+        return values
 
 
-def network_posteriors(network, batch, *, device="cpu", bf16=False):
-    """Posteriors of the network alone; arguments are those of `encode_batch`."""
-    encoded = encode_batch(network, batch, device=device, bf16=bf16)
-    return Posteriors(network, encoded.chunks, encoded.psfs if network.config.clean_psf else None)
+def network_posteriors(network: SersicPosterior, tensors: BatchTensors, *, bf16: bool = False) -> Posteriors:
+    """Posteriors of the network alone.
+
+    Parameters
+    ----------
+    network : SersicPosterior
+        The network.
+    tensors : BatchTensors
+        Tensors of the batch, on the device of the network.
+    bf16 : bool, optional
+        Whether the encoder's blocks compute in bfloat16.
+
+    Returns
+    -------
+    Posteriors
+        Posteriors without an evaluation of the exact model.
+    """
+    encoded = encode_batch(network, tensors, bf16=bf16)
+    return Posteriors(network, encoded.chunks, encoded.psfs if network.config.clean_psf else None, encoded.chunks)
 
 
-def corrected_posteriors(network, correction, batch, *, device="cpu", bf16=False, see=None):
+def corrected_posteriors(
+    network: SersicPosterior,
+    correction: Correction | None,
+    tensors: BatchTensors,
+    *,
+    bf16: bool = False,
+    residuals: bool = False,
+) -> Posteriors:
     """Posteriors of a network, corrected after an evaluation of the exact model.
 
     Parameters
@@ -84,26 +130,26 @@ def corrected_posteriors(network, correction, batch, *, device="cpu", bf16=False
         The network.
     correction : Correction or None
         The correction; None gives the network's posteriors beside the evaluation.
-    batch : CutoutBatch
-        Cutouts in units of their noise.
-    device, bf16
-        As in `encode_batch`.
-    see : callable, optional
-        Called with the chunks, and gives what `evaluate_batch` calls with residuals.
+    tensors : BatchTensors
+        Tensors of the batch, on the device of the network.
+    bf16 : bool, optional
+        Whether the encoder's blocks compute in bfloat16.
+    residuals : bool, optional
+        Also keep the residuals of the evaluation.
 
     Returns
     -------
     Posteriors
-        With the evaluation.
+        Posteriors with the evaluation.
     """
-    plain = network_posteriors(network, batch, device=device, bf16=bf16)
-    frame = NetworkFrame.of(network, batch, plain.chunks, plain.psfs, device)
-    watch = None if see is None else see(plain.chunks)
-    found = evaluate_batch(network, batch, frame, psfs=plain.psfs, device=device, see=watch)
+    plain = network_posteriors(network, tensors, bf16=bf16)
+    frame = NetworkFrame.of(network, tensors, plain.chunks, plain.psfs)
+    evaluation = evaluate_batch(network, tensors, frame, psfs=plain.psfs, residuals=residuals)
+    plain = replace(plain, frame=frame, evaluation=evaluation)
     if correction is None:
-        return replace(plain, frame=frame, evaluation=found)
-    chunks = [_corrected(network, correction, chunk, found.evaluation, device) for chunk in plain.chunks]
-    return Posteriors(correction, chunks, plain.psfs, frame, found)
+        return plain
+    chunks = [_corrected(network, correction, chunk, evaluation.evaluation, tensors.device) for chunk in plain.chunks]
+    return replace(plain, module=correction, chunks=chunks)
 
 
 def _corrected(network, correction, chunk, evaluation, device):

@@ -1,0 +1,131 @@
+"""Sizes of the chunks in which arrays are worked through, in one table, with their reasons.
+
+A row of a result does not depend on the other rows of its batch, up to the rounding of matrix products of different
+sizes, which is some 1e-6 of its error: this law lets catalogues be split, resumed and measured in parallel with one
+answer. It has a price: chunks that go through a network have a few constant sizes, and the last one is filled up with
+copies of its last row, so that one galaxy costs one galaxy, and sixty cost sixty-four.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CHUNKS", "ChunkSizes", "chunk_size", "chunk_sizes", "padded_chunks"]
+
+
+@dataclass(frozen=True)
+class ChunkSizes:
+    """Entry of the table.
+
+    Parameters
+    ----------
+    cpu : tuple of int
+        Sizes on a processor, ascending; the largest is used until less is left.
+    accelerator : tuple of int
+        Sizes on any other torch device, ascending.
+    unit : str
+        Name of what is counted.
+    reason : str
+        Reason for these sizes.
+    """
+
+    cpu: tuple[int, ...]
+    accelerator: tuple[int, ...]
+    unit: str
+    reason: str
+
+
+CHUNKS = {
+    "batch": ChunkSizes(
+        (2**20,), (2**20,), "pixels of stamps",
+        "a thread's least-squares tensors, some twenty times as large, stay below 100 MB",
+    ),
+    "network batch": ChunkSizes(
+        (2**22,), (2**25,), "pixels of stamps",
+        "rows that are rendered together must share the band of their PSFs; an accelerator must be kept busy",
+    ),
+    "network stamps": ChunkSizes(
+        (1, 8, 64), (2048,), "stamps of 64 x 64 pixels", "tensors of the encoder stay in a core's cache",
+    ),
+    "network PSFs": ChunkSizes(
+        (1, 4, 16), (512,), "PSF images", "an image and its transform are larger than a stamp",
+    ),
+    "transformed images": ChunkSizes((32,), (32,), "PSF images", "padded transforms of these stay below 100 MB"),
+    "rendered stamps": ChunkSizes(
+        (64 * 64**2,), (1024 * 64**2,), "pixels of stamps", "models, residuals and weights stay in a core's cache",
+    ),
+    "least-squares temporaries": ChunkSizes(
+        (1_200_000,), (240_000_000,), "numbers of the largest temporary array",
+        "it stays in the cache and in the heap that the C library keeps",
+    ),
+    "posterior models": ChunkSizes((16,), (2048,), "models", "transforms of the draws stay in a core's cache"),
+    "flow draws": ChunkSizes((512,), (512,), "draws", "splines of these stay in a core's cache"),
+    "scores": ChunkSizes((8192,), (8192,), "galaxies", "nearest nodes of these stay below 100 MB"),
+}  # fmt: skip
+"""Sizes by what is worked through."""
+
+
+def chunk_sizes(name: str, device: str = "cpu") -> tuple[int, ...]:
+    """Look up the sizes of chunks.
+
+    Parameters
+    ----------
+    name : str
+        Key of `CHUNKS`.
+    device : str, optional
+        Torch device on which the chunks are worked through.
+
+    Returns
+    -------
+    tuple of int
+        Sizes in ascending order.
+    """
+    entry = CHUNKS[name]
+    return entry.cpu if str(device) == "cpu" else entry.accelerator
+
+
+def chunk_size(name: str, device: str = "cpu") -> int:
+    """Look up the largest size of chunks.
+
+    Parameters
+    ----------
+    name : str
+        Key of `CHUNKS`.
+    device : str, optional
+        Torch device on which the chunks are worked through.
+
+    Returns
+    -------
+    int
+        Largest size of a chunk.
+    """
+    return chunk_sizes(name, device)[-1]
+
+
+def padded_chunks(rows: NDArray, sizes: tuple[int, ...]) -> Iterator[tuple[NDArray, int]]:
+    """Cut rows into chunks of a few constant sizes.
+
+    Parameters
+    ----------
+    rows : ndarray
+        Rows that are cut, along the first axis.
+    sizes : tuple of int
+        Sizes in ascending order. Chunks have the largest one; what is left has the smallest that holds it, filled up
+        with its last row.
+
+    Yields
+    ------
+    chunk : ndarray
+        As many rows as one of the sizes says.
+    count : int
+        Number of rows that are not filled up.
+    """
+    for start in range(0, len(rows), sizes[-1]):
+        chunk = rows[start : start + sizes[-1]]
+        count = len(chunk)
+        size = next(size for size in sizes if size >= count)
+        if count < size:
+            chunk = np.concatenate([chunk, np.repeat(chunk[-1:], size - count)])
+        yield chunk, count
