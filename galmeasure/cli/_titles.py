@@ -69,9 +69,10 @@ class TitledCommand(click.Command):
         title_of = {name: title for title, names in titles.items() for name in names}
         records = {title: [] for title in (*titles, "Other options" if titles else "Options")}
         for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
+            record = None if isinstance(param, click.Argument) else param.get_help_record(ctx)
             if record is not None:
-                records[title_of.get(param.name, list(records)[-1])].append(record)
+                name = "help" if "--help" in param.opts else param.name
+                records[title_of.get(name, list(records)[-1])].append(record)
         for title, rows in records.items():
             if rows:
                 with formatter.section(title):
