@@ -18,7 +18,7 @@ from astropy.io import fits
 from galmeasure.exceptions import CatalogError
 
 from ._layout import file_layout, open_binary
-from ._pixels import scaled_pixels
+from ._pixels import constant_pixels, constant_shape, linear_pixels, scaled_pixels
 
 __all__ = ["TableRows", "has_fits_magic", "is_table", "open_fits"]
 
@@ -151,13 +151,21 @@ def table_names(hdu):
     return [str(hdu.header.get(f"TTYPE{i + 1}", "")).strip() for i in range(hdu.header.get("TFIELDS", 0))]
 
 
-def is_image(hdu):
-    """Whether `hdu` is an image with two or more axes."""
-    return hdu.is_image and hdu.header.get("NAXIS", 0) >= 2
+def is_image(hdu) -> bool:
+    """Whether `hdu` is an image with two or more axes, or one whose pixels have all the value that its header says."""
+    return hdu.is_image and (hdu.header.get("NAXIS", 0) >= 2 or constant_shape(hdu.header) is not None)
+
+
+def image_shape(header) -> tuple[int, ...]:
+    """Axes of an image by its header, the slowest one first, those of `constant_shape` included; () for none."""
+    sides = (int(header[f"NAXIS{i}"]) for i in range(header["NAXIS"], 0, -1))
+    return constant_shape(header) or tuple(sides)
 
 
 def image_data(hdu, path, what, axes=(2, 3)):
     """Physical values of an image HDU, read where they are used; axes of length one at the front are dropped."""
+    if constant_shape(hdu.header) is not None:
+        return constant_pixels(hdu.header, f"{path}: {what}")
     try:
         with quiet():
             header, data = hdu.header.copy(), hdu.data
@@ -170,7 +178,8 @@ def image_data(hdu, path, what, axes=(2, 3)):
         shape = None if data is None else data.shape
         msg = f"{path}: {what}: must be an image with {' or '.join(map(str, axes))} axes, not {shape}"
         raise CatalogError(msg)
-    return scaled_pixels(data, header, f"{path}: {what}")
+    pixels = scaled_pixels(data, header, f"{path}: {what}")
+    return pixels if what in ("mask", "segmentation") else linear_pixels(pixels, header, f"{path}: {what}")
 
 
 def split_extension(path):

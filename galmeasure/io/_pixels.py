@@ -1,12 +1,19 @@
 """Pixels that are converted where they are read: scaled integers, squared errors, bits of a mask."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from galmeasure.exceptions import CatalogError
 
-__all__ = ["LazyPixels", "scaled_pixels"]
+__all__ = ["LazyPixels", "asinh_note", "constant_pixels", "constant_shape", "linear_pixels", "scaled_pixels"]
+
+_MOST_CONSTANT = 2**26
+"""Most pixels of an array that is declared to be constant; those of HST have 2**23."""
+
+_MAGNITUDE = math.log(10.0) / 2.5
+"""Natural logarithm of the ratio of two fluxes that differ by one magnitude."""
 
 
 class LazyPixels:
@@ -74,6 +81,100 @@ def scaled_pixels(raw, header, where):
 
     dtype_scale, dtype_zero, dtype_nan = (np.dtype(dtype).type(value) for value in (scale, zero, np.nan))
     return LazyPixels([raw], convert, dtype)
+
+
+def constant_shape(header: Mapping) -> tuple[int, int] | None:
+    """Shape of an array that is not in the file, since all its pixels have one value.
+
+    Pipelines of HST write an extension whose pixels are all equal without an axis, and with the keywords ``NPIX1``,
+    ``NPIX2`` and ``PIXVALUE`` instead.
+
+    Parameters
+    ----------
+    header : mapping
+        Header of the extension.
+
+    Returns
+    -------
+    tuple of int or None
+        (ny, nx); None where the header does not say so, or what cannot be.
+    """
+    if header.get("NAXIS") != 0 or "PIXVALUE" not in header:
+        return None
+    shape = header.get("NPIX2"), header.get("NPIX1")
+    if any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in shape):
+        return None
+    return shape if math.prod(shape) <= _MOST_CONSTANT else None
+
+
+def constant_pixels(header: Mapping, where: str) -> np.ndarray:
+    """Pixels of an array of one value, which takes no memory; see `constant_shape`.
+
+    Parameters
+    ----------
+    header : mapping
+        Header of an extension that has such a shape.
+    where : str
+        File and role, for messages.
+
+    Returns
+    -------
+    ndarray
+        Read-only, integers where the header says so.
+    """
+    value = _number(header, "PIXVALUE", None, where)
+    is_whole = header.get("BITPIX", -32) > 0 and float(value).is_integer() and abs(value) < 2**63
+    return np.broadcast_to(np.int64(value) if is_whole else np.float64(value), constant_shape(header))
+
+
+def linear_pixels(pixels, header: Mapping, where: str):
+    """Fluxes of the pixels of a stack of Pan-STARRS 1, which are stored as asinh magnitudes.
+
+    Parameters
+    ----------
+    pixels : array_like
+        Physical values of the image, in magnitudes where the header has ``BSOFTEN`` and ``BOFFSET``.
+    header : mapping
+        Header of the image.
+    where : str
+        File and role, for messages.
+
+    Returns
+    -------
+    array_like
+        ``BOFFSET + 2 BSOFTEN sinh(m ln(10) / 2.5)`` of the pixels m; the pixels themselves without these keywords.
+    """
+    if not asinh_note(header):
+        return pixels
+    softening, offset = (_number(header, name, None, where) for name in ("BSOFTEN", "BOFFSET"))
+    if softening <= 0:
+        msg = f"{where}: BSOFTEN must be positive, not {softening}"
+        raise CatalogError(msg)
+    dtype = pixels.dtype if pixels.dtype.kind == "f" else np.dtype(float)
+    dtype = dtype.newbyteorder("=")
+
+    def convert(values):
+        with np.errstate(over="ignore"):
+            flux = offset + 2.0 * softening * np.sinh(np.asarray(values, dtype=float) * _MAGNITUDE)
+        return flux.astype(dtype)
+
+    return LazyPixels([pixels], convert, dtype)
+
+
+def asinh_note(header: Mapping) -> str:
+    """Note that the pixels of an image are asinh magnitudes, empty where its header does not say so.
+
+    Parameters
+    ----------
+    header : mapping
+        Header of the image.
+
+    Returns
+    -------
+    str
+        Text for people to read.
+    """
+    return "asinh magnitudes converted to fluxes (BSOFTEN and BOFFSET)" if {"BSOFTEN", "BOFFSET"} & {*header} else ""
 
 
 def _moved(raw, zero):

@@ -109,7 +109,7 @@ def _open(path, options):
         return DetectionSource(path, options)
     if options.image is not None:
         if os.fspath(options.image) == os.fspath(path):
-            msg = "image: give a source list as well, or detect"
+            msg = f"image: give a list of its sources as well (LIST --image {path}), or --detect (detect=True)"
             raise OptionError(msg)
         return SourceListSource(path, options)
     return _open_cutouts(path, options)

@@ -15,7 +15,7 @@ from ._fits import image_data, open_fits, split_extension
 from ._headers import celestial_wcs, parse_unit
 from ._mask_bits import find_mask_bits
 from ._noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
-from ._pixels import LazyPixels
+from ._pixels import LazyPixels, asinh_note
 from .psf import only_psf, psf_from_hdu
 from .source import segmentation_mask
 
@@ -64,6 +64,7 @@ class ImagePlanes:
             self.wcs = celestial_wcs(self.header, hdus)
             self._version = role_of(hdus[number])[1]
             own = self._own_planes(planes_beside(hdus, number), options)
+        self.notes.extend(note for note in (asinh_note(self.header),) if note)
         self.unit_text = self.header.get("BUNIT", self.primary_header.get("BUNIT"))
         self.unit = parse_unit(self.unit_text)
         self.mask = self._find_mask(own, options)

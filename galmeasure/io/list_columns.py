@@ -16,6 +16,7 @@ from ._fits import (
     existing,
     has_fits_magic,
     is_chosen,
+    is_image,
     is_table,
     one_line,
     open_binary,
@@ -97,7 +98,7 @@ def _read_fits(path, extension, cut_table):
         if not tables:
             kind = "an ASCII table" if any(isinstance(hdu, fits.TableHDU) for hdu in hdus) else "no table"
             msg = f"{path}: {kind} where a FITS binary table is needed"
-            raise CatalogError(msg)
+            raise CatalogError(msg + _image_advice(path, hdus))
         number = _the_list(path, [(hdu.name or str(hdus.index(hdu)), table_names(hdu)) for hdu in tables])
         hdu = tables[number]
         rows = TableRows(path, hdu)
@@ -105,6 +106,9 @@ def _read_fits(path, extension, cut_table):
         if not missing and "--BEGIN-ASTROPY-SERIALIZED-COLUMNS--" in hdu.header.get("COMMENT", ()):
             return Table.read(hdu, mask_invalid=False)
         names = [name for name in rows.names if rows.shape(name) == ()]
+        if not names:
+            msg = f"{path}: no columns with one value a row"
+            raise CatalogError(msg + _image_advice(path, hdus))
         values = rows.read(np.arange(rows.n_whole), names)
     if missing:
         values = {n: np.ma.concatenate([v, np.zeros(missing, v.dtype)]) for n, v in values.items()}
@@ -112,6 +116,12 @@ def _read_fits(path, extension, cut_table):
     if missing:
         table.meta[N_WHOLE] = rows.n_whole
     return table
+
+
+def _image_advice(path, hdus):
+    """What was probably meant where a file with an image was given as a list of sources."""
+    has_image = any(is_image(hdu) for hdu in hdus)
+    return f"; it holds an image, did you mean --image {path} --detect?" if has_image else ""
 
 
 def _the_list(path, tables):
