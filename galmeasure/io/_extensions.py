@@ -20,13 +20,17 @@ _UNCERTAINTY = {
 
 
 def role_of(hdu):
-    """What an extension holds, None if unknown, and the number of its set, None if there is none.
+    """What an extension holds, None if unknown, and the number or name of its set, None if there is none.
 
-    The number is at the end of the name (``SCI_7``), or ``EXTVER``. An image without a name is a cutout.
+    The number is at the end of the name (``SCI_7``), or ``EXTVER``; a set has a name where extensions are called
+    ``CHIP1.SCI`` and ``CHIP1.RMS``. An image without a name is a cutout.
     """
     name = hdu.name.upper()
     if name in UNNAMED:
         return "cutout", hdu.ver if name else None
+    group, _, kind = name.rpartition(".")
+    if group:
+        return next((role for role, names in EXTENSION_NAMES.items() if kind in names), None), group
     match = re.fullmatch(r"([A-Z]+?)[_-]?(\d+)?", name)
     base, number = (match[1], match[2]) if match else (name, None)
     role = next((role for role, names in EXTENSION_NAMES.items() if base in names), None)

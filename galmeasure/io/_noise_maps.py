@@ -62,7 +62,10 @@ def is_inverse_variance(name, header, image_unit, weight_type):
     """
     if weight_type is not None:
         return weight_type == "ivar"
-    if str(name).upper().rstrip("0123456789_-") in _SAYS_INVERSE_VARIANCE or header.get("UTYPE") == "InverseVariance":
+    if (
+        str(name).upper().rpartition(".")[2].rstrip("0123456789_-") in _SAYS_INVERSE_VARIANCE
+        or header.get("UTYPE") == "InverseVariance"
+    ):
         return True
     unit = parse_unit(header.get("BUNIT"))
     return unit is not None and image_unit is not None and unit_factor(unit, image_unit**-2) is not None

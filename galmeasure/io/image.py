@@ -11,7 +11,7 @@ from scipy import ndimage
 from galmeasure.exceptions import CatalogError
 
 from ._extensions import choose_image, label, load_plane, only_plane, planes_beside, role_of
-from ._fits import image_data, open_fits, split_extension
+from ._fits import OptionError, image_data, open_fits, split_extension
 from ._headers import celestial_wcs, parse_unit
 from ._mask_bits import find_mask_bits
 from ._noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
@@ -134,6 +134,9 @@ class ImagePlanes:
             role = None if plane is None else plane.role if plane.role in roles else "error"
         elif options.weight is not None:
             plane, role = self._plane("weight", options.weight, own, ("weight",)), "weight"
+            if plane.role in ("error", "variance"):
+                msg = f"weight: {options.weight} holds {plane.role}s by the name of its extension, {plane.name}: "
+                raise OptionError(msg + "give it with --error (error=)")
         else:
             self.error = float(options.error)
             return

@@ -156,7 +156,7 @@ def _column(values, unit=None):
 
 
 def _read_other(path):
-    suffix = path.suffix.lower()
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix in (".fits", ".fit", ".gz", ".fz"):
         msg = f"{path}: not a FITS file"
         raise CatalogError(msg)

@@ -344,7 +344,7 @@ def _share_psf(sets, shared, hdus, path):
     if len(psfs) != 1 or shared:
         return shared[0] if shared else None
     number, hdu = psfs[0]
-    if len(sets) > 1 and (hdu.ver > 1 or hdu.name[-1:].isdigit()):
+    if len(sets) > 1 and (hdu.ver > 1 or hdu.name[-1:].isdigit() or "." in hdu.name):
         return None
     for _, found in sets:
         found.pop("psf", None)
