@@ -1,5 +1,6 @@
 """Help in titled groups, options whose files the shell completes, and what was probably meant by a mistyped word."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -44,7 +45,7 @@ _FILES = (
 class WeightsName(click.Path):
     """Name of shipped weights, or a file of weights."""
 
-    def shell_complete(self, ctx, param, incomplete):
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Names that begin so, and files."""
         from galmeasure.weights import list_weights
 
@@ -63,7 +64,7 @@ class TitledCommand(click.Command):
             elif param.type is click.STRING and param.name in _FILES:
                 param.type = click.Path()
 
-    def format_options(self, ctx, formatter):
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under their titles."""
         titles = TITLES.get(self.name, {})
         title_of = {name: title for title, names in titles.items() for name in names}
@@ -79,7 +80,7 @@ class TitledCommand(click.Command):
                     formatter.write_dl(rows)
 
 
-def probably_meant(word, commands):
+def probably_meant(word: str, commands: Iterable[str]) -> str | None:
     """Name of the command that was meant by a word that is neither a command nor a file.
 
     Parameters

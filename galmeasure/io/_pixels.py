@@ -45,7 +45,7 @@ class LazyPixels:
         return values if dtype is None else values.astype(dtype, copy=False)
 
 
-def scaled_pixels(raw, header, where):
+def scaled_pixels(raw: np.ndarray, header: Mapping, where: str) -> np.ndarray | LazyPixels:
     """Physical values of the pixels of an image: ``BSCALE * pixel + BZERO``, and NaN where the pixel is ``BLANK``.
 
     Integers stay integers where the scaling only moves them (unsigned ones are stored so), unless some may be blank.
@@ -127,7 +127,7 @@ def constant_pixels(header: Mapping, where: str) -> np.ndarray:
     return np.broadcast_to(np.int64(value) if is_whole else np.float64(value), constant_shape(header))
 
 
-def linear_pixels(pixels, header: Mapping, where: str):
+def linear_pixels(pixels: np.ndarray | LazyPixels, header: Mapping, where: str) -> np.ndarray | LazyPixels:
     """Fluxes of the pixels of a stack of Pan-STARRS 1, which are stored as asinh magnitudes.
 
     Parameters

@@ -1,9 +1,11 @@
 """Cutout tables: FITS binary tables with one stamp a row, SExtractor's VIGNET catalogues included."""
 
 import math
+from collections.abc import Sequence
 
 import astropy.units as u
 import numpy as np
+import numpy.typing as npt
 from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
@@ -23,7 +25,7 @@ _NO_STAMP = (3, 3)
 """Shape of the blank stamp of a row that has no pixels, or not as many as its shape says."""
 
 
-def find_cutout_table(hdus, extension=None):
+def find_cutout_table(hdus: fits.HDUList, extension: str | None = None) -> fits.BinTableHDU | None:
     """First table of a file with a cutout column, or None; see `COLUMN_NAMES` for the names."""
     for number, hdu in enumerate(hdus):
         if is_chosen(extension, number, hdu) and is_table(hdu) and find_column(table_names(hdu), "cutout"):
@@ -195,7 +197,7 @@ class CutoutTableSource(CatalogSource):
             return None
         return psf_of_extensions(hdus, self.path)
 
-    def n_pixels(self, rows):
+    def n_pixels(self, rows: np.ndarray) -> np.ndarray:
         """Pixels of the stamps of some rows."""
         if self._rows.shape(self._cutout) is not None:
             return np.full(len(rows), math.prod(self._rows.shape(self._cutout)))
@@ -205,11 +207,11 @@ class CutoutTableSource(CatalogSource):
         return np.full(len(rows), 128 * 128)
 
     @property
-    def column_names(self):
+    def column_names(self) -> list[str]:
         """Names of the input columns with one value a row."""
         return [name for name in self._rows.names if self._rows.shape(name) == ()]
 
-    def columns(self, rows, names):
+    def columns(self, rows: npt.ArrayLike, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Input columns with one value a row."""
         return {name: _native(values) for name, values in self._rows.read(rows, names).items()}
 

@@ -16,7 +16,7 @@ from ._headers import celestial_wcs, parse_unit
 from ._mask_bits import find_mask_bits
 from ._noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
 from ._pixels import LazyPixels, asinh_note
-from .psf import only_psf, psf_from_hdu
+from .psf import PSFInput, only_psf, psf_from_hdu
 from .source import segmentation_mask
 
 __all__ = ["ImagePlanes", "stamp_origins"]
@@ -76,11 +76,11 @@ class ImagePlanes:
         self._boxes = None
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         """(ny, nx) of the image."""
         return self.data.shape
 
-    def psf(self):
+    def psf(self) -> PSFInput | None:
         """PSF of an extension of the image's file, or None."""
         return self._psf
 
@@ -178,7 +178,7 @@ class ImagePlanes:
             return plane.pixels
         return np.nan_to_num(np.asarray(plane.pixels), nan=0.0, posinf=0.0, neginf=0.0).astype(np.int64)
 
-    def label_at(self, x, y):
+    def label_at(self, x: float, y: float) -> int:
         """Segmentation label of the source at a position, within three pixels of it; 0 if there is none."""
         x0, y0 = round(x) - 3, round(y) - 3
         stamp = self.segmentation[max(0, y0) : max(0, y0 + 7), max(0, x0) : max(0, x0 + 7)]
@@ -189,7 +189,7 @@ class ImagePlanes:
         nearest = np.argmin(distance)
         return int(stamp[rows[nearest], columns[nearest]]) if distance[nearest] <= 3.0 else 0
 
-    def extents(self, positions):
+    def extents(self, positions: np.ndarray) -> np.ndarray:
         """Longer side of the box around the segment at each position, in pixels; 0 where there is none."""
         if self._boxes is None:
             self._boxes = _segment_boxes(np.asarray(self.segmentation))
@@ -200,7 +200,9 @@ class ImagePlanes:
             extents[i] = max(side.stop - side.start for side in box) if box else 0
         return extents
 
-    def stamps(self, origins, sizes, positions):
+    def stamps(
+        self, origins: np.ndarray, sizes: np.ndarray, positions: np.ndarray
+    ) -> tuple[list, list | float | None, list]:
         """Stamps of image, error and mask; what lies outside the image is masked.
 
         Parameters
@@ -261,12 +263,12 @@ def _cut(image, x0, y0, size):
     return stamp, outside
 
 
-def stamp_origins(positions, sizes):
+def stamp_origins(positions: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """First pixel (x, y) of stamps around positions, rounded as `astropy.nddata.Cutout2D` does."""
     safe = np.clip(np.nan_to_num(positions, nan=-1e9), -1e9, 1e9)
     return np.ceil(safe - sizes[:, None] / 2.0).astype(np.int64)
 
 
-def stamp_size(extent, factor=2.0, smallest=32, largest=512, step=16):
+def stamp_size(extent: float, factor: float = 2.0, smallest: int = 32, largest: int = 512, step: int = 16) -> int:
     """Side of a stamp for a source whose segment is `extent` pixels long, a multiple of 16."""
     return min(max(smallest, step * math.ceil(factor * extent / step)), largest)

@@ -1,6 +1,7 @@
 """Columns of source lists, with their units, masks and sky coordinates, from every format of tables."""
 
 import io
+import os
 import re
 from pathlib import Path
 
@@ -40,7 +41,7 @@ _VOTABLE = (".vot", ".votable", ".xml")
 _HREF = re.compile(rb"""<(?:[\w.-]+:)?STREAM\b(?:[^>"']|"[^"]*"|'[^']*')*?\bhref\s*=""", re.IGNORECASE)
 
 
-def read_list(path, *, cut_table=False):
+def read_list(path: str | os.PathLike, *, cut_table: bool = False) -> Table:
     """Columns with one value a row of a source list.
 
     Parameters

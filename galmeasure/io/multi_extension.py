@@ -200,7 +200,7 @@ class MultiExtensionSource(CatalogSource):
     def __len__(self):
         return len(self._shapes)
 
-    def n_pixels(self, rows):
+    def n_pixels(self, rows: np.ndarray) -> np.ndarray:
         """Pixels of the stamps of some rows."""
         return np.prod(self._shapes[rows], axis=1)
 

@@ -1,14 +1,23 @@
 """Positions of a source list in the pixels of an image: of pixel columns, or of sky coordinates through the WCS."""
 
+import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import astropy.units as u
 import numpy as np
+from astropy.table import Table
 
 from galmeasure.exceptions import CatalogError
 
 from ._fits import quiet
 from ._names import PIXEL_NAMES, SKY_NAMES, find_pair, some_names
+
+if TYPE_CHECKING:
+    from astropy.coordinates import SkyCoord
+    from astropy.wcs import WCS
+
+    from .image import ImagePlanes
 
 __all__ = ["find_positions", "parent_offset", "sky_to_pixels"]
 
@@ -20,7 +29,7 @@ ROUND_TRIP = 0.1
 """Pixels by which a position may be missed when it is taken to the image and back to the sky."""
 
 
-def find_positions(table, planes, path):
+def find_positions(table: Table, planes: "ImagePlanes", path: str | os.PathLike) -> np.ndarray:
     """Pixel positions of the sources of a list.
 
     Parameters
@@ -203,7 +212,7 @@ def _sexagesimal(column, name, path, unit):
     return degrees
 
 
-def sky_to_pixels(wcs, sky, shape, path):
+def sky_to_pixels(wcs: "WCS", sky: "SkyCoord", shape: tuple[int, int], path: str | os.PathLike) -> np.ndarray:
     """Pixel positions of sky coordinates; NaN where the WCS does not lead there and back.
 
     Parameters
