@@ -206,6 +206,35 @@ def test_cutouts_in_sets_with_names(tmp_path):
     assert ((LSQSersicFitter().fit(cutouts)["flags"] & Flag.FAILED) != 0).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("axes", [1, 2])
+def test_axes_of_one_element(tmp_path, axes):
+    """Cutouts, errors and PSFs may have axes of one element in front."""
+    first = (None,) * axes
+    hdus = []
+    for number, stamp in enumerate(stamps(2), 1):
+        hdus += [fits.ImageHDU(stamp[first], name="SCI", ver=number)]
+        hdus += [fits.ImageHDU(np.full((24, 24), 1.0 * number)[first], name="ERR", ver=number)]
+        hdus += [fits.ImageHDU(psf_image(19 + 2 * number)[first], name="PSF", ver=number)]
+    write(tmp_path / "m.fits", *hdus)
+    cutouts = read_cutouts(tmp_path / "m.fits")
+    np.testing.assert_array_equal(cutouts.image(1), stamps(2)[1])
+    assert [cutouts.error(i)[0, 0] for i in range(2)] == [1.0, 2.0]
+    assert [image.shape for image in cutouts.psf_images] == [(21, 21), (23, 23)]
+    write(tmp_path / "one.fits", *hdus[:3])
+    assert not LSQSersicFitter().fit(read_cutouts(tmp_path / "one.fits"))["flags"][0] & Flag.FAILED
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_planes_of_a_cube(tmp_path, count):
+    errors, psf = np.ones((count, 24, 24)), fits.ImageHDU(psf_image(), name="PSF")
+    fits.HDUList([fits.PrimaryHDU(stamps(3)), fits.ImageHDU(errors, name="ERR"), psf]).writeto(tmp_path / "c.fits")
+    if count == 2:
+        with pytest.raises(CatalogError, match="error: must be one image, or one for each of 3 planes, not 2"):
+            read_cutouts(tmp_path / "c.fits")
+    else:
+        assert [read_cutouts(tmp_path / "c.fits").error(i)[0, 0] for i in range(3)] == [1.0] * 3
+
+
 def test_decam(tmp_path, sky_list):
     """Image, mask and weight in files of their own with a compressed extension for each chip."""
     for name, data in (("ooi", pixels()), ("ood", bits((4, 60, 100))), ("oow", constant(1 / NOISE**2))):

@@ -7,7 +7,7 @@ from galmeasure.exceptions import CatalogError
 
 from ._extensions import UNNAMED, label, role_of
 from ._fits import OptionError, image_data, image_shape, is_chosen, is_image, open_fits
-from ._headers import celestial_wcs, keyword_number, parse_unit, wcs_pixel_scale
+from ._headers import celestial_wcs, keyword_number, parse_unit, psf_oversampling, wcs_pixel_scale
 from ._mask_bits import find_mask_bits
 from ._noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
 from ._pixels import asinh_note
@@ -88,7 +88,7 @@ class MultiExtensionSource(CatalogSource):
         if self._own_psfs is None:
             return
         for number in set(own) - {first, None}:
-            samples = psf_from_hdu(hdus[number], self.path).oversampling
+            samples = psf_oversampling(self._headers[number], self.path)
             if samples != self.psf.oversampling:
                 msg = f"{self.path}: psf: {self._labels[first]} has {self.psf.oversampling} samples in a pixel, and "
                 msg += f"{self._labels[number]} has {samples}; they must have as many"
@@ -229,9 +229,10 @@ class MultiExtensionSource(CatalogSource):
         psfs = None
         if self._cube:
             planes = self._planes(hdus, 0)
+            self._check_planes(planes)
             stamps = [{role: np.asarray(_plane(data, row)) for role, data in planes.items()} for row in rows]
         else:
-            stamps = [{r: np.asarray(p) for r, p in self._planes(hdus, row).items()} for row in rows]
+            stamps = [{r: _only_plane(np.asarray(p)) for r, p in self._planes(hdus, row).items()} for row in rows]
         if self._own_psfs is not None:
             psfs = [self._psf_at(hdus, row) for row in rows]
         pairs = [self._error_and_mask(found, row) for found, row in zip(stamps, rows, strict=True)]
@@ -246,11 +247,19 @@ class MultiExtensionSource(CatalogSource):
             parts["wcs"] = [self._wcs[row] for row in rows]
         return {**parts, "psf": psfs}
 
+    def _check_planes(self, planes):
+        """Raise if what belongs to a cube is neither one image for all of its planes nor another cube of as many."""
+        for role, data in planes.items():
+            if data.ndim == 3 and len(data) not in (1, len(self)):
+                msg = f"{self.path}: {role}: must be one image, or one for each of {len(self)} planes, not {len(data)}"
+                raise CatalogError(msg)
+
     def _psf_at(self, hdus, row):
         """PSF image of one cutout; NaN where it has none."""
         number = self._own_psfs[row]
-        image = None if number is None else np.array(image_data(hdus[number], self.path, "psf"), dtype=float)
-        return np.full(_NO_PSF, np.nan) if image is None or image.ndim != 2 else image
+        image = np.full(_NO_PSF, np.nan) if number is None else np.array(image_data(hdus[number], self.path, "psf"))
+        image = _only_plane(image)
+        return image.astype(float) if image.ndim == 2 else np.full(_NO_PSF, np.nan)
 
     def _in_first_unit(self, data, row):
         factor = self._factors[0 if self._cube else row]
@@ -303,7 +312,12 @@ def holds_cutouts(hdus: fits.HDUList, extension: str | None = None) -> bool:
 
 
 def _plane(data, row):
-    return data[row] if data.ndim == 3 else data
+    return data[row if len(data) > 1 else 0] if data.ndim == 3 else data
+
+
+def _only_plane(data):
+    """An image without its first axis where that has one element."""
+    return data[0] if data.ndim == 3 and len(data) == 1 else data
 
 
 def _field_advice(path):
