@@ -235,6 +235,35 @@ def test_planes_of_a_cube(tmp_path, count):
         assert [read_cutouts(tmp_path / "c.fits").error(i)[0, 0] for i in range(3)] == [1.0] * 3
 
 
+@pytest.mark.parametrize(
+    ("said", "scale", "note"),
+    [
+        (0.2, 0.2, "pixel scale 0.2 (PIXSCALE)"),
+        (0.205, 0.2, "pixel scale 0.2 (WCS; PIXSCALE says 0.205)"),
+        (0.5, None, ""),
+    ],
+)
+def test_pixel_scale_against_the_wcs(tmp_path, sky_list, said, scale, note):
+    """Of two that differ a little, that of the WCS counts; of two that differ much, none."""
+    write(tmp_path / "i.fits", plane(pixels(), "SCI", PIXSCALE=said), plane(constant(NOISE), "ERR"))
+    hdus = []
+    for number, stamp in enumerate(stamps(2), 1):
+        hdus.append(fits.ImageHDU(stamp, tan_wcs((24, 24)).to_header(), name="SCI", ver=number))
+        hdus[-1].header["PIXSCALE"] = said
+    write(tmp_path / "m.fits", *hdus)
+    if scale is None:
+        for path, options in ((sky_list, {"image": tmp_path / "i.fits"}), (tmp_path / "m.fits", {})):
+            with pytest.raises(CatalogError, match=r"PIXSCALE says 0\.5 arcsec and the WCS 0\.2; say which"):
+                open_catalog(path, psf=psf_image(), **options)
+            assert open_catalog(path, psf=psf_image(), pixel_scale=0.5, **options).pixel_scale == 0.5
+        return
+    source, _, row = measured(sky_list, tmp_path / "i.fits")
+    assert note in source.notes
+    assert source.pixel_scale == pytest.approx(scale, rel=1e-6)
+    assert row["r_eff_fit"].unit == u.arcsec
+    assert open_catalog(tmp_path / "m.fits", psf=psf_image()).pixel_scale == pytest.approx([scale, scale], rel=1e-6)
+
+
 def test_decam(tmp_path, sky_list):
     """Image, mask and weight in files of their own with a compressed extension for each chip."""
     for name, data in (("ooi", pixels()), ("ood", bits((4, 60, 100))), ("oow", constant(1 / NOISE**2))):

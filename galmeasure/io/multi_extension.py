@@ -7,7 +7,7 @@ from galmeasure.exceptions import CatalogError
 
 from ._extensions import UNNAMED, label, role_of
 from ._fits import OptionError, image_data, image_shape, is_chosen, is_image, open_fits
-from ._headers import celestial_wcs, keyword_number, parse_unit, psf_oversampling, wcs_pixel_scale
+from ._headers import agreed_pixel_scale, celestial_wcs, keyword_number, parse_unit, psf_oversampling, wcs_pixel_scale
 from ._mask_bits import find_mask_bits
 from ._noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
 from ._pixels import asinh_note
@@ -195,6 +195,9 @@ class MultiExtensionSource(CatalogSource):
         headers = [self._header(number)]
         if name == "gain":
             return self._header_gain(headers, self.path, [])[0]
+        if name == "pixel_scale":
+            scale = wcs_pixel_scale(self._wcs[number]) if self._wcs else None
+            return agreed_pixel_scale(headers, scale, self.path, [])[0]
         return keyword_number(headers, name, self.path, [])[0]
 
     def __len__(self):

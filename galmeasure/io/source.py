@@ -15,7 +15,7 @@ from galmeasure._psf_flux import read_psf_flux
 from galmeasure.exceptions import CatalogError
 
 from ._fits import OptionError, reading
-from ._headers import effective_gain, keyword_number, parse_unit
+from ._headers import agreed_pixel_scale, effective_gain, keyword_number, parse_unit
 from ._mask_bits import check_mask_bits
 from ._noise_maps import WEIGHT_TYPES, error_over_noise, has_error_maps, shot_noise_share
 from .psf import PSFExModel, PSFInput, load_psf
@@ -343,10 +343,10 @@ class CatalogSource:
             value, origin = getattr(self.options, name), "option"
             if value is None and name == "gain":
                 value, origin = self._header_gain(headers, path, ignored)
+            elif value is None and name == "pixel_scale":
+                value, origin = agreed_pixel_scale(headers, scale, path, ignored)
             elif value is None:
                 value, origin = keyword_number(headers, name, path, ignored)
-            if value is None and name == "pixel_scale":
-                value, origin = scale, "WCS"
             if value is None or (name == "gain" and value == 0):
                 continue
             setattr(self, name, float(value))
