@@ -5,7 +5,7 @@ import numpy as np
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import quiet
+from ._fits import quiet, reading
 from ._names import PIXEL_NAMES, SKY_NAMES, find_pair, some_names
 
 __all__ = ["find_positions", "sky_to_pixels"]
@@ -51,7 +51,7 @@ def find_positions(table, planes, path):
     if planes.wcs is None:
         msg = f"{planes.path}: image: has no celestial WCS, so the list must give x and y rather than ra and dec"
         raise CatalogError(msg)
-    with quiet():
+    with reading(planes.path):
         return sky_to_pixels(planes.wcs, sky, planes.shape, planes.path)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from galmeasure._files import in_brief
 from galmeasure.exceptions import WeightsError
 
 __all__ = [
@@ -109,7 +110,7 @@ def dump_card(card):
         text = json.dumps(card, sort_keys=True, separators=(",", ":"), allow_nan=False)
         plain = json.loads(text) == card
     except (TypeError, ValueError, RecursionError) as err:
-        msg = f"card must be plain JSON ({err})"
+        msg = f"card must be plain JSON ({in_brief(err)})"
         raise ValueError(msg) from err
     if not plain:
         msg = "card must be plain JSON: lists, not tuples, and keys that are strings"
@@ -229,7 +230,7 @@ def parse_header(path, data):
             raise ValueError(msg)
         damaged = card["card_sha256"] != card_digest(card)
     except ValueError as err:
-        msg = f"{path}: {err}"
+        msg = f"{path}: {in_brief(err)}"
         raise WeightsError(msg) from err
     if damaged:
         msg = f"{path}: the card does not match its sha256; the file is damaged or was changed"
