@@ -17,8 +17,8 @@ from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 
-from ._layout import file_layout, open_binary
-from ._pixels import scaled_pixels
+from ._layout import FileState, file_layout, open_binary
+from ._pixels import FilePixels, scaled_pixels
 
 __all__ = ["TableRows", "has_fits_magic", "is_table", "open_fits"]
 
@@ -94,7 +94,7 @@ def open_fits(path, *, cut_table=False):
     Returns
     -------
     astropy.io.fits.HDUList
-        Opened for reading, memory-mapped; to be closed by the caller.
+        Opened for reading, not memory-mapped, which ends in a crash where a file is cut; to be closed by the caller.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def open_fits(path, *, cut_table=False):
     try:
         parts = file_layout(path, cut_table=cut_table)
         with quiet():
-            hdus = fits.open(path, memmap=True, lazy_load_hdus=True, do_not_scale_image_data=True)
+            hdus = fits.open(path, memmap=False, lazy_load_hdus=True, do_not_scale_image_data=True)
     except CatalogError:
         raise
     except READ_ERRORS as err:
@@ -160,17 +160,38 @@ def image_data(hdu, path, what, axes=(2, 3)):
     """Physical values of an image HDU, read where they are used; axes of length one at the front are dropped."""
     try:
         with quiet():
-            header, data = hdu.header.copy(), hdu.data
-    except READ_ERRORS as err:
-        msg = f"{path}: {what}: cannot be read ({one_line(err)})"
+            header, data = hdu.header.copy(), _stored_pixels(hdu, max(axes))
+    except CatalogError:
+        raise
+    except Exception as err:  # damaged headers and compressed pixels end in errors of every kind
+        msg = f"{path}: {what}: cannot be read ({one_line(err)[:200]})"
         raise CatalogError(msg) from err
-    while data is not None and data.ndim > max(axes) and data.shape[0] == 1:
-        data = data[0]
     if data is None or data.ndim not in axes or 0 in data.shape:
         shape = None if data is None else data.shape
         msg = f"{path}: {what}: must be an image with {' or '.join(map(str, axes))} axes, not {shape}"
         raise CatalogError(msg)
     return scaled_pixels(data, header, f"{path}: {what}")
+
+
+def _stored_pixels(hdu, most_axes):
+    """Pixels of an HDU as they are stored, None without any; read where they are used if the file allows it."""
+    info = hdu.fileinfo() if type(hdu) in (fits.PrimaryHDU, fits.ImageHDU) else None
+    if info is None or info["file"].compression is not None:
+        data = hdu.data
+        while data is not None and data.ndim > most_axes and data.shape[0] == 1:
+            data = data[0]
+        return data
+    header = hdu.header
+    shape = [int(header[f"NAXIS{i}"]) for i in range(header["NAXIS"], 0, -1)]
+    while len(shape) > most_axes and shape[0] == 1:
+        shape = shape[1:]
+    if not shape:
+        return None
+    return FilePixels(info["file"].name, info["datLoc"], shape, _BITPIX[header["BITPIX"]])
+
+
+_BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+"""Types of the pixels of images."""
 
 
 def split_extension(path):
@@ -206,7 +227,7 @@ class TableRows:
     """
 
     def __init__(self, path, hdu):
-        self.path, self.header, self._unpacked = Path(path), hdu.header, None
+        self.path, self.header, self._unpacked, self._state = Path(path), hdu.header, None, FileState(path)
         if hdu.header.get("ZTABLE"):
             msg = f"{path}: the table is tile-compressed (ZTABLE), which is not read: unpack it first, with funpack"
             raise CatalogError(msg)
@@ -306,9 +327,11 @@ class TableRows:
     def _open(self):
         """The file, or a nameless copy that is not compressed: to unpack it again for every block takes too long."""
         if self._unpacked is None:
+            self._state.check()
             with open_binary(self.path) as file:
                 if not isinstance(file, gzip.GzipFile):
                     yield file
+                    self._state.check()
                     return
                 unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the table)
                 weakref.finalize(self, unpacked.close)

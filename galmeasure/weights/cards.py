@@ -69,7 +69,11 @@ class Weights:
         """Return the prior of the training, a `galmeasure.priors.Prior`."""
         from galmeasure.priors import prior_from_dict
 
-        return prior_from_dict(self.card.get("prior_definition", self.card["prior"]))
+        try:
+            return prior_from_dict(self.card.get("prior_definition", self.card["prior"]))
+        except (ValueError, TypeError, LookupError, AttributeError) as err:
+            msg = f"{self.path}: the prior on its card cannot be used ({in_brief(err)})"
+            raise WeightsError(msg) from err
 
     @property
     def config(self):
