@@ -161,7 +161,8 @@ def scaled_pixels(raw, header, where):
         return raw
     if is_integer and scale == 1 and blank is None and float(zero).is_integer() and abs(zero) < 2**64:
         return _moved(raw, int(zero))
-    dtype = np.float32 if is_integer and raw.dtype.itemsize <= 2 else np.float64
+    in_steps = abs(zero) + abs(scale) * 2**16 <= abs(scale) * 2**24  # single precision tells neighbours apart
+    dtype = np.float32 if is_integer and raw.dtype.itemsize <= 2 and in_steps else np.float64
     dtype = raw.dtype.newbyteorder("=") if not is_integer else dtype
 
     def convert(values):
