@@ -18,7 +18,7 @@ from astropy.io import fits
 from galmeasure.exceptions import CatalogError
 
 from ._layout import FileState, file_layout, open_binary
-from ._pixels import FilePixels, scaled_pixels
+from ._pixels import FilePixels, MappedFile, scaled_pixels
 
 __all__ = ["TableRows", "has_fits_magic", "is_table", "open_fits"]
 
@@ -94,7 +94,7 @@ def open_fits(path, *, cut_table=False):
     Returns
     -------
     astropy.io.fits.HDUList
-        Opened for reading, not memory-mapped, which ends in a crash where a file is cut; to be closed by the caller.
+        Opened for reading, not memory-mapped by astropy; to be closed by the caller.
 
     Raises
     ------
@@ -134,6 +134,7 @@ def _check_headers(hdus, parts, path):
         if place != part.data:
             msg = f"{path}: damaged FITS file, HDU {number} is not where the headers before it say"
             raise CatalogError(msg)
+    hdus._read_all = True  # what follows the last HDU is none, and astropy would read it as if it were one
 
 
 def one_line(err):
@@ -187,7 +188,13 @@ def _stored_pixels(hdu, most_axes):
         shape = shape[1:]
     if not shape:
         return None
-    return FilePixels(info["file"].name, info["datLoc"], shape, _BITPIX[header["BITPIX"]])
+    if info["file"] not in _MAPPED:
+        _MAPPED[info["file"]] = MappedFile(info["file"].name)
+    return FilePixels(_MAPPED[info["file"]], info["datLoc"], shape, _BITPIX[header["BITPIX"]])
+
+
+_MAPPED = weakref.WeakKeyDictionary()
+"""Mapped files by the file objects of astropy, so that a file with many extensions is mapped once."""
 
 
 _BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}

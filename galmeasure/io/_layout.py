@@ -68,12 +68,12 @@ class FileState:
         return state.st_size, state.st_mtime_ns, state.st_ino
 
     def check(self, file=None):
-        """Raise if the file, which may be open, is another one or was written to.
+        """Raise if the file is another one or was written to; it may be open.
 
         Parameters
         ----------
-        file : file object, optional
-            The open file; by default that of the name.
+        file : int, optional
+            Number of the open file; by default that of the name.
 
         Raises
         ------
@@ -81,7 +81,7 @@ class FileState:
             If so, or if there is none of this name any more.
         """
         try:
-            same = self._of(self.path.stat() if file is None else os.fstat(file.fileno())) == self._state
+            same = self._of(self.path.stat() if file is None else os.fstat(file)) == self._state
         except OSError:
             same = False
         if not same:

@@ -1,6 +1,9 @@
 """Pixels that are converted where they are read: scaled integers, squared errors, bits of a mask."""
 
 import math
+import mmap
+import os
+import weakref
 
 import numpy as np
 
@@ -8,22 +11,43 @@ from galmeasure.exceptions import CatalogError
 
 from ._layout import FileState
 
-__all__ = ["FilePixels", "LazyPixels", "scaled_pixels"]
+__all__ = ["FilePixels", "LazyPixels", "MappedFile", "scaled_pixels"]
 
 
-_BLOCK = 2**19
-"""Bytes of whole rows that are read at once although only some columns are needed."""
-
-
-class FilePixels:
-    """Image in a file, of which the parts that are asked for are read; it can be sliced as an array can.
-
-    Unlike a memory-mapped array it ends in an error, not in a crash, where another program shortens the file.
+class MappedFile:
+    """File that is mapped into memory, whose length and time are checked before its bytes are touched.
 
     Parameters
     ----------
     path : path-like
         The file, which is not compressed.
+    """
+
+    def __init__(self, path):
+        self._state = FileState(path)
+        self._number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._number)
+        self._content = mmap.mmap(self._number, 0, access=mmap.ACCESS_READ)
+
+    def array(self, offset, shape, dtype):
+        """View of numbers in the file."""
+        count = math.prod(shape)
+        return np.frombuffer(self._content, dtype=dtype, count=count, offset=offset).reshape(shape)
+
+    def check(self):
+        """Raise CatalogError if the file was written to: to touch bytes that were cut off would end the process."""
+        self._state.check(self._number)
+
+
+class FilePixels:
+    """Image in a file, of which the parts that are asked for are read; it can be sliced as an array can.
+
+    What is read is a copy, made right after the file was seen to be as it was opened.
+
+    Parameters
+    ----------
+    file : MappedFile
+        The file.
     offset : int
         Place of the first pixel, in bytes.
     shape : tuple of int
@@ -32,77 +56,20 @@ class FilePixels:
         Type of the pixels in the file.
     """
 
-    def __init__(self, path, offset, shape, dtype):
-        self._state, self._offset = FileState(path), offset
-        self.shape, self.dtype, self.ndim = tuple(shape), np.dtype(dtype), len(shape)
+    def __init__(self, file, offset, shape, dtype):
+        self._file, self._pixels = file, file.array(offset, shape, dtype)
+        self.shape, self.dtype, self.ndim = self._pixels.shape, self._pixels.dtype, self._pixels.ndim
 
     def __len__(self):
         return self.shape[0]
 
-    def __array__(self, dtype=None, copy=None):
-        values = self._read(tuple(slice(None) for _ in self.shape))
-        return values if dtype is None else values.astype(dtype, copy=False)
-
     def __getitem__(self, key):
-        key = key if isinstance(key, tuple) else (key,)
-        key = key[: key.index(...)] if key and key[-1] is ... else key
-        if not all(isinstance(each, int | np.integer | slice) for each in key) or len(key) > self.ndim:
-            return np.asarray(self)[key]
-        return self._read((*key, *(slice(None) for _ in self.shape[len(key) :])))
+        self._file.check()
+        return np.array(self._pixels[key])
 
-    def _read(self, key):
-        """Part of the image; each entry of the key is a number or a slice."""
-        ranges = []
-        for each, size in zip(key, self.shape, strict=True):
-            if isinstance(each, slice):
-                ranges.append(range(size)[each])
-            else:
-                number = range(size)[each]
-                ranges.append(range(number, number + 1))
-        first = [min(each, default=0) for each in ranges]
-        shape = [max(each) + 1 - low if each else 0 for each, low in zip(ranges, first, strict=True)]
-        values = self._box(first, shape)
-        steps = tuple(slice(None, None, each.step) for each in ranges)
-        return values[steps][tuple(0 if not isinstance(each, slice) else slice(None) for each in key)]
-
-    def _box(self, first, shape):
-        """Box of the image, from some pixel on, of some shape."""
-        values = np.empty(shape, dtype=self.dtype)
-        if not values.size:
-            return values
-        width, n_columns = self.dtype.itemsize, self.shape[-1]
-        strides = [math.prod(self.shape[axis + 1 :]) * width for axis in range(self.ndim)]
-        whole_rows = shape[-2] * n_columns * width <= _BLOCK or 4 * shape[-1] >= n_columns
-        try:
-            with self._state.path.open("rb", buffering=0) as file:
-                self._state.check(file)
-                for index in np.ndindex(*shape[:-2]):
-                    planes = sum((low + i) * n for low, i, n in zip(first, index, strides, strict=False))
-                    start = self._offset + planes + first[-2] * strides[-2]
-                    if whole_rows:
-                        rows = np.empty((shape[-2], n_columns), dtype=self.dtype)
-                        self._fill(file, start, rows)
-                        values[index] = rows[:, first[-1] : first[-1] + shape[-1]]
-                        continue
-                    for number, row in enumerate(values[index]):
-                        self._fill(file, start + number * strides[-2] + first[-1] * width, row)
-                self._state.check(file)
-        except OSError:
-            self._state.check()
-            raise
-        return values
-
-    def _fill(self, file, start, values):
-        """Read an array that is contiguous in memory and in the file."""
-        file.seek(start)
-        rest = memoryview(values.reshape(-1).view(np.uint8))
-        while len(rest):
-            got = file.readinto(rest)
-            if not got:
-                self._state.check(file)
-                msg = f"{self._state.path}: truncated FITS file, its pixels end early"
-                raise CatalogError(msg)
-            rest = rest[got:]
+    def __array__(self, dtype=None, copy=None):
+        values = self[...]
+        return values if dtype is None else values.astype(dtype, copy=False)
 
 
 class LazyPixels:
