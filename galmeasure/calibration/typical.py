@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from galmeasure._digests import check_companion, companion_card
-from galmeasure._files import write_whole
+from galmeasure._files import in_brief, write_whole
 from galmeasure.calibration.residuals import STATISTICS, ResidualFeatures
 from galmeasure.exceptions import WeightsError
 
@@ -379,7 +379,7 @@ def _load(path, weights_sha256, known, *_):
     except WeightsError:
         raise
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError, OverflowError) as err:
-        msg = f"{path}: is damaged, or no file of typical galaxies ({err})"
+        msg = f"{path}: is damaged, or no file of typical galaxies ({in_brief(err)})"
         raise WeightsError(msg) from err
     if not right:
         raise WeightsError(other)

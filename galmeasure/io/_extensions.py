@@ -9,7 +9,7 @@ from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import image_data, is_chosen, is_image, open_fits, split_extension
+from ._fits import image_data, is_chosen, is_image, open_fits, reading, split_extension
 from ._names import EXTENSION_NAMES, some_names
 
 __all__ = ["choose_image", "label", "load_plane", "only_plane", "planes_beside", "role_of"]
@@ -120,7 +120,7 @@ def load_plane(
 ) -> tuple[npt.ArrayLike, fits.ImageHDU]:
     """Physical pixels of one 2-D image of a file, and its HDU; see `choose_image` for the parameters."""
     path, extension = split_extension(path)
-    with open_fits(path) as hdus:
+    with reading(path), open_fits(path) as hdus:
         hdu = hdus[choose_image(hdus, path, what, roles, extension, version)]
         return image_data(hdu, path, what, axes=(2,)), hdu
 

@@ -20,8 +20,8 @@ from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 
-from ._layout import file_layout, open_binary
-from ._pixels import constant_pixels, constant_shape, linear_pixels, scaled_pixels
+from ._layout import FileState, file_layout, open_binary
+from ._pixels import FilePixels, MappedFile, constant_pixels, constant_shape, linear_pixels, scaled_pixels
 
 __all__ = ["TableRows", "has_fits_magic", "is_table", "open_fits"]
 
@@ -97,7 +97,7 @@ def open_fits(path: str | os.PathLike, *, cut_table: bool = False) -> fits.HDULi
     Returns
     -------
     astropy.io.fits.HDUList
-        Opened for reading, memory-mapped; to be closed by the caller.
+        Opened for reading, not memory-mapped by astropy; to be closed by the caller.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def open_fits(path: str | os.PathLike, *, cut_table: bool = False) -> fits.HDULi
     try:
         parts = file_layout(path, cut_table=cut_table)
         with quiet():
-            hdus = fits.open(path, memmap=True, lazy_load_hdus=True, do_not_scale_image_data=True)
+            hdus = fits.open(path, memmap=False, lazy_load_hdus=True, do_not_scale_image_data=True)
     except CatalogError:
         raise
     except READ_ERRORS as err:
@@ -137,6 +137,7 @@ def _check_headers(hdus, parts, path):
         if place != part.data:
             msg = f"{path}: damaged FITS file, HDU {number} is not where the headers before it say"
             raise CatalogError(msg)
+    hdus._read_all = True  # what follows the last HDU is none, and astropy would read it as if it were one
 
 
 def one_line(err: object) -> str:
@@ -171,18 +172,45 @@ def image_data(hdu: fits.ImageHDU, path: str | os.PathLike, what: str, axes: tup
         return constant_pixels(hdu.header, f"{path}: {what}")
     try:
         with quiet():
-            header, data = hdu.header.copy(), hdu.data
-    except READ_ERRORS as err:
-        msg = f"{path}: {what}: cannot be read ({one_line(err)})"
+            header, data = hdu.header.copy(), _stored_pixels(hdu, max(axes))
+    except CatalogError:
+        raise
+    except Exception as err:  # damaged headers and compressed pixels end in errors of every kind
+        msg = f"{path}: {what}: cannot be read ({one_line(err)[:200]})"
         raise CatalogError(msg) from err
-    while data is not None and data.ndim > max(axes) and data.shape[0] == 1:
-        data = data[0]
     if data is None or data.ndim not in axes or 0 in data.shape:
         shape = None if data is None else data.shape
         msg = f"{path}: {what}: must be an image with {' or '.join(map(str, axes))} axes, not {shape}"
         raise CatalogError(msg)
     pixels = scaled_pixels(data, header, f"{path}: {what}")
     return pixels if what in ("mask", "segmentation") else linear_pixels(pixels, header, f"{path}: {what}")
+
+
+def _stored_pixels(hdu, most_axes):
+    """Pixels of an HDU as they are stored, None without any; read where they are used if the file allows it."""
+    info = hdu.fileinfo() if type(hdu) in (fits.PrimaryHDU, fits.ImageHDU) else None
+    if info is None or info["file"].compression is not None:
+        data = hdu.data
+        while data is not None and data.ndim > most_axes and data.shape[0] == 1:
+            data = data[0]
+        return data
+    header = hdu.header
+    shape = [int(header[f"NAXIS{i}"]) for i in range(header["NAXIS"], 0, -1)]
+    while len(shape) > most_axes and shape[0] == 1:
+        shape = shape[1:]
+    if not shape:
+        return None
+    if info["file"] not in _MAPPED:
+        _MAPPED[info["file"]] = MappedFile(info["file"].name)
+    return FilePixels(_MAPPED[info["file"]], info["datLoc"], shape, _BITPIX[header["BITPIX"]])
+
+
+_MAPPED = weakref.WeakKeyDictionary()
+"""Mapped files by the file objects of astropy, so that a file with many extensions is mapped once."""
+
+
+_BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+"""Types of the pixels of images."""
 
 
 def split_extension(path: str | os.PathLike) -> tuple[Path, str | None]:
@@ -218,7 +246,7 @@ class TableRows:
     """
 
     def __init__(self, path, hdu):
-        self.path, self.header, self._unpacked = Path(path), hdu.header, None
+        self.path, self.header, self._unpacked, self._state = Path(path), hdu.header, None, FileState(path)
         if hdu.header.get("ZTABLE"):
             msg = f"{path}: the table is tile-compressed (ZTABLE), which is not read: unpack it first, with funpack"
             raise CatalogError(msg)
@@ -318,9 +346,11 @@ class TableRows:
     def _open(self):
         """The file, or a nameless copy that is not compressed: to unpack it again for every block takes too long."""
         if self._unpacked is None:
+            self._state.check()
             with open_binary(self.path) as file:
                 if not isinstance(file, gzip.GzipFile):
                     yield file
+                    self._state.check()
                     return
                 unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the table)
                 weakref.finalize(self, unpacked.close)

@@ -58,7 +58,10 @@ def keyword_number(headers, role, path, ignored=None):
     """
     for header in headers:
         for keyword in KEYWORDS[role]:
-            value = header.get(keyword)
+            try:
+                value = header.get(keyword)
+            except fits.VerifyError:
+                value = "damaged"
             if value is None or isinstance(value, fits.card.Undefined) or value == "":
                 continue
             try:

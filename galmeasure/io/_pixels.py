@@ -1,19 +1,85 @@
 """Pixels that are converted where they are read: scaled integers, squared errors, bits of a mask."""
 
 import math
+import mmap
+import os
+import weakref
 from collections.abc import Mapping
 
 import numpy as np
 
 from galmeasure.exceptions import CatalogError
 
-__all__ = ["LazyPixels", "asinh_note", "constant_pixels", "constant_shape", "linear_pixels", "scaled_pixels"]
+from ._layout import FileState
+
+__all__ = [
+    "FilePixels", "LazyPixels", "MappedFile", "asinh_note", "constant_pixels", "constant_shape", "linear_pixels",
+    "scaled_pixels",
+]  # fmt: skip
 
 _MOST_CONSTANT = 2**26
 """Most pixels of an array that is declared to be constant; those of HST have 2**23."""
 
 _MAGNITUDE = math.log(10.0) / 2.5
 """Natural logarithm of the ratio of two fluxes that differ by one magnitude."""
+
+
+class MappedFile:
+    """File that is mapped into memory, whose length and time are checked before its bytes are touched.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, which is not compressed.
+    """
+
+    def __init__(self, path):
+        self._state = FileState(path)
+        self._number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._number)
+        self._content = mmap.mmap(self._number, 0, access=mmap.ACCESS_READ)
+
+    def array(self, offset, shape, dtype):
+        """View of numbers in the file."""
+        count = math.prod(shape)
+        return np.frombuffer(self._content, dtype=dtype, count=count, offset=offset).reshape(shape)
+
+    def check(self):
+        """Raise CatalogError if the file was written to: to touch bytes that were cut off would end the process."""
+        self._state.check(self._number)
+
+
+class FilePixels:
+    """Image in a file, of which the parts that are asked for are read; it can be sliced as an array can.
+
+    What is read is a copy, made right after the file was seen to be as it was opened.
+
+    Parameters
+    ----------
+    file : MappedFile
+        The file.
+    offset : int
+        Place of the first pixel, in bytes.
+    shape : tuple of int
+        Shape of the image.
+    dtype : data type
+        Type of the pixels in the file.
+    """
+
+    def __init__(self, file, offset, shape, dtype):
+        self._file, self._pixels = file, file.array(offset, shape, dtype)
+        self.shape, self.dtype, self.ndim = self._pixels.shape, self._pixels.dtype, self._pixels.ndim
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, key):
+        self._file.check()
+        return np.array(self._pixels[key])
+
+    def __array__(self, dtype=None, copy=None):
+        values = self[...]
+        return values if dtype is None else values.astype(dtype, copy=False)
 
 
 class LazyPixels:
@@ -72,7 +138,8 @@ def scaled_pixels(raw: np.ndarray, header: Mapping, where: str) -> np.ndarray | 
         return raw
     if is_integer and scale == 1 and blank is None and float(zero).is_integer() and abs(zero) < 2**64:
         return _moved(raw, int(zero))
-    dtype = np.float32 if is_integer and raw.dtype.itemsize <= 2 else np.float64
+    in_steps = abs(zero) + abs(scale) * 2**16 <= abs(scale) * 2**24  # single precision tells neighbours apart
+    dtype = np.float32 if is_integer and raw.dtype.itemsize <= 2 and in_steps else np.float64
     dtype = raw.dtype.newbyteorder("=") if not is_integer else dtype
 
     def convert(values):

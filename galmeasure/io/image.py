@@ -11,7 +11,7 @@ from scipy import ndimage
 from galmeasure.exceptions import CatalogError
 
 from ._extensions import choose_image, label, load_plane, only_plane, planes_beside, role_of
-from ._fits import OptionError, image_data, open_fits, split_extension
+from ._fits import OptionError, image_data, open_fits, reading, split_extension
 from ._headers import celestial_wcs, parse_unit
 from ._mask_bits import find_mask_bits
 from ._noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
@@ -57,6 +57,11 @@ class ImagePlanes:
     def __init__(self, path, options):
         self.path, extension = split_extension(path)
         self.notes, self._psf, self.assumed_weight = [], None, ""
+        with reading(self.path):
+            self._read(extension, options)
+
+    def _read(self, extension, options):
+        """Set everything that is in the files; those of other planes are named in errors that concern them."""
         with open_fits(self.path) as hdus:
             number = choose_image(hdus, self.path, "image", ("cutout",), extension)
             self.header, self.primary_header = hdus[number].header.copy(), hdus[0].header.copy()

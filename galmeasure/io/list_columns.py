@@ -1,6 +1,7 @@
 """Columns of source lists, with their units, masks and sky coordinates, from every format of tables."""
 
 import io
+import math
 import os
 import re
 from pathlib import Path
@@ -39,6 +40,17 @@ _TEXT_FORMATS = {".ecsv": "ascii.ecsv", ".csv": "ascii.csv", ".cat": "ascii.sext
 _VOTABLE = (".vot", ".votable", ".xml")
 
 _HREF = re.compile(rb"""<(?:[\w.-]+:)?STREAM\b(?:[^>"']|"[^"]*"|'[^']*')*?\bhref\s*=""", re.IGNORECASE)
+
+
+_ARRAYSIZE = re.compile(rb"""\barraysize\s*=\s*["']([^"']{0,400})["']""")
+_N_ROWS = re.compile(rb"""\bnrows\s*=\s*["']\s*(\d{1,300})\s*["']""")
+_FIELD = re.compile(rb"<(?:[\w.-]+:)?FIELD\b")
+
+_SMALL_ELEMENT = 10_000
+"""Elements of a cell of a VOTable for which memory is always taken."""
+
+_MOST_PADDING = 1000
+"""Largest ratio of the elements that the attributes of a VOTable promise to its bytes: texts may be padded."""
 
 
 def read_list(path: str | os.PathLike, *, cut_table: bool = False) -> Table:
@@ -206,12 +218,25 @@ def _read_votable(path):
     if _HREF.search(text):
         msg = f"{path}: the data of the VOTable are in another file or place (STREAM with href), which is not read"
         raise CatalogError(msg)
+    _check_votable_sizes(path, text)
     tables = list(parse(io.BytesIO(content)).iter_tables())
     if not tables:
         msg = f"{path}: no table in the VOTable"
         raise CatalogError(msg)
     names = [(table.name or table.ID or str(i), [f.name for f in table.fields]) for i, table in enumerate(tables)]
     return tables[_the_list(path, names)].to_table(use_names_over_ids=True)
+
+
+def _check_votable_sizes(path, text):
+    """Raise if the attributes of a VOTable promise more than the file can hold: memory is taken for what they say."""
+    shapes = [[int(n) for n in re.findall(rb"\d{1,300}", shape)] for shape in _ARRAYSIZE.findall(text)]
+    n_rows = [int(number) for number in _N_ROWS.findall(text)]
+    n_elements = [math.prod(shape) for shape in shapes if shape]
+    a_row = sum(n_elements) + len(_FIELD.findall(text))
+    too_many = max(n_rows, default=0) > len(text) or max(n_elements, default=0) > max(len(text), _SMALL_ELEMENT)
+    if too_many or max([text.count(b"<TR"), *n_rows]) * a_row > _MOST_PADDING * max(len(text), _SMALL_ELEMENT):
+        msg = f"{path}: damaged VOTable, arraysize and nrows say that it holds more than is in the file"
+        raise CatalogError(msg)
 
 
 def _read_parquet(path):

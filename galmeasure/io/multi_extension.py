@@ -8,6 +8,7 @@ from galmeasure.exceptions import CatalogError
 from ._extensions import UNNAMED, label, role_of
 from ._fits import OptionError, image_data, image_shape, is_chosen, is_image, open_fits
 from ._headers import agreed_pixel_scale, celestial_wcs, keyword_number, parse_unit, psf_oversampling, wcs_pixel_scale
+from ._layout import FileState
 from ._mask_bits import find_mask_bits
 from ._noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
 from ._pixels import asinh_note
@@ -49,6 +50,7 @@ class MultiExtensionSource(CatalogSource):
 
     def __init__(self, path, options, hdus, extension=None):
         super().__init__(path, options, kind="multi-extension file")
+        self._state = FileState(path)
         self._headers = [hdu.header.copy() for hdu in hdus]
         self._labels = [label(hdu, number) for number, hdu in enumerate(hdus)]
         sets, shared = _group([(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) or _is_empty_cutout(hdu)])
@@ -220,6 +222,7 @@ class MultiExtensionSource(CatalogSource):
         return {role: image_data(hdus[found[role]], self.path, role) for role in roles}
 
     def _parts(self, rows):
+        self._state.check()
         with open_fits(self.path) as hdus:
             return self._read_parts(hdus, rows)
 

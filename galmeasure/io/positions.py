@@ -10,7 +10,7 @@ from astropy.table import Table
 
 from galmeasure.exceptions import CatalogError
 
-from ._fits import quiet
+from ._fits import quiet, reading
 from ._names import PIXEL_NAMES, SKY_NAMES, find_pair, some_names
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def find_positions(table: Table, planes: "ImagePlanes", path: str | os.PathLike)
     if planes.wcs is None:
         msg = f"{planes.path}: image: has no celestial WCS, so the list must give x and y rather than ra and dec"
         raise CatalogError(msg)
-    with quiet():
+    with reading(planes.path):
         return sky_to_pixels(planes.wcs, sky, planes.shape, planes.path)
 
 

@@ -383,7 +383,8 @@ class CatalogSource:
             found = replace(found, psf=found.psf[0])
         if found.per_row and len(found.psf) != len(self):
             allowed = f"one image, or one for each of the {len(self)} rows" if len(self) else "one image"
-            msg = f"{self.path}: psf: must be {allowed}, not {len(found.psf)}"
+            where = option if isinstance(option, str | os.PathLike) else self.path
+            msg = f"{where}: psf: must be {allowed}, not {len(found.psf)}"
             raise CatalogError(msg)
         self.psf = found
 
