@@ -21,9 +21,11 @@ __all__ = ["evaluate"]
 @click.option("--report", default="galmeasure_report", show_default=True, help="Folder to write.")
 @click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
 @click.option("--catalog", multiple=True, help="Results of the same galaxies, by id, from any code; repeatable.")
-@click.option("--preset", multiple=True, help="Conventions of the catalogues: galmeasure, galfit, imfit, pysersic, "
-              "statmorph or sourcextractor++; one, or one for each.")  # fmt: skip
+@click.option("--preset", multiple=True, help="Conventions of the catalogues: galmeasure, galfit, galapagos, imfit, "
+              "pysersic, statmorph, petrofit, astrophot, profit, sourcextractor++, lsst or legacysurvey; one, or one "
+              "for each.")  # fmt: skip
 @click.option("--columns", help="Columns of the catalogues that are named otherwise, e.g. n=SERSIC_N,radius=RE.")
+@click.option("--band", help="Band of the catalogues' fluxes, where they have several, e.g. r.")
 @click.option("--pixel-scale", type=float, help="Arcsec per pixel of the catalogues' radii.")
 @click.option("--zero-point", type=float, help="Magnitude of a flux of 1, for catalogues with magnitudes.")
 @click.option("--samples", type=click.IntRange(min=0), default=100, show_default=True, help="Posterior draws a galaxy.")

@@ -134,7 +134,7 @@ def _catalogs(options):
 
     presets = presets if len(presets) == len(paths) else presets * len(paths)
     how = {"columns": _column_map(options["columns"]), "zero_point": options["zero_point"]}
-    how["pixel_scale"] = options["pixel_scale"]
+    how |= {"pixel_scale": options["pixel_scale"], "band": options["band"]}
     tables = {}
     for path, preset in zip(paths, presets, strict=True):
         name = Path(path).stem if preset is None else f"{Path(path).stem} ({preset})"
