@@ -29,7 +29,8 @@ TITLES = {
     "evaluate": {
         "Report": ("report", "overwrite", "bootstrap"), "Galaxies": ("dataset", "size", "share_n", "seed"),
         "Estimators": ("method", "weights", "refine", "samples", "draws", "baseline_draws"),
-        "Results of any code": ("catalog", "preset", "columns", "band", "pixel_scale", "zero_point"), "Running": _RUNNING,
+        "Results of any code": ("catalog", "preset", "columns", "band", "pixel_scale", "zero_point"),
+        "Running": _RUNNING,
     },
 }  # fmt: skip
 """Titles of the options in the help of the larger commands, in order; what is in none of them comes last."""

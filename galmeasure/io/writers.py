@@ -448,7 +448,23 @@ def _make_in_memory(writer, path):
         for name in table.colnames:
             if (table[name].dtype.kind == "u" and table[name].dtype.itemsize > 1) or table[name].dtype.str == "|i1":
                 table[name] = _signed(table[name])
-    table.write(os.fspath(path), format=writer.format, overwrite=True)  # astropy 6 takes no Path for VOTable
+        _write_votable(table, path)
+        return
+    table.write(path, format=writer.format, overwrite=True)
+
+
+def _write_votable(table, path):
+    """Table with its metadata as parameters, of which astropy writes none."""
+    from astropy.io.votable import from_table
+    from astropy.io.votable.tree import Param
+
+    tree = from_table(table)
+    for key, value in table.meta.items():
+        kind = {bool: "boolean", int: "long", float: "double", str: "char"}.get(type(value))
+        if kind is not None:
+            size = {"arraysize": "*"} if kind == "char" else {}
+            tree.get_first_table().params.append(Param(tree, name=key, datatype=kind, value=value, **size))
+    tree.to_xml(os.fspath(path))  # astropy 6 takes no Path for VOTable
 
 
 def _signed(column):
