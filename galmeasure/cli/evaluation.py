@@ -38,6 +38,8 @@ def run(options):
     """
     start = time.perf_counter()
     check_device(options["device"])
+    if options["against"] is not None:
+        return _against(options)
     folder = report_folder(options)
     galaxies = find_galaxies(options["dataset"], options["seed"])
     fitters = _fitters(options, galaxies.study)
@@ -78,6 +80,22 @@ def run(options):
     seconds = time.perf_counter() - start
     lines = [f"evaluated {', '.join(e.name for e in estimates)} on {len(truth)} galaxies in {seconds:.0f} s"]
     return "\n".join([*lines, f"report {page}"])
+
+
+def _against(options):
+    """Results beside the truths of their own input."""
+    from .against import compare_with_input
+
+    if options["report"] is not None:
+        report_folder(options)
+
+    def measured(truth):
+        from galmeasure import read_cutouts
+
+        cutouts = read_cutouts(options["against"])[: options["size"]]
+        return [_measure(name, fitter, cutouts, options, False) for name, fitter in _fitters(options, None).items()]
+
+    return compare_with_input(options, measured, _catalogs(options))
 
 
 def _fitters(options, study):

@@ -5,7 +5,9 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from astropy.table import Column, MaskedColumn, QTable, Table
+from astropy.table import Column, QTable, Table
+from astropy.units import Quantity
+from astropy.utils.masked import Masked
 
 from galmeasure.flags import FLAGS
 
@@ -67,11 +69,10 @@ def read_table(path: str | PathLike, **options) -> QTable:
     with quiet():  # about units outside the standard, which are restored all the same
         table = QTable.read(path, format=kind, **options)
     if kind == "votable":
-        table.meta.update(_params(path))
+        table.meta.update(_votable_meta(path))
     table.convert_bytestring_to_unicode()
     for name in table.colnames:
-        if isinstance(table[name], MaskedColumn) and not np.any(table[name].mask):
-            table[name] = Column(table[name].filled(), description=table[name].info.description, meta=table[name].meta)
+        _unmask(table, name)
     if "covariance" in table.colnames and table["covariance"].ndim == 2:  # Parquet has lists only
         _square(table, "covariance")
     _explain_flags(table)
@@ -94,13 +95,30 @@ def write_result(table: Table, path: str | PathLike, *, overwrite: bool = False)
     write_table(QTable(table[names], copy=False), path, overwrite=overwrite)
 
 
-def _params(path):
-    """Metadata of a VOTable, which are parameters of its table."""
+def _unmask(table, name):
+    """Column without a mask, unless it has no other way to say that a value is missing: numbers have NaN."""
+    column = table[name]
+    mask, description = getattr(column, "mask", None), column.info.description
+    if mask is None or (np.any(mask) and column.dtype.kind != "f"):
+        return
+    plain = column.unmasked if isinstance(column, Masked) else np.ma.getdata(column)
+    if np.any(mask):
+        plain = plain.copy()
+        plain[mask] = np.nan
+    unit = column.unit
+    table[name] = plain if isinstance(plain, Quantity) else Column(np.asarray(plain), unit=unit)
+    table[name].info.description = description
+
+
+def _votable_meta(path):
+    """Metadata of a VOTable: the numbers and texts that stand with its table."""
     from astropy.io.votable import parse
 
     with quiet():
-        params = parse(path).get_first_table().params
-    return {param.name: param.value.item() if isinstance(param.value, np.generic) else param.value for param in params}
+        first = parse(path).get_first_table()
+    numbers = {param.name: param.value for param in first.params}
+    numbers = {name: value.item() if isinstance(value, np.generic) else value for name, value in numbers.items()}
+    return {info.name: info.value for info in first.infos} | numbers
 
 
 def _square(table, name):

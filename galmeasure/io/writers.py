@@ -454,16 +454,17 @@ def _make_in_memory(writer, path):
 
 
 def _write_votable(table, path):
-    """Table with its metadata as parameters, of which astropy writes none."""
+    """Table with its metadata, of which astropy writes none: numbers as parameters, texts as information."""
     from astropy.io.votable import from_table
-    from astropy.io.votable.tree import Param
+    from astropy.io.votable.tree import Info, Param
 
     tree = from_table(table)
+    first = tree.get_first_table()
     for key, value in table.meta.items():
-        kind = {bool: "boolean", int: "long", float: "double", str: "char"}.get(type(value))
-        if kind is not None:
-            size = {"arraysize": "*"} if kind == "char" else {}
-            tree.get_first_table().params.append(Param(tree, name=key, datatype=kind, value=value, **size))
+        if isinstance(value, str):  # astropy escapes the text of a parameter twice
+            first.infos.append(Info(name=key, value=value))
+        elif type(value) in (int, float):
+            first.params.append(Param(tree, name=key, datatype="long" if type(value) is int else "double", value=value))
     tree.to_xml(os.fspath(path))  # astropy 6 takes no Path for VOTable
 
 
