@@ -8,6 +8,7 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.table import QTable, Table
 
+from galmeasure.cli import main
 from galmeasure.evaluation import PRESETS, CatalogPreset, convert_results, read_results
 from galmeasure.exceptions import CatalogError
 from galmeasure.flags import Flag
@@ -316,3 +317,25 @@ def test_centres_of_astrophot_come_back_from_csv(tmp_path):
     back = read_results(tmp_path / "there.csv", "astrophot", pixel_scale=SCALE)
     assert (back["x_fit"][0], back["y_fit"][0]) == pytest.approx((X, Y))
     assert "x_fit" not in read_results(tmp_path / "there.csv", "astrophot").colnames  # whose pixels are not known
+
+
+def test_the_command_converts_there_and_back(tmp_path, capsys):
+    def call(*args):
+        with pytest.raises(SystemExit) as stop:
+            main(["convert", *map(str, args)])
+        return stop.value.code
+
+    write_table(truth(), tmp_path / "shapes.fits")
+    how = ("--pixel-scale", SCALE, "--zero-point", ZERO_POINT)
+    assert call(tmp_path / "shapes.fits", "--to", "galfit", "-o", tmp_path / "galfit.csv", *how) == 0
+    assert "1 rows in the words of galfit" in capsys.readouterr().out
+    there = Table.read(tmp_path / "galfit.csv")
+    assert {name: there[name][0] for name in CODES["galfit"]} == pytest.approx(CODES["galfit"])
+    assert call(tmp_path / "galfit.csv", "--preset", "galfit", "-o", tmp_path / "back.fits", *how) == 0
+    assert QTable.read(tmp_path / "back.fits")["g1_fit"][0] == pytest.approx(truth()["g1_fit"][0])
+    capsys.readouterr()
+    assert call(tmp_path / "shapes.fits", "--to", "galfit", "-o", tmp_path / "no.csv") == 2
+    assert capsys.readouterr().err.startswith("galmeasure: error: pixel_scale must be given")
+    assert call(tmp_path / "shapes.fits", "--to", "galfit", "-o", tmp_path / "shapes.fits", "--overwrite", *how) == 2
+    assert "output must not be the catalogue itself" in capsys.readouterr().err
+    assert len(Table.read(tmp_path / "shapes.fits")) == 1

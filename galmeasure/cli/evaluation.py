@@ -14,7 +14,7 @@ from ._run import report_folder
 from .galaxies import find_galaxies, read_galaxies, simulate
 from .jobs import check_device, make_fitter
 
-__all__ = ["run"]
+__all__ = ["column_map", "run"]
 
 REFERENCES = {60: "reference-60", 30: "reference-30"}
 REFINED = " refined"
@@ -151,7 +151,7 @@ def _catalogs(options):
     from galmeasure.evaluation import read_results
 
     presets = presets if len(presets) == len(paths) else presets * len(paths)
-    how = {"columns": _column_map(options["columns"]), "zero_point": options["zero_point"]}
+    how = {"columns": column_map(options["columns"]), "zero_point": options["zero_point"]}
     how |= {"pixel_scale": options["pixel_scale"], "band": options["band"]}
     tables = {}
     for path, preset in zip(paths, presets, strict=True):
@@ -162,8 +162,24 @@ def _catalogs(options):
     return tables
 
 
-def _column_map(text):
-    """Columns by what they hold, of a text such as n=SERSIC_N,radius=RE."""
+def column_map(text):
+    """Columns by what they hold, of a text such as n=SERSIC_N,radius=RE.
+
+    Parameters
+    ----------
+    text : str or None
+        Option ``--columns`` of the commands, pairs between commas.
+
+    Returns
+    -------
+    dict of str to str, or None
+        Names of the columns; None without a text.
+
+    Raises
+    ------
+    ValueError
+        If the text does not consist of such pairs.
+    """
     if text is None:
         return None
     pairs = [part.split("=") for part in text.split(",") if part.strip()]

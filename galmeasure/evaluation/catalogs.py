@@ -452,7 +452,8 @@ def _read_table(path, preset):
     table = read_code_file(path, preset)
     if table is not None:
         return table
-    formats = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".parquet": "parquet", ".vot": "votable", ".xml": "votable"}
+    formats = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".parquet": "parquet", ".parq": "parquet"}
+    formats |= dict.fromkeys((".vot", ".votable", ".xml"), "votable")
     chosen = formats.get(path.suffix.lower())
     try:
         table = Table.read(path) if chosen is None else Table.read(path, format=chosen)

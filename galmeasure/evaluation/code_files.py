@@ -28,7 +28,7 @@ def read_code_file(path: Path, preset: CatalogPreset | None) -> QTable | None:
     Parameters
     ----------
     path : Path
-        A file.
+        File that may be one of these.
     preset : CatalogPreset or None
         Preset of the code; files of others than these two are not looked into.
 
