@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.io import fits
+from astropy.modeling.models import Sersic2D
 from astropy.table import QTable, Table
+from astropy.wcs import WCS
+from scipy.ndimage import gaussian_filter
 
+from galmeasure import LSQSersicFitter
 from galmeasure.cli import main
 from galmeasure.evaluation import PRESETS, CatalogPreset, convert_results, read_results
 from galmeasure.exceptions import CatalogError
@@ -73,6 +77,39 @@ def truth(code=None):
 
 def number(column):
     return np.asarray(getattr(column, "value", column), dtype=float)[0]
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """The galaxy, drawn by astropy on fine pixels of an image with north up and east to the left, and measured."""
+    fine, shape = 5, (61, 51)
+    y, x = (np.arange(size * fine) / fine - 0.5 + 0.5 / fine for size in shape)
+    model = Sersic2D(INTENSITY, 5.0, 1.0, X, Y, 0.64, math.radians(THETA))(x, y[:, None])
+    model = gaussian_filter(model, 1.2 * fine, mode="constant")
+    stamp = model.reshape(shape[0], fine, shape[1], fine).mean(axis=(1, 3))
+    edges = [math.erf((k - 0.5) / 1.2 / 2**0.5) for k in range(-12, 14)]
+    pixel = np.diff(edges)[None]
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [150.0, 2.0], [25.0, 30.0]
+    wcs.wcs.cdelt = [-SCALE / 3600, SCALE / 3600]
+    noise = np.random.default_rng(6).normal(scale=0.02, size=shape)
+    return LSQSersicFitter().fit((stamp + noise)[None], pixel.T * pixel, error=0.02, wcs=wcs, ids=[7])
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_simulated_galaxy_in_the_words_of_a_code(measured, code):
+    how = {"pixel_scale": SCALE, "zero_point": ZERO_POINT, "band": BANDS.get(code)}
+    table = measured.copy()
+    if code in FLUX_UNITS:
+        table["flux_fit"], table["flux_err"] = (table[name] * FLUX_UNITS[code] for name in ("flux_fit", "flux_err"))
+    found = convert_results(table, to=code, **how)
+    for name, value in CODES[code].items():
+        assert np.asarray(getattr(found[name], "value", found[name]))[0] == pytest.approx(value, rel=0.01), name
+    back = convert_results(found, code, **how)
+    for name in ("r_eff_fit", "r_eff_major", "q", "theta", "g1_fit", "g2_fit", "n_fit", "flux_fit"):
+        # theta of an angle from north is that of an image with north exactly up, also far from its centre
+        rel = 1e-5 if code == "legacysurvey" else 1e-9
+        assert number(back[name]) == pytest.approx(number(table[name]), rel=rel), name
 
 
 def test_every_code_is_here():
@@ -289,6 +326,20 @@ def test_from_one_code_to_another():
         assert number(found[name]) == pytest.approx(value), name
     own = CatalogPreset(columns={"radius": "hlr", "q": "q", "n": "n"}, circularised=True)
     assert number(convert_results(of_code("imfit"), "imfit", to=own)["hlr"]) == pytest.approx(3.0)
+    bare = CatalogPreset(columns={"n": "SERSIC"})  # which needs no scale
+    assert convert_results(truth(), to=bare).colnames == ["id", "SERSIC"]
+    with pytest.raises(ValueError, match="the table must have columns of galmeasure, not a"):
+        convert_results(Table({"a": [1]}), to="galfit")
+
+
+def test_pixels_that_are_not_square():
+    """Codes that work on pixels get the ellipse in pixels, not the one on the sky."""
+    table = truth()
+    table["q"], table["r_eff_major"], table["q_err"] = [0.8], [0.9] * u.arcsec, [0.1]
+    found = convert_results(table, to="pysersic", pixel_scale=SCALE)
+    assert number(found["r_eff"]) == pytest.approx(MAJOR)
+    assert number(found["ellip"]) == pytest.approx(1 - Q)
+    assert np.isnan(found["ellip_err"][0])  # that of the sky is another
 
 
 def test_point_sources_and_impossible_shapes_are_nan():

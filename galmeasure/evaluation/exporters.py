@@ -14,8 +14,10 @@ from .presets import ANGLES, CatalogPreset
 __all__ = ["export_results"]
 
 _POGSON = 2.5 / np.log(10.0)
-_SQUARE = 1e-6
+_SQUARE = 1e-3
 """Difference of axis ratios in pixels and on the sky from which the pixels are not square."""
+_NORTH = 0.1
+"""Degrees from north up within which the errors of the components of the shape are those in pixels."""
 
 
 def export_results(
@@ -257,7 +259,9 @@ class _Shape:
         unit = u.Unit(preset.radius_unit)
         q, theta = numbers("q"), numbers("theta", u.deg)
         g1, g2 = numbers("g1_fit"), numbers("g2_fit")
-        major, circular = writer.length("r_eff_major", unit), writer.length("r_eff_fit", unit)
+        major = circular = None
+        if {"radius", "radius_x", "intensity"} & set(preset.columns):
+            major, circular = writer.length("r_eff_major", unit), writer.length("r_eff_fit", unit)
         self.square = np.ones(len(writer.table), bool)
         if g1 is not None and g2 is not None:
             q_pixels, theta_pixels = g_to_q_theta(g1, g2)
@@ -273,9 +277,10 @@ class _Shape:
         # where north is up and east to the left, the components on the sky are those of the pixels but for the sign
         pa = numbers("pa", u.deg)
         turned = np.nan if pa is None or theta is None else (theta - pa) % 180.0 - 90.0
-        self.north_up = np.abs(turned) < _SQUARE
+        self.north_up = np.abs(turned) < _NORTH
         keep = np.where(self.square | (preset.angle_from == "north"), 1.0, np.nan)
-        radius_err = writer.length("r_eff_err" if preset.circularised else "r_eff_major_err", unit)
+        error = "r_eff_err" if preset.circularised else "r_eff_major_err"
+        radius_err = None if self.radius is None else writer.length(error, unit)
         errors = (radius_err, numbers("q_err"), numbers("theta_err", u.deg))
         self.radius_err, self.q_err, self.angle_err = (None if each is None else each * keep for each in errors)
         if preset.angle_from == "north":
