@@ -132,16 +132,14 @@ def convert_results(
     Raises
     ------
     ValueError
-        If there is no such preset, a column is not there, nothing is, or a scale, a zero point or a band is needed
-        that is not given.
+        If there is no such preset, a column or a scale, a zero point or a band that is needed is not there.
 
     Notes
     -----
     Errors of the circularised radius and of the shear are propagated from those of radius, axis ratio and angle as if
     these were independent; a flux from a surface brightness has no error, and the other way round. Positions in arcsec
     (AstroPhot) are left out without ``pixel_scale``. Angles from north give ``pa``, and ``theta`` for an image with
-    north up and east to the left; for the other direction the table must have ``pa``, which measurements with a WCS
-    have. Radii and shapes that galmeasure gives are converted exactly and come back as they were.
+    north up and east to the left; for the other direction the table must have ``pa``, as with a WCS.
 
     Examples
     --------
