@@ -30,14 +30,15 @@ TITLES = {
     "evaluate": {
         "Report": ("report", "overwrite", "bootstrap"), "Galaxies": ("dataset", "size", "share_n", "seed"),
         "Estimators": ("method", "weights", "refine", "samples", "draws", "baseline_draws"),
-        "Results of any code": ("catalog", "preset", "columns", "pixel_scale", "zero_point"), "Running": _RUNNING,
+        "Results of any code": ("against", "catalog", "preset", "columns", "band", "pixel_scale", "zero_point"),
+        "Running": _RUNNING,
     },
 }  # fmt: skip
 """Titles of the options in the help of the larger commands, in order; what is in none of them comes last."""
 
 _FILES = (
-    "calibration", "catalog", "catalogs", "config", "dataset", "error", "file", "folder", "image", "like", "mask",
-    "output", "plots", "psf", "report", "segmentation", "validation", "weight",
+    "against", "calibration", "catalog", "catalogs", "config", "dataset", "error", "file", "folder", "image", "like",
+    "mask", "output", "plots", "psf", "report", "segmentation", "validation", "weight",
 )  # fmt: skip
 """Options and arguments that may be files, whatever else they may be: the shell completes their names."""
 

@@ -7,6 +7,7 @@ import click
 from ._run import one_line, printable, reported
 from ._titles import TitledCommand, probably_meant
 from .calibrate import calibrate
+from .convert import convert
 from .evaluate import evaluate
 from .simulate import simulate
 from .train import train
@@ -165,6 +166,7 @@ def measure(catalogs, **options):
 
 
 cli.add_command(calibrate)
+cli.add_command(convert)
 cli.add_command(evaluate)
 cli.add_command(simulate)
 cli.add_command(train)

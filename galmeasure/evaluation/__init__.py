@@ -4,13 +4,13 @@ from galmeasure._lazy import lazy_names
 
 _EXPORTS = {
     "CalibrationResult": "calibrating",
-    "CatalogPreset": "catalogs",
+    "CatalogPreset": "presets",
     "Comparison": "metrics",
     "Estimate": "reference",
     "GalSimSersicFitter": "baselines",
     "GalaxiesLike": "injection",
     "Matched": "matching",
-    "PRESETS": "catalogs",
+    "PRESETS": "presets",
     "ReferenceDraws": "reference",
     "STATISTICS": "metrics",
     "add_galaxies": "injection",

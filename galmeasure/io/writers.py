@@ -544,7 +544,24 @@ def _make_in_memory(writer, path):
         for name in table.colnames:
             if (table[name].dtype.kind == "u" and table[name].dtype.itemsize > 1) or table[name].dtype.str == "|i1":
                 table[name] = _signed(table[name])
-    table.write(os.fspath(path), format=writer.format, overwrite=True)  # astropy 6 takes no Path for VOTable
+        _write_votable(table, path)
+        return
+    table.write(path, format=writer.format, overwrite=True)
+
+
+def _write_votable(table, path):
+    """Table with its metadata, of which astropy writes none: numbers as parameters, texts as information."""
+    from astropy.io.votable import from_table
+    from astropy.io.votable.tree import Info, Param
+
+    tree = from_table(table)
+    first = tree.get_first_table()
+    for key, value in table.meta.items():
+        if isinstance(value, str):  # astropy escapes the text of a parameter twice
+            first.infos.append(Info(name=key, value=value))
+        elif type(value) in (int, float):
+            first.params.append(Param(tree, name=key, datatype="long" if type(value) is int else "double", value=value))
+    tree.to_xml(os.fspath(path))  # astropy 6 takes no Path for VOTable
 
 
 def _signed(column):
