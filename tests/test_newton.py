@@ -170,6 +170,23 @@ def test_density_of_a_correction_is_that_of_its_draws():
     assert (summary.quantiles.diff(dim=1) > 0).all()
 
 
+def test_variance_is_one_that_the_domain_allows():
+    """Where the data say nothing, as of the index of a point, and a Gaussian would reach far beyond the bounds."""
+    torch.manual_seed(5)
+    correction = Correction(CorrectionConfig(hidden=16, flow_hidden=16), NETWORK).eval()
+    whitener = torch.diag_embed(torch.full((3, 7), 8.0))
+    context = correction.encode(torch.randn(3, n_inputs(16)), torch.randn(3, 7), whitener, torch.full((3,), 100.0))
+    with torch.inference_mode():
+        summary = correction.summarise(context)
+    variance = summary.covariance.diagonal(dim1=-2, dim2=-1)
+    largest = correction.transform.largest_variance(summary.mean)
+    assert (variance <= 1.0001 * largest).all()
+    np.testing.assert_allclose(variance[:, 1], largest[:, 1], rtol=1e-4)  # the bound is reached in n
+    n = summary.mean[:, 1]
+    np.testing.assert_allclose(largest[:, 1], (n - 0.3) * (8.0 - n), rtol=1e-5)
+    assert (torch.linalg.eigvalsh(summary.covariance.double()) > 0.0).all()
+
+
 @pytest.fixture(scope="module")
 def corrected(tmp_path_factory):
     """Untrained weights with a correction that was learned from a few galaxies."""

@@ -267,6 +267,9 @@ class Correction(nn.Module):
         """Mean, covariance and quantiles, a `PosteriorSummary`, of a `CorrectedContext`."""
         mean, scale, factor, levels = self._heads(context)
         factor = factor * scale[..., None]
+        largest = self.transform.largest_variance(mean)
+        excess = factor.square().sum(-1) / largest.clamp_min(1e-12)
+        factor = factor / excess.clamp_min(1.0).sqrt()[..., None]
         quantiles = self.transform.marginal_inverse(levels, context.flux_scale[:, None])
         return PosteriorSummary(mean, factor @ factor.mT, quantiles)
 

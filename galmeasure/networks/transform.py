@@ -138,6 +138,31 @@ class ParameterTransform:
         total = total + 2.0 * math.log(self.g_max) + torch.log(torch.tanh(length) / length) - 2.0 * log_cosh
         return total + 2.0 * math.log(2.0 * self.centre) + _log_slope(x) + _log_slope(y)
 
+    def largest_variance(self, mean):
+        """Upper bound of the variance of each parameter inside the domain, given its mean.
+
+        A variable between ``a`` and ``b`` with mean ``m`` has a variance of at most ``(m - a) (b - m)`` (Bhatia and
+        Davis 2000, Am. Math. Mon. 107, 353).
+
+        Parameters
+        ----------
+        mean : Tensor
+            Means of the parameters, shape ``(B, 7)``.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(B, 7)``; infinite for the flux, which has no bounds.
+        """
+        middle = (self.size - 1) / 2.0
+        bounds = mean.new_tensor(
+            [
+                [-math.inf, self.n[0], self.r_eff[0], -self.g_max, -self.g_max, *[middle - self.centre] * 2],
+                [math.inf, self.n[1], self.r_eff[1], self.g_max, self.g_max, *[middle + self.centre] * 2],
+            ]
+        )
+        return (mean - bounds[0]).clamp_min(0.0) * (bounds[1] - mean).clamp_min(0.0)
+
     def marginal_forward(self, parameters, flux_scale):
         """As :meth:`forward`, but each number depends on one parameter alone: for quantiles."""
         values = self.forward(parameters, flux_scale)
