@@ -1,6 +1,7 @@
 """Measure galaxies: Sersic parameters with trustworthy errors, from cutouts, a PSF and the noise."""
 
 from galmeasure.utils.lazy import lazy_names
+from galmeasure.utils.table_format import register_format
 
 _EXPORTS = {
     "__version__": "_version",
@@ -17,5 +18,7 @@ _EXPORTS = {
     "read_cutouts": "io",
     "read_psf": "io",
 }
+
+register_format()
 
 __all__, __getattr__, __dir__ = lazy_names(__name__, _EXPORTS)

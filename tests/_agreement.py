@@ -14,6 +14,13 @@ ROUNDING = 1e-3
 Noise of one unit in the last place of every pixel moves a least-squares fit, or a network's posterior, by 1e-4.
 """
 
+STOPPING = 0.03
+"""The same of a least-squares fit, which ends when its next step is shorter than a hundredth of an error.
+
+Where a step is about that long, rounding decides whether another evaluation follows. So it depends on the number of
+threads, which changes what is computed together, and two fits may differ by about two such steps.
+"""
+
 BFLOAT16 = 0.1
 """The same of a network that computes with bfloat16: that noise moves a posterior by 0.04, and so does its use."""
 

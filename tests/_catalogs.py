@@ -52,6 +52,12 @@ def tan_wcs(shape, scale=0.2):
 POSITIONS = np.array([[30.3, 40.7], [100.0, 60.0], [2.0, 3.0], [150.49, 110.51], [80.2, 120.0]])
 
 
+def positions_list(path):
+    """Write a list of POSITIONS; gives its path."""
+    Table({"x": POSITIONS[:, 0], "y": POSITIONS[:, 1]}).write(path)
+    return path
+
+
 def field(path, shape=(150, 180), noise=0.0, unit="electron", **planes):
     """Write an image with a source at each of POSITIONS, and extensions; gives the pixels."""
     rng = np.random.default_rng(2)

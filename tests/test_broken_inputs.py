@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from _agreement import assert_rows_agree
+from _agreement import STOPPING, assert_rows_agree
 from _catalogs import cutout_table, stamps
 from _galaxies import draw, gaussian_psf, mixed_parameters
 from astropy import units as u
@@ -241,7 +241,7 @@ def check_rows(rng, number, tmp_path, capsys):
         table = fitter.fit(images, **options)
         expected = fitter.fit(alone, **its_options)
     assert len(table) == len(rows)
-    assert_rows_agree(table[good], expected)
+    assert_rows_agree(table[good], expected, STOPPING)
     for row, (_, name) in zip(table, rows, strict=True):
         if name is not None and BREAKS[name][2]:
             assert_failed(row)
@@ -497,7 +497,7 @@ def check_file(rng, number, tmp_path, capsys):
         if name in ROWS_THAT_STAY:
             rows = list(ROWS_THAT_STAY[name])
             expected = LSQSersicFitter().fit(read_cutouts(sound)[rows])
-            assert_rows_agree(table[rows], expected)
+            assert_rows_agree(table[rows], expected, STOPPING)
         if rng.random() < 0.3:
             check_command(path, capsys, readable=cutouts is not None)
 

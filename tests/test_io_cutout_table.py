@@ -357,8 +357,7 @@ class TestMessages:
     def test_shapes_of_the_psf(self, tmp_path, shape):
         fits.writeto(tmp_path / "p.fits", np.ones(shape))
         cutout_table(tmp_path / "c.fits", psf=False)
-        name = "c" if shape == (3, 25, 25) else "p"
-        with pytest.raises(CatalogError, match=rf"^\S*{name}\.fits: psf: "):
+        with pytest.raises(CatalogError, match=r"^\S*p\.fits: psf: "):
             read_cutouts(tmp_path / "c.fits", psf=tmp_path / "p.fits")
 
     def test_argument_of_the_wrong_shape(self, tmp_path):

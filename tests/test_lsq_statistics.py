@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _agreement import ROUNDING, plain
+from _agreement import STOPPING, plain
 from _galaxies import SCALE, draw, galsim_image, galsim_psf, gaussian_psf, mixed_parameters, noisy
 from astropy import units as u
 from astropy.io import fits
@@ -37,7 +37,7 @@ def assert_same(table, other, names=PARAMETER_NAMES):
         error = plain(other[f"{name}_err"]) + 1e-9
         for suffix in ("fit", "err"):
             found, wanted = (plain(t[f"{name}_{suffix}"]) for t in (table, other))
-            np.testing.assert_array_less(np.abs(found - wanted), ROUNDING * error, err_msg=f"{name}_{suffix}")
+            np.testing.assert_array_less(np.abs(found - wanted), STOPPING * error, err_msg=f"{name}_{suffix}")
 
 
 # Errors
@@ -534,7 +534,7 @@ def test_flux_unit(mixed, factor, gain):
     for suffix in ("fit", "err"):
         found, wanted = values(table, suffix), values(expected, suffix)
         found[:, 0] /= factor
-        assert (np.abs(found - wanted) < ROUNDING * error).all()
+        assert (np.abs(found - wanted) < STOPPING * error).all()
     np.testing.assert_allclose(table["snr"], expected["snr"], rtol=1e-4)
     np.testing.assert_array_equal(table["flags"], expected["flags"])
 

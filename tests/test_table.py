@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from galmeasure import Cutouts, Flag
 from galmeasure.flags import FLAGS
+from galmeasure.io import write_table
 from galmeasure.parameters import g_to_q_theta
 from galmeasure.results.derived import MAX_THETA_ERR, ab_zero_point, shape_columns
 from galmeasure.results.table import Measurement, build_table
@@ -306,3 +307,71 @@ def test_pixels_that_are_not_square(pa, matrix):
     drawn = build_table(Cutouts(np.zeros((len(draws), 16, 18)), PSF, error=1.0, wcs=wcs), drawn)
     assert_allclose(table["q_err"][0], np.std(drawn["q"]), rtol=0.05)
     assert_allclose(table["r_eff_major_err"][0].value, np.std(drawn["r_eff_major"].value), rtol=0.05)
+
+
+def printed(table, name):
+    """Numbers of a column as the table prints them."""
+    return [line.strip() for line in table[[name]].pformat(show_unit=False)[2:]]
+
+
+class TestFormats:
+    """Numbers are printed with the digits that their errors justify, and stored with all of them."""
+
+    @pytest.fixture
+    def table(self):
+        covariance = np.zeros((N, 7, 7))
+        covariance[:, range(7), range(7)] = np.array([30.0, 0.02, 0.013, 0.01, 0.01, 0.3, 0.0047]) ** 2
+        covariance[1, 0, 0] = 2.3**2
+        extra = {"ood_score": np.full(N, 1 / 3), "n_iter": np.arange(N)}
+        quantiles = np.repeat(VALUES[:, None], 3, axis=1)
+        found = make_measurement(covariance=covariance, extra=extra, quantiles=quantiles, init=VALUES)
+        return build_table(make_cutouts(u.nJy, wcs=make_wcs(), zero_point=25.0), found)
+
+    def test_formats(self, table):
+        text = {name: printed(table, name) for name in table.colnames}
+        assert text["flux_fit"][:2] == text["flux_q50"][:2] == text["flux_init"][:2] == ["100.0", "110.0"]
+        assert text["flux_err"][:3:2] == ["30.0", "30.0"]
+        assert text["n_fit"][0] == "1.500"
+        assert text["n_err"][0] == "0.020"
+        assert text["r_eff_fit"][0] == "0.5000"
+        assert text["y_fit"][2] == f"{8.5 * 1.2:.4f}"
+        assert text["snr"][0] == "30.0"
+        assert text["ood_score"][0] == "0.33"
+        assert table["pa"].info.format == table["theta"].info.format
+        assert all(table[c].info.format for c in table.colnames if table[c].dtype.kind == "f")
+        assert all(table[c].info.description for c in table.colnames)
+
+    @pytest.mark.parametrize(
+        ("scale", "expected"),
+        [(1e-9, "1.0000e-07"), (1e-3, "0.10000"), (1e6, "100000000")],
+        ids=["tiny", "small", "large"],
+    )
+    def test_scales(self, scale, expected):
+        values, covariance = VALUES.copy(), np.zeros((N, 7, 7))
+        values[:, 0], covariance[:, 0, 0] = 100 * scale, (0.5 * scale) ** 2
+        table = build_table(make_cutouts(), make_measurement(values=values, covariance=covariance))
+        assert printed(table, "flux_fit")[0] == expected
+
+    def test_columns_without_errors(self):
+        """Nothing is measured, or the errors are zero: there is no format, and no error."""
+        for covariance in (np.zeros((N, 7, 7)), np.full((N, 7, 7), np.nan)):
+            table = build_table(make_cutouts(), make_measurement(covariance=covariance))
+            assert table["flux_fit"].info.format is None
+            assert str(table)
+
+    def test_slices_and_files_keep_them(self, table, tmp_path):
+        expected = printed(table, "flux_err")
+        for part in (table[:], table[np.arange(N)], table["id", "flux_err"], table.copy()):
+            assert printed(part, "flux_err") == expected
+        for ending in ("fits", "ecsv", "parquet", "votable", "csv"):
+            if ending != "csv":
+                table.write(tmp_path / f"a.{ending}", format=None if ending in ("fits", "ecsv") else ending)
+            write_table(table, tmp_path / f"b.{ending}")
+            for name in "ab":
+                if (tmp_path / f"{name}.{ending}").exists():
+                    back = QTable.read(tmp_path / f"{name}.{ending}", format="ascii.csv" if ending == "csv" else None)
+                    for column in ("flux_fit", "flux_err", "ra", "theta", "n_fit"):
+                        found, stored = (getattr(t[column], "value", t[column]) for t in (back, table))
+                        assert_array_equal(np.ma.filled(found, np.nan), stored)
+                    if ending in ("fits", "ecsv"):
+                        assert printed(back, "flux_err") == expected

@@ -10,7 +10,7 @@ import numpy as np
 from galmeasure.calibration.regression import SIZES, basis, fit_mean, fit_quantile
 from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES, PARAMETERS
 from galmeasure.utils.digests import DIGEST, json_digest
-from galmeasure.utils.files import write_whole
+from galmeasure.utils.files import in_brief, write_whole
 
 __all__ = ["MIN_GALAXIES", "QuantileCalibration", "coverage_metrics"]
 
@@ -263,22 +263,23 @@ class QuantileCalibration:
             raise ValueError(msg) from err
         try:
             content = json.loads(data.decode("utf-8"))
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             msg = f"calibration: {path} is damaged, or no calibration file: not JSON"
             raise ValueError(msg) from err
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             msg = f"calibration: {path} is not a calibration file of galmeasure"
             raise ValueError(msg)
         if content.get("version") != FORMAT_VERSION:
-            msg = f"calibration: {path} has version {content.get('version')!r}; this galmeasure reads {FORMAT_VERSION}"
+            version = in_brief(content.get("version"), 40)
+            msg = f"calibration: {path} has version {version}; this galmeasure reads {FORMAT_VERSION}"
             raise ValueError(msg)
         if DIGEST in content and content[DIGEST] != json_digest(content):
             msg = f"calibration: {path} is damaged or was changed: it does not match its sha256"
             raise ValueError(msg)
         try:
             return cls._of_content(content), hashlib.sha256(data).hexdigest()
-        except (KeyError, TypeError, ValueError, AttributeError) as err:
-            msg = f"calibration: {path} is damaged: {err}"
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
+            msg = f"calibration: {path} is damaged: {in_brief(err)}"
             raise ValueError(msg) from err
 
     @classmethod
@@ -326,7 +327,8 @@ class QuantileCalibration:
         mine, theirs = self.estimator.get(name), estimator.get(name)
         if name == "sha256":
             name, mine, theirs = "weights", *(_weights_label(each) for each in (self.estimator, estimator))
-        msg = f"calibration was made for another estimator: for {name} {mine!r}, not {theirs!r}"
+        mine, theirs = (in_brief(repr(each), 80) for each in (mine, theirs))
+        msg = f"calibration was made for another estimator: for {name} {mine}, not {theirs}"
         raise ValueError(msg)
 
 

@@ -5,6 +5,7 @@ import sys
 import click
 
 from galmeasure.cli.calibrate import calibrate
+from galmeasure.cli.convert import convert
 from galmeasure.cli.estimator_options import estimator_options
 from galmeasure.cli.evaluate import evaluate
 from galmeasure.cli.run import reported
@@ -135,6 +136,7 @@ def measure(catalogs, **options):
 
 
 cli.add_command(calibrate)
+cli.add_command(convert)
 cli.add_command(evaluate)
 cli.add_command(simulate)
 cli.add_command(train)

@@ -1,5 +1,6 @@
 """Help in titled groups, options whose files the shell completes, and what was probably meant by a mistyped word."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -29,14 +30,15 @@ TITLES = {
     "evaluate": {
         "Report": ("report", "overwrite", "bootstrap"), "Galaxies": ("dataset", "size", "share_n", "seed"),
         "Estimators": ("method", "weights", "refine", "samples", "draws", "baseline_draws"),
-        "Results of any code": ("catalog", "preset", "columns", "pixel_scale", "zero_point"), "Running": _RUNNING,
+        "Results of any code": ("against", "catalog", "preset", "columns", "band", "pixel_scale", "zero_point"),
+        "Running": _RUNNING,
     },
 }  # fmt: skip
 """Titles of the options in the help of the larger commands, in order; what is in none of them comes last."""
 
 _FILES = (
-    "calibration", "catalog", "catalogs", "config", "dataset", "error", "file", "folder", "image", "like", "mask",
-    "output", "plots", "psf", "report", "segmentation", "validation", "weight",
+    "against", "calibration", "catalog", "catalogs", "config", "dataset", "error", "file", "folder", "image", "like",
+    "mask", "output", "plots", "psf", "report", "segmentation", "validation", "weight",
 )  # fmt: skip
 """Options and arguments that may be files, whatever else they may be: the shell completes their names."""
 
@@ -44,7 +46,7 @@ _FILES = (
 class WeightsName(click.Path):
     """Name of shipped weights, or a file of weights."""
 
-    def shell_complete(self, ctx, param, incomplete):
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Names that begin so, and files."""
         from galmeasure.weights import list_weights
 
@@ -63,22 +65,23 @@ class TitledCommand(click.Command):
             elif param.type is click.STRING and param.name in _FILES:
                 param.type = click.Path()
 
-    def format_options(self, ctx, formatter):
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under their titles."""
         titles = TITLES.get(self.name, {})
         title_of = {name: title for title, names in titles.items() for name in names}
         records = {title: [] for title in (*titles, "Other options" if titles else "Options")}
         for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
+            record = None if isinstance(param, click.Argument) else param.get_help_record(ctx)
             if record is not None:
-                records[title_of.get(param.name, list(records)[-1])].append(record)
+                name = "help" if "--help" in param.opts else param.name
+                records[title_of.get(name, list(records)[-1])].append(record)
         for title, rows in records.items():
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
 
 
-def probably_meant(word, commands):
+def probably_meant(word: str, commands: Iterable[str]) -> str | None:
     """Name of the command that was meant by a word that is neither a command nor a file.
 
     Parameters

@@ -4,13 +4,13 @@ from galmeasure.utils.lazy import lazy_names
 
 _EXPORTS = {
     "CalibrationResult": "learn_calibration",
-    "CatalogPreset": "galmeasure.io.other_codes",
+    "CatalogPreset": "galmeasure.io.code_presets",
     "Comparison": "metrics",
     "Estimate": "report.reference",
     "GalSimSersicFitter": "galmeasure.fitters.galsim_fitter",
     "GalaxiesLike": "galmeasure.simulation.injection",
     "Matched": "matching",
-    "PRESETS": "galmeasure.io.other_codes",
+    "PRESETS": "galmeasure.io.code_presets",
     "ReferenceDraws": "report.reference",
     "STATISTICS": "metrics",
     "add_galaxies": "galmeasure.simulation.injection",

@@ -1,6 +1,7 @@
 """The door: what kind of catalogue a file is."""
 
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,21 +22,24 @@ from galmeasure.io.fits_files import (
 from galmeasure.io.list_columns import read_list
 from galmeasure.io.multi_extension import MultiExtensionSource, holds_cutouts
 from galmeasure.io.names import COLUMN_NAMES, some_names
-from galmeasure.io.source import ReadOptions
+from galmeasure.io.source import CatalogSource, ReadOptions
 from galmeasure.io.source_list import DetectionSource, SourceListSource
+
+if TYPE_CHECKING:
+    from galmeasure.cutouts import Cutouts
 
 __all__ = ["open_catalog", "read_cutouts"]
 
 
-def open_catalog(path=None, **options):
+def open_catalog(path: str | os.PathLike | None = None, **options) -> CatalogSource:
     """Open a catalogue to be read in chunks.
 
     Parameters
     ----------
     path : path-like
-        A FITS cutout table (one stamp a row in a column ``cutout``, ``image``, ``stamp`` or ``vignet``),
-        a FITS file of cutouts in extensions or a cube, a source list (with `image`), or an image
-        (with `detect`). ``file.fits[NAME]``, ``file.fits[NAME,VERSION]`` and ``file.fits[2]`` choose an extension.
+        A FITS cutout table (one stamp a row in a column ``cutout``, ``image``, ``stamp`` or ``vignet``), a FITS file of
+        cutouts in extensions or a cube, a source list (with `image`), or an image (with `detect`).
+        ``file.fits[NAME]``, ``file.fits[NAME,VERSION]`` and ``file.fits[2]`` choose an extension.
     image : path-like, optional
         Image in which the sources of the list at `path` are measured.
     psf : path-like, ndarray or PSFExModel, optional
@@ -43,35 +47,32 @@ def open_catalog(path=None, **options):
     psf_oversampling : int, optional
         Samples in a pixel of the PSF images; instead of what their header says.
     psf_flux : float, array_like or "sum", optional
-        Fraction of a star's light that the PSF images hold: one, or one for each row of the catalogue; ``"sum"``: the
-        sum of each image is this fraction. Estimated from the images if not given.
+        Fraction of a star's light that the PSF images hold: one, or one for each row; ``"sum"``: that of their pixels.
+        Estimated from the images if not given.
     psf_includes_pixel : bool, optional
         Whether the response of the pixel is in the PSF images; if not they are convolved with it. By default what the
-        file says, and True where it says nothing.
+        file says, else True.
     error : float or str, optional
         1-sigma error: a number, an image (with `image` or `detect`), or a column of the cutout table.
     weight : str, optional
         Inverse variances in place of the error: an image or a column. Pixels without weight are masked.
     weight_type : {"ivar", "exposure", "relative"}, optional
-        Meaning of the weights: inverse variances, exposure times, or numbers without a unit. Only inverse variances
-        give the error; with the other two it is estimated from the pixels at the border of each stamp. By default
-        `weight` and planes or columns whose name or unit says so are inverse variances.
+        Meaning of the weights: inverse variances, exposure times, or numbers without a unit. With the last two the
+        error is estimated at the border of each stamp. By default `weight`, and what its name or unit says, is "ivar".
     mask : str, optional
         Image or column in which anything but zero is bad, see `mask_bits`.
     mask_bits : int, str or list, optional
         Bits of the mask that are bad: the sum of their values ``2**bit``, or a list (or text with commas) of bit
-        numbers, counted from 0, and names of planes; ``"~DETECTED"`` means all the others. By default bits that are
-        known to be harmless do not count (``DETECTED`` of Rubin and HSC masks), and all others do.
+        numbers, counted from 0, and names of planes; ``"~DETECTED"``: all the others. By default all bits but those
+        that are known to be harmless.
     segmentation : str, optional
         Image or column of segment labels. Other labels than that of the target are masked.
     size : int, optional
-        Side of the stamps cut from an image. By default twice the source's segment, rounded up to a
-        multiple of 16 between 32 and 512, or 64 without a segmentation.
+        Side of the stamps cut from an image. By default twice the source's segment, 32 to 512, or 64 without segments.
     detect : bool, optional
         Detect the sources of the image, and subtract its background.
     gain, pixel_scale, zero_point : float, optional
-        e- per unit, arcsec per pixel, and magnitude of one unit; instead of what the headers say.
-        A gain of 0 means none.
+        e- per unit (0 for none), arcsec per pixel, and magnitude of one unit; instead of what the headers say.
 
     Returns
     -------
@@ -86,7 +87,13 @@ def open_catalog(path=None, **options):
         If options do not fit together.
     """
     options = ReadOptions(**options)
-    path = options.image if path is None else path
+    source = _open_rows(options.image if path is None else path, options)
+    source.check_noise()
+    return source
+
+
+def _open_rows(path, options):
+    """Source of the kind that the options ask for, which has a row at least."""
     if path is None:
         msg = "path: a catalogue or an image is needed"
         raise ValueError(msg)
@@ -95,7 +102,6 @@ def open_catalog(path=None, **options):
         if not len(source):
             msg = f"{path}: no rows"
             raise CatalogError(msg)
-    source.check_noise()
     return source
 
 
@@ -108,7 +114,7 @@ def _open(path, options):
         return DetectionSource(path, options)
     if options.image is not None:
         if os.fspath(options.image) == os.fspath(path):
-            msg = "image: give a source list as well, or detect"
+            msg = f"image: give a list of its sources as well (LIST --image {path}), or --detect (detect=True)"
             raise OptionError(msg)
         return SourceListSource(path, options)
     return _open_cutouts(path, options)
@@ -140,7 +146,7 @@ def _open_cutouts(path, options):
         return MultiExtensionSource(path, options, hdus, extension)
 
 
-def read_cutouts(path, **options):
+def read_cutouts(path: str | os.PathLike, **options) -> "Cutouts":
     """All the cutouts of a catalogue.
 
     Parameters

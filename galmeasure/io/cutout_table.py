@@ -1,17 +1,19 @@
 """Cutout tables: FITS binary tables with one stamp a row, SExtractor's VIGNET catalogues included."""
 
 import math
+from collections.abc import Sequence
 
 import astropy.units as u
 import numpy as np
+import numpy.typing as npt
 from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 from galmeasure.io.fits_files import OptionError, TableRows, is_chosen, is_table, table_names
 from galmeasure.io.headers import celestial_wcs, parse_unit, psf_oversampling, wcs_pixel_scale
 from galmeasure.io.mask_bits import find_mask_bits
-from galmeasure.io.names import PIXEL_NAMES, find_column, find_pair
-from galmeasure.io.noise_maps import is_inverse_variance, weight_to_error
+from galmeasure.io.names import COLUMN_NAMES, PIXEL_NAMES, find_column, find_pair
+from galmeasure.io.noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
 from galmeasure.io.psf import PSFInput, psf_of_extensions
 from galmeasure.io.source import SENTINEL, CatalogSource, segmentation_mask
 
@@ -22,7 +24,7 @@ _NO_STAMP = (3, 3)
 """Shape of the blank stamp of a row that has no pixels, or not as many as its shape says."""
 
 
-def find_cutout_table(hdus, extension=None):
+def find_cutout_table(hdus: fits.HDUList, extension: str | None = None) -> fits.BinTableHDU | None:
     """First table of a file with a cutout column, or None; see `COLUMN_NAMES` for the names."""
     for number, hdu in enumerate(hdus):
         if is_chosen(extension, number, hdu) and is_table(hdu) and find_column(table_names(hdu), "cutout"):
@@ -89,6 +91,7 @@ class CutoutTableSource(CatalogSource):
 
     def _find_roles(self):
         names, roles = self._rows.names, {}
+        self._check_meaning()
         for role in ("error", "weight", "mask", "segmentation"):
             option = getattr(self.options, role)
             if option is None:
@@ -103,17 +106,38 @@ class CutoutTableSource(CatalogSource):
             roles["weight"] = None
         elif self.options.weight is not None or roles.get("error"):
             roles["error" if self.options.weight is not None else "weight"] = None
+        roles |= self._variance_role(roles)
         for role in ("psf", "gain", "pixel_scale", "zero_point"):
             roles[role] = find_column(names, role) if getattr(self.options, role) is None else None
         for role in ("id", "ny", "nx"):
             roles[role] = find_column(names, role)
         return {role: name for role, name in roles.items() if name is not None}
 
+    def _check_meaning(self):
+        """Raise if the name of a column says that it holds something else than the option does."""
+        for option, other, what in (("error", "weight", "inverse variances"), ("weight", "error", "errors")):
+            name = str(getattr(self.options, option)).lower()
+            if name in COLUMN_NAMES[other] and not (option == "weight" and self.options.weight_type):
+                msg = f"{option}: the column {name} holds {what} by its name: give it with --{other} ({other}=)"
+                raise OptionError(msg)
+            if option == "weight" and name in COLUMN_NAMES["variance"]:
+                msg = f"weight: the column {name} holds variances by its name: give it with --error (error=)"
+                raise OptionError(msg)
+
+    def _variance_role(self, roles):
+        """Roles in which a column of variances takes the place of the errors, where it is asked for or alone there."""
+        name = roles.get("error")
+        if name is not None and name.lower() in COLUMN_NAMES["variance"]:
+            return {"error": None, "variance": name}
+        name = find_column(self._rows.names, "variance")
+        is_alone = self.options.error is None and not roles.get("error") and not roles.get("weight")
+        return {"variance": name} if is_alone and name is not None and self._rows.shape(name) != () else {}
+
     def _check_shapes(self):
-        for role in ("cutout", "error", "weight", "mask", "segmentation", "psf"):
+        for role in ("cutout", "error", "variance", "weight", "mask", "segmentation", "psf"):
             name = self._cutout if role == "cutout" else self._roles.get(role)
             shape = () if name is None else self._rows.shape(name)
-            if shape is None or (role in ("error", "weight") and shape == ()) or name is None:
+            if shape is None or (role in ("error", "variance", "weight") and shape == ()) or name is None:
                 continue
             self._shape_2d(name)
 
@@ -134,6 +158,8 @@ class CutoutTableSource(CatalogSource):
         self._set_unit(self._rows.unit(self._cutout), f"the column {self._cutout}")
         self._error_factor = 1.0
         self._understand_weight()
+        if "variance" in self._roles:
+            self.notes.append(f"variance ({self._roles['variance']})")
         name = self._roles.get("error")
         unit = parse_unit(self._rows.unit(name)) if name else None
         if unit is None:
@@ -170,7 +196,7 @@ class CutoutTableSource(CatalogSource):
             return None
         return psf_of_extensions(hdus, self.path)
 
-    def n_pixels(self, rows):
+    def n_pixels(self, rows: np.ndarray) -> np.ndarray:
         """Pixels of the stamps of some rows."""
         if self._rows.shape(self._cutout) is not None:
             return np.full(len(rows), math.prod(self._rows.shape(self._cutout)))
@@ -180,11 +206,11 @@ class CutoutTableSource(CatalogSource):
         return np.full(len(rows), 128 * 128)
 
     @property
-    def column_names(self):
+    def column_names(self) -> list[str]:
         """Names of the input columns with one value a row."""
         return [name for name in self._rows.names if self._rows.shape(name) == ()]
 
-    def columns(self, rows, names):
+    def columns(self, rows: npt.ArrayLike, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Input columns with one value a row."""
         return {name: _native(values) for name, values in self._rows.read(rows, names).items()}
 
@@ -247,6 +273,8 @@ class CutoutTableSource(CatalogSource):
             return float(self.options.error), None
         if "error" in column:
             return self._scaled_error(column["error"], shapes), None
+        if "variance" in column:
+            return self._error_of_variance(column["variance"], shapes), None
         if "weight" not in column:
             return None, None
         if not self._weight_is_inverse_variance:
@@ -259,6 +287,18 @@ class CutoutTableSource(CatalogSource):
             return weight_to_error(stamps)
         pairs = [weight_to_error(stamp) for stamp in stamps]
         return [error for error, _ in pairs], [bad for _, bad in pairs]
+
+    def _error_of_variance(self, values, shapes):
+        """Errors of variances, in the unit of the cutouts."""
+        name = self._roles["variance"]
+        is_number = not isinstance(values, list) and values.ndim == 1
+        stamps = _floats(values) if is_number else self._stamps(values, name, shapes)
+
+        def error(stamp):
+            where = f"{self.path}: the column {name}"
+            return variance_to_error(in_unit("variance", np.asarray(stamp), self._rows.unit(name), self.unit, where))
+
+        return [error(stamp) for stamp in stamps] if isinstance(stamps, list) else error(stamps)
 
     def _without_weight(self, values, shapes):
         """Mask of the pixels without weight, for weights that only say which pixels are good."""

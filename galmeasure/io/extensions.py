@@ -1,9 +1,14 @@
 """What the extensions of a FITS file hold, by their names and versions, and which of them belong together."""
 
+import os
 import re
+from collections.abc import Sequence
+
+import numpy.typing as npt
+from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
-from galmeasure.io.fits_files import image_data, is_chosen, is_image, open_fits, split_extension
+from galmeasure.io.fits_files import image_data, is_chosen, is_image, open_fits, reading, split_extension
 from galmeasure.io.names import EXTENSION_NAMES, some_names
 
 __all__ = ["choose_image", "label", "load_plane", "only_plane", "planes_beside", "role_of"]
@@ -18,14 +23,18 @@ _UNCERTAINTY = {
 }
 
 
-def role_of(hdu):
-    """What an extension holds, None if unknown, and the number of its set, None if there is none.
+def role_of(hdu: fits.ImageHDU) -> tuple[str | None, int | str | None]:
+    """What an extension holds, None if unknown, and the number or name of its set, None if there is none.
 
-    The number is at the end of the name (``SCI_7``), or ``EXTVER``. An image without a name is a cutout.
+    The number is at the end of the name (``SCI_7``), or ``EXTVER``; a set has a name where extensions are called
+    ``CHIP1.SCI`` and ``CHIP1.RMS``. An image without a name is a cutout.
     """
     name = hdu.name.upper()
     if name in UNNAMED:
         return "cutout", hdu.ver if name else None
+    group, _, kind = name.rpartition(".")
+    if group:
+        return next((role for role, names in EXTENSION_NAMES.items() if kind in names), None), group
     match = re.fullmatch(r"([A-Z]+?)[_-]?(\d+)?", name)
     base, number = (match[1], match[2]) if match else (name, None)
     role = next((role for role, names in EXTENSION_NAMES.items() if base in names), None)
@@ -34,12 +43,19 @@ def role_of(hdu):
     return role, int(number) if number else hdu.ver
 
 
-def label(hdu, number):
+def label(hdu: fits.ImageHDU, number: int) -> str:
     """Name by which an extension is chosen: ``SCI,1``, or its number where it has no name."""
     return str(number) if hdu.name.upper() in UNNAMED else f"{hdu.name.upper()},{hdu.ver}"
 
 
-def choose_image(hdus, path, what, roles, extension=None, version=None):
+def choose_image(
+    hdus: fits.HDUList,
+    path: str | os.PathLike,
+    what: str,
+    roles: Sequence[str],
+    extension: str | None = None,
+    version: int | str | None = None,
+) -> int:
     """Number of the image of a file that is meant; raise if there is none, or more than one.
 
     The only image of a file is meant whatever its name.
@@ -98,15 +114,17 @@ def _labels(images):
     return some_names(label(hdu, number) for number, hdu in images)
 
 
-def load_plane(path, what, roles, version=None):
+def load_plane(
+    path: str | os.PathLike, what: str, roles: Sequence[str], version: int | str | None = None
+) -> tuple[npt.ArrayLike, fits.ImageHDU]:
     """Physical pixels of one 2-D image of a file, and its HDU; see `choose_image` for the parameters."""
     path, extension = split_extension(path)
-    with open_fits(path) as hdus:
+    with reading(path), open_fits(path) as hdus:
         hdu = hdus[choose_image(hdus, path, what, roles, extension, version)]
         return image_data(hdu, path, what, axes=(2,)), hdu
 
 
-def planes_beside(hdus, number):
+def planes_beside(hdus: fits.HDUList, number: int) -> dict[str, list[tuple[int, fits.ImageHDU]]]:
     """Extensions that belong to an image of the same file, by what they hold.
 
     An extension belongs to the image if it is of the same set, or the only one of its kind in a file with one image.
@@ -135,7 +153,7 @@ def planes_beside(hdus, number):
     return planes
 
 
-def only_plane(planes, path, what):
+def only_plane(planes: list[tuple[int, fits.ImageHDU]], path: str | os.PathLike, what: str) -> fits.ImageHDU:
     """The HDU of a list of numbers and HDUs of one kind; raise if several have one name."""
     labels = [label(hdu, number) for number, hdu in planes]
     if labels.count(labels[0]) > 1:

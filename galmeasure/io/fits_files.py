@@ -3,21 +3,24 @@
 import gzip
 import itertools
 import math
+import os
 import re
 import shutil
 import tempfile
 import warnings
 import weakref
 import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
-from galmeasure.io.layout import file_layout, open_binary
-from galmeasure.io.pixels import scaled_pixels
+from galmeasure.io.layout import FileState, file_layout, open_binary
+from galmeasure.io.pixels import FilePixels, MappedFile, constant_pixels, constant_shape, linear_pixels, scaled_pixels
 
 __all__ = ["TableRows", "has_fits_magic", "is_table", "open_fits"]
 
@@ -25,7 +28,7 @@ READ_ERRORS = (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, I
 """What astropy and numpy raise on damaged files."""
 
 
-def existing(path, *, may_be_folder=False):
+def existing(path: str | os.PathLike, *, may_be_folder: bool = False) -> Path:
     """`path` as a Path, or CatalogError if it is no file (or folder) that can be read, more than once."""
     path = Path(path)
     try:
@@ -46,7 +49,7 @@ def existing(path, *, may_be_folder=False):
     raise CatalogError(msg)
 
 
-def has_fits_magic(path):
+def has_fits_magic(path: str | os.PathLike) -> bool:
     """Whether the file begins as FITS files do, compressed with gzip or not."""
     try:
         with open_binary(path) as file:
@@ -60,7 +63,7 @@ class OptionError(ValueError):
 
 
 @contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Without warnings: what is wrong with a file is found out here and raised."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -68,7 +71,7 @@ def quiet():
 
 
 @contextmanager
-def reading(path):
+def reading(path: str | os.PathLike) -> Iterator[None]:
     """What damaged files raise in astropy and numpy becomes a CatalogError that names the file; no warnings."""
     try:
         with quiet():
@@ -80,7 +83,7 @@ def reading(path):
         raise CatalogError(msg) from err
 
 
-def open_fits(path, *, cut_table=False):
+def open_fits(path: str | os.PathLike, *, cut_table: bool = False) -> fits.HDUList:
     """HDUList of a FITS file whose data are all there; images are not scaled, see `image_data`.
 
     Parameters
@@ -93,7 +96,7 @@ def open_fits(path, *, cut_table=False):
     Returns
     -------
     astropy.io.fits.HDUList
-        Opened for reading, memory-mapped; to be closed by the caller.
+        Opened for reading, not memory-mapped by astropy; to be closed by the caller.
 
     Raises
     ------
@@ -107,7 +110,7 @@ def open_fits(path, *, cut_table=False):
     try:
         parts = file_layout(path, cut_table=cut_table)
         with quiet():
-            hdus = fits.open(path, memmap=True, lazy_load_hdus=True, do_not_scale_image_data=True)
+            hdus = fits.open(path, memmap=False, lazy_load_hdus=True, do_not_scale_image_data=True)
     except CatalogError:
         raise
     except READ_ERRORS as err:
@@ -133,46 +136,83 @@ def _check_headers(hdus, parts, path):
         if place != part.data:
             msg = f"{path}: damaged FITS file, HDU {number} is not where the headers before it say"
             raise CatalogError(msg)
+    hdus._read_all = True  # what follows the last HDU is none, and astropy would read it as if it were one
 
 
-def one_line(err):
+def one_line(err: object) -> str:
     """Text of an exception on one line."""
     return " ".join(str(err).split()) or type(err).__name__
 
 
-def is_table(hdu):
+def is_table(hdu: fits.ImageHDU | fits.BinTableHDU) -> bool:
     """Whether `hdu` is a table for users: not a compressed image, not the header in a table of FITS_LDAC."""
     return isinstance(hdu, fits.BinTableHDU) and not isinstance(hdu, fits.CompImageHDU) and hdu.name != "LDAC_IMHEAD"
 
 
-def table_names(hdu):
+def table_names(hdu: fits.BinTableHDU) -> list[str]:
     """Names of a table's columns, as its header has them: the formats may be damaged."""
     return [str(hdu.header.get(f"TTYPE{i + 1}", "")).strip() for i in range(hdu.header.get("TFIELDS", 0))]
 
 
-def is_image(hdu):
-    """Whether `hdu` is an image with two or more axes."""
-    return hdu.is_image and hdu.header.get("NAXIS", 0) >= 2
+def is_image(hdu: fits.ImageHDU | fits.BinTableHDU) -> bool:
+    """Whether `hdu` is an image with two or more axes, or one whose pixels have all the value that its header says."""
+    return hdu.is_image and (hdu.header.get("NAXIS", 0) >= 2 or constant_shape(hdu.header) is not None)
 
 
-def image_data(hdu, path, what, axes=(2, 3)):
+def image_shape(header: fits.Header) -> tuple[int, ...]:
+    """Axes of an image by its header, the slowest one first, those of `constant_shape` included; () for none."""
+    sides = (int(header[f"NAXIS{i}"]) for i in range(header["NAXIS"], 0, -1))
+    return constant_shape(header) or tuple(sides)
+
+
+def image_data(hdu: fits.ImageHDU, path: str | os.PathLike, what: str, axes: tuple[int, ...] = (2, 3)) -> npt.ArrayLike:
     """Physical values of an image HDU, read where they are used; axes of length one at the front are dropped."""
+    if constant_shape(hdu.header) is not None:
+        return constant_pixels(hdu.header, f"{path}: {what}")
     try:
         with quiet():
-            header, data = hdu.header.copy(), hdu.data
-    except READ_ERRORS as err:
-        msg = f"{path}: {what}: cannot be read ({one_line(err)})"
+            header, data = hdu.header.copy(), _stored_pixels(hdu, max(axes))
+    except CatalogError:
+        raise
+    except Exception as err:  # damaged headers and compressed pixels end in errors of every kind
+        msg = f"{path}: {what}: cannot be read ({one_line(err)[:200]})"
         raise CatalogError(msg) from err
-    while data is not None and data.ndim > max(axes) and data.shape[0] == 1:
-        data = data[0]
     if data is None or data.ndim not in axes or 0 in data.shape:
         shape = None if data is None else data.shape
         msg = f"{path}: {what}: must be an image with {' or '.join(map(str, axes))} axes, not {shape}"
         raise CatalogError(msg)
-    return scaled_pixels(data, header, f"{path}: {what}")
+    pixels = scaled_pixels(data, header, f"{path}: {what}")
+    return pixels if what in ("mask", "segmentation") else linear_pixels(pixels, header, f"{path}: {what}")
 
 
-def split_extension(path):
+def _stored_pixels(hdu, most_axes):
+    """Pixels of an HDU as they are stored, None without any; read where they are used if the file allows it."""
+    info = hdu.fileinfo() if type(hdu) in (fits.PrimaryHDU, fits.ImageHDU) else None
+    if info is None or info["file"].compression is not None:
+        data = hdu.data
+        while data is not None and data.ndim > most_axes and data.shape[0] == 1:
+            data = data[0]
+        return data
+    header = hdu.header
+    shape = [int(header[f"NAXIS{i}"]) for i in range(header["NAXIS"], 0, -1)]
+    while len(shape) > most_axes and shape[0] == 1:
+        shape = shape[1:]
+    if not shape:
+        return None
+    if info["file"] not in _MAPPED:
+        _MAPPED[info["file"]] = MappedFile(info["file"].name)
+    return FilePixels(_MAPPED[info["file"]], info["datLoc"], shape, _BITPIX[header["BITPIX"]])
+
+
+_MAPPED = weakref.WeakKeyDictionary()
+"""Mapped files by the file objects of astropy, so that a file with many extensions is mapped once."""
+
+
+_BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+"""Types of the pixels of images."""
+
+
+def split_extension(path: str | os.PathLike) -> tuple[Path, str | None]:
     """``"file.fits[SCI,1]"`` as path and extension, ``"SCI,1"``; the extension is None where none is given."""
     match = re.fullmatch(r"(.+)\[([^\[\]]+)\]", str(path))
     if match and not Path(path).exists():
@@ -180,7 +220,7 @@ def split_extension(path):
     return Path(path), None
 
 
-def is_chosen(extension, number, hdu):
+def is_chosen(extension: str | None, number: int, hdu: fits.ImageHDU | fits.BinTableHDU) -> bool:
     """Whether an extension such as ``"2"``, ``"SCI"`` or ``"SCI,1"`` is an HDU and its number; None is every one."""
     if extension is None:
         return True
@@ -205,7 +245,7 @@ class TableRows:
     """
 
     def __init__(self, path, hdu):
-        self.path, self.header, self._unpacked = Path(path), hdu.header, None
+        self.path, self.header, self._unpacked, self._state = Path(path), hdu.header, None, FileState(path)
         if hdu.header.get("ZTABLE"):
             msg = f"{path}: the table is tile-compressed (ZTABLE), which is not read: unpack it first, with funpack"
             raise CatalogError(msg)
@@ -257,26 +297,26 @@ class TableRows:
             count = min(count, beyond[0]) if len(beyond) else count
         return int(count)
 
-    def unit(self, name):
+    def unit(self, name: str) -> str | None:
         """Text of TUNIT of a column, or None."""
         return self._columns[name].unit
 
-    def shape(self, name):
+    def shape(self, name: str) -> tuple[int, ...] | None:
         """Shape of one element of a column; None where it varies from row to row."""
         return None if self._variable(name) else self._dtype.fields[name][0].shape
 
-    def is_number(self, name):
+    def is_number(self, name: str) -> bool:
         """Whether a column holds real numbers or truth values."""
         kind = self._columns[name].format.strip("0123456789")[:1]
         if kind in "PQ":
             kind = self._variable(name)[1]
         return kind in "LXBIJKED"
 
-    def dtype_name(self, name):
+    def dtype_name(self, name: str) -> str:
         """Type of a column's elements, for messages."""
         return "text" if "A" in str(self._columns[name].format) else str(self._columns[name].format)
 
-    def read(self, rows, names=None):
+    def read(self, rows: npt.ArrayLike, names: Sequence[str] | None = None) -> dict[str, np.ndarray | list[np.ndarray]]:
         """Columns at the given rows.
 
         Parameters
@@ -305,9 +345,11 @@ class TableRows:
     def _open(self):
         """The file, or a nameless copy that is not compressed: to unpack it again for every block takes too long."""
         if self._unpacked is None:
+            self._state.check()
             with open_binary(self.path) as file:
                 if not isinstance(file, gzip.GzipFile):
                     yield file
+                    self._state.check()
                     return
                 unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the table)
                 weakref.finalize(self, unpacked.close)
@@ -383,7 +425,7 @@ class TableRows:
         return np.ma.array(values, mask=null) if values.ndim == 1 else np.where(null, np.nan, values.astype(float))
 
 
-def runs(rows):
+def runs(rows: np.ndarray) -> list[tuple[int, int]]:
     """Pairs (first, last) of positions in `rows` between which row numbers follow one another."""
     breaks = np.flatnonzero(np.diff(rows) != 1) + 1
     edges = [0, *breaks.tolist(), len(rows)]

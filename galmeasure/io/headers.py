@@ -1,7 +1,9 @@
 """What headers say: pixel scale, gain, zero point, unit, sampling of a PSF, WCS."""
 
 import math
+import os
 import re
+from collections.abc import Iterable
 from functools import cache
 
 import astropy.units as u
@@ -14,6 +16,7 @@ from galmeasure.io.names import KEYWORDS
 from galmeasure.io.unit_spellings import parse_unit
 
 __all__ = [
+    "agreed_pixel_scale",
     "celestial_wcs",
     "effective_gain",
     "keyword_number",
@@ -21,6 +24,12 @@ __all__ = [
     "psf_oversampling",
     "wcs_pixel_scale",
 ]
+
+_SAME_SCALE = 1e-3
+"""Relative difference up to which two pixel scales are one."""
+
+_NEAR_SCALE = 0.1
+"""Relative difference up to which one of two pixel scales is taken for a nominal one."""
 
 _NUMBER_AT_START = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?:$|[a-zA-Z(\[])")
 
@@ -48,7 +57,10 @@ def keyword_number(headers, role, path, ignored=None):
     """
     for header in headers:
         for keyword in KEYWORDS[role]:
-            value = header.get(keyword)
+            try:
+                value = header.get(keyword)
+            except fits.VerifyError:
+                value = "damaged"
             if value is None or isinstance(value, fits.card.Undefined) or value == "":
                 continue
             try:
@@ -62,6 +74,46 @@ def keyword_number(headers, role, path, ignored=None):
                 continue
             return number, keyword
     return None, None
+
+
+def agreed_pixel_scale(
+    headers: Iterable[fits.Header], wcs_scale: float | None, path: str | os.PathLike, ignored: list[str]
+) -> tuple[float | None, str]:
+    """Pixel scale by the keywords of a header and by its WCS, which must agree.
+
+    Parameters
+    ----------
+    headers : iterable of astropy.io.fits.Header
+        Headers, the one that counts first.
+    wcs_scale : float or None
+        Arcsec per pixel by the WCS, None where there is none.
+    path : path-like
+        The file of the headers, for messages.
+    ignored : list of str
+        Keywords that are not used are noted here.
+
+    Returns
+    -------
+    scale : float or None
+        Arcsec per pixel: of two that differ a little, that of the WCS, since keywords are often nominal.
+    origin : str
+        What says so.
+
+    Raises
+    ------
+    CatalogError
+        If the two differ by more than a tenth.
+    """
+    scale, keyword = keyword_number(headers, "pixel_scale", path, ignored)
+    if scale is None:
+        return wcs_scale, "WCS"
+    if wcs_scale is None or abs(scale / wcs_scale - 1.0) <= _SAME_SCALE:
+        return scale, keyword
+    if abs(scale / wcs_scale - 1.0) > _NEAR_SCALE:
+        msg = f"{path}: pixel scale: {keyword} says {scale:.4g} arcsec and the WCS {wcs_scale:.4g}; "
+        msg += "say which is right with --pixel-scale (pixel_scale=)"
+        raise CatalogError(msg)
+    return wcs_scale, f"WCS; {keyword} says {scale:.6g}"
 
 
 def _number(value, role, name):

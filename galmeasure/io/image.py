@@ -10,12 +10,12 @@ from scipy import ndimage
 
 from galmeasure.exceptions import CatalogError
 from galmeasure.io.extensions import choose_image, label, load_plane, only_plane, planes_beside, role_of
-from galmeasure.io.fits_files import image_data, open_fits, split_extension
+from galmeasure.io.fits_files import OptionError, image_data, open_fits, reading, split_extension
 from galmeasure.io.headers import celestial_wcs, parse_unit
 from galmeasure.io.mask_bits import find_mask_bits
 from galmeasure.io.noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
-from galmeasure.io.pixels import LazyPixels
-from galmeasure.io.psf import only_psf, psf_from_hdu
+from galmeasure.io.pixels import LazyPixels, asinh_note
+from galmeasure.io.psf import PSFInput, only_psf, psf_from_hdu
 from galmeasure.io.source import segmentation_mask
 
 __all__ = ["ImagePlanes", "stamp_origins"]
@@ -56,6 +56,11 @@ class ImagePlanes:
     def __init__(self, path, options):
         self.path, extension = split_extension(path)
         self.notes, self._psf, self.assumed_weight = [], None, ""
+        with reading(self.path):
+            self._read(extension, options)
+
+    def _read(self, extension, options):
+        """Set everything that is in the files; those of other planes are named in errors that concern them."""
         with open_fits(self.path) as hdus:
             number = choose_image(hdus, self.path, "image", ("cutout",), extension)
             self.header, self.primary_header = hdus[number].header.copy(), hdus[0].header.copy()
@@ -63,6 +68,7 @@ class ImagePlanes:
             self.wcs = celestial_wcs(self.header, hdus)
             self._version = role_of(hdus[number])[1]
             own = self._own_planes(planes_beside(hdus, number), options)
+        self.notes.extend(note for note in (asinh_note(self.header),) if note)
         self.unit_text = self.header.get("BUNIT", self.primary_header.get("BUNIT"))
         self.unit = parse_unit(self.unit_text)
         self.mask = self._find_mask(own, options)
@@ -74,11 +80,11 @@ class ImagePlanes:
         self._boxes = None
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         """(ny, nx) of the image."""
         return self.data.shape
 
-    def psf(self):
+    def psf(self) -> PSFInput | None:
         """PSF of an extension of the image's file, or None."""
         return self._psf
 
@@ -132,6 +138,9 @@ class ImagePlanes:
             role = None if plane is None else plane.role if plane.role in roles else "error"
         elif options.weight is not None:
             plane, role = self._plane("weight", options.weight, own, ("weight",)), "weight"
+            if plane.role in ("error", "variance"):
+                msg = f"weight: {options.weight} holds {plane.role}s by the name of its extension, {plane.name}: "
+                raise OptionError(msg + "give it with --error (error=)")
         else:
             self.error = float(options.error)
             return
@@ -173,7 +182,7 @@ class ImagePlanes:
             return plane.pixels
         return np.nan_to_num(np.asarray(plane.pixels), nan=0.0, posinf=0.0, neginf=0.0).astype(np.int64)
 
-    def label_at(self, x, y):
+    def label_at(self, x: float, y: float) -> int:
         """Segmentation label of the source at a position, within three pixels of it; 0 if there is none."""
         x0, y0 = round(x) - 3, round(y) - 3
         stamp = self.segmentation[max(0, y0) : max(0, y0 + 7), max(0, x0) : max(0, x0 + 7)]
@@ -184,7 +193,7 @@ class ImagePlanes:
         nearest = np.argmin(distance)
         return int(stamp[rows[nearest], columns[nearest]]) if distance[nearest] <= 3.0 else 0
 
-    def extents(self, positions):
+    def extents(self, positions: np.ndarray) -> np.ndarray:
         """Longer side of the box around the segment at each position, in pixels; 0 where there is none."""
         if self._boxes is None:
             self._boxes = _segment_boxes(np.asarray(self.segmentation))
@@ -195,7 +204,9 @@ class ImagePlanes:
             extents[i] = max(side.stop - side.start for side in box) if box else 0
         return extents
 
-    def stamps(self, origins, sizes, positions):
+    def stamps(
+        self, origins: np.ndarray, sizes: np.ndarray, positions: np.ndarray
+    ) -> tuple[list, list | float | None, list]:
         """Stamps of image, error and mask; what lies outside the image is masked.
 
         Parameters
@@ -256,12 +267,12 @@ def _cut(image, x0, y0, size):
     return stamp, outside
 
 
-def stamp_origins(positions, sizes):
+def stamp_origins(positions: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """First pixel (x, y) of stamps around positions, rounded as `astropy.nddata.Cutout2D` does."""
     safe = np.clip(np.nan_to_num(positions, nan=-1e9), -1e9, 1e9)
     return np.ceil(safe - sizes[:, None] / 2.0).astype(np.int64)
 
 
-def stamp_size(extent, factor=2.0, smallest=32, largest=512, step=16):
+def stamp_size(extent: float, factor: float = 2.0, smallest: int = 32, largest: int = 512, step: int = 16) -> int:
     """Side of a stamp for a source whose segment is `extent` pixels long, a multiple of 16."""
     return min(max(smallest, step * math.ceil(factor * extent / step)), largest)

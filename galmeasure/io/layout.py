@@ -6,6 +6,7 @@ an array as large as the axes say, so that a few wrong digits would cost gigabyt
 
 import gzip
 import math
+import os
 import re
 from dataclasses import dataclass
 from itertools import count
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from galmeasure.exceptions import CatalogError
 
-__all__ = ["Part", "file_layout", "open_binary"]
+__all__ = ["FileState", "Part", "file_layout", "open_binary"]
 
 BLOCK = 2880
 CARD = 80
@@ -47,6 +48,45 @@ class Part:
     size: int
     end: int
     is_table: bool
+
+
+class FileState:
+    """Size, time and place of a file as it is opened, to notice that it changes while it is read.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, which exists.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._state = self._of(self.path.stat())
+
+    @staticmethod
+    def _of(state):
+        return state.st_size, state.st_mtime_ns, state.st_ino
+
+    def check(self, file=None):
+        """Raise if the file is another one or was written to; it may be open.
+
+        Parameters
+        ----------
+        file : int, optional
+            Number of the open file; by default that of the name.
+
+        Raises
+        ------
+        CatalogError
+            If so, or if there is none of this name any more.
+        """
+        try:
+            same = self._of(self.path.stat() if file is None else os.fstat(file)) == self._state
+        except OSError:
+            same = False
+        if not same:
+            msg = f"{self.path}: has changed since it was opened, or is gone: measure again when nothing writes to it"
+            raise CatalogError(msg)
 
 
 def open_binary(path):

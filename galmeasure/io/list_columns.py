@@ -1,6 +1,8 @@
 """Columns of source lists, with their units, masks and sky coordinates, from every format of tables."""
 
 import io
+import math
+import os
 import re
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from galmeasure.io.fits_files import (
     existing,
     has_fits_magic,
     is_chosen,
+    is_image,
     is_table,
     one_line,
     open_binary,
@@ -38,7 +41,18 @@ _VOTABLE = (".vot", ".votable", ".xml")
 _HREF = re.compile(rb"""<(?:[\w.-]+:)?STREAM\b(?:[^>"']|"[^"]*"|'[^']*')*?\bhref\s*=""", re.IGNORECASE)
 
 
-def read_list(path, *, cut_table=False):
+_ARRAYSIZE = re.compile(rb"""\barraysize\s*=\s*["']([^"']{0,400})["']""")
+_N_ROWS = re.compile(rb"""\bnrows\s*=\s*["']\s*(\d{1,300})\s*["']""")
+_FIELD = re.compile(rb"<(?:[\w.-]+:)?FIELD\b")
+
+_SMALL_ELEMENT = 10_000
+"""Elements of a cell of a VOTable for which memory is always taken."""
+
+_MOST_PADDING = 1000
+"""Largest ratio of the elements that the attributes of a VOTable promise to its bytes: texts may be padded."""
+
+
+def read_list(path: str | os.PathLike, *, cut_table: bool = False) -> Table:
     """Columns with one value a row of a source list.
 
     Parameters
@@ -96,7 +110,7 @@ def _read_fits(path, extension, cut_table):
         if not tables:
             kind = "an ASCII table" if any(isinstance(hdu, fits.TableHDU) for hdu in hdus) else "no table"
             msg = f"{path}: {kind} where a FITS binary table is needed"
-            raise CatalogError(msg)
+            raise CatalogError(msg + _image_advice(path, hdus))
         number = _the_list(path, [(hdu.name or str(hdus.index(hdu)), table_names(hdu)) for hdu in tables])
         hdu = tables[number]
         rows = TableRows(path, hdu)
@@ -104,6 +118,9 @@ def _read_fits(path, extension, cut_table):
         if not missing and "--BEGIN-ASTROPY-SERIALIZED-COLUMNS--" in hdu.header.get("COMMENT", ()):
             return Table.read(hdu, mask_invalid=False)
         names = [name for name in rows.names if rows.shape(name) == ()]
+        if not names:
+            msg = f"{path}: no columns with one value a row"
+            raise CatalogError(msg + _image_advice(path, hdus))
         values = rows.read(np.arange(rows.n_whole), names)
     if missing:
         values = {n: np.ma.concatenate([v, np.zeros(missing, v.dtype)]) for n, v in values.items()}
@@ -111,6 +128,12 @@ def _read_fits(path, extension, cut_table):
     if missing:
         table.meta[N_WHOLE] = rows.n_whole
     return table
+
+
+def _image_advice(path, hdus):
+    """What was probably meant where a file with an image was given as a list of sources."""
+    has_image = any(is_image(hdu) for hdu in hdus)
+    return f"; it holds an image, did you mean --image {path} --detect?" if has_image else ""
 
 
 def _the_list(path, tables):
@@ -145,7 +168,7 @@ def _column(values, unit=None):
 
 
 def _read_other(path):
-    suffix = path.suffix.lower()
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix in (".fits", ".fit", ".gz", ".fz"):
         msg = f"{path}: not a FITS file"
         raise CatalogError(msg)
@@ -194,12 +217,25 @@ def _read_votable(path):
     if _HREF.search(text):
         msg = f"{path}: the data of the VOTable are in another file or place (STREAM with href), which is not read"
         raise CatalogError(msg)
+    _check_votable_sizes(path, text)
     tables = list(parse(io.BytesIO(content)).iter_tables())
     if not tables:
         msg = f"{path}: no table in the VOTable"
         raise CatalogError(msg)
     names = [(table.name or table.ID or str(i), [f.name for f in table.fields]) for i, table in enumerate(tables)]
     return tables[_the_list(path, names)].to_table(use_names_over_ids=True)
+
+
+def _check_votable_sizes(path, text):
+    """Raise if the attributes of a VOTable promise more than the file can hold: memory is taken for what they say."""
+    shapes = [[int(n) for n in re.findall(rb"\d{1,300}", shape)] for shape in _ARRAYSIZE.findall(text)]
+    n_rows = [int(number) for number in _N_ROWS.findall(text)]
+    n_elements = [math.prod(shape) for shape in shapes if shape]
+    a_row = sum(n_elements) + len(_FIELD.findall(text))
+    too_many = max(n_rows, default=0) > len(text) or max(n_elements, default=0) > max(len(text), _SMALL_ELEMENT)
+    if too_many or max([text.count(b"<TR"), *n_rows]) * a_row > _MOST_PADDING * max(len(text), _SMALL_ELEMENT):
+        msg = f"{path}: damaged VOTable, arraysize and nrows say that it holds more than is in the file"
+        raise CatalogError(msg)
 
 
 def _read_parquet(path):

@@ -5,10 +5,19 @@ from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 from galmeasure.io.extensions import UNNAMED, label, role_of
-from galmeasure.io.fits_files import OptionError, image_data, is_chosen, is_image, open_fits
-from galmeasure.io.headers import celestial_wcs, keyword_number, parse_unit, wcs_pixel_scale
+from galmeasure.io.fits_files import OptionError, image_data, image_shape, is_chosen, is_image, open_fits
+from galmeasure.io.headers import (
+    agreed_pixel_scale,
+    celestial_wcs,
+    keyword_number,
+    parse_unit,
+    psf_oversampling,
+    wcs_pixel_scale,
+)
+from galmeasure.io.layout import FileState
 from galmeasure.io.mask_bits import find_mask_bits
 from galmeasure.io.noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
+from galmeasure.io.pixels import asinh_note
 from galmeasure.io.psf import only_psf, psf_from_hdu
 from galmeasure.io.source import CatalogSource, segmentation_mask
 from galmeasure.io.unit_spellings import unit_factor
@@ -16,7 +25,13 @@ from galmeasure.io.unit_spellings import unit_factor
 __all__ = ["MultiExtensionSource", "holds_cutouts"]
 
 LARGEST = 2048
-"""Largest side of an image that is taken for a cutout; a larger one is a field."""
+"""Largest side of an image that is taken for one of several cutouts; a larger one is a field."""
+
+LARGEST_ALONE = 512
+"""Largest side of the only image of a file that is taken for a cutout, unless it is chosen by its extension."""
+
+_NO_PSF = (3, 3)
+"""Shape of the blank PSF of a cutout that has none."""
 
 
 class MultiExtensionSource(CatalogSource):
@@ -41,19 +56,21 @@ class MultiExtensionSource(CatalogSource):
 
     def __init__(self, path, options, hdus, extension=None):
         super().__init__(path, options, kind="multi-extension file")
-        self._refuse_options()
+        self._state = FileState(path)
         self._headers = [hdu.header.copy() for hdu in hdus]
         self._labels = [label(hdu, number) for number, hdu in enumerate(hdus)]
         sets, shared = _group([(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) or _is_empty_cutout(hdu)])
+        shared = _share_psf(sets, shared, hdus, path) if options.psf is None else None
         chosen = [is_chosen(extension, found["cutout"], hdus[found["cutout"]]) for _, found in sets]
         self._numbers = [number for (number, _), is_meant in zip(sets, chosen, strict=True) if is_meant]
         self._sets = [found for (_, found), is_meant in zip(sets, chosen, strict=True) if is_meant]
-        if not any(self._header(i)["NAXIS"] > 1 for i in range(len(self._sets))):
+        if not any(len(image_shape(self._header(i))) > 1 for i in range(len(self._sets))):
             place = "" if extension is None else f" in extension {extension}"
             msg = f"{path}: neither a table with a cutout column nor an image of a cutout{place}"
             raise CatalogError(msg)
-        self._cube = len(self._sets) == 1 and self._header(0)["NAXIS"] > 2 and self._header(0)["NAXIS3"] > 1
-        self._shapes = self._find_shapes()
+        self._refuse_options()
+        self._cube = len(self._sets) == 1 and len(self._shape(0)) > 2 and self._shape(0)[-3] > 1
+        self._shapes = self._find_shapes(LARGEST if extension or len(self._sets) > 1 else LARGEST_ALONE)
         headers = [self._header(0), self._headers[0]]
         self._set_unit(self._unit_text_of(0), self._labels[self._sets[0]["cutout"]])
         self._factors = self._unit_factors()
@@ -64,29 +81,39 @@ class MultiExtensionSource(CatalogSource):
         self._calibrate_each()
         self._note_planes()
         self._any_noise = any(self._has_noise(found) for found in self._sets)
-        psfs = [(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) and role_of(hdu)[0] == "psf"]
-        if options.psf is None and len(psfs) > len(self._sets):
-            only_psf(psfs, path)
-        own = [found for found in self._sets if "psf" in found]
-        self._own_psf = options.psf is None and len(own) == len(self._sets) and len(own) > 1 and not self._cube
-        shared = shared if shared is not None else (own[0]["psf"] if len(own) == 1 or (self._cube and own) else None)
-        if own and shared is None and not self._own_psf and options.psf is None:
-            msg = f"{path}: psf: there must be one for each of the {len(self._sets)} cutouts, or one, not {len(own)}"
-            raise CatalogError(msg)
-        first = own[0]["psf"] if self._own_psf else shared
-        self._set_psf(psf_from_hdu(hdus[first], path) if first is not None else None)
-        if self.psf.varies:
-            msg = f"{path}: psf: a PSF that varies over the image needs positions, which this kind of file has not"
-            raise CatalogError(msg)
+        self._find_psfs(hdus, shared)
         self._sample = None if self.gain is None else self._read_parts(hdus, self._sample_rows())
 
+    def _find_psfs(self, hdus, shared):
+        """Set the PSF of each cutout: its own, or else the one for all of them; rows that have neither fail alone."""
+        own = [found.get("psf", shared) if self.options.psf is None else None for found in self._sets]
+        first = next((number for number in own if number is not None), None)
+        self._set_psf(psf_from_hdu(hdus[first], self.path) if first is not None else None)
+        if self.psf.varies:
+            msg = f"{self.path}: psf: a PSF that varies over the image needs positions, which this kind of file has not"
+            raise CatalogError(msg)
+        self._own_psfs = own if len(set(own)) > 1 else None
+        if self._own_psfs is None:
+            return
+        for number in set(own) - {first, None}:
+            samples = psf_oversampling(self._headers[number], self.path)
+            if samples != self.psf.oversampling:
+                msg = f"{self.path}: psf: {self._labels[first]} has {self.psf.oversampling} samples in a pixel, and "
+                msg += f"{self._labels[number]} has {samples}; they must have as many"
+                raise CatalogError(msg)
+        missing = own.count(None)
+        if missing:
+            self.notes.append(f"no PSF for {missing} of the {len(own)} cutouts, which fail")
+
     def _refuse_options(self):
+        """Raise if an option is given that says something about fields."""
+        advice = f"; {_field_advice(self.path)}" if len(self._sets) == 1 else ""
         for name in ("weight", "mask", "segmentation", "size"):
             if getattr(self.options, name) is not None:
-                msg = f"{name} does not apply to a file of cutouts in extensions: they are read from the file"
+                msg = f"{name} does not apply to a file of cutouts in extensions: they are read from the file{advice}"
                 raise OptionError(msg)
         if self.options.error is not None and not isinstance(self.options.error, int | float):
-            msg = f"error must be a number for a file of cutouts in extensions, not {self.options.error!r}"
+            msg = f"error must be a number for a file of cutouts in extensions, not {self.options.error!r}{advice}"
             raise OptionError(msg)
 
     def _unit_text_of(self, number):
@@ -121,6 +148,8 @@ class MultiExtensionSource(CatalogSource):
                 self.notes.append(f"{'inverse variance' if role == 'weight' else role} ({name})")
         if "mask" in found and (note := self._bits(found).note):
             self.notes.append(note)
+        if note := asinh_note(self._headers[found["cutout"]]):
+            self.notes.append(note)
 
     def _is_inverse_variance(self, found):
         """Whether the weight of a set is believed to be an inverse variance."""
@@ -136,17 +165,28 @@ class MultiExtensionSource(CatalogSource):
         headers = [self._headers[found["mask"]], self._headers[found["cutout"]], self._headers[0]]
         return find_mask_bits(self.options.mask_bits, headers, self.path)
 
-    def _find_shapes(self):
+    def _find_shapes(self, largest):
+        """(ny, nx) of each cutout; raise if one is larger than cutouts are."""
         if self._cube:
-            return np.tile(_plane_shape(self._header(0)), (self._header(0)["NAXIS3"], 1))
-        shapes = np.array([_plane_shape(self._header(i)) for i in range(len(self._sets))])
-        if shapes.max() > LARGEST:
-            msg = (
-                f"{self.path}: an image of {shapes.max()} pixels is not a cutout; did you mean --image {self.path} "
-                "--detect, or a list of sources with --image?"
-            )
+            return np.tile(self._plane_shape(0), (self._shape(0)[-3], 1))
+        shapes = np.array([self._plane_shape(i) for i in range(len(self._sets))])
+        if shapes.max() > largest:
+            number = shapes.max(axis=1).argmax()
+            ny, nx = shapes[number]
+            msg = f"{self.path}: an image of {nx} x {ny} pixels is not a cutout; {_field_advice(self.path)}"
+            if max(nx, ny) <= LARGEST:
+                msg += f" {self.path}[{self._labels[self._sets[number]['cutout']]}] measures it as one galaxy"
             raise CatalogError(msg)
         return shapes
+
+    def _shape(self, number):
+        """Axes of a cutout, the slowest one first; () if it has no pixels."""
+        return image_shape(self._header(number))
+
+    def _plane_shape(self, number):
+        """(ny, nx) of a cutout; one pixel where there are none."""
+        shape = self._shape(number)
+        return shape[-2:] if len(shape) > 1 else (1, 1)
 
     def _calibrate_each(self):
         """Calibration of each cutout, where the headers of the extensions differ."""
@@ -163,12 +203,15 @@ class MultiExtensionSource(CatalogSource):
         headers = [self._header(number)]
         if name == "gain":
             return self._header_gain(headers, self.path, [])[0]
+        if name == "pixel_scale":
+            scale = wcs_pixel_scale(self._wcs[number]) if self._wcs else None
+            return agreed_pixel_scale(headers, scale, self.path, [])[0]
         return keyword_number(headers, name, self.path, [])[0]
 
     def __len__(self):
         return len(self._shapes)
 
-    def n_pixels(self, rows):
+    def n_pixels(self, rows: np.ndarray) -> np.ndarray:
         """Pixels of the stamps of some rows."""
         return np.prod(self._shapes[rows], axis=1)
 
@@ -179,12 +222,13 @@ class MultiExtensionSource(CatalogSource):
     def _planes(self, hdus, number, roles=None):
         """Arrays of a set, the PSF only if asked for."""
         found = self._sets[number]
-        if roles is None and self._header(number)["NAXIS"] < 2:
-            return {"cutout": np.full(_plane_shape(self._header(number)), np.nan)}
+        if roles is None and len(self._shape(number)) < 2:
+            return {"cutout": np.full(self._plane_shape(number), np.nan)}
         roles = [role for role in found if role != "psf"] if roles is None else roles
         return {role: image_data(hdus[found[role]], self.path, role) for role in roles}
 
     def _parts(self, rows):
+        self._state.check()
         with open_fits(self.path) as hdus:
             return self._read_parts(hdus, rows)
 
@@ -197,11 +241,12 @@ class MultiExtensionSource(CatalogSource):
         psfs = None
         if self._cube:
             planes = self._planes(hdus, 0)
+            self._check_planes(planes)
             stamps = [{role: np.asarray(_plane(data, row)) for role, data in planes.items()} for row in rows]
         else:
-            stamps = [{r: np.asarray(p) for r, p in self._planes(hdus, row).items()} for row in rows]
-        if self._own_psf:
-            psfs = [np.array(self._planes(hdus, row, ["psf"])["psf"], dtype=float) for row in rows]
+            stamps = [{r: _only_plane(np.asarray(p)) for r, p in self._planes(hdus, row).items()} for row in rows]
+        if self._own_psfs is not None:
+            psfs = [self._psf_at(hdus, row) for row in rows]
         pairs = [self._error_and_mask(found, row) for found, row in zip(stamps, rows, strict=True)]
         errors, masks = [error for error, _ in pairs], [mask for _, mask in pairs]
         errors = errors if self._any_noise and self.options.error is None else errors[0]
@@ -213,6 +258,20 @@ class MultiExtensionSource(CatalogSource):
         if self._wcs:
             parts["wcs"] = [self._wcs[row] for row in rows]
         return {**parts, "psf": psfs}
+
+    def _check_planes(self, planes):
+        """Raise if what belongs to a cube is neither one image for all of its planes nor another cube of as many."""
+        for role, data in planes.items():
+            if data.ndim == 3 and len(data) not in (1, len(self)):
+                msg = f"{self.path}: {role}: must be one image, or one for each of {len(self)} planes, not {len(data)}"
+                raise CatalogError(msg)
+
+    def _psf_at(self, hdus, row):
+        """PSF image of one cutout; NaN where it has none."""
+        number = self._own_psfs[row]
+        image = np.full(_NO_PSF, np.nan) if number is None else np.array(image_data(hdus[number], self.path, "psf"))
+        image = _only_plane(image)
+        return image.astype(float) if image.ndim == 2 else np.full(_NO_PSF, np.nan)
 
     def _in_first_unit(self, data, row):
         factor = self._factors[0 if self._cube else row]
@@ -255,7 +314,7 @@ class MultiExtensionSource(CatalogSource):
 
 def _is_empty_cutout(hdu):
     """Whether an extension has the name of a cutout and no pixels: its row is there, without a measurement."""
-    return hdu.is_image and hdu.name.upper() not in UNNAMED and hdu.header["NAXIS"] < 2 and role_of(hdu)[0] == "cutout"
+    return hdu.is_image and hdu.name.upper() not in UNNAMED and not is_image(hdu) and role_of(hdu)[0] == "cutout"
 
 
 def holds_cutouts(hdus: fits.HDUList, extension: str | None = None) -> bool:
@@ -265,20 +324,25 @@ def holds_cutouts(hdus: fits.HDUList, extension: str | None = None) -> bool:
 
 
 def _plane(data, row):
-    return data[row] if data.ndim == 3 else data
+    return data[row if len(data) > 1 else 0] if data.ndim == 3 else data
 
 
-def _plane_shape(header):
-    """(ny, nx) of an image; one pixel where there are none."""
-    return (int(header["NAXIS2"]), int(header["NAXIS1"])) if header["NAXIS"] > 1 else (1, 1)
+def _only_plane(data):
+    """An image without its first axis where that has one element."""
+    return data[0] if data.ndim == 3 and len(data) == 1 else data
+
+
+def _field_advice(path):
+    """What to do with an image of many sources that was given as a file of cutouts."""
+    return f"did you mean --image {path} --detect, or LIST --image {path} with a list of the sources?"
 
 
 def _group(images):
-    """Sets of extensions (number of the set, and numbers of its HDUs by role) and the shared PSF or None."""
+    """Sets of extensions (number of the set, and numbers of its HDUs by role) and the PSFs that belong to none."""
     named = [(*role_of(hdu), index) for index, hdu in images]
     numbers = [number for role, number, _ in named if role == "cutout"]
     by_number = None not in numbers and len(set(numbers)) == len(numbers)
-    sets, shared, last = {}, None, None
+    sets, shared, last = {}, [], None
     for role, number, index in named:
         if role == "cutout":
             sets[number if by_number else len(sets) + 1] = {"cutout": index}
@@ -289,7 +353,25 @@ def _group(images):
             continue
         key = number if by_number and number in sets and len(sets) > 1 else last
         if role == "psf" and (key is None or (by_number and number not in sets and len(sets) > 1)):
-            shared = index
+            shared.append(index)
         elif role is not None and key is not None:
             sets[key].setdefault(role, index)
     return list(sets.items()), shared
+
+
+def _share_psf(sets, shared, hdus, path):
+    """Number of the PSF of all cutouts that have none of their own, or None; the only PSF of a file is such a one.
+
+    Only where its name or its version says to which of several sets it belongs, it is that one's alone.
+    """
+    psfs = [(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) and role_of(hdu)[0] == "psf"]
+    if len(psfs) > len(sets) or len(shared) > 1:
+        only_psf(psfs, path)
+    if len(psfs) != 1 or shared:
+        return shared[0] if shared else None
+    number, hdu = psfs[0]
+    if len(sets) > 1 and (hdu.ver > 1 or hdu.name[-1:].isdigit() or "." in hdu.name):
+        return None
+    for _, found in sets:
+        found.pop("psf", None)
+    return number

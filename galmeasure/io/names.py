@@ -14,6 +14,7 @@ __all__ = [
 COLUMN_NAMES = {
     "cutout": ("cutout", "image", "stamp", "vignet"),
     "error": ("error", "err", "sigma", "rms"),
+    "variance": ("variance", "var"),
     "weight": ("weight", "ivar", "invvar", "wht"),
     "mask": ("mask",),
     "segmentation": ("segmentation", "segmap", "segm"),
@@ -60,11 +61,12 @@ EXTENSION_NAMES = {
     "uncertainty": ("UNCERT",),
     "variance": ("VAR", "VARIANCE"),
     "weight": ("WHT", "WGT", "WEIGHT", "IVAR", "INVVAR"),
-    "mask": ("MASK", "MSK", "DQ"),
+    "mask": ("MASK", "MSK", "DQ", "FLG"),
     "segmentation": ("SEG", "SEGM", "SEGMAP", "SEGMENTATION"),
     "psf": ("PSF", "PSFIMAGE"),
 }
-"""Names of image extensions by what they hold; a trailing number (``SCI_7``) says to which set they belong."""
+"""Names of image extensions by what they hold; a trailing number (``SCI_7``), or what comes before
+a dot (``CHIP1.SCI``), says to which set they belong."""
 
 KEYWORDS = {
     "pixel_scale": ("PIXSCALE", "PIXELSCL", "PIXSCAL1", "PIXELSCA", "PIXSCAL", "SECPIX", "SEXPIXS"),

@@ -1,6 +1,10 @@
 """Errors from maps of variance and weight, in the unit of the image; what the maps say about themselves."""
 
+from collections.abc import Mapping, Sequence
+
+import astropy.units as u
 import numpy as np
+import numpy.typing as npt
 
 from galmeasure.cutouts.border_noise import border_noise
 from galmeasure.exceptions import CatalogError
@@ -30,7 +34,7 @@ _LEAST_BRIGHT = 20
 _SAYS_INVERSE_VARIANCE = ("IVAR", "INVVAR")
 
 
-def weight_to_error(weight):
+def weight_to_error(weight: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Errors of inverse variances, and the mask of pixels without weight."""
     weight = np.asarray(weight, dtype=np.float64 if np.asarray(weight).dtype.itemsize > 4 else np.float32)
     bad = ~(weight > 0) | ~np.isfinite(weight)
@@ -39,13 +43,13 @@ def weight_to_error(weight):
     return error, bad
 
 
-def variance_to_error(variance):
+def variance_to_error(variance: npt.ArrayLike) -> np.ndarray:
     """Errors of variances, NaN where these are negative."""
     with np.errstate(invalid="ignore"):
         return np.sqrt(np.asarray(variance))
 
 
-def is_inverse_variance(name, header, image_unit, weight_type):
+def is_inverse_variance(name: str, header: Mapping, image_unit: u.UnitBase | None, weight_type: str | None) -> bool:
     """Whether a weight is an inverse variance, by the option, its name, its unit or its ``UTYPE``.
 
     Parameters
@@ -61,13 +65,18 @@ def is_inverse_variance(name, header, image_unit, weight_type):
     """
     if weight_type is not None:
         return weight_type == "ivar"
-    if str(name).upper().rstrip("0123456789_-") in _SAYS_INVERSE_VARIANCE or header.get("UTYPE") == "InverseVariance":
+    if (
+        str(name).upper().rpartition(".")[2].rstrip("0123456789_-") in _SAYS_INVERSE_VARIANCE
+        or header.get("UTYPE") == "InverseVariance"
+    ):
         return True
     unit = parse_unit(header.get("BUNIT"))
     return unit is not None and image_unit is not None and unit_factor(unit, image_unit**-2) is not None
 
 
-def in_unit(role, plane, text, image_unit, where):
+def in_unit(
+    role: str, plane: npt.ArrayLike, text: str | None, image_unit: u.UnitBase | None, where: str
+) -> npt.ArrayLike:
     """Pixels of a map of error, variance or weight in the unit of the image.
 
     Parameters
@@ -104,12 +113,12 @@ def in_unit(role, plane, text, image_unit, where):
     )
 
 
-def has_error_maps(error):
+def has_error_maps(error: object) -> bool:
     """Whether errors are given pixel by pixel: a list of images or a stack of them, rather than numbers."""
     return isinstance(error, list) or (isinstance(error, np.ndarray) and error.ndim == 3)
 
 
-def shot_noise_share(images, errors, masks, gains):
+def shot_noise_share(images: Sequence, errors: Sequence, masks: Sequence, gains: npt.ArrayLike) -> float:
     """Part of the expected shot noise of the sources that error maps contain.
 
     Parameters
@@ -141,7 +150,7 @@ def shot_noise_share(images, errors, masks, gains):
     return float(excess / expected) if count >= _LEAST_BRIGHT else 0.0
 
 
-def error_over_noise(images, errors, masks):
+def error_over_noise(images: Sequence, errors: Sequence, masks: Sequence) -> tuple[float, float]:
     """Errors in units of the noise that is seen in the pixels of stamps, which is seen in two ways.
 
     Structure in the stamp adds to the scatter at its border, but little to differences of neighbours; correlation of

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -11,208 +11,45 @@ from astropy.table import QTable, Table
 
 from galmeasure.exceptions import CatalogError
 from galmeasure.flags import Flag
+from galmeasure.io.code_files import ZERO_POINT, read_code_file
+from galmeasure.io.code_presets import ANGLES, PRESETS, CatalogPreset, find_preset
+from galmeasure.io.ellipses import axes_of_covariance, propagated, shear_errors
 from galmeasure.parameters import g_from_q_theta
 from galmeasure.render.profiles import sersic_amplitude, sersic_b
 
 __all__ = ["PRESETS", "CatalogPreset", "convert_results", "read_results"]
 
-QUANTITIES = (
-    "id",
-    "x",
-    "y",
-    "flux",
-    "mag",
-    "intensity",
-    "n",
-    "radius",
-    "q",
-    "ellipticity",
-    "angle",
-)
-"""What a column of a catalogue may hold; with ``_err`` its error."""
-
-_IDS = ("id", "number", "source_id", "label")
-_ANGLES = {"x": 0.0, "y": 90.0}
 _POGSON = 2.5 / np.log(10.0)
 _NUMBER = r"[\[{*]*\s*([-+.\deE]+|nan|inf)\s*[\]}*]*"
 _GALFIT = re.compile(rf"^{_NUMBER}(?:\s*(?:\+/-|±)\s*{_NUMBER})?$")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CatalogPreset:
-    """How a code writes its results.
-
-    Parameters
-    ----------
-    columns : dict of str to tuple of str
-        Names that a column may have, the first one found counts, without regard to case; by what it holds: ``id``
-        (by default id, number, source_id or label), ``x``, ``y``, ``flux`` (of the whole model) or ``mag`` or
-        ``intensity`` (surface brightness per pixel at the half-light radius), ``n``, ``radius``, ``q`` or
-        ``ellipticity`` (1 - q), ``angle``; each with ``_err``.
-    origin : float, optional
-        Coordinate of the centre of the first pixel: 0 or 1.
-    circularised : bool, optional
-        Whether ``radius`` is circularised; otherwise it is that of the major axis.
-    angle_from : {"x", "y"}, optional
-        Axis from which ``angle`` counts, counter-clockwise.
-    angle_unit : {"deg", "rad"}, optional
-        Unit of ``angle`` where the column has none.
-    sentinels : tuple of float, optional
-        Numbers that stand for no measurement.
-    description : str, optional
-        What is assumed.
-
-    Raises
-    ------
-    ValueError
-        If a field is not one of the choices.
-
-    Examples
-    --------
-    >>> from galmeasure.evaluation import CatalogPreset
-    >>> preset = CatalogPreset(columns={"n": ("sersic",), "radius": ("hlr",)}, circularised=True)
-    >>> preset.angle_from
-    'x'
-    """
-
-    columns: dict = field(default_factory=dict)
-    origin: float = 0.0
-    circularised: bool = False
-    angle_from: str = "x"
-    angle_unit: str = "deg"
-    sentinels: tuple = ()
-    description: str = ""
-
-    def __post_init__(self):
-        """Check the fields."""
-        for name, choices in (("angle_from", tuple(_ANGLES)), ("angle_unit", ("deg", "rad"))):
-            if getattr(self, name) not in choices:
-                msg = f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}"
-                raise ValueError(msg)
-        unknown = {name.removesuffix("_err") for name in self.columns} - set(QUANTITIES)
-        if unknown:
-            msg = (
-                f"columns must be named {', '.join(QUANTITIES)}, each also with _err, not {', '.join(sorted(unknown))}"
-            )
-            raise ValueError(msg)
-        names = {key: (each,) if isinstance(each, str) else tuple(each) for key, each in self.columns.items()}
-        names.setdefault("id", _IDS)
-        object.__setattr__(self, "columns", names)
-
-
-def _columns(error, **names):
-    """Names of columns and of their errors; ``error`` says how these are named after them."""
-    found = dict(names)
-    for key, each in names.items():
-        stems = [(name, name.removesuffix("_galfit")) for name in each]
-        found[f"{key}_err"] = tuple(form.format(name, stem=stem) for name, stem in stems for form in error)
-    return found
-
-
-PRESETS = {
-    "galfit": CatalogPreset(
-        columns=_columns(
-            ("{}_err", "e_{}", "{stem}err_galfit"),
-            x=("xc", "x", "1_xc", "x_galfit"),
-            y=("yc", "y", "1_yc", "y_galfit"),
-            mag=("mag", "1_mag", "mag_galfit"),
-            n=("n", "1_n", "n_galfit"),
-            radius=("re", "r_e", "1_re", "re_galfit"),
-            q=("ar", "q", "b/a", "1_ar", "q_galfit"),
-            angle=("pa", "1_pa", "pa_galfit"),
-        ),
-        origin=1.0,
-        angle_from="y",
-        sentinels=(-99.0, -999.0),
-        description="GALFIT 3 and GALAPAGOS: magnitude of the whole model, semi-major R_e in pixels, b/a, PA in "
-        "degrees from +y, the first pixel is 1. Cells may be texts as in its headers, 3.21 +/- 0.05, where asterisks "
-        "mark what did not converge",
-    ),
-    "imfit": CatalogPreset(
-        columns=_columns(
-            ("{}_err", "{}_error"),
-            x=("X0",),
-            y=("Y0",),
-            intensity=("I_e",),
-            n=("n",),
-            radius=("r_e",),
-            ellipticity=("ell",),
-            angle=("PA",),
-        ),
-        origin=1.0,
-        angle_from="y",
-        description="imfit's Sersic function: I_e per pixel at the semi-major r_e in pixels, ellipticity 1 - b/a, PA "
-        "in degrees from +y, the first pixel is 1",
-    ),
-    "pysersic": CatalogPreset(
-        columns=_columns(
-            ("{}_err", "{}_std", "{}_sd"),
-            x=("xc",),
-            y=("yc",),
-            flux=("flux",),
-            n=("n",),
-            radius=("r_eff",),
-            ellipticity=("ellip",),
-            angle=("theta",),
-        ),
-        angle_from="y",
-        angle_unit="rad",
-        description="pysersic 0.1.5: flux of the whole model, semi-major r_eff in pixels, ellipticity 1 - b/a, theta "
-        "in radians from +y (in earlier releases from +x: use angle_from='x'), the first pixel is 0",
-    ),
-    "statmorph": CatalogPreset(
-        columns=_columns(
-            ("{}_err",),
-            x=("sersic_xc",),
-            y=("sersic_yc",),
-            intensity=("sersic_amplitude",),
-            n=("sersic_n",),
-            radius=("sersic_rhalf",),
-            ellipticity=("sersic_ellip",),
-            angle=("sersic_theta",),
-        ),
-        angle_unit="rad",
-        sentinels=(-99.0,),
-        description="statmorph's Sersic fit: surface brightness at the semi-major half-light radius in pixels, "
-        "ellipticity 1 - b/a, theta in radians from +x, the first pixel is 0, -99 for none",
-    ),
-    "sourcextractor++": CatalogPreset(
-        columns=_columns(
-            ("{}_err",),
-            x=("x", "model_x"),
-            y=("y", "model_y"),
-            flux=("flux", "model_flux"),
-            mag=("mag", "model_mag"),
-            n=("sersic_index", "sersic", "n"),
-            radius=("effective_radius", "radius", "rad"),
-            q=("aspect_ratio", "ratio"),
-            angle=("angle",),
-        ),
-        origin=1.0,
-        angle_unit="rad",
-        description="SourceXtractor++'s Sersic model: flux of the whole model, semi-major effective radius in pixels, "
-        "aspect ratio b/a, angle in radians from +x, the first pixel is 1. Its users name the columns: these are the "
-        "names of the parameters, and those of the Euclid Morphology Challenge",
-    ),
-}  # fmt: skip
-"""Conventions of other codes, see :doc:`/conventions`; ``description`` says what is assumed."""
-
-
-def read_results(path, preset=None, *, columns=None, pixel_scale=None, zero_point=None):
+def read_results(
+    path: str | PathLike,
+    preset: str | CatalogPreset | None = None,
+    *,
+    columns: dict[str, str] | None = None,
+    pixel_scale: float | None = None,
+    zero_point: float | None = None,
+    band: str | None = None,
+) -> QTable:
     r"""Read a catalogue of results, of galmeasure or of another code.
 
     Parameters
     ----------
     path : path-like
-        FITS, ECSV, CSV, Parquet or VOTable.
+        FITS, ECSV, CSV, Parquet or VOTable file. With the preset ``"galfit"`` also an output block of GALFIT (its
+        header) or its file ``galfit.01``, and with ``"imfit"`` the file of best-fit parameters of imfit.
     preset : str or CatalogPreset, optional
         Conventions of the code, one of `PRESETS` by name; by default the table is galmeasure's own.
     columns : dict of str to str, optional
         Columns of the file, by what they hold (see `CatalogPreset`), that have other names than the preset's.
     pixel_scale : float, optional
-        Arcsec per pixel: turns radii in pixels into arcsec.
+        Arcsec per pixel: turns radii in pixels into arcsec, and positions in arcsec into pixels.
     zero_point : float, optional
-        Magnitude of a flux of 1: turns magnitudes into fluxes.
+        Magnitude of a flux of 1: turns magnitudes into fluxes. By default that of GALFIT's files, where they say it.
+    band : str, optional
+        Band of the flux, where the preset has a column for each.
 
     Returns
     -------
@@ -238,43 +75,70 @@ def read_results(path, preset=None, *, columns=None, pixel_scale=None, zero_poin
     >>> print(f"{table['r_eff_fit'][0]:.1f} {table['theta'][0]:.0f} {table['flux_fit'][0]:.0f}")
     2.0 pix 100 deg 100
     """
-    preset = _preset(preset)
-    table = _read_table(path)
+    preset = find_preset(preset)
+    table = _read_table(path, preset)
     if preset is None and not columns:
         return table
+    how = {"columns": columns, "pixel_scale": pixel_scale, "band": band}
+    how["zero_point"] = table.meta.get(ZERO_POINT) if zero_point is None else zero_point
     try:
-        return convert_results(table, preset, columns=columns, pixel_scale=pixel_scale, zero_point=zero_point)
+        found = convert_results(table, preset, **how)
     except ValueError as err:
         msg = f"{path}: {err}"
         raise CatalogError(msg) from err
+    if zero_point is None and ZERO_POINT in table.meta:
+        found.meta[ZERO_POINT] = table.meta[ZERO_POINT]
+    return found
 
 
-def convert_results(table, preset=None, *, columns=None, pixel_scale=None, zero_point=None):
-    """Columns of a result table from those of another code.
+def convert_results(
+    table: Table,
+    preset: str | CatalogPreset | None = None,
+    *,
+    to: str | CatalogPreset | None = None,
+    columns: dict[str, str] | None = None,
+    pixel_scale: float | None = None,
+    zero_point: float | None = None,
+    band: str | None = None,
+) -> QTable:
+    """Columns of a result table from those of another code, or the other way round with ``to``.
 
     Parameters
     ----------
     table : `~astropy.table.Table`
-        One row a galaxy.
-    preset, columns, pixel_scale, zero_point
-        See `read_results`.
+        One row per galaxy: columns of the code that ``preset`` names, or of galmeasure if none is given.
+    preset : str or CatalogPreset, optional
+        Conventions of the code that wrote the table, one of `PRESETS` by name.
+    to : str or CatalogPreset, optional
+        Conventions in which to give the columns; by default galmeasure's.
+    columns : dict of str to str, optional
+        Columns of the table, by what they hold (see `CatalogPreset`), that have other names than the preset's.
+    pixel_scale : float, optional
+        Arcsec per pixel: turns radii in pixels into arcsec and positions in arcsec into pixels, or back.
+    zero_point : float, optional
+        Magnitude of a flux of 1: turns magnitudes into fluxes and fluxes into magnitudes.
+    band : str, optional
+        Band of the flux, where a preset has a column for each.
 
     Returns
     -------
     `~astropy.table.QTable`
         ``id``, ``x_fit``, ``y_fit``, ``flux_fit``, ``n_fit``, ``r_eff_fit`` (circularised), ``g1_fit``, ``g2_fit``,
-        ``r_eff_major``, ``q``, ``theta``, ``mag`` and their ``_err``, as far as they follow from what is there, and
-        ``flags`` where the file marks values. NaN stands for no measurement.
+        ``r_eff_major``, ``q``, ``theta``, ``mag`` and their ``_err``, ``ra``, ``dec`` and ``pa``, as far as they follow
+        from what is there, and ``flags`` where the file marks values. NaN stands for no measurement. With ``to``, the
+        columns of that code instead, under the first of its names.
 
     Raises
     ------
     ValueError
-        If there is no such preset, a column is not there, or nothing is.
+        If there is no such preset, a column or a scale, a zero point or a band that is needed is not there.
 
     Notes
     -----
     Errors of the circularised radius and of the shear are propagated from those of radius, axis ratio and angle as if
-    these were independent; a flux from a surface brightness has no error.
+    these were independent; a flux from a surface brightness has no error, and the other way round. Positions in arcsec
+    (AstroPhot) are left out without ``pixel_scale``. Angles from north give ``pa``, and ``theta`` for an image with
+    north up and east to the left; for the other direction the table must have ``pa``, as with a WCS.
 
     Examples
     --------
@@ -284,8 +148,23 @@ def convert_results(table, preset=None, *, columns=None, pixel_scale=None, zero_
     >>> table = convert_results(imfit, "imfit")
     >>> print(f"{table['q'][0]:.1f} {table['theta'][0]:.0f} {table['flux_fit'][0]:.1f}")
     0.5 135 deg 107.5
+    >>> galfit = convert_results(table, to="galfit", zero_point=25.0)
+    >>> print(galfit.colnames, f"{galfit['re'][0]:.1f} {galfit['pa'][0]:.0f} {galfit['mag'][0]:.2f}")
+    ['mag', 'n', 're', 'ar', 'pa'] 3.0 pix 45 deg 19.92 mag
     """
-    preset = _preset(preset) or CatalogPreset()
+    preset, target = find_preset(preset), find_preset(to, "to")
+    how = {"pixel_scale": pixel_scale, "zero_point": zero_point, "band": band}
+    if preset is not None or columns or to is None:
+        table = _in_our_words(table, preset or CatalogPreset(), columns, **how)
+    if target is None:
+        return table if isinstance(table, QTable) else QTable(table)
+    from galmeasure.io.code_exporters import export_results
+
+    return export_results(table, target, code=to if isinstance(to, str) else "the preset", **how)
+
+
+def _in_our_words(table, preset, columns, *, pixel_scale, zero_point, band):
+    """Result table of another code's, see `convert_results`."""
     if columns:
         own = {key: names for key, names in CatalogPreset(columns=columns).columns.items() if key in columns}
         for key, names in own.items():
@@ -293,14 +172,15 @@ def convert_results(table, preset=None, *, columns=None, pixel_scale=None, zero_
                 msg = f"columns: there is no {names[0]} (for {key}) among {', '.join(table.colnames[:20])}"
                 raise ValueError(msg)
         preset = dataclasses.replace(preset, columns={**preset.columns, **own})
-    given = _Given(table, preset)
+    given = _Given(table, preset, pixel_scale, band)
     found = QTable()
     if given.name("id") is not None:
         found["id"] = table[given.name("id")]
     _add_position(found, given, preset)
     _add_flux(found, given, zero_point)
-    _add(found, "n_fit", given.values("n"), given.values("n_err"))
-    _add_shape(found, given, preset, pixel_scale)
+    n = given.values("n")
+    _add(found, "n_fit", None if n is None else np.where(n > 0, n, np.nan), given.values("n_err"))
+    _add_shape(found, given, preset)
     if not set(found.colnames) - {"id"}:
         msg = f"none of the columns of the preset is there; there are {', '.join(table.colnames[:20])}"
         raise ValueError(msg)
@@ -312,29 +192,70 @@ def convert_results(table, preset=None, *, columns=None, pixel_scale=None, zero_
 class _Given:
     """Columns of a table by what they hold."""
 
-    def __init__(self, table, preset):
-        self.table, self.preset = table, preset
+    def __init__(self, table, preset, pixel_scale=None, band=None):
+        self.table, self.preset, self.pixel_scale, self.band = table, preset, pixel_scale, band
         self.marked = np.zeros(len(table), bool)
         self.lower = {name.lower(): name for name in reversed(table.colnames)}
 
     def name(self, key):
         """Name of the column that holds something, or None."""
-        return next((self.lower[n.lower()] for n in self.preset.columns.get(key, ()) if n.lower() in self.lower), None)
+        place = self._place(key)
+        return None if place is None else place[0]
+
+    def _place(self, key):
+        """Name of a column and the element of its vectors, None for a column of numbers."""
+        for form in self.preset.columns.get(key, ()):
+            name = self._with_band(form.lower())
+            vector = re.fullmatch(r"(.+)\[(\d)\]", name)
+            if name in self.lower:
+                return self.lower[name], None
+            if vector and vector[1] in self.lower and self.table[self.lower[vector[1]]].ndim == 2:
+                return self.lower[vector[1]], int(vector[2])
+            if vector and f"{vector[1]}_{vector[2]}" in self.lower:  # as vectors are written to CSV
+                return self.lower[f"{vector[1]}_{vector[2]}"], None
+        return None
+
+    def _with_band(self, form):
+        """Name of a column with its band: the one that is asked for, or the only one."""
+        if "{band}" not in form:
+            return form
+        before, after = form.split("{band}")
+        if self.band is not None:
+            return f"{before}{self.band.lower()}{after}"
+        inner = [re.fullmatch(f"{re.escape(before)}([a-z0-9]+){re.escape(after)}", name) for name in self.lower]
+        bands = sorted(match[1] for match in inner if match)
+        if len(bands) > 1:
+            msg = f"band must be given, there are fluxes in {', '.join(bands)}"
+            raise ValueError(msg)
+        return f"{before}{bands[0]}{after}" if bands else form
 
     def unit(self, key):
         """Unit of a column, or None."""
         name = self.name(key)
-        return None if name is None else self.table[name].unit
+        unit = None if name is None else self.table[name].unit
+        return None if unit is None or unit == u.dimensionless_unscaled else unit
+
+    def radius_unit(self, key="radius"):
+        """Unit of the radii."""
+        return self.unit(key) or u.Unit(self.preset.radius_unit)
 
     def values(self, key):
         """Numbers, NaN where there is none; None without the column."""
-        name = self.name(key)
-        if name is None:
-            return self._from_text(key.removesuffix("_err"))[1] if key.endswith("_err") else None
-        if self.table[name].dtype.kind in "USO":
+        place = self._place(key)
+        if place is None:
+            return self._error_otherwise(key.removesuffix("_err")) if key.endswith("_err") else None
+        if self.table[place[0]].dtype.kind in "USO":
             return self._from_text(key)[0]
-        values = np.ma.filled(np.ma.asarray(self._column(name)).astype(float), np.nan)
+        values = np.ma.filled(np.ma.asarray(self._column(place[0])).astype(float), np.nan)
+        values = values if place[1] is None else values[:, place[1]]
         return np.where(np.isin(values, self.preset.sentinels), np.nan, values)
+
+    def _error_otherwise(self, key):
+        """Errors that stand beside their values, or follow from an inverse variance."""
+        inverse = self.values(f"{key}_ivar")
+        if inverse is None:
+            return self._from_text(key)[1]
+        return 1.0 / np.sqrt(np.where(inverse > 0, inverse, np.nan))
 
     def _column(self, name):
         column = self.table[name]
@@ -354,15 +275,6 @@ class _Given:
         return values, errors if np.isfinite(errors).any() else None
 
 
-def _preset(preset):
-    if preset is None or isinstance(preset, CatalogPreset):
-        return preset
-    if not isinstance(preset, str) or preset.lower() not in (*PRESETS, "galmeasure"):
-        msg = f"preset must be one of {', '.join(PRESETS)}, galmeasure, or a CatalogPreset, not {preset!r}"
-        raise ValueError(msg)
-    return PRESETS.get(preset.lower())
-
-
 def _add(found, name, values, error=None, unit=None):
     """One column and its error, named as in result tables."""
     if values is None:
@@ -374,16 +286,25 @@ def _add(found, name, values, error=None, unit=None):
 
 
 def _add_position(found, given, preset):
+    """Positions in pixels and on the sky."""
+    scale = 1.0 if preset.position_unit == "pix" else given.pixel_scale
     for name in ("x", "y"):
+        values, error = given.values(name), given.values(f"{name}_err")
+        if values is not None and scale is not None:
+            _add(found, f"{name}_fit", values / scale - preset.origin, None if error is None else error / scale)
+    for name in ("ra", "dec"):
         values = given.values(name)
         if values is not None:
-            _add(found, f"{name}_fit", values - preset.origin, given.values(f"{name}_err"))
+            _add(found, name, values * (given.unit(name) or u.deg).to(u.deg), None, u.deg)
 
 
 def _add_flux(found, given, zero_point):
     """Flux and magnitude, whichever there is; a surface brightness becomes a flux."""
     mag, mag_err = given.values("mag"), given.values("mag_err")
-    flux, flux_err, unit = given.values("flux"), given.values("flux_err"), given.unit("flux")
+    flux, flux_err = given.values("flux"), given.values("flux_err")
+    unit = given.unit("flux")
+    if given.preset.flux_unit and (unit is None or isinstance(unit, u.UnrecognizedUnit)):  # such as nanomaggy
+        unit = u.Unit(given.preset.flux_unit)
     with np.errstate(all="ignore"):
         if flux is None and mag is not None and zero_point is not None:
             flux = 10.0 ** (-0.4 * (mag - zero_point))
@@ -399,10 +320,18 @@ def _add_flux(found, given, zero_point):
 
 
 def _flux_of_intensity(given):
-    """Flux of a surface brightness at the half-light radius."""
+    """Flux of a surface brightness at the half-light radius, which is per square of the unit of the preset's radii."""
     n, radius, q = given.values("n"), given.values("radius"), _axis_ratio(given)[0]
     if n is None or radius is None or q is None:
         return None
+    unit, own = given.radius_unit(), u.Unit(given.preset.radius_unit)
+    if unit.is_equivalent(u.pix) != own.is_equivalent(u.pix):
+        if given.pixel_scale is None:
+            msg = f"pixel_scale must be given: the surface brightness is per {own}2, the radius in {unit}"
+            raise ValueError(msg)
+        radius = (radius * unit).to_value(own, u.pixel_scale(given.pixel_scale * u.arcsec / u.pix))
+    else:
+        radius = radius * unit.to(own)
     area = radius**2 * (1.0 if given.preset.circularised else q)
     good = np.where(n > 0, n, np.nan)
     return given.values("intensity") * area * np.exp(sersic_b(good)) / sersic_amplitude(good)
@@ -415,61 +344,113 @@ def _axis_ratio(given):
     return (None, None) if q is None else (np.where((q > 0) & (q <= 1), q, np.nan), error)
 
 
-def _add_shape(found, given, preset, pixel_scale):
-    """Radii, axis ratio, angle and shear."""
-    q, q_err = _axis_ratio(given)
+@dataclasses.dataclass
+class _Shape:
+    """Radius in its unit, axis ratio, angle in degrees from the preset's axis, and their errors."""
+
+    radius: np.ndarray | None
+    radius_err: np.ndarray | None
+    unit: u.UnitBase
+    q: np.ndarray | None
+    q_err: np.ndarray | None
+    angle: np.ndarray | None
+    angle_err: np.ndarray | None
+    component_errs: tuple | None = None
+
+
+def _shape(given, preset):
+    """Shape of whatever describes it."""
+    if given.name("rho") is not None and given.name("radius_x") is not None and given.name("radius_y") is not None:
+        return _shape_of_covariance(given)
+    radius, radius_err = given.values("radius"), given.values("radius_err")
+    if given.name("e1") is not None and given.name("e2") is not None:
+        return _Shape(radius, radius_err, given.radius_unit(), *_shape_of_components(given))
     angle, angle_err = given.values("angle"), given.values("angle_err")
     if angle is not None:
-        unit = given.unit("angle") or u.Unit(preset.angle_unit)
-        angle = (angle * unit.to(u.deg) + _ANGLES[preset.angle_from]) % 180.0
-        angle_err = None if angle_err is None else angle_err * unit.to(u.deg)
-    radius, radius_err = given.values("radius"), given.values("radius_err")
-    if radius is not None:
-        _add_radii(found, given, preset, pixel_scale, np.where(radius > 0, radius, np.nan), radius_err, q, q_err)
-    if q is not None and angle is not None:
-        _add_shear(found, q, q_err, angle, angle_err)
-    _add(found, "q", q, q_err)
-    _add(found, "theta", angle, angle_err, u.deg)
+        factor = (given.unit("angle") or u.Unit(preset.angle_unit)).to(u.deg)
+        angle, angle_err = angle * factor, None if angle_err is None else angle_err * factor
+    return _Shape(radius, radius_err, given.radius_unit(), *_axis_ratio(given), angle, angle_err)
 
 
-def _add_radii(found, given, preset, pixel_scale, radius, radius_err, q, q_err):
-    unit = given.unit("radius")
-    unit = u.pix if unit is None or unit == u.dimensionless_unscaled else unit
+def _shape_of_components(given):
+    """Axis ratio and angle of the components of (a - b) / (a + b), and the components' errors."""
+    e1, e2, errors = given.values("e1"), given.values("e2"), [given.values(f"e{k}_err") for k in (1, 2)]
+    size = np.hypot(e1, e2)
+    size = np.where(size < 1, size, np.nan)
+    q, angle = (1.0 - size) / (1.0 + size), np.degrees(0.5 * np.arctan2(e2, e1))
+    if errors[0] is None or errors[1] is None:
+        return q, None, angle, None
+    with np.errstate(all="ignore"):
+        q_err = 2.0 / (1.0 + size) ** 2 * np.hypot(e1 * errors[0], e2 * errors[1]) / size
+        angle_err = np.degrees(0.5 * np.hypot(e2 * errors[0], e1 * errors[1]) / size**2)
+    return q, q_err, angle, angle_err, tuple(errors)
+
+
+def _shape_of_covariance(given):
+    """Shape of an ellipse in the form of a covariance; errors as if its three numbers were independent."""
+    keys = ("radius_x", "radius_y", "rho")
+    values, errors = [given.values(key) for key in keys], [given.values(f"{key}_err") for key in keys]
+    good = (np.abs(values[2]) < 1) & (values[0] > 0) & (values[1] > 0)
+    values = [np.where(good, each, np.nan) for each in values]
+    radius, q, angle = axes_of_covariance(*values)
+    radius_err, q_err, angle_err = propagated(axes_of_covariance, values, errors, period=180.0)
+    return _Shape(radius, radius_err, given.radius_unit("radius_x"), q, q_err, angle, angle_err)
+
+
+def _add_shape(found, given, preset):
+    """Radii, axis ratio, angle and shear."""
+    shape, from_sky = _shape(given, preset), preset.angle_from == "north"
+    theta = None
+    if shape.angle is not None:
+        theta = (shape.angle + (ANGLES["y"] if from_sky else ANGLES[preset.angle_from])) % 180.0
+    if shape.radius is not None:
+        shape.radius = np.where(shape.radius > 0, shape.radius, np.nan)
+        _add_radii(found, shape, preset.circularised, given.pixel_scale)
+    if shape.q is not None and theta is not None:
+        _add_shear(found, shape, theta)
+    _add(found, "q", shape.q, shape.q_err)
+    _add(found, "theta", theta, shape.angle_err, u.deg)
+    if from_sky and theta is not None:
+        _add(found, "pa", shape.angle % 180.0, None, u.deg)
+
+
+def _add_radii(found, shape, circularised, pixel_scale):
+    radius, radius_err, unit, q = shape.radius, shape.radius_err, shape.unit, shape.q
     if unit == u.pix and pixel_scale is not None:
         radius, unit = radius * pixel_scale, u.arcsec
         radius_err = None if radius_err is None else radius_err * pixel_scale
     if q is None:
-        _add(found, "r_eff_fit" if preset.circularised else "r_eff_major", radius, radius_err, unit)
+        _add(found, "r_eff_fit" if circularised else "r_eff_major", radius, radius_err, unit)
         return
-    power = -0.5 if preset.circularised else 0.5
+    power = -0.5 if circularised else 0.5
     other, other_err = radius * q**power, None
     if radius_err is not None:
-        part = 0.0 if q_err is None else 0.5 * radius * q_err / q
+        part = 0.0 if shape.q_err is None else 0.5 * radius * shape.q_err / q
         other_err = q**power * np.hypot(radius_err, part)
     pairs = [(radius, radius_err), (other, other_err)]
-    major, circular = pairs[::-1] if preset.circularised else pairs
+    major, circular = pairs[::-1] if circularised else pairs
     _add(found, "r_eff_fit", *circular, unit)
     _add(found, "r_eff_major", *major, unit)
 
 
-def _add_shear(found, q, q_err, angle, angle_err):
-    g1, g2 = g_from_q_theta(q, angle)
-    errors = (None, None)
-    if q_err is not None and angle_err is not None:
-        along, across = 2.0 * q_err / (1.0 + q) ** 2, 2.0 * np.hypot(g1, g2) * np.radians(angle_err)
-        cos, sin = np.cos(2 * np.radians(angle)), np.sin(2 * np.radians(angle))
-        errors = np.hypot(cos * along, sin * across), np.hypot(sin * along, cos * across)
+def _add_shear(found, shape, theta):
+    g1, g2 = g_from_q_theta(shape.q, theta)
+    errors = shape.component_errs or shear_errors(shape.q, shape.q_err, theta, shape.angle_err)
     _add(found, "g1_fit", g1, errors[0])
     _add(found, "g2_fit", g2, errors[1])
 
 
-def _read_table(path):
+def _read_table(path, preset):
     """Table of a file, with its units."""
     path = Path(path)
     if not path.is_file():
         msg = f"{path}: no such file"
         raise CatalogError(msg)
-    formats = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".parquet": "parquet", ".vot": "votable", ".xml": "votable"}
+    table = read_code_file(path, preset)
+    if table is not None:
+        return table
+    formats = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".parquet": "parquet", ".parq": "parquet"}
+    formats |= dict.fromkeys((".vot", ".votable", ".xml"), "votable")
     chosen = formats.get(path.suffix.lower())
     try:
         table = Table.read(path) if chosen is None else Table.read(path, format=chosen)

@@ -1,13 +1,24 @@
 """Positions of a source list in the pixels of an image: of pixel columns, or of sky coordinates through the WCS."""
 
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import astropy.units as u
 import numpy as np
+from astropy.table import Table
 
 from galmeasure.exceptions import CatalogError
-from galmeasure.io.fits_files import quiet
+from galmeasure.io.fits_files import quiet, reading
 from galmeasure.io.names import PIXEL_NAMES, SKY_NAMES, find_pair, some_names
 
-__all__ = ["find_positions", "sky_to_pixels"]
+if TYPE_CHECKING:
+    from astropy.coordinates import SkyCoord
+    from astropy.wcs import WCS
+
+    from galmeasure.io.image import ImagePlanes
+
+__all__ = ["find_positions", "parent_offset", "sky_to_pixels"]
 
 _UNIT_SPELLINGS = {"angle[deg]": u.deg, "angle[rad]": u.rad, "degrees": u.deg, "decimal degrees": u.deg}
 _UNIT_SPELLINGS |= {"degs": u.deg, "degree": u.deg, "radians": u.rad, "radian": u.rad, "arcsecs": u.arcsec}
@@ -17,7 +28,7 @@ ROUND_TRIP = 0.1
 """Pixels by which a position may be missed when it is taken to the image and back to the sky."""
 
 
-def find_positions(table, planes, path):
+def find_positions(table: Table, planes: "ImagePlanes", path: str | os.PathLike) -> np.ndarray:
     """Pixel positions of the sources of a list.
 
     Parameters
@@ -42,7 +53,8 @@ def find_positions(table, planes, path):
     plain = [name for name in table.colnames if not hasattr(table[name], "spherical")]
     pixels = find_pair([name for name in plain if _may_be_pixels(table[name])], PIXEL_NAMES)
     if pixels:
-        return np.stack([_numbers(table[name], name, path) for name in pixels[:2]], axis=1) - pixels[2]
+        found = np.stack([_numbers(table[name], name, path) for name in pixels[:2]], axis=1) - pixels[2]
+        return _in_image(found, parent_offset(planes.header), table, plain, planes, path)
     sky = _sky_positions(table, plain, path)
     if sky is None:
         msg = f"{path}: no positions (x and y, or ra and dec); there are {some_names(table.colnames)}"
@@ -50,8 +62,64 @@ def find_positions(table, planes, path):
     if planes.wcs is None:
         msg = f"{planes.path}: image: has no celestial WCS, so the list must give x and y rather than ra and dec"
         raise CatalogError(msg)
-    with quiet():
+    with reading(planes.path):
         return sky_to_pixels(planes.wcs, sky, planes.shape, planes.path)
+
+
+def parent_offset(header: Mapping) -> np.ndarray | None:
+    """Pixels to add to positions in the parent of a sub-image, by ``LTV1`` and ``LTV2``; None if it has no parent.
+
+    Parameters
+    ----------
+    header : mapping
+        Header of the image; IRAF, the pipelines of HST and those of Rubin write these keywords.
+
+    Returns
+    -------
+    ndarray or None
+        Shape (2,): x, y. None as well where the header says that the pixels of the parent are of another size.
+    """
+    offset = [header.get(f"LTV{i}", 0.0) for i in (1, 2)]
+    steps = [header.get(f"LTM{i}_{i}", 1.0) for i in (1, 2)]
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (*offset, *steps)):
+        return None
+    return np.array(offset, dtype=float) if any(offset) and steps == [1, 1] and np.isfinite(offset).all() else None
+
+
+def _in_image(positions, offset, table, plain, planes, path):
+    """Pixel positions in the image itself, where they may be those in its parent: sky positions of the list decide.
+
+    Without these they are those in the image, as the documentation says, unless they fit the parent better.
+    """
+    if offset is None:
+        return positions
+    moved, words = positions + offset, f"LTV1 {offset[0]:g}, LTV2 {offset[1]:g}"
+    sky = _sky_positions(table, plain, path) if planes.wcs is not None else None
+    if sky is not None:
+        with quiet():
+            right = sky_to_pixels(planes.wcs, sky, planes.shape, planes.path)
+        distances = [np.hypot(*(right - found).T) for found in (positions, moved)]
+        if np.isfinite(distances[0]).any():
+            if np.nanmedian(distances[1]) < np.nanmedian(distances[0]):
+                planes.notes.append(f"x and y are pixels of the parent image ({words}), as the sky positions say")
+                return moved
+            return positions
+    n_inside, n_moved = (np.count_nonzero(_is_inside(found, planes.shape)) for found in (positions, moved))
+    if n_moved > n_inside:
+        msg = (
+            f"{path}: x and y: {n_inside} of {len(positions)} positions lie in the image, and {n_moved} would if they "
+            f"were pixels of its parent ({words}, to be added to them): give pixels of the image, or ra and dec"
+        )
+        raise CatalogError(msg)
+    planes.notes.append(f"x and y taken as pixels of the image, not of its parent ({words})")
+    return positions
+
+
+def _is_inside(positions, shape):
+    """Whether positions lie in an image of shape (ny, nx)."""
+    x, y = positions.T
+    with np.errstate(invalid="ignore"):
+        return (x > -0.5) & (x < shape[1] - 0.5) & (y > -0.5) & (y < shape[0] - 0.5)
 
 
 def _unit(column, name, path):
@@ -143,7 +211,7 @@ def _sexagesimal(column, name, path, unit):
     return degrees
 
 
-def sky_to_pixels(wcs, sky, shape, path):
+def sky_to_pixels(wcs: "WCS", sky: "SkyCoord", shape: tuple[int, int], path: str | os.PathLike) -> np.ndarray:
     """Pixel positions of sky coordinates; NaN where the WCS does not lead there and back.
 
     Parameters

@@ -13,6 +13,7 @@ from galmeasure.io.fits_files import (
     is_chosen,
     is_image,
     is_table,
+    one_line,
     open_fits,
     reading,
     split_extension,
@@ -318,7 +319,7 @@ def _read_grid(path, hdu):
     try:
         model = GriddedPSFModel.read(path)
     except Exception as err:  # photutils raises all kinds
-        msg = f"{path}: psf: holds the PSFs of a grid, which photutils cannot read ({err})"
+        msg = f"{path}: psf: holds the PSFs of a grid, which photutils cannot read ({one_line(err)[:200]})"
         raise CatalogError(msg) from err
     return PSFInput(model, int(model.oversampling[0]), True, f"PSF from a grid of {len(model.data)}")
 
@@ -331,15 +332,15 @@ def _read_psfex(path, hdu):
     name = next(name for name in rows.names if name.upper() == "PSF_MASK")
     basis = np.asarray(rows.read([0], [name])[name][0], dtype=float)
     n_axes = int(header.get("POLNAXIS", 0))
-    names = [str(header.get(f"POLNAME{i + 1}", "")).strip() for i in range(n_axes)]
+    names = [str(header.get(f"POLNAME{i + 1}", "")).strip() for i in range(min(n_axes, 9))]
     axes = ["x" if re.match("X", n) else "y" if re.match("Y", n) else "?" for n in names]
     if int(header.get("POLNGRP", 1)) > 1 or axes not in ([], ["x"], ["x", "y"]):
-        msg = f"{path}: psf: PSFEx polynomials must be in x, or x and y, not in {', '.join(names)}"
+        msg = f"{path}: psf: PSFEx polynomials must be in x, or x and y, not in {some_names(names)}"
         raise CatalogError(msg)
     try:
         return _psfex_model(header, basis, n_axes)
     except (ValueError, TypeError, KeyError, ZeroDivisionError) as err:
-        msg = f"{path}: psf: damaged PSFEx model ({err})"
+        msg = f"{path}: psf: damaged PSFEx model ({one_line(err)[:200]})"
         raise CatalogError(msg) from err
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from galmeasure.exceptions import CatalogError
 from galmeasure.io.fits_files import OptionError, reading
-from galmeasure.io.headers import effective_gain, keyword_number, parse_unit
+from galmeasure.io.headers import agreed_pixel_scale, effective_gain, keyword_number, parse_unit
 from galmeasure.io.mask_bits import check_mask_bits
 from galmeasure.io.noise_maps import WEIGHT_TYPES, error_over_noise, has_error_maps, shot_noise_share
 from galmeasure.io.psf import PSFExModel, PSFInput, load_psf
@@ -342,10 +342,10 @@ class CatalogSource:
             value, origin = getattr(self.options, name), "option"
             if value is None and name == "gain":
                 value, origin = self._header_gain(headers, path, ignored)
+            elif value is None and name == "pixel_scale":
+                value, origin = agreed_pixel_scale(headers, scale, path, ignored)
             elif value is None:
                 value, origin = keyword_number(headers, name, path, ignored)
-            if value is None and name == "pixel_scale":
-                value, origin = scale, "WCS"
             if value is None or (name == "gain" and value == 0):
                 continue
             setattr(self, name, float(value))
@@ -382,7 +382,8 @@ class CatalogSource:
             found = replace(found, psf=found.psf[0])
         if found.per_row and len(found.psf) != len(self):
             allowed = f"one image, or one for each of the {len(self)} rows" if len(self) else "one image"
-            msg = f"{self.path}: psf: must be {allowed}, not {len(found.psf)}"
+            where = option if isinstance(option, str | os.PathLike) else self.path
+            msg = f"{where}: psf: must be {allowed}, not {len(found.psf)}"
             raise CatalogError(msg)
         self.psf = found
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from galmeasure.exceptions import CatalogError
+from galmeasure.io.fits_files import reading
 from galmeasure.io.headers import wcs_pixel_scale
 from galmeasure.io.image import ImagePlanes, stamp_origins, stamp_size
 from galmeasure.io.list_columns import N_WHOLE, read_list
@@ -21,13 +22,17 @@ class ImageSource(CatalogSource):
 
     def _set_up(self, planes, positions, ids):
         self._planes, self._positions, self._ids = planes, positions, ids
-        self._set_unit(planes.unit_text, "the image")
-        self._sizes = self._stamp_sizes()
-        self._origins = stamp_origins(positions, self._sizes)
-        self._calibrate([planes.header, planes.primary_header], planes.path, wcs_pixel_scale(planes.wcs))
+        with reading(planes.path):
+            self._use_headers(planes)
         self._set_psf(planes.psf() if self.options.psf is None else None)
         self.notes.extend(planes.notes)
         self._assumed_weight = planes.assumed_weight
+
+    def _use_headers(self, planes):
+        self._set_unit(planes.unit_text, "the image")
+        self._sizes = self._stamp_sizes()
+        self._origins = stamp_origins(self._positions, self._sizes)
+        self._calibrate([planes.header, planes.primary_header], planes.path, wcs_pixel_scale(planes.wcs))
 
     def _stamp_sizes(self):
         count = len(self._positions)

@@ -1,6 +1,8 @@
 """Truths of simulated galaxies, from the files that have them."""
 
+import contextlib
 import json
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,9 @@ from astropy.io import fits
 from astropy.table import QTable
 
 from galmeasure.exceptions import CatalogError
+from galmeasure.io.names import find_column
 
-__all__ = ["read_noiseless", "read_simulation", "read_truth"]
+__all__ = ["read_noiseless", "read_simulation", "read_truth", "read_truth_of_list"]
 
 
 def read_truth(path):
@@ -24,7 +27,7 @@ def read_truth(path):
     Returns
     -------
     `~astropy.table.QTable`
-        The columns ``true_<p>``, and ``id`` if it is there.
+        The columns ``true_<p>``, and ``id`` if there is a column of identifiers.
 
     Raises
     ------
@@ -33,13 +36,51 @@ def read_truth(path):
     """
     with _first_table(path) as (_, hdu):
         units = {column.name: column.unit for column in hdu.columns}
-        names = [name for name in units if name == "id" or name.startswith("true_")]
+        ids = find_column(list(units), "id")
         table = QTable()
-        for name in names:
+        for name in [name for name in units if name == ids or name.startswith("true_")]:
             column = np.array(hdu.data[name])
             column = column.astype(column.dtype.newbyteorder("="))
-            table[name] = column if not units[name] else u.Quantity(column, u.Unit(units[name], parse_strict="silent"))
+            unit = None if name == ids or not units[name] else u.Unit(units[name], parse_strict="silent")
+            table["id" if name == ids else name] = column if unit is None else u.Quantity(column, unit)
     return table
+
+
+def read_truth_of_list(path: str | PathLike) -> QTable:
+    """True parameters of any catalogue that has them, with the identifiers that its measurements have.
+
+    Parameters
+    ----------
+    path : path-like
+        Table of cutouts or list of sources with columns ``true_<p>`` or ``<p>_true``, as FITS, ECSV, CSV, Parquet or
+        VOTable.
+
+    Returns
+    -------
+    `~astropy.table.QTable`
+        Those columns, and ``id``: a column of identifiers, or 1 to N without one, as measurements count then.
+
+    Raises
+    ------
+    CatalogError
+        If the file cannot be read, or has no true parameters.
+    """
+    from galmeasure.io.other_codes import read_results
+
+    path = Path(path)
+    with contextlib.suppress(CatalogError):  # the pixels of a table of cutouts need not be read
+        truth = read_truth(path)
+        if "id" not in truth.colnames:
+            truth["id"] = np.arange(1, len(truth) + 1)
+        return truth
+    table = read_results(path)
+    names = [name for name in table.colnames if name.startswith("true_") or name.endswith("_true")]
+    if not names:
+        msg = f"{path}: has no true parameters (columns true_flux, true_n, ... or flux_true, n_true, ...)"
+        raise CatalogError(msg)
+    ids, truth = find_column(table.colnames, "id"), table[names]
+    truth["id"] = np.arange(1, len(table) + 1) if ids is None else table[ids]
+    return truth
 
 
 def read_noiseless(path, rows):

@@ -1,5 +1,6 @@
 """Result tables to files: chunk by chunk, under the final name only when complete."""
 
+import contextlib
 import os
 import secrets
 import tempfile
@@ -48,6 +49,7 @@ class ChunkedWriter:
 
     The chunks wait in a nameless temporary file in the output's folder, which vanishes with the process;
     `finish` makes the table under a temporary name and renames it, so no half file is ever seen.
+    Where the disk is full, the chunks wait in another folder, and so does the table, see `finish`.
     Memory stays that of one chunk for FITS, CSV and Parquet; ECSV and VOTable are made in memory.
     CSV keeps no units, and the elements of a vector column are columns of their own; Parquet flattens them to one list.
     Units that FITS does not have (nmgy, DN, 3.631 uJy) stand in the header's comments, where astropy finds them again;
@@ -74,7 +76,7 @@ class ChunkedWriter:
         self._check_free()
         self._template, self._chunks = None, []
         check_folder(self.path)
-        self._spool = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
+        self._spool = tempfile.TemporaryFile(dir=self.path.parent, buffering=0)  # noqa: SIM115
 
     def __enter__(self):
         return self
@@ -117,9 +119,31 @@ class ChunkedWriter:
         rows = np.empty(len(table), dtype=[(n, a.dtype.newbyteorder("="), a.shape[1:]) for n, a in arrays.items()])
         for name, array in arrays.items():
             rows[name] = array
-        offset = self._spool.seek(0, os.SEEK_END)
-        self._spool.write(rows.tobytes())
+        offset = sum(count * dtype.itemsize for _, dtype, count in self._chunks)
+        try:
+            append(self._spool, offset, rows.tobytes())
+        except OSError as err:
+            self._move_spool(offset, rows.tobytes(), err)
         self._chunks.append((offset, rows.dtype, len(rows)))
+
+    def _move_spool(self, size, content, err):
+        """Let the chunks, and another one, wait in a folder that has space; `size` is that of the chunks before."""
+        for folder in _other_folders():
+            try:
+                spool = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+            except OSError:
+                continue
+            try:
+                for start in range(0, size, BLOCK_BYTES):
+                    append(spool, start, _read_at(self._spool, start, min(BLOCK_BYTES, size - start)))
+                append(spool, size, content)
+            except OSError:
+                spool.close()
+                continue
+            self._spool.close()
+            self._spool = spool
+            return
+        raise err
 
     def _array(self, name, column):
         """Numbers or text of a column in the unit of the first chunk; masked only where NaN cannot say so."""
@@ -152,7 +176,7 @@ class ChunkedWriter:
         try:
             with trial:
                 trial.write(table)
-                trial.finish()
+                trial._make()
         except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError) as err:
             msg = f"columns: {', '.join(table.colnames)} cannot be written to {self.path.suffix} ({err})"
             raise ValueError(msg) from err
@@ -170,10 +194,39 @@ class ChunkedWriter:
         ------
         ValueError
             If nothing was written.
+        OSError
+            If the table cannot be written there, for example because the disk is full or another program has taken
+            the name. It then is in the folder for temporary files, the home or the current folder, under a name that
+            the message gives.
         """
         if self._template is None:
             msg = "table: nothing was written"
             raise ValueError(msg)
+        try:
+            self._make()
+        except OSError as err:
+            reason = f"{self.path}: cannot be written ({err.strerror or err})"
+            rescued = self._rescue()
+            where = "could not be written anywhere else either" if rescued is None else f"are in {rescued}"
+            msg = f"{reason}; the {len(self)} rows that were measured {where}"
+            raise (FileExistsError if isinstance(err, FileExistsError) else OSError)(msg) from err
+        finally:
+            self.abort()
+
+    def _rescue(self):
+        """Path of the table in another folder, or None where there is no space either."""
+        for folder in _other_folders():
+            path = folder / f"galmeasure-{secrets.token_hex(8)}{self.path.suffix}"
+            try:
+                with quiet():
+                    _MAKERS[self.format](self, path)
+            except OSError:
+                path.unlink(missing_ok=True)
+            else:
+                return path
+        return None
+
+    def _make(self):
         self._check_free()
         temporary = self._temporary()
         try:
@@ -185,7 +238,6 @@ class ChunkedWriter:
                 _rename_new(temporary, self.path)
         finally:
             temporary.unlink(missing_ok=True)
-            self.abort()
 
     def abort(self):
         """Forget what was written."""
@@ -206,8 +258,7 @@ class ChunkedWriter:
         """The table again, in blocks of about `block_bytes`."""
         dtype, waiting, size = self.row_type(), [], 0
         for offset, kind, count in self._chunks:
-            self._spool.seek(offset)
-            rows = np.frombuffer(self._spool.read(count * kind.itemsize), dtype=kind)
+            rows = np.frombuffer(_read_at(self._spool, offset, count * kind.itemsize), dtype=kind)
             waiting.append(rows if kind == dtype else _widened(rows, dtype))
             size += count * dtype.itemsize
             if size >= block_bytes:
@@ -242,6 +293,51 @@ class ChunkedWriter:
             limits = np.iinfo(values.dtype)  # TNULL of unsigned integers must fit into signed ones
             column.fill_value = limits.min if values.dtype.kind == "i" else limits.max // min(2, values.itemsize)
         return column
+
+
+def append(file, offset, content):
+    """Write bytes to an unbuffered file from a place on, all of them.
+
+    Parameters
+    ----------
+    file : io.FileIO
+        Open file; what comes after the place is replaced.
+    offset : int
+        Place in bytes.
+    content : bytes
+        What is written.
+
+    Raises
+    ------
+    OSError
+        If there is no space.
+    """
+    file.seek(offset)
+    rest = memoryview(content)
+    while len(rest):
+        rest = rest[file.write(rest) :]
+
+
+def _read_at(file, offset, size):
+    """Some bytes of an unbuffered file."""
+    content = bytearray(size)
+    file.seek(offset)
+    rest = memoryview(content)
+    while len(rest):
+        got = file.readinto(rest)
+        if not got:
+            msg = "the temporary file of the measurements ends early"
+            raise OSError(msg)
+        rest = rest[got:]
+    return content
+
+
+def _other_folders():
+    """Folders in which results may be saved when their own has no space."""
+    folders = [Path(tempfile.gettempdir())]
+    with contextlib.suppress(RuntimeError):
+        folders.append(Path.home())
+    return [*folders, Path.cwd()]
 
 
 def write_table(table, path, *, overwrite=False):
@@ -448,7 +544,24 @@ def _make_in_memory(writer, path):
         for name in table.colnames:
             if (table[name].dtype.kind == "u" and table[name].dtype.itemsize > 1) or table[name].dtype.str == "|i1":
                 table[name] = _signed(table[name])
-    table.write(os.fspath(path), format=writer.format, overwrite=True)  # astropy 6 takes no Path for VOTable
+        _write_votable(table, path)
+        return
+    table.write(path, format=writer.format, overwrite=True)
+
+
+def _write_votable(table, path):
+    """Table with its metadata, of which astropy writes none: numbers as parameters, texts as information."""
+    from astropy.io.votable import from_table
+    from astropy.io.votable.tree import Info, Param
+
+    tree = from_table(table)
+    first = tree.get_first_table()
+    for key, value in table.meta.items():
+        if isinstance(value, str):  # astropy escapes the text of a parameter twice
+            first.infos.append(Info(name=key, value=value))
+        elif type(value) in (int, float):
+            first.params.append(Param(tree, name=key, datatype="long" if type(value) is int else "double", value=value))
+    tree.to_xml(os.fspath(path))  # astropy 6 takes no Path for VOTable
 
 
 def _signed(column):

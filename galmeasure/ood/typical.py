@@ -13,7 +13,7 @@ from torch import nn
 from galmeasure.exceptions import WeightsError
 from galmeasure.ood.residuals import STATISTICS, ResidualFeatures
 from galmeasure.utils.digests import check_companion, companion_card
-from galmeasure.utils.files import write_whole
+from galmeasure.utils.files import in_brief, write_whole
 
 __all__ = ["FALSE_ALARMS", "LEAST", "Observed", "TypicalGalaxies", "load_typical", "typical_path"]
 
@@ -379,7 +379,7 @@ def _load(path, weights_sha256, known, *_):
     except WeightsError:
         raise
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError, OverflowError) as err:
-        msg = f"{path}: is damaged, or no file of typical galaxies ({err})"
+        msg = f"{path}: is damaged, or no file of typical galaxies ({in_brief(err)})"
         raise WeightsError(msg) from err
     if not right:
         raise WeightsError(other)

@@ -12,6 +12,7 @@ from astropy.table import MaskedColumn, QTable
 from galmeasure.flags import FLAGS, Flag
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
 from galmeasure.results.derived import ab_zero_point, magnitude, shape_columns, sky_shape_columns
+from galmeasure.results.formats import set_formats
 from galmeasure.utils.wcs import local_sky
 
 __all__ = ["Measurement", "build_table", "flat_meta"]
@@ -41,7 +42,7 @@ _DESCRIPTIONS = {
     "ess": "effective number of draws that the posterior rests on",
     "n_draws": "number of draws, of which ess are effective",
     "ood_score": "how unlike the galaxies of the training the object looks",
-    "ood_reason": "in what the object is unlike the galaxies of the training",
+    "ood_reason": "in what a flagged object is unlike the galaxies of the training",
     "point_like": "posterior probability that the object is a point",
     "log_evidence": "log of the integral of likelihood times prior, pixels in units of their median error",
 }
@@ -169,6 +170,7 @@ def _build(cutouts, measurement, covariance):
     table["method"].info.description = "what measured the row"
     table["flags"] = flags
     table["flags"].info.description = "quality bits, see galmeasure.decode_flags"
+    set_formats(table)
     rest = [name for name in table.colnames if name not in FIRST_COLUMNS]
     return table[[*FIRST_COLUMNS, *rest]]
 
@@ -207,8 +209,7 @@ class _Columns:
             base = name.removesuffix("_err")
             text = _DESCRIPTIONS.get(base, "")
             text = f"1-sigma error: {text}" if text and base != name else text
-        if text:
-            self.table[name].info.description = text
+        self.table[name].info.description = text or f"{name}, as the estimator gives it"
 
 
 def _add_derived(builder, values, covariance, sky):

@@ -1,9 +1,15 @@
-"""Files that are either written whole or not at all."""
+"""Files that are either written whole or not at all, and what is said of those that cannot be read."""
 
 import secrets
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["in_brief", "write_whole"]
+
+
+def in_brief(text, most=200):
+    """Text of an exception, or of a value from a file, on one line and not longer than a reader can bear."""
+    line = " ".join(str(text).split()) or type(text).__name__
+    return line if len(line) <= most else f"{line[: most - 4]} ..."
 
 
 def write_whole(path, content):

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from galmeasure.exceptions import WeightsError
+from galmeasure.utils.files import in_brief
 
 __all__ = [
     "ARCHITECTURE", "MAX_BYTES", "SUFFIX", "Weights", "card_digest", "check_card", "check_side_card", "dump_card",
@@ -68,7 +69,11 @@ class Weights:
         """Return the prior of the training, a `galmeasure.priors.Prior`."""
         from galmeasure.priors import prior_from_dict
 
-        return prior_from_dict(self.card.get("prior_definition", self.card["prior"]))
+        try:
+            return prior_from_dict(self.card.get("prior_definition", self.card["prior"]))
+        except (ValueError, TypeError, LookupError, AttributeError) as err:
+            msg = f"{self.path}: the prior on its card cannot be used ({in_brief(err)})"
+            raise WeightsError(msg) from err
 
     @property
     def config(self):
@@ -109,7 +114,7 @@ def dump_card(card):
         text = json.dumps(card, sort_keys=True, separators=(",", ":"), allow_nan=False)
         plain = json.loads(text) == card
     except (TypeError, ValueError, RecursionError) as err:
-        msg = f"card must be plain JSON ({err})"
+        msg = f"card must be plain JSON ({in_brief(err)})"
         raise ValueError(msg) from err
     if not plain:
         msg = "card must be plain JSON: lists, not tuples, and keys that are strings"
@@ -229,7 +234,7 @@ def parse_header(path, data):
             raise ValueError(msg)
         damaged = card["card_sha256"] != card_digest(card)
     except ValueError as err:
-        msg = f"{path}: {err}"
+        msg = f"{path}: {in_brief(err)}"
         raise WeightsError(msg) from err
     if damaged:
         msg = f"{path}: the card does not match its sha256; the file is damaged or was changed"

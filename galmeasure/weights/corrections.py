@@ -11,10 +11,10 @@ from safetensors.torch import load, save
 from galmeasure.exceptions import WeightsError
 from galmeasure.networks.correction import Correction, CorrectionConfig
 from galmeasure.utils.digests import check_companion, companion_card
-from galmeasure.utils.files import write_whole
+from galmeasure.utils.files import in_brief, write_whole
 from galmeasure.weights.files import load_network
 from galmeasure.weights.registry import known_digest
-from galmeasure.weights.shapes import check_shapes, correction_shapes
+from galmeasure.weights.shapes import check_arguments, check_shapes, correction_shapes
 
 __all__ = ["correction_card", "correction_path", "load_correction", "save_correction"]
 
@@ -111,6 +111,9 @@ def _read(path, weights):
         content = path.read_bytes()
         length = int.from_bytes(content[:8], "little")
         card = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["card"])
+        if not isinstance(card, dict):
+            msg = "its card is no JSON object"
+            raise TypeError(msg)
         if card.get("format") != FORMAT:
             msg = f"{path}: was written by another version of galmeasure"
             raise WeightsError(msg)
@@ -119,8 +122,8 @@ def _read(path, weights):
         return card, tensors
     except WeightsError:
         raise
-    except (OSError, SafetensorError, LookupError, TypeError, ValueError, OverflowError) as err:
-        msg = f"{path}: is damaged, or no file of a correction ({err})"
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, OverflowError, RecursionError) as err:
+        msg = f"{path}: is damaged, or no file of a correction ({in_brief(err)})"
         raise WeightsError(msg) from err
 
 
@@ -132,6 +135,7 @@ def _load(path, weights, device, *_):
         msg = f"{path}: is not of these weights; write it again with galmeasure weights --correct, or remove it"
         raise WeightsError(msg)
     try:
+        check_arguments(card["arguments"], CorrectionConfig())
         config = CorrectionConfig(**card["arguments"])
         check_shapes(path, tensors, correction_shapes(config))
         correction = Correction(config, load_network(weights))
@@ -144,6 +148,6 @@ def _load(path, weights, device, *_):
     except WeightsError:
         raise
     except (LookupError, TypeError, ValueError, RuntimeError) as err:
-        msg = f"{path}: is damaged, or no file of a correction ({err})"
+        msg = f"{path}: is damaged, or no file of a correction ({in_brief(err)})"
         raise WeightsError(msg) from err
     return correction.to(torch.device(device)).eval().requires_grad_(False)

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from galmeasure.exceptions import WeightsError
 from galmeasure.networks import NetworkConfig, SersicPosterior, StampInputs
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE
-from galmeasure.utils.files import write_whole
+from galmeasure.utils.files import in_brief, write_whole
 from galmeasure.weights.cards import (
     ARCHITECTURE,
     MAX_BYTES,
@@ -28,7 +28,7 @@ from galmeasure.weights.cards import (
     side_path,
 )
 from galmeasure.weights.registry import DEFAULT_WEIGHTS, find_weights
-from galmeasure.weights.shapes import check_shapes, network_shapes
+from galmeasure.weights.shapes import check_arguments, check_shapes, network_shapes
 
 __all__ = ["load_network", "probe", "save_weights"]
 
@@ -197,7 +197,7 @@ def _load(path, sha256, device):
     try:
         tensors = load(data)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as err:
-        msg = f"{path}: is not a valid safetensors file ({err})"
+        msg = f"{path}: is not a valid safetensors file ({in_brief(err)})"
         raise WeightsError(msg) from err
     return _build(path, card, tensors).to(device)
 
@@ -239,6 +239,7 @@ def _empty_network(path, arguments, tensors):
         msg = f"{path}: card['arguments'] must be numbers between 0 and {_LARGEST}"
         raise WeightsError(msg)
     try:
+        check_arguments(arguments, NetworkConfig())
         config = NetworkConfig.from_dict(arguments)
         check_shapes(path, tensors, network_shapes(config))
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -246,7 +247,7 @@ def _empty_network(path, arguments, tensors):
     except WeightsError:
         raise
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as err:
-        msg = f"{path}: card['arguments'] do not describe a {ARCHITECTURE} ({err})"
+        msg = f"{path}: card['arguments'] do not describe a {ARCHITECTURE} ({in_brief(err)})"
         raise WeightsError(msg) from err
 
 

@@ -1,10 +1,12 @@
 """What the numbers of an architecture mean for the tensors of a file, checked before memory is taken for them."""
 
 from galmeasure.exceptions import WeightsError
+from galmeasure.utils.files import in_brief
 
-__all__ = ["check_shapes", "correction_shapes", "network_shapes"]
+__all__ = ["check_arguments", "check_shapes", "correction_shapes", "network_shapes"]
 
 _PARAMETERS = 7
+_LARGEST = 2**31  # number in the arguments of an architecture
 
 
 def network_shapes(config):
@@ -58,6 +60,40 @@ def correction_shapes(config):
 def _spline_numbers(bins):
     """Numbers that a network gives for the splines of all parameters: widths, heights and slopes of their bins."""
     return _PARAMETERS * (3 * bins - 1)
+
+
+def check_arguments(arguments, default):
+    """Check that the arguments of an architecture have the types and lengths that they should have.
+
+    Parameters
+    ----------
+    arguments : dict
+        Arguments of the architecture on the card of a file; unknown names are not checked.
+    default : galmeasure.networks.NetworkConfig or galmeasure.networks.correction.CorrectionConfig
+        Configuration whose values have the right types.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is something else.
+    """
+    if not isinstance(arguments, dict):
+        msg = f"arguments must be a JSON object, not {in_brief(arguments, 60)}"
+        raise TypeError(msg)
+    for name, right in default.as_dict().items():
+        value = arguments.get(name, right)
+        if not _is_like(value, right):
+            msg = f"{name} must be of the kind of {right!r}, not {in_brief(value, 60)}"
+            raise ValueError(msg)
+
+
+def _is_like(value, right):
+    """Whether a value is a truth value, a count, a number, or a list of these, as another one is."""
+    if isinstance(right, list):
+        lists = isinstance(value, list) and len(value) == len(right)
+        return lists and all(_is_like(*pair) for pair in zip(value, right, strict=True))
+    kinds = (int, float) if isinstance(right, float) else (type(right),)
+    return type(value) in kinds and abs(value) < _LARGEST
 
 
 def check_shapes(path, tensors, wanted):

@@ -14,7 +14,7 @@ from galmeasure.workflows.executors import check_device
 from galmeasure.workflows.galaxies import find_galaxies, read_galaxies, simulate
 from galmeasure.workflows.outputs import report_folder
 
-__all__ = ["run"]
+__all__ = ["column_map", "run"]
 
 REFERENCES = {60: "reference-60", 30: "reference-30"}
 REFINED = " refined"
@@ -38,6 +38,8 @@ def run(options):
     """
     start = time.perf_counter()
     check_device(options["device"])
+    if options["against"] is not None:
+        return _against(options)
     folder = report_folder(options)
     galaxies = find_galaxies(options["dataset"], options["seed"])
     fitters = _fitters(options, galaxies.study)
@@ -78,6 +80,22 @@ def run(options):
     seconds = time.perf_counter() - start
     lines = [f"evaluated {', '.join(e.name for e in estimates)} on {len(truth)} galaxies in {seconds:.0f} s"]
     return "\n".join([*lines, f"report {page}"])
+
+
+def _against(options):
+    """Results beside the truths of their own input."""
+    from galmeasure.workflows.against import compare_with_input
+
+    if options["report"] is not None:
+        report_folder(options)
+
+    def measured(truth):
+        from galmeasure import read_cutouts
+
+        cutouts = read_cutouts(options["against"])[: options["size"]]
+        return [_measure(name, fitter, cutouts, options, False) for name, fitter in _fitters(options, None).items()]
+
+    return compare_with_input(options, measured, _catalogs(options))
 
 
 def _fitters(options, study):
@@ -132,8 +150,8 @@ def _catalogs(options):
     from galmeasure.evaluation import read_results
 
     presets = presets if len(presets) == len(paths) else presets * len(paths)
-    how = {"columns": _column_map(options["columns"]), "zero_point": options["zero_point"]}
-    how["pixel_scale"] = options["pixel_scale"]
+    how = {"columns": column_map(options["columns"]), "zero_point": options["zero_point"]}
+    how |= {"pixel_scale": options["pixel_scale"], "band": options["band"]}
     tables = {}
     for path, preset in zip(paths, presets, strict=True):
         name = Path(path).stem if preset is None else f"{Path(path).stem} ({preset})"
@@ -143,8 +161,24 @@ def _catalogs(options):
     return tables
 
 
-def _column_map(text):
-    """Columns by what they hold, of a text such as n=SERSIC_N,radius=RE."""
+def column_map(text):
+    """Columns by what they hold, of a text such as n=SERSIC_N,radius=RE.
+
+    Parameters
+    ----------
+    text : str or None
+        Option ``--columns`` of the commands, pairs between commas.
+
+    Returns
+    -------
+    dict of str to str, or None
+        Names of the columns; None without a text.
+
+    Raises
+    ------
+    ValueError
+        If the text does not consist of such pairs.
+    """
     if text is None:
         return None
     pairs = [part.split("=") for part in text.split(",") if part.strip()]

@@ -168,7 +168,7 @@ def run(catalog, options):
             summary.add(table)
             writer.write(table if wanted is None else _select(table, wanted, source, block))
             if plots is not None:
-                _plot(plots, block, cutouts, table)
+                plots = _plotted(plots, block, cutouts, table)
             progress.update(len(block))
         summary.seconds = time.perf_counter() - start
         writer.finish()
@@ -323,6 +323,16 @@ def _plot_folder(folder, rows, chosen):
         raise ValueError(msg)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _plotted(folder, rows, cutouts, table):
+    """Plot the fits of a chunk; gives the folder, or None where it cannot be written to: the table does not need it."""
+    try:
+        _plot(folder, rows, cutouts, table)
+    except OSError as err:
+        _say(f"galmeasure: warning: plots: no more are written to {folder} ({err.strerror or err})")
+        return None
     return folder
 
 

@@ -111,8 +111,8 @@ class NeuralSersicFitter(SersicFitterBase):
 
     ``ood_score`` says how unlike the galaxies of the training each one looks, in its residuals and to the network: of
     those, one in ``10**ood_score`` looks stranger. One in a hundred, a score of 2, is flagged
-    ``out_of_distribution``; ``ood_reason`` names what is strangest, see :doc:`/unusual`. They are NaN and empty with
-    weights that have no file of typical galaxies.
+    ``out_of_distribution``; ``ood_reason`` names what is strangest in these, and is empty in all others, see
+    :doc:`/unusual`. Weights that have no file of typical galaxies give neither column.
 
     Stamps of any size are taken: see :doc:`/neural`. Starting values (``init_params``) are accepted and not used, and
     the table has no columns ``<p>_init``.
@@ -367,8 +367,8 @@ class NeuralSersicFitter(SersicFitterBase):
         return found if np.ndim(_first_column(parameters)) > 1 else found[:, 0]
 
     def _columns(self):
-        return {**super()._columns(), "quantiles": True, "draws": self.refine == "importance", "ood": True,
-                "method": True}  # fmt: skip
+        return {**super()._columns(), "quantiles": True, "draws": self.refine == "importance",
+                "ood": self._typical() is not None, "method": True}  # fmt: skip
 
     def _meta(self):
         return {"WEIGHTS": self._weights.name, "SHA256": self._weights.sha256, "PRIOR": self._prior().name}
@@ -455,9 +455,10 @@ class NeuralSersicFitter(SersicFitterBase):
         """Scores of galaxies that do not look like those of the training, and their flag."""
         score, reason = (column.numpy() for column in typical.score(observed))
         measurement.ood_score[:] = score = score.round(_DECIMALS)
-        measurement.ood_reason[:] = np.array([*typical.names, ""])[reason]
         with np.errstate(invalid="ignore"):
-            measurement.flags[score > -np.log10(FALSE_ALARMS)] |= int(Flag.OUT_OF_DISTRIBUTION)
+            is_strange = score > -np.log10(FALSE_ALARMS)
+        measurement.ood_reason[:] = np.where(is_strange, np.array([*typical.names, ""])[reason], "")
+        measurement.flags[is_strange] |= int(Flag.OUT_OF_DISTRIBUTION)
 
     def _normals(self, batch, rows, count, seed):
         return torch.from_numpy(row_normals(batch.index[rows], count, seed)).to(self.device)
