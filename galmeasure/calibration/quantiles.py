@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from galmeasure.calibration.regression import SIZES, basis, fit_mean, fit_quantile
-from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES, PARAMETERS
+from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES, PARAMETERS, SERSIC
+from galmeasure.transforms import Linear, Log, Logit, Tanh
 from galmeasure.utils.digests import DIGEST, json_digest
 from galmeasure.utils.files import write_whole
 
@@ -440,23 +442,23 @@ def _within_bounds(new, old):
 
 
 def _forward(name, values):
-    """Coordinate without bounds."""
-    if name in ("flux", "r_eff"):
-        return np.log(values)
-    if name == "n":
-        lower, upper = PARAMETERS[PARAMETER_INDEX["n"]].lower, PARAMETERS[PARAMETER_INDEX["n"]].upper
-        return np.log((values - lower) / (upper - values))
-    return np.arctanh(values) if name in ("g1", "g2") else values
+    """Coordinate without bounds of the values of one parameter, infinite or NaN at its bounds and beyond."""
+    return _marginal(name).to_coordinates([torch.from_numpy(values)], 1.0)[0].numpy()
 
 
 def _backward(name, values):
     """Inverse of `_forward`."""
-    if name in ("flux", "r_eff"):
-        return np.exp(values)
-    if name == "n":
-        lower, upper = PARAMETERS[PARAMETER_INDEX["n"]].lower, PARAMETERS[PARAMETER_INDEX["n"]].upper
-        return lower + (upper - lower) / (1.0 + np.exp(-values))
-    return np.tanh(values) if name in ("g1", "g2") else values
+    return _marginal(name).from_coordinates([torch.from_numpy(values)], 1.0)[0].numpy()
+
+
+def _marginal(name):
+    """Transform of one parameter alone; lengths may be in any unit, so only numbers have bounds."""
+    parameter = SERSIC[name]
+    if parameter.coordinate == "log":
+        return Log()
+    if parameter.coordinate == "logit":
+        return Logit(parameter.lower, parameter.upper, edge=0.0)
+    return Tanh(1.0, edge=0.0) if parameter.coordinate == "disc" else Linear()
 
 
 def _pieces(name, quantiles):

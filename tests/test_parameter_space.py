@@ -1,0 +1,95 @@
+"""The space of parameters: names and columns, and its unbounded coordinates."""
+
+import numpy as np
+import pytest
+import torch
+
+from galmeasure.parameters import BACKGROUND, G_MAX, PARAMETERS, SERSIC, ParameterSpace, SersicParameter
+from galmeasure.transforms import Disc, Linear, Log, Logit, LogitOfLog, LogitOfOffset, SpaceTransform, Tanh
+
+BULGE = tuple(
+    SersicParameter(f"bulge_{p.name}", p.kind, p.lower, p.upper, p.latex, p.description, p.coordinate)
+    for p in PARAMETERS
+    if p.name in ("flux", "r_eff", "g1", "g2")
+)
+LARGER = SERSIC.extended(BACKGROUND, *BULGE)
+
+
+def test_names_and_columns():
+    assert SERSIC.size == len(SERSIC) == 7
+    assert SERSIC.indices("flux", "y") == (0, 6)
+    assert SERSIC.slice("n") == slice(1, 2)
+    assert SERSIC["n"] is PARAMETERS[1]
+    assert "x" in SERSIC
+    assert "bulge" not in SERSIC
+    assert SERSIC.without("flux", "g1", "g2").names == ("n", "r_eff", "x", "y")
+    with pytest.raises(ValueError, match="name must be one of flux, n, r_eff, g1, g2, x, y, not 'radius'"):
+        SERSIC.index("radius")
+
+
+def test_larger_space():
+    assert LARGER.size == 12
+    assert LARGER.names[7:9] == ("background", "bulge_flux")
+    assert list(LARGER.blocks())[-3:] == [("bulge_flux",), ("bulge_r_eff",), ("bulge_g1", "bulge_g2")]
+    with pytest.raises(ValueError, match="must have different names"):
+        SERSIC.extended(PARAMETERS[0])
+    with pytest.raises(ValueError, match="two components of a disc side by side, not g1 alone"):
+        ParameterSpace(PARAMETERS[:4])
+
+
+TRANSFORMS = {
+    "of a network": {"n": Logit(0.3, 8.0), "r_eff": LogitOfLog(0.2, 16.0), "x": LogitOfOffset(31.5, 1.5)},
+    "of a fit": {"flux": Linear(), "n": Log(), "x": Linear()},
+    "one by one": {"g1": Tanh(G_MAX), "bulge_g1": Tanh(G_MAX)},
+    "of the table": {},
+}
+
+
+@pytest.mark.parametrize("space", [SERSIC, LARGER], ids=["one galaxy", "larger"])
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_coordinates(space, name):
+    """Back and forth; derivatives and volume are those of automatic differentiation."""
+    transform = SpaceTransform.of(space, TRANSFORMS[name])
+    generator = torch.Generator().manual_seed(3)
+    coordinates = 0.5 * torch.randn(20, space.size, generator=generator, dtype=torch.float64)
+    scale = 1.0 + torch.rand(20, generator=generator, dtype=torch.float64)
+    parameters = transform.from_coordinates(coordinates, scale)
+    torch.testing.assert_close(transform.to_coordinates(parameters, scale), coordinates)
+    jacobian = transform.jacobian(coordinates, scale)
+    for row in range(20):
+        exact = torch.autograd.functional.jacobian(
+            lambda u, row=row: transform.from_coordinates(u, scale[row]), coordinates[row]
+        )
+        torch.testing.assert_close(jacobian[row], exact, atol=1e-9, rtol=1e-7)
+    volume = transform.log_volume(coordinates, scale)
+    torch.testing.assert_close(volume, torch.linalg.slogdet(jacobian).logabsdet)
+
+
+def test_no_scale_is_a_scale_of_one():
+    transform = SpaceTransform.of(SERSIC)
+    coordinates = torch.zeros(3, 7)
+    for method in (transform.from_coordinates, transform.to_coordinates, transform.jacobian, transform.log_volume):
+        assert torch.equal(method(coordinates + 0.1), method(coordinates + 0.1, torch.ones(3)))
+
+
+def test_space_without_the_flux():
+    transform = SpaceTransform.of(SERSIC, TRANSFORMS["of a network"])
+    smaller = transform.without("flux")
+    coordinates = torch.randn(5, 7, generator=torch.Generator().manual_seed(1))
+    rest = coordinates[:, SERSIC.slice("n", "y")]
+    full = transform.from_coordinates(coordinates)
+    torch.testing.assert_close(smaller.from_coordinates(rest), full[:, SERSIC.slice("n", "y")])
+    flux = coordinates[:, SERSIC.index("flux")]
+    torch.testing.assert_close(smaller.log_volume(rest) + flux, transform.log_volume(coordinates))
+    assert smaller.space == SERSIC.without("flux")
+
+
+def test_outside_the_domain():
+    """Values outside are moved to the edge where a network needs it, and marked where quantiles need that."""
+    inside = Logit(0.3, 8.0).to_coordinates([torch.tensor([0.1, 9.0])], 1.0)[0]
+    assert torch.isfinite(inside).all()
+    strict = Logit(0.3, 8.0, edge=0.0).to_coordinates([torch.tensor([0.1, 0.3, 8.0], dtype=torch.float64)], 1.0)[0]
+    np.testing.assert_array_equal(strict, [np.nan, -np.inf, np.inf])
+    g1, g2 = Disc(0.9).to_coordinates([torch.tensor([0.0, 3.0]), torch.tensor([0.0, 4.0])], 1.0)
+    assert g1[0] == g2[0] == 0.0
+    assert torch.hypot(g1[1], g2[1]) == pytest.approx(np.arctanh(1.0 - 1e-6), rel=1e-2)
