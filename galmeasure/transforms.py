@@ -32,7 +32,7 @@ _EDGE = 1e-6
 """Distance from the bounds, as a fraction of the domain, at which parameters are stopped: float32 resolves it."""
 
 _SOFTENING = 1e-12
-"""Square of the length below which the stretch of a disc is that at its middle, so that its derivative exists."""
+"""Square of the length below which the stretch of a disc is that at its middle; least length where there is none."""
 
 _LEAST = 1e-30
 """Least value of which a logarithm is taken."""
@@ -271,17 +271,23 @@ class Disc:
         Radius of the disc.
     edge : float, optional
         Distance from the rim, in units of the radius, at which parameters are stopped.
+    smooth : bool, optional
+        Soften the length of the coordinates near the middle, so that automatic differentiation has a derivative
+        there. Fits, which have derivatives of their own, do without.
     """
 
     radius: float
     edge: float = _EDGE
+    smooth: bool = True
 
     def to_coordinates(self, columns: Sequence[Tensor], _scale: Tensor | float) -> list[Tensor]:
         """Unbounded coordinates of the two components."""
         first, second = columns
         length = torch.hypot(first, second)
+        length = length if self.smooth else length.clamp_min(_SOFTENING)
         stretch = torch.atanh((length / self.radius).clamp_max(1.0 - self.edge)) / length.clamp_min(_SOFTENING)
-        stretch = torch.where(length < _EDGE, 1.0 / self.radius, stretch)
+        if self.smooth:
+            stretch = torch.where(length < _EDGE, 1.0 / self.radius, stretch)
         return [first * stretch, second * stretch]
 
     def from_coordinates(self, columns: Sequence[Tensor], _scale: Tensor | float) -> list[Tensor]:
@@ -292,10 +298,11 @@ class Disc:
     def slopes(self, columns: Sequence[Tensor], _scale: Tensor | float) -> list[list[Tensor]]:
         """Derivatives of the components (outer list) by coordinates (inner list), a symmetric matrix."""
         length, shrink = self._shrink(*columns)
-        steep = self.radius * (1.0 - torch.tanh(length) ** 2) - shrink
+        radial = self.radius * (1.0 - torch.tanh(length) ** 2)
         first, second = (column / length for column in columns)
-        mixed = steep * first * second
-        return [[shrink + steep * first**2, mixed], [mixed, shrink + steep * second**2]]
+        mixed = (radial - shrink) * first * second
+        diagonal = [shrink + (radial - shrink) * unit**2 for unit in (first, second)]
+        return [[diagonal[0], mixed], [mixed, diagonal[1]]]
 
     def add_log_volume(self, total: Tensor | float, columns: Sequence[Tensor], _scale: Tensor | float) -> Tensor:
         """Sum of ``total`` and the logarithm of the determinant of the derivatives."""
@@ -305,7 +312,10 @@ class Disc:
 
     def _shrink(self, first, second):
         """Length of coordinates, and the factor from them to the components."""
-        length = torch.sqrt(first**2 + second**2 + _SOFTENING)
+        if self.smooth:
+            length = torch.sqrt(first**2 + second**2 + _SOFTENING)
+        else:
+            length = torch.hypot(first, second).clamp_min(_SOFTENING)
         return length, self.radius * torch.tanh(length) / length
 
 

@@ -1,9 +1,13 @@
 """The space of parameters: names and columns, and its unbounded coordinates."""
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+import galmeasure
 from galmeasure.parameters import BACKGROUND, G_MAX, PARAMETERS, SERSIC, ParameterSpace, SersicParameter
 from galmeasure.transforms import Disc, Linear, Log, Logit, LogitOfLog, LogitOfOffset, SpaceTransform, Tanh
 
@@ -39,7 +43,7 @@ def test_larger_space():
 
 TRANSFORMS = {
     "of a network": {"n": Logit(0.3, 8.0), "r_eff": LogitOfLog(0.2, 16.0), "x": LogitOfOffset(31.5, 1.5)},
-    "of a fit": {"flux": Linear(), "n": Log(), "x": Linear()},
+    "of a fit": {"flux": Linear(), "n": Log(), "g1": Disc(G_MAX, smooth=False), "x": Linear()},
     "one by one": {"g1": Tanh(G_MAX), "bulge_g1": Tanh(G_MAX)},
     "of the table": {},
 }
@@ -93,3 +97,86 @@ def test_outside_the_domain():
     g1, g2 = Disc(0.9).to_coordinates([torch.tensor([0.0, 3.0]), torch.tensor([0.0, 4.0])], 1.0)
     assert g1[0] == g2[0] == 0.0
     assert torch.hypot(g1[1], g2[1]) == pytest.approx(np.arctanh(1.0 - 1e-6), rel=1e-2)
+
+
+PACKAGE = Path(galmeasure.__file__).parent
+ROOMS = ("fitters", "render", "networks", "calibration", "priors", "likelihood", "ood", "training", "simulation")
+
+NOT_PARAMETERS = {
+    "fitters/lsq/bias.py": {"projected"},  # the only column of a product
+    "fitters/moments.py": {"sums", "image"},  # sums of pixels times 1, x, y, xx, xy, yy
+    "fitters/neural/draws.py": {"cutouts.origin"},
+    "fitters/importance/mixture.py": {"uniform"},  # random numbers
+    "fitters/importance/sampling.py": {"uniform"},
+    "fitters/neural/newton.py": {"score"},  # the only column of a product
+    "fitters/quality.py": {"images"},
+    "fitters/network_psfs.py": {"inside"},  # of y and x
+    "render/dealias.py": {"base", "shape", "trial", "transform", "target"},  # numbers of a PSF's transform
+    "render/profiles.py": {"integrand", "log_s", "matrix"},  # nodes of a quadrature and of a spline
+    "render/sersic.py": {"pieces", "parts", "ky"},  # powers of a polynomial, real and imaginary parts, wavenumbers
+    "render/wrap.py": {"b_and_amplitude"},  # value and slope of two numbers
+    "networks/correction.py": {"white"},  # the only column of a solution
+    "networks/inputs.py": {"each", "level", "rows"},  # pixels; a moment
+    "networks/psf_cleaning.py": {"pedestal", "noise"},  # numbers of an image
+    "networks/resize.py": {"weight"},  # along y and x
+    "calibration/quantiles.py": {"quantiles", "_move_quantiles(name, quantiles, terms)"},  # of one parameter
+    "priors/prior.py": {"middle", "offset"},  # of y and x
+    "likelihood/white_noise.py": {"sums"},  # of all images and of one more
+    "likelihood/fisher.py": {"fisher"},
+    "ood/residuals.py": {"image", "pairs"},  # pixels
+    "ood/typical.py": {"found"},
+    "simulation/psfs.py": {"numbers", "np.linspace(0.0, _KAPPA_MAX, _TABLE_KAPPAS)"},
+}
+"""Arrays whose columns are no parameters, by file; of expressions, their text."""
+
+STILL_BY_NUMBER = {
+    "fitters/neural/encode.py": 2,
+    "fitters/neural/fitter.py": 2,
+    "fitters/problem.py": 4,
+    "training/trainer.py": 2,
+    "simulation/injection.py": 14,
+    "simulation/stamps.py": 15,
+}
+"""Number of subscripts by file that still have to learn the names: none may be added."""
+
+
+def is_number(node):
+    """Whether a node of a syntax tree is an integer, such as 3 or -1."""
+    node = node.operand if isinstance(node, ast.UnaryOp) else node
+    return isinstance(node, ast.Constant) and type(node.value) is int
+
+
+def numbered(node):
+    """Whether a node picks columns by number: an integer, a slice between integers or a list of them."""
+    if isinstance(node, ast.Slice):
+        return any(end is not None and is_number(end) for end in (node.lower, node.upper))
+    return is_number(node) or (isinstance(node, ast.List) and any(map(is_number, node.elts)))
+
+
+def columns_by_number(tree):
+    """Subscripts ``array[rows, 3]``, ``array[..., 2:4]`` and the like, as the text of the array.
+
+    The first subscript counts rows. The only column of what was calculated, ``(a @ b)[..., 0]``, is no parameter.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple):
+            columns = [column for column in node.slice.elts[1:] if numbered(column)]
+            single = all(ast.unparse(column) == "0" for column in columns)
+            if columns and not (single and not isinstance(node.value, ast.Name | ast.Attribute)):
+                yield ast.unparse(node.value)
+
+
+def test_rule_of_columns():
+    source = "a[:, 3]; b[..., 1:2]; c[i, j]; d[:, :n]; (e @ f)[:, 0]; g[:, [4, 3]]; h[0, :]; k[:, -1]; l[:, i, 2:5]"
+    assert sorted(columns_by_number(ast.parse(source))) == ["a", "b", "g", "k", "l"]
+
+
+def test_no_parameter_is_addressed_by_a_column_number():
+    found = {}
+    for room in ROOMS:
+        for path in sorted((PACKAGE / room).rglob("*.py")):
+            name = path.relative_to(PACKAGE).as_posix()
+            arrays = columns_by_number(ast.parse(path.read_text(encoding="utf-8")))
+            found[name] = [array for array in arrays if array not in NOT_PARAMETERS.get(name, ())]
+    too_many = {name: arrays for name, arrays in found.items() if len(arrays) > STILL_BY_NUMBER.get(name, 0)}
+    assert not too_many

@@ -10,7 +10,7 @@ from galmeasure.transforms import Disc, Linear, Log, SpaceTransform
 __all__ = ["BACKGROUND", "bounds", "from_parameters", "hold_shape_of_a_point", "jacobian", "max_step", "to_parameters"]
 
 _SPACES = {space.size: space for space in (SERSIC, SERSIC.extended(BACKGROUND_PARAMETER))}
-_FIT = {"flux": Linear(), "n": Log(), "r_eff": Log(), "g1": Disc(G_MAX, edge=1e-4), "x": Linear()}
+_FIT = {"flux": Linear(), "n": Log(), "r_eff": Log(), "g1": Disc(G_MAX, edge=1e-4, smooth=False), "x": Linear()}
 _TRANSFORMS = {size: SpaceTransform.of(space, _FIT) for size, space in _SPACES.items()}
 
 BACKGROUND = _SPACES[N_PARAMETERS + 1].index("background")
@@ -32,8 +32,8 @@ def to_parameters(variables: Tensor) -> Tensor:
 
 
 def jacobian(variables: Tensor) -> Tensor:
-    """Derivatives of parameters (columns) by variables (rows), shape ``(B, P, P)``."""
-    return _TRANSFORMS[variables.shape[1]].jacobian(variables).mT
+    """Derivatives of parameters (columns) by variables (rows), shape ``(B, P, P)``, a symmetric matrix."""
+    return _TRANSFORMS[variables.shape[1]].jacobian(variables)
 
 
 def bounds(shapes: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -16,10 +16,12 @@ from galmeasure.networks.posterior import (
     triangle,
 )
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
+from galmeasure.parameters import SERSIC
 
 __all__ = ["CorrectedContext", "Correction", "CorrectionConfig", "Evaluation", "correction_inputs", "n_inputs"]
 
-_N = 7
+_N = SERSIC.size
+_SHEAR = SERSIC.slice("g1", "g2")
 _SLOPE = 1e-3
 _LONGEST = 5.0  # of a whitened score that is believed, in sigma
 _PRIOR_PRECISION = (1.0, 0.3, 0.3, 1.0, 1.0, 0.3, 0.3)
@@ -329,10 +331,11 @@ class Correction(nn.Module):
         """Anchor and errors in the coordinates of each parameter alone, shape ``(B, 7)``."""
         sigma = context.whitener.square().sum(-1).sqrt()
         parameters = self.transform.inverse(context.anchor, context.flux_scale)
-        jacobian = self.transform.jacobian(context.anchor, context.flux_scale)[:, 3:5] @ context.whitener
-        shear, g_max = parameters[:, 3:5], self.transform.g_max
+        jacobian = self.transform.jacobian(context.anchor, context.flux_scale)[:, _SHEAR] @ context.whitener
+        shear, g_max = parameters[:, _SHEAR], self.transform.g_max
         slope = (g_max * (1.0 - (shear / g_max) ** 2)).clamp_min(1e-4)
-        sigma = torch.cat([sigma[:, :3], jacobian.square().sum(-1).sqrt() / slope, sigma[:, 5:]], 1)
+        sigma = sigma.clone()
+        sigma[:, _SHEAR] = jacobian.square().sum(-1).sqrt() / slope
         return self.transform.marginal_forward(parameters, context.flux_scale), sigma
 
 

@@ -10,6 +10,7 @@ from galmeasure.networks.encoders.mixer import PSFEncoder, StampEncoder
 from galmeasure.networks.inputs import NATIVE_SIZE, make_views
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 from galmeasure.networks.transform import ParameterTransform
+from galmeasure.parameters import SERSIC
 
 __all__ = [
     "LEVELS",
@@ -27,7 +28,14 @@ __all__ = [
 LEVELS = (0.02275013, 0.15865525, 0.5, 0.84134475, 0.97724987)
 """Probabilities of the quantiles: median, 1 and 2 sigma of a Gaussian."""
 
-_N = 7
+MEDIAN, ONE_SIGMA_LOW, ONE_SIGMA_HIGH = (LEVELS.index(level) for level in (0.5, 0.15865525, 0.84134475))
+"""Places of the median and of the ends of the central 68 % among `LEVELS`."""
+
+LOWER_LEVELS, UPPER_LEVELS = [0, 1], [4, 3]
+"""Places of the lower and the upper ends of the central 95 and 68 % among `LEVELS`."""
+
+_N = SERSIC.size
+_FLUX, _R_EFF = SERSIC.indices("flux", "r_eff")
 N_TRIANGLE = _N * (_N + 1) // 2
 """Numbers in a lower triangular matrix of the seven parameters."""
 
@@ -379,16 +387,18 @@ def triangle(numbers):
 
 def parameter_scale(mean):
     """Units in which covariances of parameters are learned, shape ``(B, 7)``: relative for flux and r_eff."""
-    ones = torch.ones_like(mean[:, 0])
-    shear, centre = [_SHEAR_SCALE * ones] * 2, [_CENTRE_SCALE * ones] * 2
-    return torch.stack([mean[:, 0].detach(), ones, mean[:, 2].detach(), *shear, *centre], 1)
+    scale = torch.ones_like(mean)
+    scale[:, SERSIC.slice("g1", "g2")], scale[:, SERSIC.slice("x", "y")] = _SHEAR_SCALE, _CENTRE_SCALE
+    scale[:, _FLUX], scale[:, _R_EFF] = mean[:, _FLUX].detach(), mean[:, _R_EFF].detach()
+    return scale
 
 
 def ordered_levels(numbers):
     """Quantiles in ascending order from unconstrained numbers, both of shape ``(B, 5, 7)``."""
-    step = torch.exp(numbers[:, 1:].clamp(-9.0, 4.0))
-    middle, low, high = numbers[:, 0], numbers[:, 0] - step[:, 0], numbers[:, 0] + step[:, 1]
-    return torch.stack([low - step[:, 2], low, middle, high, high + step[:, 3]], 1)
+    middle, steps = numbers.select(1, 0), numbers.narrow(1, 1, len(LEVELS) - 1)
+    below, above, far_below, far_above = torch.exp(steps.clamp(-9.0, 4.0)).unbind(1)
+    low, high = middle - below, middle + above
+    return torch.stack([low - far_below, low, middle, high, high + far_above], 1)
 
 
 def head_losses(parameters, target, mean, scale, factor, levels):
@@ -418,7 +428,7 @@ def head_losses(parameters, target, mean, scale, factor, levels):
     white = torch.linalg.solve_triangular(factor, residual.detach()[..., None], upper=False)[..., 0]
     diagonal = factor.diagonal(dim1=-2, dim2=-1)
     covariance = 0.5 * white.clamp(-30.0, 30.0).square().sum(-1) + torch.log(diagonal).sum(-1)
-    width = 0.5 * (levels[:, 3] - levels[:, 1]).detach().clamp_min(1e-4)
+    width = 0.5 * (levels[:, ONE_SIGMA_HIGH] - levels[:, ONE_SIGMA_LOW]).detach().clamp_min(1e-4)
     probability = torch.tensor(LEVELS, device=target.device)[:, None]
     off = (target[:, None] - levels) / width[:, None]
     pinball = torch.maximum(probability * off, (probability - 1.0) * off)

@@ -6,9 +6,11 @@ from functools import lru_cache
 import torch
 
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs
+from galmeasure.parameters import SERSIC
 
 __all__ = ["Window", "central_window", "network_psfs", "psf_offsets", "resize_stamps", "smooth", "width_in_blocks"]
 
+_CENTRE = SERSIC.slice("x", "y")
 _CENTROID_SIGMA = 3.0  # pixels, of the weight that finds which half of an odd side a galaxy lies in
 _CENTROID_REACH = 8
 _CENTROID_STEPS = 12
@@ -53,25 +55,28 @@ class Window:
     def scale(self):
         """Unit of each of the seven parameters, in the units and pixels of the stamp, shape ``(7,)``."""
         k = float(self.block)
-        return torch.tensor([k, 1.0, k, 1.0, 1.0, k, k], dtype=torch.float64, device=self.start.device)
+        unit = {"flux": k, "length": k, "position": k, "number": 1.0}
+        return torch.tensor(
+            [unit[parameter.kind] for parameter in SERSIC.parameters], dtype=torch.float64, device=self.start.device
+        )
 
     def offset(self):
         """What is added to parameters after their units have changed, shape ``(B, 7)``."""
-        offset = torch.zeros((len(self.start), 7), dtype=torch.float64, device=self.start.device)
-        offset[:, 5:] = self.start.flip(1).double() + 0.5 * (self.block - 1)
+        offset = torch.zeros((len(self.start), SERSIC.size), dtype=torch.float64, device=self.start.device)
+        offset[:, _CENTRE] = self.start.flip(1).double() + 0.5 * (self.block - 1)
         if self.psf_offset is not None:
-            offset[:, 5:] -= self.psf_offset.flip(1)
+            offset[:, _CENTRE] -= self.psf_offset.flip(1)
         return offset
 
     def to_stamp(self, parameters):
         """Parameters ``(B, ..., 7)`` of the network's pixels as those of the stamp, double precision."""
         offset = self.offset()
-        return parameters.double() * self.scale + offset.view(len(offset), *(1,) * (parameters.ndim - 2), 7)
+        return parameters.double() * self.scale + offset.view(len(offset), *(1,) * (parameters.ndim - 2), SERSIC.size)
 
     def from_stamp(self, parameters):
         """Inverse of `to_stamp`."""
         offset = self.offset()
-        return (parameters.double() - offset.view(len(offset), *(1,) * (parameters.ndim - 2), 7)) / self.scale
+        return (parameters.double() - offset.view(len(offset), *(1,) * (parameters.ndim - 2), SERSIC.size)) / self.scale
 
     def covariance_to_stamp(self, covariance):
         """Covariances ``(B, 7, 7)`` in the units and pixels of the stamp, double precision."""

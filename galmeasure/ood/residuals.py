@@ -6,6 +6,7 @@ import torch
 
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.networks.inputs import hermite_moments
+from galmeasure.parameters import SERSIC
 
 __all__ = ["STATISTICS", "ResidualFeatures", "residual_features"]
 
@@ -72,7 +73,7 @@ def residual_features(residual, good, values, psf_fwhm):
     ``hole`` the most negative one and ``blob_k`` the largest mean of k x k pixels, each as half its squared
     significance less the logarithm of the number of places.
     """
-    width = torch.hypot(values[:, 2], psf_fwhm / _FWHM_SIGMA).to(residual.dtype)[:, None, None]
+    width = torch.hypot(values[:, SERSIC.index("r_eff")], psf_fwhm / _FWHM_SIGMA).to(residual.dtype)[:, None, None]
     square, radius = residual**2, _squared_radius(values, residual)
     within = [good & (radius < (factor * width) ** 2) for factor in (_CENTRE, _WINGS)]
     found = [_excess(square, within[0]), _excess(square, within[0] ^ within[1])]

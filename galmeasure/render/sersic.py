@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import torch
 
-from galmeasure.parameters import N_PARAMETERS
+from galmeasure.parameters import N_PARAMETERS, SERSIC
 from galmeasure.render.grid import place_rows, wavenumbers
 from galmeasure.render.profiles import TABLE_LOG_K, TABLE_LOG_N, load_table, profile_table
 from galmeasure.render.wrap import wrapped_light
@@ -14,6 +14,14 @@ __all__ = ["quadratic_form", "raw_jacobian_matrix", "render_raw", "render_sersic
 RIDGE_SHEAR = 0.5
 RIDGE_LENGTH = 0.025
 """Beyond this ``|g|``, and ``|g|`` times semi-major axis over the period, a galaxy gets a grid twice as large."""
+
+_FLUX, _N, _R_EFF, _G1, _G2, _X, _Y = SERSIC.indices("flux", "n", "r_eff", "g1", "g2", "x", "y")
+
+RAW = ("model", "n", "a", "b", "c", "y", "x")
+"""Coordinates of the renderer, in the order of its images: ``a, b, c`` are those of the quadratic form."""
+
+RAW_INDEX = {name: i for i, name in enumerate(RAW)}
+RAW_FORM = slice(RAW_INDEX["a"], RAW_INDEX["c"] + 1)
 
 LOG_K_STEP = float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
 KAPPA_MIN = 1e-4
@@ -97,7 +105,7 @@ def table_position(form, forms):
 
 def quadratic_form(parameters):
     """Coefficients ``a, b, c`` of ``kappa**2`` for parameters ``(B, 7)``, shape ``(B, 3)``."""
-    r_eff, g1, g2 = parameters[:, 2], parameters[:, 3], parameters[:, 4]
+    r_eff, g1, g2 = (parameters[:, i] for i in (_R_EFF, _G1, _G2))
     g_squared = g1**2 + g2**2
     scale = r_eff**2 / (1.0 - g_squared)
     return torch.stack([scale * (1.0 + g_squared), 2.0 * scale * g1, 2.0 * scale * g2], -1)
@@ -112,18 +120,19 @@ def raw_jacobian_matrix(parameters):
     a, b, c = quadratic_form(parameters).unbind(-1)
     rest = 1.0 - (g1**2 + g2**2)
     matrix = parameters.new_zeros(parameters.shape[0], N_PARAMETERS, N_PARAMETERS)
-    matrix[:, 0, 0] = 1.0
-    for row, column in ((1, 1), (5, 6), (6, 5)):
-        matrix[:, row, column] = flux
-    for column, value in ((2, a), (3, b), (4, c)):
-        matrix[:, 2, column] = flux * 2.0 * value / r_eff
-        matrix[:, 3, column] = flux * 2.0 * g1 * value / rest
-        matrix[:, 4, column] = flux * 2.0 * g2 * value / rest
+    i_a, i_b, i_c = (RAW_INDEX[name] for name in "abc")
+    matrix[:, _FLUX, RAW_INDEX["model"]] = 1.0
+    for row, name in ((_N, "n"), (_X, "x"), (_Y, "y")):
+        matrix[:, row, RAW_INDEX[name]] = flux
+    for column, value in ((i_a, a), (i_b, b), (i_c, c)):
+        matrix[:, _R_EFF, column] = flux * 2.0 * value / r_eff
+        matrix[:, _G1, column] = flux * 2.0 * g1 * value / rest
+        matrix[:, _G2, column] = flux * 2.0 * g2 * value / rest
     scale = flux * 2.0 * r_eff**2 / rest
-    matrix[:, 3, 2] += scale * g1
-    matrix[:, 3, 3] += scale
-    matrix[:, 4, 2] += scale * g2
-    matrix[:, 4, 4] += scale
+    matrix[:, _G1, i_a] += scale * g1
+    matrix[:, _G1, i_b] += scale
+    matrix[:, _G2, i_a] += scale * g2
+    matrix[:, _G2, i_c] += scale
     return matrix
 
 
@@ -131,7 +140,7 @@ def _evaluate_transform(parameters, psf, derivatives):
     """Transform on the Fourier grid: value, its derivatives by ``n`` and by ``kappa**2``, and the profile table."""
     _, _, forms = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
     count, grid = parameters.shape[0], forms.shape[1:]
-    pieces, b_and_amplitude = profile_pieces(parameters[:, 1], order=1 if derivatives else 0)
+    pieces, b_and_amplitude = profile_pieces(parameters[:, _N], order=1 if derivatives else 0)
     kappa2, index, t = table_position(quadratic_form(parameters), forms.flatten(1))
     c0, c1, c2, c3 = (torch.gather(pieces[:, 0, j], 1, index) for j in range(4))
     value = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
@@ -157,7 +166,7 @@ def to_pixels(spectrum, psf):
 def carrier_wave(parameters, psf, psf_index):
     """Transform of the PSF at the galaxy's centre, shape ``(B, rows, columns)``."""
     ky, kx, _ = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
-    x, y = parameters[:, 5, None], parameters[:, 6, None]
+    x, y = parameters[:, _X, None], parameters[:, _Y, None]
     phase_y = torch.polar(torch.ones_like(y), -y * ky[:, 0])
     phase_x = torch.polar(torch.ones_like(x), -x * kx[0])
     transform = psf.transform[:1] if psf_index is None else psf.transform[psf_index]
@@ -178,7 +187,7 @@ def _spectra(parameters, psf, psf_index, value, by_n, slope):
     for i, (factor, re, im) in enumerate(channels):
         parts[:, i, ..., 0] = factor * re
         parts[:, i, ..., 1] = factor * im
-    parts[:, 5:, ..., 1].neg_()
+    parts[:, RAW_INDEX["y"] :, ..., 1].neg_()
     return torch.view_as_complex(parts)
 
 
@@ -222,8 +231,8 @@ def render_raw(parameters, psf, psf_index=None, *, derivatives=True, enlarge=Tru
 
 def _is_narrow_ridge(parameters, padded):
     """Galaxies so elongated and long that their periodic copies are not smooth: they get a grid twice as large."""
-    g = torch.hypot(parameters[:, 3], parameters[:, 4])
-    major = parameters[:, 2] * torch.sqrt((1.0 + g) / (1.0 - g).clamp_min(1e-6))
+    g = torch.hypot(parameters[:, _G1], parameters[:, _G2])
+    major = parameters[:, _R_EFF] * torch.sqrt((1.0 + g) / (1.0 - g).clamp_min(1e-6))
     return (g > RIDGE_SHEAR) & (g * major > RIDGE_LENGTH * min(padded))
 
 
@@ -273,7 +282,7 @@ def render_sersic(parameters, psf, psf_index=None, *, jacobian=False, enlarge=Tr
     (1, 32, 32) 100
     """
     raw = render_raw(parameters, psf, psf_index, derivatives=jacobian, enlarge=enlarge)
-    model = parameters[:, 0, None, None] * raw[:, 0]
+    model = parameters[:, _FLUX, None, None] * raw[:, RAW_INDEX["model"]]
     if not jacobian:
         return model
     return model, torch.einsum("bij,bjyx->biyx", raw_jacobian_matrix(parameters), raw)

@@ -10,8 +10,11 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from galmeasure.parameters import SERSIC
+
 __all__ = ["wrapped_light"]
 
+_N, _X, _Y = SERSIC.indices("n", "x", "y")
 _N_NODES = 6
 _RINGS = 2
 _N_ANGLES = 32
@@ -64,12 +67,12 @@ def wrapped_light(parameters, form, b_and_amplitude, psf, derivatives):
     nodes_y, matrix_y = _interpolation(psf.shape[0], parameters.device, parameters.dtype)
     nodes_x, matrix_x = _interpolation(psf.shape[1], parameters.device, parameters.dtype)
     offsets = _lattice(psf.padded, parameters.device, parameters.dtype)
-    dx = nodes_x - parameters[:, 5, None]
-    dy = nodes_y - parameters[:, 6, None]
+    dx = nodes_x - parameters[:, _X, None]
+    dy = nodes_y - parameters[:, _Y, None]
     dx = (dx[:, None, None, :] + offsets[0][:, None, None]).expand(-1, -1, len(nodes_y), -1)
     dy = (dy[:, None, :, None] + offsets[1][:, None, None]).expand(-1, -1, -1, len(nodes_x))
-    values = _profile(dx, dy, parameters[:, 1], form, b_and_amplitude, derivatives)  # (B, C, nodes, nodes)
-    tail = _light_beyond(parameters[:, 1, None], form, b_and_amplitude, psf.padded, derivatives)
+    values = _profile(dx, dy, parameters[:, _N], form, b_and_amplitude, derivatives)  # (B, C, nodes, nodes)
+    tail = _light_beyond(parameters[:, _N, None], form, b_and_amplitude, psf.padded, derivatives)
     values[:, : tail.shape[1]] += tail[:, :, None, None]
     return matrix_y @ values @ matrix_x.T
 

@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from galmeasure.exceptions import WeightsError
 from galmeasure.networks import NetworkConfig, SersicPosterior, StampInputs
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE
+from galmeasure.parameters import SERSIC
 from galmeasure.utils.files import write_whole
 from galmeasure.weights.cards import (
     ARCHITECTURE,
@@ -35,6 +36,7 @@ __all__ = ["load_network", "probe", "save_weights"]
 _WRITTEN = ("architecture", "arguments", "check", "tensors_sha256", "card_sha256", "sha256")  # by save_weights itself
 _CONSTANT = "flow.base."  # tensors of the standard normal: always the same, and their names depend on zuko's version
 _HALF = 2**16  # a tensor of more numbers is stored in half precision, which no result notices
+_POSITIVE = list(SERSIC.indices("flux", "r_eff"))  # of which the probe keeps the logarithms
 _SWITCHES = ("clean_psf",)  # arguments of an architecture that are true or false
 _LARGEST = 8192  # number among the arguments of an architecture: a wrong one must not exhaust the memory
 
@@ -177,12 +179,12 @@ def probe(network):
         image=1500.0 * image, error=torch.ones_like(image), good=torch.ones_like(image, dtype=torch.bool),
         gain=1e3 * one, psf=psf, psf_index=torch.zeros(1, dtype=torch.int64),
     )  # fmt: skip
-    normal = torch.sin(torch.arange(14.0) ** 2).view(2, 1, 7)
+    normal = torch.sin(torch.arange(14.0) ** 2).view(2, 1, SERSIC.size)
     with torch.inference_mode():
         context = network.encode(inputs)
         summary = network.summarise(context)
         numbers = torch.cat([network.sample(context, normal)[:, 0], summary.mean])
-        numbers[:, [0, 2]] = numbers[:, [0, 2]].log()
+        numbers[:, _POSITIVE] = numbers[:, _POSITIVE].log()
         errors = 0.5 * summary.covariance.diagonal(dim1=-2, dim2=-1).log()
     return [round(value, 5) for value in torch.cat([numbers, errors]).flatten().tolist()]
 

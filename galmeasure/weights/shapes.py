@@ -1,10 +1,9 @@
 """What the numbers of an architecture mean for the tensors of a file, checked before memory is taken for them."""
 
 from galmeasure.exceptions import WeightsError
+from galmeasure.parameters import N_PARAMETERS
 
 __all__ = ["check_shapes", "correction_shapes", "network_shapes"]
-
-_PARAMETERS = 7
 
 
 def network_shapes(config):
@@ -57,7 +56,7 @@ def correction_shapes(config):
 
 def _spline_numbers(bins):
     """Numbers that a network gives for the splines of all parameters: widths, heights and slopes of their bins."""
-    return _PARAMETERS * (3 * bins - 1)
+    return N_PARAMETERS * (3 * bins - 1)
 
 
 def check_shapes(path, tensors, wanted):
