@@ -6,10 +6,9 @@ import torch
 import zuko
 from torch import nn
 
+from galmeasure.networks.base import LEVELS, PosteriorSummary
 from galmeasure.networks.posterior import (
-    LEVELS,
     N_TRIANGLE,
-    PosteriorSummary,
     head_losses,
     ordered_levels,
     parameter_scale,

@@ -8,14 +8,13 @@ from datetime import datetime
 from pathlib import Path
 
 from galmeasure.exceptions import WeightsError
+from galmeasure.networks.config import DEFAULT_ENCODER
+from galmeasure.networks.registry import ARCHITECTURES, config_class
 
 __all__ = [
-    "ARCHITECTURE", "MAX_BYTES", "SUFFIX", "Weights", "card_digest", "check_card", "check_side_card", "dump_card",
+    "MAX_BYTES", "SUFFIX", "Weights", "card_config", "card_digest", "check_card", "check_side_card", "dump_card",
     "parse_header", "prior_domain", "read_bytes", "read_card", "side_path",
 ]  # fmt: skip
-
-ARCHITECTURE = "SersicPosterior"
-"""The one architecture that can be built from a file."""
 
 MAX_BYTES = 8 * 10**6
 """Largest size of a file of weights."""
@@ -73,9 +72,29 @@ class Weights:
     @property
     def config(self):
         """Architecture, a `galmeasure.networks.NetworkConfig`."""
-        from galmeasure.networks import NetworkConfig
+        return card_config(self.card)
 
-        return NetworkConfig.from_dict(self.card["arguments"])
+
+def card_config(card):
+    """Configuration of the network of a card.
+
+    Parameters
+    ----------
+    card : dict
+        Card of weights; one that was written before there was a choice has no ``encoder``.
+
+    Returns
+    -------
+    galmeasure.networks.NetworkConfig
+        Configuration, of the class that belongs to the architecture.
+
+    Raises
+    ------
+    ValueError
+        If the architecture, or an argument, is unknown.
+    """
+    encoder = {"encoder": card["encoder"]} if "encoder" in card else {}
+    return config_class(card["architecture"]).from_dict({**card["arguments"], **encoder})
 
 
 def prior_domain(prior):
@@ -142,8 +161,12 @@ def check_card(card):
         if not isinstance(card[name], kind):
             msg = f"card[{name!r}] must be a {kind.__name__}, not {type(card[name]).__name__}"
             raise ValueError(msg)
-    if card["architecture"] != ARCHITECTURE:
-        msg = f"card['architecture'] must be {ARCHITECTURE!r}, not {card['architecture']!r}"
+    if card["architecture"] not in ARCHITECTURES:
+        names = " or ".join(map(repr, sorted(ARCHITECTURES)))
+        msg = f"card['architecture'] must be {names}, not {card['architecture']!r}"
+        raise ValueError(msg)
+    if not isinstance(card.get("encoder", DEFAULT_ENCODER), str):
+        msg = f"card['encoder'] must be a str, not {type(card['encoder']).__name__}"
         raise ValueError(msg)
     missing = [name for name in _TRAINING if name not in card["training"]]
     if missing:

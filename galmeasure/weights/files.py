@@ -12,15 +12,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from galmeasure.exceptions import WeightsError
-from galmeasure.networks import NetworkConfig, SersicPosterior, StampInputs
-from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE
+from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs
+from galmeasure.networks.registry import ARCHITECTURES, build_network, network_class
 from galmeasure.parameters import SERSIC
 from galmeasure.utils.files import write_whole
 from galmeasure.weights.cards import (
-    ARCHITECTURE,
     MAX_BYTES,
     SUFFIX,
     Weights,
+    card_config,
     card_digest,
     check_card,
     dump_card,
@@ -33,7 +33,15 @@ from galmeasure.weights.shapes import check_shapes, network_shapes
 
 __all__ = ["load_network", "probe", "save_weights"]
 
-_WRITTEN = ("architecture", "arguments", "check", "tensors_sha256", "card_sha256", "sha256")  # by save_weights itself
+_WRITTEN = (
+    "architecture",
+    "encoder",
+    "arguments",
+    "check",
+    "tensors_sha256",
+    "card_sha256",
+    "sha256",
+)  # by save_weights itself
 _CONSTANT = "flow.base."  # tensors of the standard normal: always the same, and their names depend on zuko's version
 _HALF = 2**16  # a tensor of more numbers is stored in half precision, which no result notices
 _POSITIVE = list(SERSIC.indices("flux", "r_eff"))  # of which the probe keeps the logarithms
@@ -91,8 +99,8 @@ def save_weights(path, network, card):
         * ``training``: ``steps``, ``stamps``, ``batch_size``, ``seed``, ``minutes``, ``device`` and more;
         * ``metrics``: on held-out data.
 
-        ``version`` is that of galmeasure unless given; ``architecture``, ``arguments``, digests and ``check``, what
-        the network makes of a fixed stamp, are added.
+        ``version`` is that of galmeasure unless given; ``architecture``, ``encoder``, ``arguments``, digests and
+        ``check``, the numbers that the network gives for a fixed stamp, are added.
 
     Returns
     -------
@@ -132,8 +140,9 @@ def save_weights(path, network, card):
     if not path.parent.is_dir():
         msg = f"path must be in a folder that exists, not {str(path.parent)!r}"
         raise ValueError(msg)
-    if not isinstance(network, SersicPosterior):
-        msg = f"network must be a {ARCHITECTURE}, not a {type(network).__name__}"
+    architecture = getattr(getattr(network, "config", None), "architecture", None)
+    if architecture not in ARCHITECTURES or not isinstance(network, network_class(architecture)):
+        msg = f"network must be a {' or '.join(sorted(ARCHITECTURES))}, not a {type(network).__name__}"
         raise TypeError(msg)
     if not isinstance(card, dict):
         msg = f"card must be a dict, not {type(card).__name__}"
@@ -146,8 +155,9 @@ def save_weights(path, network, card):
     card = {
         "version": version("galmeasure"),
         **{name: value for name, value in card.items() if name not in _WRITTEN},
-        "architecture": ARCHITECTURE,
-        "arguments": network.config.as_dict(),
+        "architecture": architecture,
+        "encoder": network.config.encoder,
+        "arguments": {name: value for name, value in network.config.as_dict().items() if name != "encoder"},
     }
     dump_card(card)
     check_card(card)
@@ -206,7 +216,7 @@ def _load(path, sha256, device):
 
 def _build(path, card, tensors):
     """Network of a card, with the tensors of a file, on the CPU."""
-    network = _empty_network(path, card["arguments"], tensors)
+    network = _empty_network(path, card, tensors)
     expected = _stored(network)
     missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     for rule, names in (("lacks the tensors", missing), ("has unknown tensors", unknown)):
@@ -230,26 +240,35 @@ def _build(path, card, tensors):
     return network.eval().requires_grad_(False)
 
 
-def _empty_network(path, arguments, tensors):
+def _empty_network(path, card, tensors):
     """Network of the arguments in a card that fit the tensors of its file.
 
     Neither global random numbers nor defaults of torch matter.
     """
-    given = {name: value for name, value in arguments.items() if not (name in _SWITCHES and isinstance(value, bool))}
-    numbers = [n for value in given.values() for n in (value if isinstance(value, list) else [value])]
+    switches = {name for name, value in card["arguments"].items() if name in _SWITCHES and isinstance(value, bool)}
+    numbers = list(_numbers({name: value for name, value in card["arguments"].items() if name not in switches}))
     if any(isinstance(n, bool) or not isinstance(n, int | float) or not 0 <= n <= _LARGEST for n in numbers):
         msg = f"{path}: card['arguments'] must be numbers between 0 and {_LARGEST}"
         raise WeightsError(msg)
     try:
-        config = NetworkConfig.from_dict(arguments)
+        config = card_config(card)
         check_shapes(path, tensors, network_shapes(config))
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            return SersicPosterior(config).float()
+            return build_network(config).float()
     except WeightsError:
         raise
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as err:
-        msg = f"{path}: card['arguments'] do not describe a {ARCHITECTURE} ({err})"
+        msg = f"{path}: card['arguments'] do not describe a {card['architecture']} ({err})"
         raise WeightsError(msg) from err
+
+
+def _numbers(value):
+    """Yield what stands in nested dicts and lists."""
+    if isinstance(value, dict | list):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(entry)
+    else:
+        yield value
 
 
 def _stored(network):

@@ -1,6 +1,7 @@
 """What the numbers of an architecture mean for the tensors of a file, checked before memory is taken for them."""
 
 from galmeasure.exceptions import WeightsError
+from galmeasure.networks.registry import encoder_class
 from galmeasure.parameters import N_PARAMETERS
 
 __all__ = ["check_shapes", "correction_shapes", "network_shapes"]
@@ -19,12 +20,8 @@ def network_shapes(config):
     tuple
         Name of a tensor and its shape, None where a length does not matter.
     """
-    first, second = config.widths
-    yield "encoder.merge.weight", (second, 4 * first)
-    for name, width, depth in zip(("fine", "coarse"), config.widths, config.depths, strict=True):
-        for block in range(depth):
-            yield f"encoder.{name}.{block}.widen.weight", (config.expansion * width, width)
-            yield f"encoder.{name}.{block}.places", (config.groups, None, None)
+    for name, shape in encoder_class(config.encoder).tensor_shapes(config):
+        yield f"encoder.{name}", shape
     yield "psf_encoder.layers.4.weight", (config.psf_features, None)
     yield "heads.0.weight", (config.features, config.features)
     yield "flow_context.weight", (config.flow_context, config.features)

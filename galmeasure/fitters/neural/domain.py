@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from galmeasure.networks import NATIVE_SIZE
-from galmeasure.networks.posterior import MEDIAN, ONE_SIGMA_HIGH, ONE_SIGMA_LOW
+from galmeasure.networks.base import MEDIAN, ONE_SIGMA_HIGH, ONE_SIGMA_LOW
 from galmeasure.parameters import SERSIC
 
 __all__ = ["beyond_domain", "piled_up", "widen"]

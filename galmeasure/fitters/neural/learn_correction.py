@@ -8,8 +8,8 @@ import torch
 
 from galmeasure.fitters.neural.posteriors import corrected_posteriors
 from galmeasure.fitters.threads import single_threaded
+from galmeasure.networks.base import LOWER_LEVELS, UPPER_LEVELS
 from galmeasure.networks.correction import Correction, CorrectionConfig, correction_inputs
-from galmeasure.networks.posterior import LOWER_LEVELS, UPPER_LEVELS
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
 from galmeasure.weights import load_network
 from galmeasure.weights.registry import find_weights

@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 
 from galmeasure.networks import NATIVE_SIZE
-from galmeasure.networks.posterior import ONE_SIGMA_HIGH, ONE_SIGMA_LOW
+from galmeasure.networks.base import ONE_SIGMA_HIGH, ONE_SIGMA_LOW
 from galmeasure.parameters import SERSIC
 
 __all__ = ["point_probability", "prior_dominated"]
