@@ -3,9 +3,12 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from galmeasure.calibration.regression import SIZES, basis, fit_mean, fit_quantile
@@ -101,8 +104,19 @@ class QuantileCalibration:
 
     @classmethod
     def fit(
-        cls, truth, values, error, quantiles=None, *, snr, size, point="mean", estimator=None, about=None, metrics=None
-    ):
+        cls,
+        truth: npt.ArrayLike,
+        values: npt.ArrayLike,
+        error: npt.ArrayLike,
+        quantiles: npt.ArrayLike | None = None,
+        *,
+        snr: npt.ArrayLike,
+        size: npt.ArrayLike,
+        point: Literal["mean", "median", "mode"] = "mean",
+        estimator: dict[str, Any] | None = None,
+        about: dict[str, Any] | None = None,
+        metrics: dict[str, Any] | None = None,
+    ) -> Self:
         """Learn a correction.
 
         Parameters
@@ -157,7 +171,15 @@ class QuantileCalibration:
             about=dict(about or {}), metrics=dict(metrics or {}),
         )  # fmt: skip
 
-    def apply(self, values, covariance, quantiles=None, *, snr, size):
+    def apply(
+        self,
+        values: npt.ArrayLike,
+        covariance: npt.ArrayLike,
+        quantiles: npt.ArrayLike | None = None,
+        *,
+        snr: npt.ArrayLike,
+        size: npt.ArrayLike,
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
         """Correct measurements.
 
         Parameters
@@ -205,7 +227,7 @@ class QuantileCalibration:
         scaled = [_unit_interval(np.where(known, z, 0.0), limits) for z, limits in zip(logs, self.ranges, strict=True)]
         return *scaled, known
 
-    def save(self, path, *, overwrite=False):
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write the correction as JSON.
 
         Parameters
@@ -235,7 +257,7 @@ class QuantileCalibration:
         write_whole(path, (text + "\n").encode())
 
     @classmethod
-    def read(cls, path):
+    def read(cls, path: str | PathLike[str]) -> Self:
         """Read a correction.
 
         Parameters
@@ -256,7 +278,7 @@ class QuantileCalibration:
         return cls.read_with_digest(path)[0]
 
     @classmethod
-    def read_with_digest(cls, path):
+    def read_with_digest(cls, path: str | PathLike[str]) -> tuple[Self, str]:
         """Read a correction; also gives the SHA-256 of the file. See `read`."""
         try:
             data = Path(path).read_bytes()
@@ -307,7 +329,7 @@ class QuantileCalibration:
             estimator=content["estimator"], about=content["about"], metrics=dict(content["metrics"]),
         )  # fmt: skip
 
-    def check_estimator(self, estimator):
+    def check_estimator(self, estimator: dict[str, Any]) -> None:
         """Raise if it was made for another estimator.
 
         Parameters
@@ -332,7 +354,9 @@ class QuantileCalibration:
         raise ValueError(msg)
 
 
-def coverage_metrics(truth, values, error, quantiles=None):
+def coverage_metrics(
+    truth: npt.ArrayLike, values: npt.ArrayLike, error: npt.ArrayLike, quantiles: npt.ArrayLike | None = None
+) -> dict[str, dict[str, float]]:
     """Bias and coverage of each parameter.
 
     Parameters

@@ -1,6 +1,7 @@
 """Smooth regression of quantiles and of means on two covariates, no more flexible than the data ask for."""
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import ndtr
 
 __all__ = ["SIZES", "basis", "fit_mean", "fit_quantile"]
@@ -18,7 +19,7 @@ _ROOT_TWO_PI = np.sqrt(2.0 * np.pi)
 _MAD_TO_SIGMA = 1.4826022
 
 
-def basis(u, v, size):
+def basis(u: npt.NDArray[np.float64], v: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
     """Products of Legendre polynomials, by degree.
 
     Parameters
@@ -38,7 +39,13 @@ def basis(u, v, size):
     return np.stack(terms[:size], axis=1) if size else np.zeros((len(u), 0))
 
 
-def fit_quantile(u, v, target, level, scale=None):
+def fit_quantile(
+    u: npt.NDArray[np.float64],
+    v: npt.NDArray[np.float64],
+    target: npt.NDArray[np.float64],
+    level: float,
+    scale: float | None = None,
+) -> npt.NDArray[np.float64]:
     """Coefficients of a conditional quantile.
 
     Parameters
@@ -70,7 +77,9 @@ def fit_quantile(u, v, target, level, scale=None):
     return _select(u, v, target, loss)
 
 
-def fit_mean(u, v, target):
+def fit_mean(
+    u: npt.NDArray[np.float64], v: npt.NDArray[np.float64], target: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     """Coefficients of a conditional mean, outliers bounded (Huber); see `fit_quantile`."""
     limit = _HUBER * _spread(target)
 

@@ -7,6 +7,7 @@ Everywhere: ``image``, ``error`` and models are in the same unit, ``gain`` is el
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 __all__ = [
     "CACHE_LINE",
@@ -48,7 +49,7 @@ class NormalEquations:
     fisher: torch.Tensor
 
 
-def variance(model, error, gain=None):
+def variance(model: Tensor, error: Tensor, gain: Tensor | None = None) -> Tensor:
     """Noise variance per pixel.
 
     Parameters
@@ -70,7 +71,7 @@ def variance(model, error, gain=None):
     return error**2 + model.clamp_min(0.0) / gain[:, None, None]
 
 
-def signal_to_noise(model, error, good, gain=None):
+def signal_to_noise(model: Tensor, error: Tensor, good: Tensor, gain: Tensor | None = None) -> Tensor:
     """Optimal signal-to-noise ratio of models.
 
     Parameters
@@ -88,7 +89,7 @@ def signal_to_noise(model, error, good, gain=None):
     return (good * model**2 / variance(model, error, gain)).flatten(1).sum(1).sqrt()
 
 
-def flux_of_snr(unit, snr, error, good, gain=None):
+def flux_of_snr(unit: Tensor, snr: Tensor, error: Tensor, good: Tensor, gain: Tensor | None = None) -> Tensor:
     """Fluxes that give models a signal-to-noise ratio.
 
     Parameters
@@ -115,7 +116,9 @@ def flux_of_snr(unit, snr, error, good, gain=None):
     return flux
 
 
-def log_likelihood(model, image, error, good, gain=None, *, dof=None):
+def log_likelihood(
+    model: Tensor, image: Tensor, error: Tensor, good: Tensor, gain: Tensor | None = None, *, dof: float | None = None
+) -> Tensor:
     """Log-likelihood of images, summed over their good pixels.
 
     Parameters
@@ -147,7 +150,16 @@ def log_likelihood(model, image, error, good, gain=None, *, dof=None):
     return torch.where(good, terms, 0.0).flatten(1).sum(1, dtype=torch.float64)
 
 
-def normal_equations(model, images, data, error, good, gain=None, *, dof=None):
+def normal_equations(
+    model: Tensor,
+    images: Tensor,
+    data: Tensor,
+    error: Tensor,
+    good: Tensor,
+    gain: Tensor | None = None,
+    *,
+    dof: float | None = None,
+) -> NormalEquations:
     """Loss, score and Fisher matrix of one evaluation.
 
     Parameters
@@ -188,7 +200,7 @@ def normal_equations(model, images, data, error, good, gain=None, *, dof=None):
     )
 
 
-def deviance(model, data, error, good, gain=None):
+def deviance(model: Tensor, data: Tensor, error: Tensor, good: Tensor, gain: Tensor | None = None) -> Tensor:
     """Minus twice the quasi-log-likelihood, up to a constant: chi-squared where the noise does not follow the model.
 
     Parameters
@@ -214,7 +226,9 @@ def deviance(model, data, error, good, gain=None):
     return (loss * good).flatten(1).sum(1, dtype=torch.float64)
 
 
-def fit_loss(model, data, error, good, gain=None, *, dof=None):
+def fit_loss(
+    model: Tensor, data: Tensor, error: Tensor, good: Tensor, gain: Tensor | None = None, *, dof: float | None = None
+) -> Tensor:
     """Loss that a fit minimises, as that of :func:`normal_equations`, without derivatives.
 
     Parameters

@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass
 
 import torch
 import zuko
-from torch import nn
+from torch import Tensor, nn
 
-from galmeasure.networks.base import LEVELS, PosteriorSummary
+from galmeasure.networks.base import LEVELS, Context, PosteriorNetwork, PosteriorSummary
 from galmeasure.networks.posterior import (
     N_TRIANGLE,
     head_losses,
@@ -46,7 +46,7 @@ class CorrectionConfig:
     flow_hidden: int = 48
     flow_context: int = 24
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, int]:
         """Plain values, for a card."""
         return asdict(self)
 
@@ -83,15 +83,15 @@ class Evaluation:
     size: torch.Tensor
     psf_quality: torch.Tensor
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: Tensor | slice) -> "Evaluation":
         """Some of the rows."""
         return Evaluation(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
-    def precision(self):
+    def precision(self) -> Tensor:
         """Information of the pixels and a broad prior, shape ``(B, 7, 7)``, positive definite."""
         return self.fisher + torch.diag(self.fisher.new_tensor(_PRIOR_PRECISION))
 
-    def whitener(self):
+    def whitener(self) -> tuple[Tensor, Tensor]:
         """Matrix ``W`` with ``W W^T`` the inverse of :meth:`precision`, shape ``(B, 7, 7)``, and its inverse."""
         precision = self.precision()
         scale = precision.diagonal(dim1=-2, dim2=-1).sqrt()
@@ -123,21 +123,23 @@ class CorrectedContext:
     anchor: torch.Tensor
     whitener: torch.Tensor
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: Tensor | slice) -> "CorrectedContext":
         """Some of the rows."""
         return CorrectedContext(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
-    def double(self):
+    def double(self) -> "CorrectedContext":
         """Return a copy in double precision, for derivatives."""
         return CorrectedContext(*(getattr(self, name).double().clone() for name in self.__dataclass_fields__))
 
 
-def n_inputs(features):
+def n_inputs(features: int) -> int:
     """Length of `correction_inputs` for an encoder with so many features."""
     return 5 * _N + _N * (_N - 1) // 2 + 2 * N_TRIANGLE + _N_NUMBERS + N_PSF_QUALITY + features
 
 
-def correction_inputs(network, context, evaluation):
+def correction_inputs(
+    network: PosteriorNetwork, context: Context, evaluation: Evaluation
+) -> tuple[Tensor, Tensor, Tensor]:
     """Numbers that are nearly sufficient for the posterior, and what they are relative to.
 
     Parameters
@@ -218,7 +220,7 @@ class Correction(nn.Module):
     It has the interface of `SersicPosterior` from the context on: :meth:`summarise`, :meth:`sample`, :meth:`log_prob`.
     """
 
-    def __init__(self, config, network):
+    def __init__(self, config: CorrectionConfig, network: PosteriorNetwork) -> None:
         super().__init__()
         self.config, self.transform = config, network.transform
         features = self._n_features = network.config.features
@@ -240,12 +242,12 @@ class Correction(nn.Module):
             self.heads.bias[-len(LEVELS) * _N :].view(len(LEVELS), _N)[3:] = -0.5
         self._inside = network.inside
 
-    def normalise(self, inputs):
+    def normalise(self, inputs: Tensor) -> None:
         """Take mean and spread of the inputs ``(B, D)`` of a training set."""
         self.input_mean.copy_(inputs.mean(0))
         self.input_scale.copy_(inputs.std(0).clamp_min(1e-3))
 
-    def encode(self, inputs, anchor, whitener, flux_scale):
+    def encode(self, inputs: Tensor, anchor: Tensor, whitener: Tensor, flux_scale: Tensor) -> CorrectedContext:
         """Context from the results of `correction_inputs`.
 
         Parameters
@@ -264,7 +266,7 @@ class Correction(nn.Module):
         scaled = torch.cat([scaled[:, : -self._n_features], self.dropout(scaled[:, -self._n_features :])], 1)
         return CorrectedContext(self.trunk(scaled), flux_scale, anchor, whitener)
 
-    def summarise(self, context):
+    def summarise(self, context: CorrectedContext) -> PosteriorSummary:
         """Mean, covariance and quantiles, a `PosteriorSummary`, of a `CorrectedContext`."""
         mean, scale, factor, levels = self._heads(context)
         factor = factor * scale[..., None]
@@ -274,21 +276,21 @@ class Correction(nn.Module):
         quantiles = self.transform.marginal_inverse(levels, context.flux_scale[:, None])
         return PosteriorSummary(mean, factor @ factor.mT, quantiles)
 
-    def sample(self, context, normal):
+    def sample(self, context: CorrectedContext, normal: Tensor) -> Tensor:
         """Draw from the posterior, as `SersicPosterior.sample`."""
         centre, factor, _ = self._gaussian(context)
         white = self.flow(self.flow_context(context.features)).transform.inv(normal)
         values = centre + torch.einsum("bij,sbj->sbi", factor, white)
         return self.transform.inverse(values, context.flux_scale)
 
-    def log_prob(self, context, parameters):
+    def log_prob(self, context: CorrectedContext, parameters: Tensor) -> Tensor:
         """Log posterior density of parameters in their own units, as `SersicPosterior.log_prob`."""
         scale = context.flux_scale.expand(parameters.shape[:-1])
         values = self.transform.forward(parameters, scale)
         density = self._log_density(context, values) - self.transform.log_volume(values, scale)
         return torch.where(self._inside(parameters), density, -torch.inf)
 
-    def loss(self, context, parameters):
+    def loss(self, context: CorrectedContext, parameters: Tensor) -> dict[str, Tensor]:
         """Losses of the flow and of the heads, as `SersicPosterior.loss`, from a context."""
         values = self.transform.forward(parameters, context.flux_scale)
         flow = -self._log_density(context, values).mean()

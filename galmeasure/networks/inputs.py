@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 __all__ = [
     "NATIVE_SIZE",
@@ -69,11 +70,11 @@ class StampInputs:
     psf_index: torch.Tensor
     psf_quality: torch.Tensor | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Number of stamps."""
         return len(self.image)
 
-    def to(self, device):
+    def to(self, device: torch.device | str) -> "StampInputs":
         """Return the same on another device."""
         values = (getattr(self, each.name) for each in fields(self))
         return type(self)(*(None if value is None else value.to(device) for value in values))
@@ -128,7 +129,7 @@ def _moment_basis(device, size=NATIVE_SIZE):
     return torch.stack(basis, 1).float().to(device), torch.stack(windows, 1).float().to(device)
 
 
-def make_views(inputs):
+def make_views(inputs: StampInputs) -> StampViews:
     """Dimensionless views of stamps.
 
     Parameters
@@ -173,7 +174,7 @@ def make_views(inputs):
     return StampViews(near, far, moments, numbers, flux_scale)
 
 
-def hermite_moments(image):
+def hermite_moments(image: Tensor) -> Tensor:
     """Gauss-Hermite moments of square images about their middle under the windows, shape ``(B, 90)``.
 
     Each is a sum over the pixels with weights of unit norm.
@@ -181,12 +182,12 @@ def hermite_moments(image):
     return image.flatten(1) @ _moment_basis(image.device, image.shape[-1])[0]
 
 
-def psf_moments(psf):
+def psf_moments(psf: Tensor) -> Tensor:
     """Hermite moments of PSF images ``(M, 33, 33)`` under the windows of stamps, shape ``(M, N_PSF_MOMENTS)``."""
     return 10.0 * hermite_moments(psf)
 
 
-def quick_asinh(value):
+def quick_asinh(value: Tensor) -> Tensor:
     """Inverse hyperbolic sine to an absolute error of 3e-7, several times faster than that of torch on a CPU."""
     size = value.abs().clamp_max(1e18)  # the square is finite
     return torch.log(size + torch.sqrt(size * size + 1.0)).copysign(value)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from galmeasure.networks.inputs import PSF_SIZE
 
@@ -49,7 +50,7 @@ class CleanPSFs:
     noise: torch.Tensor
 
     @property
-    def central(self):
+    def central(self) -> Tensor:
         """Central pixels, as networks take them, shape ``(M, 33, 33)``."""
         low = (CLEANING_SIZE - PSF_SIZE) // 2
         return self.images[:, low : low + PSF_SIZE, low : low + PSF_SIZE].contiguous()
@@ -92,7 +93,7 @@ def _annuli(device):
     return _Annuli(indicator, inner, share, square, torch.stack([torch.cos(angle), torch.sin(angle)]))
 
 
-def clean_psfs(images):
+def clean_psfs(images: Tensor) -> CleanPSFs:
     """Clean PSF images of pedestals and noise.
 
     Parameters

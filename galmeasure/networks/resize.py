@@ -3,7 +3,10 @@
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs
 from galmeasure.parameters import SERSIC
@@ -43,16 +46,16 @@ class Window:
     block: int = 1
     psf_offset: torch.Tensor | None = None
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: Tensor | slice) -> "Window":
         """Some of the rows."""
         return Window(self.start[rows], self.block, None if self.psf_offset is None else self.psf_offset[rows])
 
-    def with_psf_offset(self, offset):
+    def with_psf_offset(self, offset: Tensor) -> "Window":
         """Return the same window for PSFs whose star was moved to the middle."""
         return replace(self, psf_offset=offset)
 
     @property
-    def scale(self):
+    def scale(self) -> Tensor:
         """Unit of each of the seven parameters, in the units and pixels of the stamp, shape ``(7,)``."""
         k = float(self.block)
         unit = {"flux": k, "length": k, "position": k, "number": 1.0}
@@ -60,7 +63,7 @@ class Window:
             [unit[parameter.kind] for parameter in SERSIC.parameters], dtype=torch.float64, device=self.start.device
         )
 
-    def offset(self):
+    def offset(self) -> Tensor:
         """What is added to parameters after their units have changed, shape ``(B, 7)``."""
         offset = torch.zeros((len(self.start), SERSIC.size), dtype=torch.float64, device=self.start.device)
         offset[:, _CENTRE] = self.start.flip(1).double() + 0.5 * (self.block - 1)
@@ -68,22 +71,22 @@ class Window:
             offset[:, _CENTRE] -= self.psf_offset.flip(1)
         return offset
 
-    def to_stamp(self, parameters):
+    def to_stamp(self, parameters: Tensor) -> Tensor:
         """Parameters ``(B, ..., 7)`` of the network's pixels as those of the stamp, double precision."""
         offset = self.offset()
         return parameters.double() * self.scale + offset.view(len(offset), *(1,) * (parameters.ndim - 2), SERSIC.size)
 
-    def from_stamp(self, parameters):
+    def from_stamp(self, parameters: Tensor) -> Tensor:
         """Inverse of `to_stamp`."""
         offset = self.offset()
         return (parameters.double() - offset.view(len(offset), *(1,) * (parameters.ndim - 2), SERSIC.size)) / self.scale
 
-    def covariance_to_stamp(self, covariance):
+    def covariance_to_stamp(self, covariance: Tensor) -> Tensor:
         """Covariances ``(B, 7, 7)`` in the units and pixels of the stamp, double precision."""
         return covariance.double() * self.scale[:, None] * self.scale
 
 
-def central_window(shapes, image, block=1):
+def central_window(shapes: Tensor, image: Tensor, block: int = 1) -> Window:
     """Window about the centre of each stamp.
 
     Parameters
@@ -124,7 +127,16 @@ def _centroid_side(shapes, image):
     return torch.stack([(light.sum(2) * distance[0]).sum(1), (light.sum(1) * distance[1]).sum(1)], 1)
 
 
-def resize_stamps(image, error, good, gain, psf, psf_index, window, smoothing=None):
+def resize_stamps(
+    image: Tensor,
+    error: Tensor,
+    good: Tensor,
+    gain: Tensor | None,
+    psf: Tensor,
+    psf_index: Tensor,
+    window: Window,
+    smoothing: Tensor | None = None,
+) -> StampInputs:
     """Inputs of a network from stamps.
 
     Parameters
@@ -188,7 +200,7 @@ def _average(image, error, good, k):
     return image, torch.where(enough, error, 1.0), enough
 
 
-def smooth(image, amount):
+def smooth(image: Tensor, amount: Tensor) -> Tensor:
     """Images ``(B, ny, nx)``, each convolved with ``(a, 1 - 2 a, a)`` along y and x for its ``a`` in ``amount``.
 
     This adds a variance of ``2 a`` pixels to each axis of a PSF. Beyond the edges is nothing.
@@ -201,7 +213,13 @@ def smooth(image, amount):
     return image
 
 
-def network_psfs(images, oversampling=1, block=1, offset=(0.0, 0.0), size=PSF_SIZE):
+def network_psfs(
+    images: Tensor,
+    oversampling: int = 1,
+    block: int = 1,
+    offset: tuple[float, float] = (0.0, 0.0),
+    size: int = PSF_SIZE,
+) -> Tensor:
     """PSF images at the sampling of a network's pixels.
 
     Parameters
@@ -240,7 +258,7 @@ def network_psfs(images, oversampling=1, block=1, offset=(0.0, 0.0), size=PSF_SI
     return (rows @ images.double() @ columns.T).float()
 
 
-def psf_offsets(psf):
+def psf_offsets(psf: Tensor) -> Tensor:
     """Offsets of stars from the middle of PSF images ``(M, side, side)``, shape ``(M, 2)``: y, x.
 
     The centroid of what is brighter than a tenth of the peak; where it is not in the middle, that under a Gaussian
@@ -283,7 +301,9 @@ def _kept_sampling(*arguments):
     return _sampling(*arguments)
 
 
-def width_in_blocks(fwhm, block):
+def width_in_blocks(
+    fwhm: float | npt.NDArray[np.float64] | Tensor, block: int
+) -> float | npt.NDArray[np.float64] | Tensor:
     """Full width at half maximum of PSFs in blocks of pixels, pixel response included.
 
     Parameters

@@ -1,12 +1,20 @@
 """How unlike the galaxies of the training each galaxy looks: residuals in the network's pixels, and their score."""
 
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from galmeasure.networks import Window, resize_stamps, width_in_blocks
 from galmeasure.ood.residuals import ResidualFeatures, residual_features
 from galmeasure.ood.typical import Observed
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
+
+if TYPE_CHECKING:
+    from galmeasure.cutouts.batches import CutoutBatch
 
 __all__ = ["ResidualWatch"]
 
@@ -25,7 +33,7 @@ class ResidualWatch:
         Posterior means in pixels of the stamps, shape ``(B, 7)``; NaN where there are none.
     """
 
-    def __init__(self, batch):
+    def __init__(self, batch: "CutoutBatch") -> None:
         count = len(batch)
         self.values = np.full((count, N_PARAMETERS), np.nan)
         self._fwhm = batch.psf_fwhm[batch.psf_index].astype(float)
@@ -34,7 +42,7 @@ class ResidualWatch:
         self._snr = torch.full((count,), torch.nan, dtype=torch.float64)
         self._features = self._statistics = self._moments = None
 
-    def begin(self, chunks):
+    def begin(self, chunks: Iterable[Any]) -> Callable[..., None]:
         """Take what the network says, a list of EncodedChunk; gives `see`."""
         for chunk in chunks:
             rows = chunk.rows[chunk.keep]
@@ -47,7 +55,9 @@ class ResidualWatch:
             self._features[rows] = features
         return self.see
 
-    def see(self, rows, residual, good, snr, values=None):
+    def see(
+        self, rows: npt.NDArray[np.int64], residual: Tensor, good: Tensor, snr: Tensor, values: Tensor | None = None
+    ) -> None:
         """Take residuals.
 
         Parameters
@@ -72,7 +82,7 @@ class ResidualWatch:
             self._put(rows[chosen], found[torch.from_numpy(chosen).to(residual.device)])
         self._snr[rows] = snr.double().cpu()
 
-    def observed(self):
+    def observed(self) -> Observed:
         """Return what was seen, an `Observed`."""
         size = torch.from_numpy(self.values[:, PARAMETER_INDEX["r_eff"]] / self._fwhm)
         if self._statistics is None:

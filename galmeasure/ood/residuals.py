@@ -1,8 +1,11 @@
 """What residuals of fitted galaxies look like, in a few numbers: by zones, on several scales, and as moments."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
+from torch import Tensor
 
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.networks.inputs import hermite_moments
@@ -35,17 +38,17 @@ class ResidualFeatures:
     statistics: torch.Tensor
     moments: torch.Tensor
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: Tensor) -> "ResidualFeatures":
         """Some of the rows."""
         return ResidualFeatures(self.statistics[rows], self.moments[rows])
 
     @classmethod
-    def join(cls, parts):
+    def join(cls, parts: "Sequence[ResidualFeatures]") -> Self:
         """One after the other."""
         return cls(torch.cat([each.statistics for each in parts]), torch.cat([each.moments for each in parts]))
 
 
-def residual_features(residual, good, values, psf_fwhm):
+def residual_features(residual: Tensor, good: Tensor, values: Tensor, psf_fwhm: Tensor) -> ResidualFeatures:
     """Statistics and moments of residuals.
 
     Parameters
@@ -94,7 +97,7 @@ def residual_features(residual, good, values, psf_fwhm):
 def _squared_radius(values, residual):
     """Squared distance of each pixel from the centre."""
     steps = torch.arange(NATIVE_SIZE, device=residual.device, dtype=residual.dtype)
-    x, y = (values[:, [column]].to(residual.dtype) for column in (5, 6))
+    x, y = (values[:, [column]].to(residual.dtype) for column in SERSIC.indices("x", "y"))
     return ((steps - y) ** 2)[:, :, None] + ((steps - x) ** 2)[:, None, :]
 
 

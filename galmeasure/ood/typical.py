@@ -1,14 +1,17 @@
 """What measurements of galaxies like those of the training look like, and a score for those that look otherwise."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from os import PathLike
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from galmeasure.exceptions import WeightsError
 from galmeasure.ood.residuals import STATISTICS, ResidualFeatures
@@ -69,22 +72,22 @@ class Observed:
     residuals: ResidualFeatures
     features: torch.Tensor
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Number of galaxies."""
         return len(self.snr)
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: Tensor | slice) -> "Observed":
         """Some of the rows."""
         return Observed(self.snr[rows], self.size[rows], self.residuals[rows], self.features[rows])
 
     @classmethod
-    def join(cls, parts):
+    def join(cls, parts: "Sequence[Observed]") -> Self:
         """One after the other."""
         columns = (torch.cat([getattr(part, name) for part in parts]) for name in ("snr", "size"))
         residuals = ResidualFeatures.join([part.residuals for part in parts])
         return cls(*columns, residuals, torch.cat([part.features for part in parts]))
 
-    def usable(self):
+    def usable(self) -> Tensor:
         """Rows of finite numbers, boolean."""
         finite = torch.isfinite(self.snr) & torch.isfinite(self.size) & (self.snr > 0) & (self.size > 0)
         for each in (self.residuals.statistics, self.residuals.moments, self.features):
@@ -103,7 +106,7 @@ class Expectation(nn.Module):
         Number of features.
     """
 
-    def __init__(self, features):
+    def __init__(self, features: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features + 2))
         self.register_buffer("scale", torch.ones(features + 2))
@@ -111,23 +114,23 @@ class Expectation(nn.Module):
             nn.Linear(features + 2, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, 1),
         )  # fmt: skip
 
-    def forward(self, observed):
+    def forward(self, observed: Observed) -> Tensor:
         """Expected value for each galaxy, shape ``(B,)``."""
         return self.layers(((self.inputs(observed) - self.mean) / self.scale).to(self.mean.dtype))[:, 0]
 
     @staticmethod
-    def inputs(observed):
+    def inputs(observed: Observed) -> Tensor:
         """Features and the logarithms of S/N and size, shape ``(B, F + 2)``."""
         return torch.cat([observed.features.double(), observed.snr.log()[:, None], observed.size.log()[:, None]], 1)
 
     @staticmethod
-    def target(observed):
+    def target(observed: Observed) -> Tensor:
         """What is expected: the larger one of the excesses in the centre and in the wings."""
         both = observed.residuals.statistics[:, [STATISTICS.index(name) for name in ("centre", "wings")]]
         return both.amax(1).clamp_min(0.0).log1p()
 
     @classmethod
-    def learn(cls, observed):
+    def learn(cls, observed: Observed) -> Self:
         """Learn it from galaxies; the same galaxies give the same."""
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(0)
@@ -193,7 +196,7 @@ class TypicalGalaxies:
     card: dict
 
     @classmethod
-    def learn(cls, observed, card):
+    def learn(cls, observed: Observed, card: dict[str, Any]) -> Self:
         """Learn what is typical.
 
         Parameters
@@ -237,7 +240,7 @@ class TypicalGalaxies:
         known["last"] = torch.stack([_quantiles(least, each)[0].float() for each in found._snr_weights(fourth).T])
         return cls(**known)
 
-    def score(self, observed):
+    def score(self, observed: Observed) -> tuple[Tensor, Tensor]:
         """Score galaxies.
 
         Parameters
@@ -263,7 +266,7 @@ class TypicalGalaxies:
             score[usable] = _rarity(table, least)
         return score, reason
 
-    def probabilities(self, observed):
+    def probabilities(self, observed: Observed) -> Tensor:
         """Minus the decimal logarithm of each statistic's probability, shape ``(B, K)``, ``K`` as in `names`."""
         weights = self._weights(observed)
         found = [
@@ -273,11 +276,11 @@ class TypicalGalaxies:
         return torch.maximum(*found)
 
     @property
-    def names(self):
+    def names(self) -> tuple[str, ...]:
         """Names of the statistics."""
         return (*STATISTICS, "moments", "features")
 
-    def save(self, path):
+    def save(self, path: str | PathLike[str]) -> None:
         """Write to a file, in safetensors' format."""
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
         tensors |= {name: tensors[name].to(_STORED) for name in _MATRICES}
@@ -323,12 +326,12 @@ class TypicalGalaxies:
         return found
 
 
-def typical_path(path):
+def typical_path(path: str | PathLike[str]) -> Path:
     """Where the typical galaxies of a file of weights are."""
     return Path(path).with_suffix(SUFFIX)
 
 
-def load_typical(path, weights_sha256, known=None):
+def load_typical(path: str | PathLike[str], weights_sha256: str, known: str | None = None) -> TypicalGalaxies | None:
     """Read typical galaxies.
 
     Parameters

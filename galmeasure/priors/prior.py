@@ -7,8 +7,10 @@ signal-to-noise ratio or a number of electrons, so that a prior holds for any su
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from galmeasure.priors.distributions import Disc, LogNormal, Range, SizeRelation
 
@@ -42,19 +44,26 @@ class Population:
     r_eff: Range | LogNormal | SizeRelation
     shear: Disc
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Check the share."""
         if not self.fraction > 0.0:
             msg = f"fraction must be positive, not {self.fraction}"
             raise ValueError(msg)
 
-    def sample(self, count, snr, psf_fwhm, generator=None, device="cpu"):
+    def sample(
+        self,
+        count: int,
+        snr: Tensor,
+        psf_fwhm: Tensor,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Draw n, r_eff, g1 and g2, each of shape ``(count,)``."""
         n = self.n.sample(count, generator, device)
         r_eff = _sizes(self.r_eff, snr, psf_fwhm).sample(count, generator, device)
         return n, r_eff, *self.shear.sample(count, generator, device)
 
-    def log_prob(self, n, r_eff, g1, g2, snr, psf_fwhm):
+    def log_prob(self, n: Tensor, r_eff: Tensor, g1: Tensor, g2: Tensor, snr: Tensor, psf_fwhm: Tensor) -> Tensor:
         """Log density of n, r_eff and shear."""
         size = _sizes(self.r_eff, snr, psf_fwhm).log_prob(r_eff)
         return self.n.log_prob(n) + size + self.shear.log_prob(g1, g2)
@@ -107,7 +116,7 @@ class Prior:
     electrons: Range | None = None
     populations: tuple[Population, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Check the numbers."""
         if self.centre < 0:
             msg = f"centre must not be negative, not {self.centre}"
@@ -125,7 +134,16 @@ class Prior:
                 msg = f"populations: r_eff of {each.name!r} cannot follow the S/N where the flux is in electrons"
                 raise ValueError(msg)
 
-    def sample(self, count, shape, *, snr=None, psf_fwhm=None, generator=None, device="cpu"):
+    def sample(
+        self,
+        count: int,
+        shape: tuple[int, int] | Tensor,
+        *,
+        snr: Tensor | None = None,
+        psf_fwhm: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
         """Draw parameters, with the flux still open.
 
         Parameters
@@ -156,7 +174,14 @@ class Prior:
             flux = self.electrons.sample(count, generator, device)
         return torch.stack([flux, *shape_columns, middle[:, 1] + offset[:, 0], middle[:, 0] + offset[:, 1]], 1)
 
-    def log_prob(self, parameters, shape, snr, gain=None, psf_fwhm=None):
+    def log_prob(
+        self,
+        parameters: Tensor,
+        shape: tuple[int, int],
+        snr: Tensor,
+        gain: Tensor | None = None,
+        psf_fwhm: Tensor | None = None,
+    ) -> Tensor:
         """Log density of parameters.
 
         Parameters
@@ -198,11 +223,11 @@ class Prior:
         return torch.where(self.snr.contains(snr), total, -torch.inf)
 
     @property
-    def follows_psf(self):
+    def follows_psf(self) -> bool:
         """Whether the sizes of a population follow the width of the PSF."""
         return any(isinstance(each.r_eff, SizeRelation) and each.r_eff.fwhm_power for each in self.populations)
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Plain values, for a card; `prior_from_dict` is the inverse."""
         return _plain(dataclasses.asdict(self))
 
@@ -223,7 +248,9 @@ class Prior:
             columns[:, rows] = torch.stack(drawn)
         return tuple(columns)
 
-    def log_prob_shapes(self, n, r_eff, g1, g2, snr, psf_fwhm=None):
+    def log_prob_shapes(
+        self, n: Tensor, r_eff: Tensor, g1: Tensor, g2: Tensor, snr: Tensor, psf_fwhm: Tensor | None = None
+    ) -> Tensor:
         """Log density of index, size and shear.
 
         Parameters
@@ -253,7 +280,15 @@ class Prior:
         ]
         return torch.logsumexp(torch.stack(terms), 0)
 
-    def contains(self, parameters, shape, snr, psf_fwhm=None, *, margin=0.0):
+    def contains(
+        self,
+        parameters: Tensor,
+        shape: tuple[int, int],
+        snr: Tensor,
+        psf_fwhm: Tensor | None = None,
+        *,
+        margin: float = 0.0,
+    ) -> Tensor:
         """Whether parameters (and PSF widths) lie in the domain.
 
         Parameters
@@ -359,7 +394,7 @@ larger the finer an instrument samples the sky. The numbers are rounded: they ar
 """
 
 
-def get_prior(name):
+def get_prior(name: str | Prior) -> Prior:
     """Look up a prior by its name.
 
     Parameters
@@ -391,7 +426,7 @@ def get_prior(name):
     return PRIORS[name]
 
 
-def prior_from_dict(values):
+def prior_from_dict(values: dict[str, Any] | str) -> Prior:
     """Build a prior from plain values, as a card or a TOML file holds them.
 
     Parameters

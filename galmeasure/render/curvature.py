@@ -1,9 +1,10 @@
 """Second derivatives of the model, contracted with a covariance: how much the model bends within its errors."""
 
 import torch
+from torch import Tensor
 
 from galmeasure.parameters import SERSIC
-from galmeasure.render.grid import wavenumbers
+from galmeasure.render.grid import PSFGrid, wavenumbers
 from galmeasure.render.sersic import (
     LOG_K_STEP,
     RAW_FORM,
@@ -23,7 +24,7 @@ _SHAPE = SERSIC.slice("r_eff", "g2")
 _STEP = 1e-3  # of the second difference of the quadratic form, in units of the covariance
 
 
-def render_curvature(parameters, covariance, psf, psf_index=None):
+def render_curvature(parameters: Tensor, covariance: Tensor, psf: PSFGrid, psf_index: Tensor | None = None) -> Tensor:
     """Sum over ``i, j`` of ``covariance[i, j]`` times the second derivative of the model by parameters ``i, j``.
 
     Half of it is what the mean of models drawn from the covariance differs from the model, to second order.

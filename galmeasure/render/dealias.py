@@ -7,6 +7,7 @@ native band, says how much of each wavenumber is alias. What the model does not 
 """
 
 import torch
+from torch import Tensor
 
 __all__ = ["extend_band"]
 
@@ -24,7 +25,7 @@ _SAMPLES = 16  # wavenumbers of the fit in y, half as many in x
 _SOFTENING = 0.01
 
 
-def is_aliased(transform):
+def is_aliased(transform: Tensor) -> Tensor:
     """Whether each native transform ``(M, ly, lx // 2 + 1)`` holds power near its edge."""
     high = transform.shape[1] // 2
     rows = [round(fraction * high) for fraction in _NEAR_EDGE]
@@ -34,7 +35,9 @@ def is_aliased(transform):
     return torch.maximum(along_x, along_y) > ALIAS_THRESHOLD * transform[:, 0, 0].abs()
 
 
-def extend_band(transform, native_k, extended_k, half_pixel):
+def extend_band(
+    transform: Tensor, native_k: tuple[Tensor, Tensor], extended_k: tuple[Tensor, Tensor], half_pixel: tuple[bool, bool]
+) -> Tensor:
     """Extend native transforms to twice the band.
 
     Parameters

@@ -1,10 +1,12 @@
 """PSFs on the wavenumbers of a stamp: padding, oversampling and the Fourier bands that hold power."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from galmeasure.render.dealias import FOLD, extend_band, is_aliased
 
@@ -56,15 +58,15 @@ class PSFGrid:
     band: float
 
     @property
-    def fold(self):
+    def fold(self) -> int:
         """Samples per native pixel that hold the band."""
         return max(1, math.ceil(self.band))
 
-    def with_transform(self, transform):
+    def with_transform(self, transform: Tensor) -> "PSFGrid":
         """Return the same grid with other transforms."""
         return replace(self, transform=transform)
 
-    def doubled(self, index):
+    def doubled(self, index: Tensor) -> "PSFGrid":
         """Return the transforms ``index`` on a grid of twice the period, one for each entry."""
         fine = [self.fold * side for side in self.padded]
         image = torch.fft.irfft2(place_rows(self.transform[index], fine[0]), s=fine)
@@ -77,7 +79,7 @@ class PSFGrid:
         return PSFGrid(transform, self.shape, padded, self.band)
 
 
-def good_size(size):
+def good_size(size: float) -> int:
     """Smallest even number not below ``size`` with no prime factor above 5."""
     size = int(size) + int(size) % 2
     while True:
@@ -90,17 +92,17 @@ def good_size(size):
         size += 2
 
 
-def padded_shape(shape):
+def padded_shape(shape: tuple[int, int]) -> tuple[int, int]:
     """Fourier grid of a stamp of ``shape`` ``(ny, nx)``."""
     return tuple(good_size(max(PADDING * side, side + MIN_PADDING)) for side in shape)
 
 
-def band_shape(padded, band):
+def band_shape(padded: tuple[int, int], band: float) -> tuple[int, int]:
     """Rows and columns of a half-plane of wavenumbers up to ``band`` times Nyquist."""
     return 2 * round(band * padded[0] / 2), int(band * padded[1] / 2 + 1e-9) + 1
 
 
-def place_rows(spectrum, side):
+def place_rows(spectrum: Tensor, side: int) -> Tensor:
     """Put rows in the order of wavenumbers ``0 .. h - 1, -h .. -1`` onto a period of ``side``, aliases added."""
     rows = spectrum.shape[-2]
     if rows == side:
@@ -117,7 +119,9 @@ def place_rows(spectrum, side):
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # what is kept must serve autograd too
-def wavenumbers(padded, band, device, dtype):
+def wavenumbers(
+    padded: tuple[int, int], band: float, device: torch.device | str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
     """``ky (rows, 1)``, ``kx (1, columns)`` of a band, and the three quadratic forms ``(3, rows, columns)``."""
     rows, columns = band_shape(padded, band)
     ky = torch.fft.fftfreq(rows, 1.0 / rows, dtype=torch.float64, device=device) * (2.0 * torch.pi / padded[0])
@@ -127,7 +131,14 @@ def wavenumbers(padded, band, device, dtype):
     return ky.to(dtype), kx.to(dtype), forms.to(dtype)
 
 
-def prepare_psf(images, shape, *, oversampling=1, device="cpu", dtype=torch.float32):
+def prepare_psf(
+    images: Tensor,
+    shape: tuple[int, int],
+    *,
+    oversampling: int = 1,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> PSFGrid:
     """Transform PSF images for the stamps of one shape.
 
     Parameters
@@ -151,7 +162,7 @@ def prepare_psf(images, shape, *, oversampling=1, device="cpu", dtype=torch.floa
     return next(iter(parts))[1]
 
 
-def native_psfs(images, shape):
+def native_psfs(images: Tensor, shape: tuple[int, int]) -> Iterator[tuple[Tensor, PSFGrid]]:
     """Transform native PSF images as they are, which is quick: nothing beyond the native band, no aliases undone.
 
     Parameters
@@ -180,7 +191,15 @@ def native_psfs(images, shape):
         yield members, PSFGrid(part, tuple(shape), padded, band)
 
 
-def prepare_psfs(images, shape, *, oversampling=1, device="cpu", dtype=torch.float32, together=False):
+def prepare_psfs(
+    images: Tensor,
+    shape: tuple[int, int],
+    *,
+    oversampling: int = 1,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    together: bool = False,
+) -> Iterator[tuple[Tensor, PSFGrid]]:
     """Transform PSF images as :func:`prepare_psf` does, in groups that fill the same band.
 
     Parameters

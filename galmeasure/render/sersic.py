@@ -3,9 +3,10 @@
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from galmeasure.parameters import N_PARAMETERS, SERSIC
-from galmeasure.render.grid import place_rows, wavenumbers
+from galmeasure.render.grid import PSFGrid, place_rows, wavenumbers
 from galmeasure.render.profiles import TABLE_LOG_K, TABLE_LOG_N, load_table, profile_table
 from galmeasure.render.wrap import wrapped_light
 
@@ -67,7 +68,7 @@ def _index_weights(n):
     return first.long(), weights, slopes / (step * n)[:, None], curvatures
 
 
-def profile_pieces(n, order=1):
+def profile_pieces(n: Tensor, order: int = 1) -> tuple[Tensor, Tensor]:
     """Per-galaxy tables of the transform and of its derivatives in ``n``.
 
     Returns
@@ -92,7 +93,7 @@ def profile_pieces(n, order=1):
     return pieces, torch.bmm(weights, profile[rows])
 
 
-def table_position(form, forms):
+def table_position(form: Tensor, forms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Squared wavenumber ``(B, K)``, index and fraction in the table's log k, for quadratic forms ``(3, K)``."""
     plus, minus, cross = forms
     a, b, c = form[:, :, None].unbind(1)
@@ -103,7 +104,7 @@ def table_position(form, forms):
     return kappa2, index, position.sub_(index)
 
 
-def quadratic_form(parameters):
+def quadratic_form(parameters: Tensor) -> Tensor:
     """Coefficients ``a, b, c`` of ``kappa**2`` for parameters ``(B, 7)``, shape ``(B, 3)``."""
     r_eff, g1, g2 = (parameters[:, i] for i in (_R_EFF, _G1, _G2))
     g_squared = g1**2 + g2**2
@@ -111,7 +112,7 @@ def quadratic_form(parameters):
     return torch.stack([scale * (1.0 + g_squared), 2.0 * scale * g1, 2.0 * scale * g2], -1)
 
 
-def raw_jacobian_matrix(parameters):
+def raw_jacobian_matrix(parameters: Tensor) -> Tensor:
     """Matrix from raw derivatives (model, n, a, b, c, y, x) to the seven parameters, shape ``(B, 7, 7)``.
 
     Row ``i`` holds the weights that sum raw images to the derivative with respect to parameter ``i``.
@@ -153,7 +154,7 @@ def _evaluate_transform(parameters, psf, derivatives):
     return value.view(count, *grid), by_n.view(count, *grid), slope.view(count, *grid), b_and_amplitude
 
 
-def to_pixels(spectrum, psf):
+def to_pixels(spectrum: Tensor, psf: PSFGrid) -> Tensor:
     """Inverse transform ``(B, C, rows, columns)`` to stamps ``(B, C, ny, nx)``."""
     (ny, nx), (ly, lx), fold = psf.shape, psf.padded, psf.fold
     columns = torch.fft.ifft(place_rows(spectrum, ly), dim=-2)[..., :ny, :]
@@ -163,7 +164,7 @@ def to_pixels(spectrum, psf):
     return images[..., :nx]
 
 
-def carrier_wave(parameters, psf, psf_index):
+def carrier_wave(parameters: Tensor, psf: PSFGrid, psf_index: Tensor | None) -> Tensor:
     """Transform of the PSF at the galaxy's centre, shape ``(B, rows, columns)``."""
     ky, kx, _ = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
     x, y = parameters[:, _X, None], parameters[:, _Y, None]
@@ -191,7 +192,9 @@ def _spectra(parameters, psf, psf_index, value, by_n, slope):
     return torch.view_as_complex(parts)
 
 
-def render_raw(parameters, psf, psf_index=None, *, derivatives=True, enlarge=True):
+def render_raw(
+    parameters: Tensor, psf: PSFGrid, psf_index: Tensor | None = None, *, derivatives: bool = True, enlarge: bool = True
+) -> Tensor:
     """Render unit-flux models and their derivatives along the renderer's own coordinates.
 
     Parameters
@@ -243,7 +246,9 @@ def _render(parameters, psf, psf_index, derivatives):
     return images - wrapped_light(parameters, quadratic_form(parameters), b_and_amplitude, psf, derivatives)
 
 
-def render_sersic(parameters, psf, psf_index=None, *, jacobian=False, enlarge=True):
+def render_sersic(
+    parameters: Tensor, psf: PSFGrid, psf_index: Tensor | None = None, *, jacobian: bool = False, enlarge: bool = True
+) -> Tensor | tuple[Tensor, Tensor]:
     """Render Sersic models convolved with a PSF.
 
     Parameters

@@ -9,8 +9,10 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from galmeasure.parameters import SERSIC
+from galmeasure.render.grid import PSFGrid
 
 __all__ = ["wrapped_light"]
 
@@ -48,7 +50,7 @@ def _lattice(padded, device, dtype):
     return torch.stack([x[away], y[away]])
 
 
-def wrapped_light(parameters, form, b_and_amplitude, psf, derivatives):
+def wrapped_light(parameters: Tensor, form: Tensor, b_and_amplitude: Tensor, psf: PSFGrid, derivatives: bool) -> Tensor:
     """Images of the wrapped light and of its derivatives, shape ``(B, 7 or 1, ny, nx)``, for unit flux.
 
     Parameters

@@ -6,10 +6,15 @@ import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from galmeasure.exceptions import WeightsError
 from galmeasure.networks.config import DEFAULT_ENCODER
 from galmeasure.networks.registry import ARCHITECTURES, config_class
+
+if TYPE_CHECKING:
+    from galmeasure.networks.config import NetworkConfig
+    from galmeasure.priors import Prior
 
 __all__ = [
     "MAX_BYTES", "SUFFIX", "Weights", "card_config", "card_digest", "check_card", "check_side_card", "dump_card",
@@ -54,28 +59,28 @@ class Weights:
     card: dict = field(repr=False, hash=False)
 
     @property
-    def prior(self):
+    def prior(self) -> str:
         """Name of the prior that the training drew from."""
         return self.card["prior"]
 
     @property
-    def domain(self):
+    def domain(self) -> dict[str, Any]:
         """Training domain: ``n``, ``r_eff``, ``snr``, ``psf_fwhm`` as ``[lower, upper]``; ``g_max``, ``centre``."""
         return self.card["domain"]
 
-    def get_prior(self):
+    def get_prior(self) -> "Prior":
         """Return the prior of the training, a `galmeasure.priors.Prior`."""
         from galmeasure.priors import prior_from_dict
 
         return prior_from_dict(self.card.get("prior_definition", self.card["prior"]))
 
     @property
-    def config(self):
+    def config(self) -> "NetworkConfig":
         """Architecture, a `galmeasure.networks.NetworkConfig`."""
         return card_config(self.card)
 
 
-def card_config(card):
+def card_config(card: dict[str, Any]) -> "NetworkConfig":
     """Configuration of the network of a card.
 
     Parameters
@@ -97,7 +102,7 @@ def card_config(card):
     return config_class(card["architecture"]).from_dict({**card["arguments"], **encoder})
 
 
-def prior_domain(prior):
+def prior_domain(prior: "Prior") -> dict[str, Any]:
     """Domain of a prior, as a card has it.
 
     Parameters
@@ -122,7 +127,7 @@ def prior_domain(prior):
     return {**ranges, "g_max": prior.shear.g_max, "centre": max(prior.centre, 0.5)}
 
 
-def dump_card(card):
+def dump_card(card: dict[str, Any]) -> str:
     """Text of a card in one line, the same for equal cards; raises ValueError if it is not plain JSON."""
     try:
         text = json.dumps(card, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -136,13 +141,13 @@ def dump_card(card):
     return text
 
 
-def card_digest(card):
+def card_digest(card: dict[str, Any]) -> str:
     """Digest of a card, but for the entry that holds it."""
     rest = {name: value for name, value in card.items() if name != "card_sha256"}
     return hashlib.sha256(dump_card(rest).encode()).hexdigest()
 
 
-def check_card(card):
+def check_card(card: dict[str, Any]) -> None:
     """Check that a card says what it must.
 
     Raises
@@ -198,12 +203,12 @@ def _is_number(value):
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def side_path(path):
+def side_path(path: Path) -> Path:
     """Where the copy of a file's card is, beside it."""
     return path.with_suffix(".json")
 
 
-def read_bytes(path, count=-1):
+def read_bytes(path: Path, count: int = -1) -> bytes:
     """Read the first ``count`` bytes of a file, or all, if it can be one of weights."""
     if path.is_dir():
         msg = f"{path}: is a folder, not a file of weights"
@@ -223,7 +228,7 @@ def read_bytes(path, count=-1):
     return data
 
 
-def parse_header(path, data):
+def parse_header(path: Path, data: bytes) -> tuple[dict[str, Any], int]:
     """Card and length of the header of a safetensors file that begins with ``data``; the card is checked."""
     end = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
     if data[_LENGTH : _LENGTH + 1] != b"{":
@@ -260,13 +265,13 @@ def parse_header(path, data):
     return card, end
 
 
-def read_card(path):
+def read_card(path: Path) -> dict[str, Any]:
     """Card of a file, of which only the header is read."""
     length = int.from_bytes(read_bytes(path, _LENGTH), "little")
     return parse_header(path, read_bytes(path, min(_LENGTH + length, MAX_BYTES)))[0]
 
 
-def check_side_card(path, card, sha256):
+def check_side_card(path: Path, card: dict[str, Any], sha256: str) -> None:
     """Check the card beside a file, if there is one, against that of its header and the digest of the file."""
     side = side_path(path)
     try:

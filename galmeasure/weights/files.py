@@ -5,13 +5,16 @@ import json
 import math
 from functools import lru_cache
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from galmeasure.exceptions import WeightsError
+from galmeasure.networks.base import PosteriorNetwork
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs
 from galmeasure.networks.registry import ARCHITECTURES, build_network, network_class
 from galmeasure.parameters import SERSIC
@@ -49,7 +52,9 @@ _SWITCHES = ("clean_psf",)  # arguments of an architecture that are true or fals
 _LARGEST = 8192  # number among the arguments of an architecture: a wrong one must not exhaust the memory
 
 
-def load_network(weights=DEFAULT_WEIGHTS, device="cpu"):
+def load_network(
+    weights: str | PathLike[str] | Weights = DEFAULT_WEIGHTS, device: torch.device | str = "cpu"
+) -> PosteriorNetwork:
     """Build a network from its file.
 
     Parameters
@@ -79,7 +84,7 @@ def load_network(weights=DEFAULT_WEIGHTS, device="cpu"):
     return _load(weights.path, weights.sha256, torch.device(device))
 
 
-def save_weights(path, network, card):
+def save_weights(path: str | PathLike[str], network: PosteriorNetwork, card: dict[str, Any]) -> Weights:
     """Write a network and its card.
 
     The card stands in the header of the file and, with the file's digest, beside it as ``<name>.json``.
@@ -177,7 +182,7 @@ def save_weights(path, network, card):
     return Weights(path.stem, path, sha256, card)
 
 
-def probe(network):
+def probe(network: PosteriorNetwork) -> list[float]:
     """What a network on the CPU makes of a fixed stamp: two draws, the mean and the log errors, 28 numbers.
 
     The card keeps them, so that a test notices when other versions of the code or its dependencies compute something

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from os import PathLike
 from pathlib import Path
 
 from galmeasure.exceptions import WeightsError
@@ -27,7 +28,7 @@ _FOLDER = Path(__file__).parent
 _REGISTRY = "registry.json"
 
 
-def list_weights():
+def list_weights() -> list[Weights]:
     """Weights that galmeasure ships.
 
     Only the headers of the files are read.
@@ -55,7 +56,7 @@ def list_weights():
     return [_shipped(name, entry) for name, entry in sorted(_read_registry(_FOLDER).items())]
 
 
-def get_weights(name=DEFAULT_WEIGHTS):
+def get_weights(name: str | PathLike[str] | Weights = DEFAULT_WEIGHTS) -> Weights:
     """Weights of a name, or from a file.
 
     Parameters
@@ -88,7 +89,7 @@ def get_weights(name=DEFAULT_WEIGHTS):
     return find_weights(name, "name")
 
 
-def find_weights(value, argument):
+def find_weights(value: str | PathLike[str] | Weights, argument: str) -> Weights:
     """`get_weights`, or the argument itself if it is a Weights; messages name the user's argument."""
     if isinstance(value, Weights):
         return value
@@ -105,7 +106,7 @@ def find_weights(value, argument):
     raise ValueError(msg)
 
 
-def update_registry(folder=None, *, replace=False):
+def update_registry(folder: str | PathLike[str] | None = None, *, replace: bool = False) -> dict[str, dict[str, str]]:
     """Write the registry anew from the files in a folder; for maintainers, before a release.
 
     Parameters
@@ -152,7 +153,7 @@ def update_registry(folder=None, *, replace=False):
     return registry
 
 
-def known_digest(sha256, suffix):
+def known_digest(sha256: str, suffix: str) -> str | None:
     """Digest of a file that came with weights.
 
     Parameters

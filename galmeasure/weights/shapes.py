@@ -1,13 +1,20 @@
 """What the numbers of an architecture mean for the tensors of a file, checked before memory is taken for them."""
 
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from torch import Tensor
+
 from galmeasure.exceptions import WeightsError
+from galmeasure.networks.config import NetworkConfig
+from galmeasure.networks.correction import CorrectionConfig
 from galmeasure.networks.registry import encoder_class
 from galmeasure.parameters import N_PARAMETERS
 
 __all__ = ["check_shapes", "correction_shapes", "network_shapes"]
 
 
-def network_shapes(config):
+def network_shapes(config: NetworkConfig) -> Iterator[tuple[str, tuple[int | None, ...]]]:
     """Names and shapes of the tensors from which every number of a network's configuration can be told.
 
     Parameters
@@ -31,7 +38,7 @@ def network_shapes(config):
         yield f"{hyper}.4.weight", (_spline_numbers(config.flow_bins), config.flow_hidden)
 
 
-def correction_shapes(config):
+def correction_shapes(config: CorrectionConfig) -> Iterator[tuple[str, tuple[int | None, ...]]]:
     """Names and shapes of the tensors from which every number of a correction's configuration can be told.
 
     Parameters
@@ -56,7 +63,7 @@ def _spline_numbers(bins):
     return N_PARAMETERS * (3 * bins - 1)
 
 
-def check_shapes(path, tensors, wanted):
+def check_shapes(path: Path, tensors: dict[str, Tensor], wanted: Iterable[tuple[str, tuple[int | None, ...]]]) -> None:
     """Check that the tensors of a file are those of the architecture that its card declares.
 
     Parameters
