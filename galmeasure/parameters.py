@@ -43,7 +43,7 @@ class SersicParameter:
     lower, upper : float
         Bounds of the fit, in pixels where there is a length. Infinite where the bound depends on the stamp.
     latex : str
-        Label for plots.
+        Label in LaTeX, for the axes of plots.
     description : str
         One line for documentation and table metadata.
     coordinate : {"linear", "log", "logit", "disc", "offset"}, optional

@@ -116,7 +116,7 @@ NOT_PARAMETERS = {
     "render/sersic.py": {"pieces", "parts", "ky"},  # powers of a polynomial, real and imaginary parts, wavenumbers
     "render/wrap.py": {"b_and_amplitude"},  # value and slope of two numbers
     "networks/correction.py": {"white"},  # the only column of a solution
-    "networks/inputs.py": {"each", "level", "rows"},  # pixels; a moment
+    "networks/inputs.py": {"image", "level", "rows"},  # pixels; a moment
     "networks/psf_cleaning.py": {"pedestal", "noise"},  # numbers of an image
     "networks/resize.py": {"weight"},  # along y and x
     "calibration/quantiles.py": {"quantiles", "_move_quantiles(name, quantiles, terms)"},  # of one parameter

@@ -56,13 +56,13 @@ class QuantileCalibration:
     n_galaxies : int
         Galaxies it was learned from.
     point : {"mean", "median", "mode"}, optional
-        What the point estimate is, see the notes.
+        Kind of the point estimate, see the notes.
     estimator : dict, optional
-        Which estimator it is for.
+        Description of the estimator that it is for.
     about : dict, optional
-        Where it comes from: names, seed, date, versions.
+        Origin of the correction: names, seed, date, versions.
     metrics : dict, optional
-        How good the estimator was without and with it.
+        Bias and coverage of the estimator, without and with the correction.
 
     Notes
     -----
@@ -131,9 +131,9 @@ class QuantileCalibration:
         size : array_like
             Measured ``r_eff`` over the FWHM of the PSF, shape ``(N,)``.
         point : {"mean", "median", "mode"}, optional
-            What the point estimate is.
+            Kind of the point estimate.
         estimator, about, metrics : dict, optional
-            As in the class.
+            Attributes of the correction, as in the class.
 
         Returns
         -------
@@ -156,17 +156,18 @@ class QuantileCalibration:
         if good.sum() < MIN_GALAXIES:
             msg = f"values must have at least {MIN_GALAXIES} galaxies that are measured, not {int(good.sum())}"
             raise ValueError(msg)
-        ranges = tuple(tuple(float(v) for v in np.percentile(each[good], _RANGE)) for each in covariates)
-        u, v = (_unit_interval(each[good], limits) for each, limits in zip(covariates, ranges, strict=True))
-        found = {}
+        ranges = tuple(tuple(float(v) for v in np.percentile(covariate[good], _RANGE)) for covariate in covariates)
+        u, v = (_unit_interval(covariate[good], limits) for covariate, limits in zip(covariates, ranges, strict=True))
+        coefficients = {}
         for i, name in enumerate(PARAMETER_NAMES):
             columns = truth[good, i], values[good, i], error[good, i]
-            found[name] = {}
+            terms = {}
             if quantiles is not None:
-                found[name] |= _learn_quantiles(name, columns[0], quantiles[good, :, i], u, v)
-            found[name] |= _learn_point(name, *columns, u, v, point, found[name], quantiles, good)
+                terms |= _learn_quantiles(name, columns[0], quantiles[good, :, i], u, v)
+            terms |= _learn_point(name, *columns, u, v, point, terms, quantiles, good)
+            coefficients[name] = {key: tuple(map(float, numbers)) for key, numbers in terms.items()}
         return cls(
-            coefficients={name: {key: tuple(map(float, c)) for key, c in each.items()} for name, each in found.items()},
+            coefficients=coefficients,
             ranges=ranges, n_galaxies=int(good.sum()), point=point, estimator=dict(estimator or {}),
             about=dict(about or {}), metrics=dict(metrics or {}),
         )  # fmt: skip
@@ -185,13 +186,14 @@ class QuantileCalibration:
         Parameters
         ----------
         values : array_like
-            Parameters, shape ``(N, 7)``, in any units.
+            Measured parameters, shape ``(N, 7)``, in any units.
         covariance : array_like
             Their covariance, shape ``(N, 7, 7)``.
         quantiles : array_like, optional
-            Shape ``(N, 3, 7)``.
+            16, 50 and 84 % quantiles, shape ``(N, 3, 7)``.
         snr, size : array_like
-            As in `fit`, shape ``(N,)``. Rows where they are not positive, or infinite, stay as they are.
+            Signal-to-noise ratio and size as in `fit`, shape ``(N,)``. Rows where they are not positive, or infinite,
+            stay as they are.
 
         Returns
         -------
@@ -233,7 +235,7 @@ class QuantileCalibration:
         Parameters
         ----------
         path : path-like
-            The file.
+            File to write, in JSON.
         overwrite : bool, optional
             Replace it if it exists.
 
@@ -335,7 +337,7 @@ class QuantileCalibration:
         Parameters
         ----------
         estimator : dict
-            What describes the estimator that is to be corrected.
+            Description of the estimator that is to be corrected.
 
         Raises
         ------
@@ -362,9 +364,9 @@ def coverage_metrics(
     Parameters
     ----------
     truth, values, error : array_like
-        Shape ``(N, 7)``.
+        True and measured parameters and 1-sigma errors, shape ``(N, 7)``.
     quantiles : array_like, optional
-        Shape ``(N, 3, 7)``.
+        16, 50 and 84 % quantiles, shape ``(N, 3, 7)``.
 
     Returns
     -------

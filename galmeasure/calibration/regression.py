@@ -27,7 +27,7 @@ def basis(u: npt.NDArray[np.float64], v: npt.NDArray[np.float64], size: int) -> 
     u, v : ndarray
         Covariates within -1 and 1, shape ``(N,)``.
     size : int
-        How many: one of `SIZES`.
+        Number of terms, one of `SIZES`.
 
     Returns
     -------
@@ -51,9 +51,9 @@ def fit_quantile(
     Parameters
     ----------
     u, v, target : ndarray
-        Shape ``(N,)``.
+        Covariates and the quantity that follows them, shape ``(N,)``.
     level : float
-        Between 0 and 1.
+        Probability of the quantile, between 0 and 1.
     scale : float, optional
         Width of the target's distribution near the quantile; by default a robust standard deviation.
 

@@ -25,13 +25,13 @@ def fisher_matrix(
     Parameters
     ----------
     parameters : Tensor
-        Shape ``(B, 7)``.
+        Sersic parameters, shape ``(B, 7)``.
     psf : PSFGrid
-        From :func:`galmeasure.render.prepare_psf`.
+        Transforms of the PSFs, from :func:`galmeasure.render.prepare_psf`.
     error : Tensor
-        Broadcasts to ``(B, ny, nx)``.
+        1-sigma noise of the pixels; broadcasts to ``(B, ny, nx)``.
     psf_index, good, gain : Tensor, optional
-        As in :func:`galmeasure.render.render_sersic` and :func:`log_likelihood`.
+        Arguments of :func:`galmeasure.render.render_sersic` and :func:`log_likelihood`, with the same meaning.
 
     Returns
     -------
@@ -49,9 +49,9 @@ def cramer_rao_bound(fisher: Tensor, free: Sequence[int] | None = None) -> Tenso
     Parameters
     ----------
     fisher : Tensor
-        Shape ``(B, P, P)``.
+        Expected information, shape ``(B, P, P)``.
     free : sequence of int, optional
-        Parameters that are not known; the others count as fixed, with a bound of 0. All by default.
+        Columns of the parameters that are free; the others count as fixed, with a bound of 0. All by default.
 
     Returns
     -------

@@ -34,7 +34,7 @@ class NormalEquations:
     Parameters
     ----------
     loss : Tensor
-        What a fit minimises: minus twice the (quasi-)log-likelihood without its constant, shape ``(B,)``.
+        Loss that a fit minimises: minus twice the (quasi-)log-likelihood without its constant, shape ``(B,)``.
     chi2 : Tensor
         Sum of squared residuals over the variance, shape ``(B,)``, double precision.
     score : Tensor
@@ -76,8 +76,8 @@ def signal_to_noise(model: Tensor, error: Tensor, good: Tensor, gain: Tensor | N
 
     Parameters
     ----------
-    model, error, gain
-        As in `variance`.
+    model, error, gain : Tensor
+        Arguments of `variance`, with the same meaning.
     good : Tensor
         Good pixels, boolean, shape ``(B, ny, nx)``.
 
@@ -97,9 +97,9 @@ def flux_of_snr(unit: Tensor, snr: Tensor, error: Tensor, good: Tensor, gain: Te
     unit : Tensor
         Models of unit flux, shape ``(B, ny, nx)``.
     snr : Tensor
-        Wanted ratios, shape ``(B,)``.
-    error, good, gain
-        As in `signal_to_noise`; an infinite gain is none.
+        Ratios that the models are to have, shape ``(B,)``.
+    error, good, gain : Tensor
+        Arguments of `signal_to_noise`, with the same meaning; an infinite gain is none.
 
     Returns
     -------
@@ -111,8 +111,8 @@ def flux_of_snr(unit: Tensor, snr: Tensor, error: Tensor, good: Tensor, gain: Te
         return flux
     slope = torch.where(torch.isinf(gain), 1.0, 0.75)  # with shot noise the ratio grows more slowly than the flux
     for _ in range(_SNR_STEPS):
-        found = signal_to_noise(flux[:, None, None] * unit, error, good, gain)
-        flux = flux * (snr / found.clamp_min(1e-30)) ** (1.0 / slope)
+        ratio = signal_to_noise(flux[:, None, None] * unit, error, good, gain)
+        flux = flux * (snr / ratio.clamp_min(1e-30)) ** (1.0 / slope)
     return flux
 
 
@@ -124,9 +124,9 @@ def log_likelihood(
     Parameters
     ----------
     model, image : Tensor
-        Shape ``(B, ny, nx)``.
+        Expected and observed pixels, shape ``(B, ny, nx)``.
     error : Tensor
-        Broadcasts to ``image``.
+        1-sigma noise that does not come from the model; broadcasts to ``image``.
     good : Tensor
         Boolean, pixels that count, shape ``(B, ny, nx)``.
     gain : Tensor, optional
@@ -169,7 +169,7 @@ def normal_equations(
     images : Tensor
         Derivatives of the model along ``J`` directions, shape ``(B, J, ny, nx)``.
     data, error, good, gain, dof
-        As in :func:`log_likelihood`.
+        Arguments of :func:`log_likelihood`, with the same meaning.
 
     Returns
     -------
@@ -206,7 +206,7 @@ def deviance(model: Tensor, data: Tensor, error: Tensor, good: Tensor, gain: Ten
     Parameters
     ----------
     model, data, error, good, gain
-        As in :func:`log_likelihood`.
+        Arguments of :func:`log_likelihood`, with the same meaning.
 
     Returns
     -------
@@ -234,7 +234,7 @@ def fit_loss(
     Parameters
     ----------
     model, data, error, good, gain, dof
-        As in :func:`log_likelihood`.
+        Arguments of :func:`log_likelihood`, with the same meaning.
 
     Returns
     -------
@@ -302,5 +302,5 @@ def _pixel_sums(images, weight, score):
     left = torch.cat([images * weight[:, None], score[:, None]], 1)
     missing = -images.shape[-1] % CACHE_LINE
     if missing:
-        left, images = (torch.nn.functional.pad(each, (0, missing)) for each in (left, images))
+        left, images = (torch.nn.functional.pad(side, (0, missing)) for side in (left, images))
     return torch.bmm(left, images.transpose(1, 2)).double()

@@ -58,7 +58,7 @@ class Evaluation:
     Parameters
     ----------
     point : Tensor
-        Where the model was evaluated, shape ``(B, 7)``, double precision.
+        Coordinates at which the model was evaluated, shape ``(B, 7)``, double precision.
     score : Tensor
         Derivative of the log posterior density by the coordinates, shape ``(B, 7)``.
     fisher : Tensor
@@ -84,7 +84,7 @@ class Evaluation:
     psf_quality: torch.Tensor
 
     def __getitem__(self, rows: Tensor | slice) -> "Evaluation":
-        """Some of the rows."""
+        """Return some of the rows, in the order of the index."""
         return Evaluation(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
     def precision(self) -> Tensor:
@@ -104,7 +104,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class CorrectedContext:
-    """What a correction says of a batch.
+    """Encoded batch of galaxies, relative to one Newton step of each.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class CorrectedContext:
     whitener: torch.Tensor
 
     def __getitem__(self, rows: Tensor | slice) -> "CorrectedContext":
-        """Some of the rows."""
+        """Return some of the rows, in the order of the index."""
         return CorrectedContext(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
     def double(self) -> "CorrectedContext":
@@ -140,16 +140,16 @@ def n_inputs(features: int) -> int:
 def correction_inputs(
     network: PosteriorNetwork, context: Context, evaluation: Evaluation
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers that are nearly sufficient for the posterior, and what they are relative to.
+    """Numbers that are nearly sufficient for the posterior, and the frame to which they are relative.
 
     Parameters
     ----------
-    network : SersicPosterior
-        The network.
+    network : PosteriorNetwork
+        Network whose posteriors are corrected.
     context : Context
-        What its encoder says of ``B`` galaxies.
+        Encoded stamps of ``B`` galaxies, from this network.
     evaluation : Evaluation
-        Of the same galaxies.
+        Exact model at one point of each of these galaxies.
 
     Returns
     -------
@@ -173,9 +173,9 @@ def correction_inputs(
     sigma = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
     correlation = covariance / (sigma[:, :, None] * sigma[:, None, :])
     row, column = torch.tril_indices(_N, _N, -1, device=point.device)
-    flow_centre, flow_factor, head_centre, head_factor = (each.double() for each in network.gaussians(context))
-    centres = [(unwhitener @ (each - anchor)[..., None])[..., 0] for each in (flow_centre, head_centre)]
-    shapes = [_log_covariance(unwhitener @ each) for each in (flow_factor, head_factor)]
+    flow_centre, flow_factor, head_centre, head_factor = (tensor.double() for tensor in network.gaussians(context))
+    centres = [(unwhitener @ (centre - anchor)[..., None])[..., 0] for centre in (flow_centre, head_centre)]
+    shapes = [_log_covariance(unwhitener @ factor) for factor in (flow_factor, head_factor)]
     dof = evaluation.dof.clamp_min(1.0)
     excess = (2.0 * evaluation.chi2).sqrt() - (2.0 * dof - 1.0).sqrt()
     numbers = [
@@ -183,12 +183,12 @@ def correction_inputs(
         3.0 * torch.log(evaluation.chi2.clamp_min(1.0) / dof), torch.log(evaluation.size.clamp_min(1e-3)),
         evaluation.steps,
     ]  # fmt: skip
-    parts = [
+    columns = [
         point, torch.asinh(score), torch.log(sigma), correlation[:, row, column],
-        *(torch.asinh(each) for each in centres), *shapes, torch.stack(numbers, 1),
+        *(torch.asinh(centre) for centre in centres), *shapes, torch.stack(numbers, 1),
         evaluation.psf_quality, context.features.double(),
     ]  # fmt: skip
-    inputs = torch.nan_to_num(torch.cat(parts, 1), nan=0.0, posinf=30.0, neginf=-30.0).clamp(-30.0, 30.0)
+    inputs = torch.nan_to_num(torch.cat(columns, 1), nan=0.0, posinf=30.0, neginf=-30.0).clamp(-30.0, 30.0)
     return inputs.float(), anchor.float(), whitener.float()
 
 
@@ -207,9 +207,9 @@ class Correction(nn.Module):
     Parameters
     ----------
     config : CorrectionConfig
-        Architecture.
-    network : SersicPosterior
-        The network whose posterior is corrected; it is not a part of this module.
+        Sizes of the layers.
+    network : PosteriorNetwork
+        Network whose posterior is corrected; it is not a part of this module.
 
     Notes
     -----
@@ -243,7 +243,7 @@ class Correction(nn.Module):
         self._inside = network.inside
 
     def normalise(self, inputs: Tensor) -> None:
-        """Take mean and spread of the inputs ``(B, D)`` of a training set."""
+        """Set the mean and the spread of the inputs to those of a training set ``(B, D)``."""
         self.input_mean.copy_(inputs.mean(0))
         self.input_scale.copy_(inputs.std(0).clamp_min(1e-3))
 
@@ -253,7 +253,7 @@ class Correction(nn.Module):
         Parameters
         ----------
         inputs, anchor, whitener : Tensor
-            From `correction_inputs`.
+            Results of `correction_inputs`, shapes ``(B, D)``, ``(B, 7)`` and ``(B, 7, 7)``.
         flux_scale : Tensor
             Unit of the flux, shape ``(B,)``.
 
@@ -301,10 +301,10 @@ class Correction(nn.Module):
     def _gaussian(self, context):
         """Centre ``(B, 7)``, factor ``(B, 7, 7)`` and log determinant of the flow's Gaussian."""
         out = self.heads(context.features)[:, : _N + N_TRIANGLE]
-        own, log_diagonal = triangle(out[:, _N:])
+        relative_factor, log_diagonal = triangle(out[:, _N:])
         centre = context.anchor + (context.whitener @ out[:, :_N, None])[..., 0]
         log_whitener = context.whitener.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
-        return centre, context.whitener @ own, log_whitener + log_diagonal.sum(-1)
+        return centre, context.whitener @ relative_factor, log_whitener + log_diagonal.sum(-1)
 
     def _log_density(self, context, values):
         """Log density in unconstrained coordinates, ``values`` ``(B, 7)`` or ``(S, B, 7)``."""
@@ -321,9 +321,9 @@ class Correction(nn.Module):
         values = context.anchor + (context.whitener @ out[:, :_N, None])[..., 0]
         mean = self.transform.inverse(values, context.flux_scale)
         scale = parameter_scale(mean)
-        own, _ = triangle(out[:, _N : _N + N_TRIANGLE])
+        relative_factor, _ = triangle(out[:, _N : _N + N_TRIANGLE])
         jacobian = self.transform.jacobian(context.anchor, context.flux_scale) / scale[..., None]
-        factor = _lower(jacobian @ context.whitener @ own)
+        factor = _lower(jacobian @ context.whitener @ relative_factor)
         levels = ordered_levels(out[:, _N + N_TRIANGLE :].view(-1, len(LEVELS), _N))
         centre, sigma = self._marginals(context)
         return mean, scale, factor, centre[:, None] + sigma[:, None] * levels

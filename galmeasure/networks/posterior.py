@@ -170,7 +170,7 @@ class SersicPosterior(nn.Module):
         parameters : Tensor
             Their truth, shape ``(B, 7)``.
         bf16 : bool, optional
-            As in :meth:`encode`.
+            Compute the encoder's blocks in bfloat16, as in :meth:`encode`.
 
         Returns
         -------

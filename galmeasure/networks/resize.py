@@ -23,7 +23,7 @@ _PIXEL_FWHM2 = 2.3548**2 / 12.0  # squared FWHM, in pixels, that a pixel adds to
 
 @dataclass(frozen=True)
 class Window:
-    """Where the 64 x 64 pixels of a network lie on stamps.
+    """Position of the 64 x 64 pixels of a network on each of a batch of stamps.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Window:
     psf_offset: torch.Tensor | None = None
 
     def __getitem__(self, rows: Tensor | slice) -> "Window":
-        """Some of the rows."""
+        """Return some of the rows, in the order of the index."""
         return Window(self.start[rows], self.block, None if self.psf_offset is None else self.psf_offset[rows])
 
     def with_psf_offset(self, offset: Tensor) -> "Window":
@@ -64,7 +64,7 @@ class Window:
         )
 
     def offset(self) -> Tensor:
-        """What is added to parameters after their units have changed, shape ``(B, 7)``."""
+        """Offset that is added to parameters after their units have changed, shape ``(B, 7)``."""
         offset = torch.zeros((len(self.start), SERSIC.size), dtype=torch.float64, device=self.start.device)
         offset[:, _CENTRE] = self.start.flip(1).double() + 0.5 * (self.block - 1)
         if self.psf_offset is not None:
@@ -115,14 +115,14 @@ def central_window(shapes: Tensor, image: Tensor, block: int = 1) -> Window:
 def _centroid_side(shapes, image):
     """First moments along y and x about the centre of each stamp under a Gaussian window, shape ``(B, 2)``."""
     steps = torch.arange(-_CENTROID_REACH, _CENTROID_REACH + 1, device=image.device)
-    part = torch.div(shapes - 1, 2, rounding_mode="floor")
-    index = [(part[:, axis, None] + steps) for axis in (0, 1)]
-    inside = [(each >= 0) & (each < shapes[:, axis, None]) for axis, each in enumerate(index)]
-    index = [each.clamp(0, image.shape[axis + 1] - 1) for axis, each in enumerate(index)]
+    middle = torch.div(shapes - 1, 2, rounding_mode="floor")
+    index = [(middle[:, axis, None] + steps) for axis in (0, 1)]
+    inside = [(pixel >= 0) & (pixel < shapes[:, axis, None]) for axis, pixel in enumerate(index)]
+    index = [pixel.clamp(0, image.shape[axis + 1] - 1) for axis, pixel in enumerate(index)]
     rows = torch.arange(len(image), device=image.device)[:, None, None]
     pixels = image[rows, index[0][:, :, None], index[1][:, None, :]]
-    distance = [each - (shapes[:, axis, None] - 1) / 2.0 for axis, each in enumerate(index)]
-    weight = [torch.exp(-0.5 * (each / _CENTROID_SIGMA) ** 2) * ok for each, ok in zip(distance, inside, strict=True)]
+    distance = [pixel - (shapes[:, axis, None] - 1) / 2.0 for axis, pixel in enumerate(index)]
+    weight = [torch.exp(-0.5 * (d / _CENTROID_SIGMA) ** 2) * ok for d, ok in zip(distance, inside, strict=True)]
     light = pixels * weight[0][:, :, None] * weight[1][:, None, :]
     return torch.stack([(light.sum(2) * distance[0]).sum(1), (light.sum(1) * distance[1]).sum(1)], 1)
 
@@ -150,11 +150,11 @@ def resize_stamps(
     psf : Tensor
         Distinct PSFs at the window's block, from `network_psfs`.
     psf_index : Tensor
-        Shape ``(B,)``.
+        Index of each stamp's PSF, shape ``(B,)``.
     window : Window
-        From `central_window`.
+        Pixels that the network sees, from `central_window`.
     smoothing : Tensor, optional
-        For `smooth`, shape ``(B,)``: blocks are smoothed as their PSFs were.
+        Amount for `smooth`, shape ``(B,)``: blocks are smoothed as their PSFs were.
 
     Returns
     -------
@@ -169,34 +169,34 @@ def resize_stamps(
         return StampInputs(image, error, good, gain, psf, psf_index)
     steps = torch.arange(NATIVE_SIZE * k, device=image.device)
     index = [window.start[:, axis, None] + steps for axis in (0, 1)]
-    inside = [(each >= 0) & (each < image.shape[axis + 1]) for axis, each in enumerate(index)]
-    index = [each.clamp(0, image.shape[axis + 1] - 1) for axis, each in enumerate(index)]
+    inside = [(pixel >= 0) & (pixel < image.shape[axis + 1]) for axis, pixel in enumerate(index)]
+    index = [pixel.clamp(0, image.shape[axis + 1] - 1) for axis, pixel in enumerate(index)]
     rows = torch.arange(count, device=image.device)
-    place = rows[:, None, None], index[0][:, :, None], index[1][:, None, :]
-    good = good[place] & inside[0][:, :, None] & inside[1][:, None, :]
-    image = image[place]
-    error = error if error.shape[-1] == 1 else torch.where(good, error.expand(count, *error.shape[1:])[place], 1.0)
+    pixels = rows[:, None, None], index[0][:, :, None], index[1][:, None, :]
+    good = good[pixels] & inside[0][:, :, None] & inside[1][:, None, :]
+    image = image[pixels]
+    error = error if error.shape[-1] == 1 else torch.where(good, error.expand(count, *error.shape[1:])[pixels], 1.0)
     if k > 1:
         image, error, good = _average(image, error, good, k)
     if smoothing is not None:
-        part = smooth(good.to(image.dtype), smoothing)
-        image, good = smooth(torch.where(good, image, 0.0), smoothing), part >= 0.5
-        image = torch.where(good, image / part.clamp_min(0.5), 0.0)
+        coverage = smooth(good.to(image.dtype), smoothing)
+        image, good = smooth(torch.where(good, image, 0.0), smoothing), coverage >= 0.5
+        image = torch.where(good, image / coverage.clamp_min(0.5), 0.0)
     return StampInputs(image, error, good, gain, psf, psf_index)
 
 
 def _average(image, error, good, k):
     """Means of the good pixels of blocks, times k, their noise and whether they are good."""
 
-    def total(each):
-        return torch.nn.functional.avg_pool2d(each[:, None], k)[:, 0] * k**2
+    def total(pixels):
+        return torch.nn.functional.avg_pool2d(pixels[:, None], k)[:, 0] * k**2
 
-    part = good.to(image.dtype)
-    number = total(part)
+    weight = good.to(image.dtype)
+    number = total(weight)
     per_good = k / number.clamp_min(1.0)
-    error = (total(part * error**2)).sqrt() * per_good
+    error = (total(weight * error**2)).sqrt() * per_good
     enough = number >= 0.5 * k**2
-    image = torch.where(enough, total(part * image) * per_good, 0.0)
+    image = torch.where(enough, total(weight * image) * per_good, 0.0)
     return image, torch.where(enough, error, 1.0), enough
 
 
@@ -238,16 +238,16 @@ def network_psfs(
     Returns
     -------
     Tensor
-        What a star in the middle of the central pixel looks like, shape ``(M, size, size)``, single precision; the
-        sum is what the images hold of the star's light within these pixels.
+        Images of a star in the middle of the central pixel, shape ``(M, size, size)``, single precision; their sum
+        is the light of the star within these pixels.
 
     Notes
     -----
     Where the star's position falls between the samples of the image, they are interpolated with a sinc, as the
     renderer's Fourier transform does.
     """
-    as_they_are = oversampling == block == 1 and not any(offset)
-    if as_they_are and images.shape[1] % 2 == images.shape[2] % 2 == 1:
+    is_native = oversampling == block == 1 and not any(offset)
+    if is_native and images.shape[1] % 2 == images.shape[2] % 2 == 1:
         for axis in (1, 2):
             cut = (images.shape[axis] - size) // 2
             images = images.narrow(axis, cut, size) if cut > 0 else images
@@ -261,21 +261,21 @@ def network_psfs(
 def psf_offsets(psf: Tensor) -> Tensor:
     """Offsets of stars from the middle of PSF images ``(M, side, side)``, shape ``(M, 2)``: y, x.
 
-    The centroid of what is brighter than a tenth of the peak; where it is not in the middle, that under a Gaussian
-    which follows it.
+    The offset is the centroid of the pixels brighter than a tenth of the peak; where it is not in the middle, it is
+    the centroid under a Gaussian window that follows it.
     """
     psf = psf.double()
     distance = torch.arange(psf.shape[1], device=psf.device, dtype=psf.dtype) - (psf.shape[1] - 1) / 2.0
     light = (psf - 0.1 * psf.amax((1, 2), keepdim=True)).clamp_min(0.0)
     offset = _centroid(light, distance)
     away = torch.nonzero(offset.abs().amax(1) > _NEAR_MIDDLE)[:, 0]
-    some, found = psf[away], offset[away]
+    images, centres = psf[away], offset[away]
     for _ in range(_CENTROID_STEPS):
-        apart = distance[None, None] - found[:, :, None]
+        apart = distance[None, None] - centres[:, :, None]
         weight = torch.exp(-0.5 * (apart / _CENTROID_SIGMA) ** 2)
-        light = some.clamp_min(0.0) * weight[:, 0, :, None] * weight[:, 1, None, :]
-        found = found + (1.5 * (_centroid(light, distance) - found)).clamp(-1.0, 1.0)
-    offset[away] = found
+        light = images.clamp_min(0.0) * weight[:, 0, :, None] * weight[:, 1, None, :]
+        centres = centres + (1.5 * (_centroid(light, distance) - centres)).clamp(-1.0, 1.0)
+    offset[away] = centres
     return offset
 
 

@@ -1,4 +1,4 @@
-"""How unlike the galaxies of the training each galaxy looks: residuals in the network's pixels, and their score."""
+"""Residuals of a batch in the pixels of the network, collected for the out-of-distribution score."""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ class ResidualWatch:
         self._features = self._statistics = self._moments = None
 
     def begin(self, chunks: Iterable[Any]) -> Callable[..., None]:
-        """Take what the network says, a list of EncodedChunk; gives `see`."""
+        """Take the encoded chunks of a batch, and return the method `see`."""
         for chunk in chunks:
             rows = chunk.rows[chunk.keep]
             self.values[rows] = chunk.window.to_stamp(chunk.summary.mean).cpu().numpy()[chunk.keep]
@@ -67,9 +67,9 @@ class ResidualWatch:
         residual : Tensor
             Image minus model over noise, shape ``(P, ny, nx)``.
         good : Tensor
-            Boolean, of the same shape.
+            Boolean of the same shape, True for good pixels.
         snr : Tensor
-            Of the models, shape ``(P,)``.
+            Signal-to-noise ratio of the models, shape ``(P,)``.
         values : Tensor, optional
             Parameters of the models in pixels of the stamps, shape ``(P, 7)``, where they are not the network's means.
         """
@@ -77,13 +77,13 @@ class ResidualWatch:
             self.values[rows] = values.cpu().numpy()
         blocks = self._block[rows]
         for block in np.unique(blocks).tolist():
-            found = self._features_of(rows, residual, good, block)
+            features = self._features_of(rows, residual, good, block)
             chosen = np.flatnonzero(blocks == block)
-            self._put(rows[chosen], found[torch.from_numpy(chosen).to(residual.device)])
+            self._put(rows[chosen], features[torch.from_numpy(chosen).to(residual.device)])
         self._snr[rows] = snr.double().cpu()
 
     def observed(self) -> Observed:
-        """Return what was seen, an `Observed`."""
+        """Return the quantities of the batch from which its score follows."""
         size = torch.from_numpy(self.values[:, PARAMETER_INDEX["r_eff"]] / self._fwhm)
         if self._statistics is None:
             empty = torch.full((len(size), 0), torch.nan)
@@ -94,17 +94,17 @@ class ResidualWatch:
         """Features of residuals, all of them seen in blocks of one size."""
         device = residual.device
         window = Window(self._start[rows].to(device), block)
-        one = residual.new_ones((1, 1, 1))
+        noise = residual.new_ones((1, 1, 1))
         index = torch.zeros(len(rows), dtype=torch.int64, device=device)
-        seen = resize_stamps(residual, one, good, None, residual.new_zeros((1, 1, 1)), index, window)
+        seen = resize_stamps(residual, noise, good, None, residual.new_zeros((1, 1, 1)), index, window)
         values = window.from_stamp(torch.from_numpy(self.values[rows]).to(device))
         fwhm = torch.from_numpy(width_in_blocks(self._fwhm[rows], block)).to(device)
         return residual_features((seen.image / seen.error) * seen.good, seen.good, values, fwhm)
 
-    def _put(self, rows, found):
+    def _put(self, rows, features):
         if self._statistics is None:
             count = len(self.values)
-            self._statistics = torch.full((count, found.statistics.shape[1]), torch.nan)
-            self._moments = torch.full((count, found.moments.shape[1]), torch.nan)
-        self._statistics[rows] = found.statistics.cpu()
-        self._moments[rows] = found.moments.cpu()
+            self._statistics = torch.full((count, features.statistics.shape[1]), torch.nan)
+            self._moments = torch.full((count, features.moments.shape[1]), torch.nan)
+        self._statistics[rows] = features.statistics.cpu()
+        self._moments[rows] = features.moments.cpu()

@@ -1,4 +1,4 @@
-"""What measurements of galaxies like those of the training look like, and a score for those that look otherwise."""
+"""Typical measurements of galaxies of the training domain, and an out-of-distribution score for all others."""
 
 import json
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ FALSE_ALARMS = 0.01
 """Fraction of the galaxies of the training domain that are flagged."""
 
 SUFFIX = ".ood"
-"""Of the file beside that of the weights."""
+"""Ending of the file beside that of the weights."""
 
 FORMAT = 1
 
 LEAST = 2000
-"""Galaxies that it takes at least."""
+"""Fewest galaxies from which the distributions are learned."""
 
 _SNR_NODES = 8
 _NODES = 5
@@ -55,16 +55,16 @@ _PIECE = 8192
 
 @dataclass(frozen=True)
 class Observed:
-    """What the score is made of.
+    """Quantities of a batch of galaxies from which their score follows.
 
     Parameters
     ----------
     snr, size : Tensor
         Signal-to-noise ratio, and ``r_eff`` over the FWHM of the PSF, of the network's estimate, shape ``(B,)``.
     residuals : ResidualFeatures
-        Of the model of that estimate.
+        Residuals of the model of that estimate.
     features : Tensor
-        Of the encoder, shape ``(B, F)``.
+        Features from the encoder, shape ``(B, F)``.
     """
 
     snr: torch.Tensor
@@ -77,12 +77,12 @@ class Observed:
         return len(self.snr)
 
     def __getitem__(self, rows: Tensor | slice) -> "Observed":
-        """Some of the rows."""
+        """Return some of the rows, in the order of the index."""
         return Observed(self.snr[rows], self.size[rows], self.residuals[rows], self.features[rows])
 
     @classmethod
     def join(cls, parts: "Sequence[Observed]") -> Self:
-        """One after the other."""
+        """Concatenate the quantities of several batches."""
         columns = (torch.cat([getattr(part, name) for part in parts]) for name in ("snr", "size"))
         residuals = ResidualFeatures.join([part.residuals for part in parts])
         return cls(*columns, residuals, torch.cat([part.features for part in parts]))
@@ -96,14 +96,14 @@ class Observed:
 
 
 class Expectation(nn.Module):
-    """What the encoder's features say of the residual that a network's own error leaves: log(1 + chi-squared excess).
+    """Regression of the residual that a network's own error leaves, log(1 + chi-squared excess), on the features.
 
     A network is not equally good at all galaxies, and where they are bright its error shows in their residuals.
 
     Parameters
     ----------
     features : int
-        Number of features.
+        Number of features of the encoder.
     """
 
     def __init__(self, features: int) -> None:
@@ -125,13 +125,13 @@ class Expectation(nn.Module):
 
     @staticmethod
     def target(observed: Observed) -> Tensor:
-        """What is expected: the larger one of the excesses in the centre and in the wings."""
+        """Target of the regression: the larger one of the excesses in the centre and in the wings."""
         both = observed.residuals.statistics[:, [STATISTICS.index(name) for name in ("centre", "wings")]]
         return both.amax(1).clamp_min(0.0).log1p()
 
     @classmethod
     def learn(cls, observed: Observed) -> Self:
-        """Learn it from galaxies; the same galaxies give the same."""
+        """Learn the regression from galaxies; the same galaxies give the same result."""
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(0)
             found = cls(observed.features.shape[1])
@@ -157,7 +157,7 @@ class TypicalGalaxies:
     Parameters
     ----------
     expectation : Expectation
-        What residual the network's own error is expected to leave.
+        Regression of the residual that the network's own error leaves.
     snr_nodes : Tensor
         Logarithms of S/N; the distributions are kept at these ``S`` nodes.
     nodes : Tensor
@@ -176,7 +176,7 @@ class TypicalGalaxies:
 
     Notes
     -----
-    Each statistic (those of `residual_features`, and the distances of Mahalanobis of the residuals' moments and of
+    Each statistic (those of `residual_features`, and the Mahalanobis distances of the residuals' moments and of
     the encoder's features from their means) has a probability of being exceeded by galaxies of the same S/N of which
     as large residuals are expected, and by those of the same S/N and size: the encoder may be misled by what is
     strange. The least of these probabilities is turned into one by its own distribution, so that the score, minus the
@@ -197,12 +197,12 @@ class TypicalGalaxies:
 
     @classmethod
     def learn(cls, observed: Observed, card: dict[str, Any]) -> Self:
-        """Learn what is typical.
+        """Learn the distributions of typical galaxies.
 
         Parameters
         ----------
         observed : Observed
-            Of galaxies of the training domain; tens of thousands, at least 2,000.
+            Galaxies of the training domain: tens of thousands, at least 2,000.
         card : dict
             Plain JSON with ``weights_sha256``.
 
@@ -246,7 +246,7 @@ class TypicalGalaxies:
         Parameters
         ----------
         observed : Observed
-            ``B`` galaxies.
+            Quantities of ``B`` galaxies.
 
         Returns
         -------
@@ -254,7 +254,7 @@ class TypicalGalaxies:
             Minus the decimal logarithm of the fraction of typical galaxies that look stranger, shape ``(B,)``; NaN
             where there is no measurement.
         reason : Tensor of int64
-            Which of `names` is the strangest, shape ``(B,)``; -1 where there is no measurement.
+            Index of the strangest among `names`, shape ``(B,)``; -1 where there is no measurement.
         """
         score = torch.full((len(observed),), torch.nan, dtype=torch.float64)
         reason = torch.full((len(observed),), -1, dtype=torch.int64)
@@ -327,7 +327,7 @@ class TypicalGalaxies:
 
 
 def typical_path(path: str | PathLike[str]) -> Path:
-    """Where the typical galaxies of a file of weights are."""
+    """Path of the typical galaxies of a file of weights."""
     return Path(path).with_suffix(SUFFIX)
 
 
@@ -337,7 +337,7 @@ def load_typical(path: str | PathLike[str], weights_sha256: str, known: str | No
     Parameters
     ----------
     path : pathlib.Path
-        File.
+        File that `TypicalGalaxies.save` has written.
     weights_sha256 : str
         Digest of the weights in use.
     known : str, optional
@@ -430,7 +430,7 @@ def _whitening(values, weight):
 
 
 def _distance(weight, values, means, matrices):
-    """Squared distances of Mahalanobis per dimension, each by the node of its largest weight, shape ``(B,)``."""
+    """Squared Mahalanobis distances per dimension, each by the node of its largest weight, shape ``(B,)``."""
     found, nearest = torch.empty(len(values), dtype=torch.float64), weight.argmax(1)
     values = values.double()
     for node in nearest.unique().tolist():

@@ -19,7 +19,7 @@ class Range:
     Parameters
     ----------
     lower, upper : float
-        Bounds.
+        Bounds of the distribution.
     log : bool, optional
         Uniform in the logarithm.
     """
@@ -52,7 +52,7 @@ class Range:
         return torch.where(self.contains(value), inside_value, -torch.inf)
 
     def contains(self, value: Tensor, margin: float = 0.0) -> Tensor:
-        """Whether values lie within the bounds, widened by ``margin`` times the width of the range."""
+        """Boolean, True where values lie within the bounds, widened by ``margin`` times the width of the range."""
         if self.log:
             slack = math.exp(margin * math.log(self.upper / self.lower))
             return (value >= self.lower / slack) & (value <= self.upper * slack)
@@ -71,7 +71,7 @@ class LogNormal:
     scatter : float
         Standard deviation of the natural logarithm before the distribution is cut off.
     lower, upper : float
-        Bounds, positive.
+        Bounds of the distribution, both positive.
     """
 
     median: float
@@ -106,7 +106,7 @@ class LogNormal:
         return torch.where(self.contains(value), density.to(value.dtype), -torch.inf)
 
     def contains(self, value: Tensor, margin: float = 0.0) -> Tensor:
-        """Whether values lie within the bounds, widened by ``margin`` times the width of their logarithms."""
+        """Boolean, True where values lie within the bounds, widened by ``margin`` times the width in the logarithm."""
         return Range(self.lower, self.upper, log=True).contains(value, margin)
 
     def _standardised(self, device):
@@ -127,7 +127,7 @@ class SizeRelation:
     scatter : float
         Standard deviation of the natural logarithm.
     lower, upper : float
-        Bounds, in pixels.
+        Bounds of the sizes, in pixels.
     snr_power, fwhm_power : float, optional
         Powers of the signal-to-noise ratio and of the width of the PSF with which the median grows.
     """
@@ -151,7 +151,7 @@ class SizeRelation:
         return LogNormal(median, self.scatter, self.lower, self.upper)
 
     def contains(self, value: Tensor, margin: float = 0.0) -> Tensor:
-        """Whether values lie within the bounds, widened by ``margin`` times the width of their logarithms."""
+        """Boolean, True where values lie within the bounds, widened by ``margin`` times the width in the logarithm."""
         return Range(self.lower, self.upper, log=True).contains(value, margin)
 
 
@@ -162,7 +162,7 @@ class Disc:
     Parameters
     ----------
     g_max : float
-        Largest ``|g|``.
+        Largest modulus of the shear, ``|g|``.
     concentration : float or None, optional
         Density in the plane proportional to ``(1 - (|g| / g_max)**2) ** concentration``; None is uniform in ``|g|``
         (a density that diverges at 0, as the study has it).
@@ -193,5 +193,5 @@ class Disc:
         return torch.where(radius < self.g_max, inside, -torch.inf)
 
     def contains(self, g1: Tensor, g2: Tensor, margin: float = 0.0) -> Tensor:
-        """Whether shears lie within the disc, widened by ``margin`` times its radius."""
+        """Boolean, True where shears lie within the disc, widened by ``margin`` times its radius."""
         return torch.hypot(g1, g2) < self.g_max * (1.0 + margin)

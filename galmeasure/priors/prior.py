@@ -27,15 +27,15 @@ class Population:
     Parameters
     ----------
     name : str
-        Name, for the documentation.
+        Name of the population, for the documentation.
     fraction : float
         Share of the galaxies that are of this kind; shares are relative to their sum.
     n : Range or LogNormal
-        Sersic index.
+        Distribution of the Sersic index.
     r_eff : Range, LogNormal or SizeRelation
-        Circularised half-light radius, in pixels.
+        Distribution of the circularised half-light radius, in pixels.
     shear : Disc
-        Reduced shear.
+        Distribution of the reduced shear.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Prior:
     snr : Range
         Signal-to-noise ratio: the distribution of the flux where ``electrons`` is None, else a cut.
     psf_fwhm : Range
-        Width of the PSF, pixels.
+        Full width at half maximum of the PSF, in pixels.
     electrons : Range, optional
         Distribution of the flux in electrons.
     populations : tuple of Population, optional
@@ -149,14 +149,14 @@ class Prior:
         Parameters
         ----------
         count : int
-            Number of galaxies.
+            Number of galaxies to draw.
         shape : tuple of int or Tensor
-            Stamp ``(ny, nx)``, or shapes ``(count, 2)``.
+            Sides of the stamp ``(ny, nx)``, or shapes ``(count, 2)``.
         snr, psf_fwhm : Tensor, optional
             Signal-to-noise ratio and width of the PSF of each galaxy, shape ``(count,)``, which the sizes of a
             population may follow; drawn from the prior by default.
         generator : torch.Generator, optional
-            Of the device.
+            Source of the random numbers, on the same device.
         device : str, optional
             Torch device of the result.
 
@@ -187,9 +187,9 @@ class Prior:
         Parameters
         ----------
         parameters : Tensor
-            Shape ``(B, 7)``, flux in the unit of the stamp.
+            Sersic parameters, shape ``(B, 7)``, flux in the unit of the stamp.
         shape : tuple of int
-            Stamp ``(ny, nx)``.
+            Sides of the stamp ``(ny, nx)``, pixels.
         snr : Tensor
             Signal-to-noise ratio of each galaxy's model, shape ``(B,)``.
         gain : Tensor, optional
@@ -224,7 +224,7 @@ class Prior:
 
     @property
     def follows_psf(self) -> bool:
-        """Whether the sizes of a population follow the width of the PSF."""
+        """True if the sizes of a population follow the width of the PSF."""
         return any(isinstance(each.r_eff, SizeRelation) and each.r_eff.fwhm_power for each in self.populations)
 
     def as_dict(self) -> dict[str, Any]:
@@ -260,7 +260,7 @@ class Prior:
         snr : Tensor
             Signal-to-noise ratio of each galaxy, shape ``(B,)``.
         psf_fwhm : Tensor, optional
-            As in `log_prob`.
+            Width of each PSF in pixels, as in `log_prob`.
 
         Returns
         -------
@@ -289,18 +289,18 @@ class Prior:
         *,
         margin: float = 0.0,
     ) -> Tensor:
-        """Whether parameters (and PSF widths) lie in the domain.
+        """Tell which parameters (and PSF widths) lie in the domain.
 
         Parameters
         ----------
         parameters : Tensor
-            Shape ``(B, 7)``.
+            Sersic parameters, shape ``(B, 7)``.
         shape : tuple of int
-            Stamp ``(ny, nx)``.
+            Sides of the stamp ``(ny, nx)``, pixels.
         snr : Tensor
-            Shape ``(B,)``.
+            Signal-to-noise ratio of each galaxy, shape ``(B,)``.
         psf_fwhm : Tensor, optional
-            Pixels, shape ``(B,)``.
+            Width of each PSF in pixels, shape ``(B,)``.
         margin : float, optional
             Widens every range by this fraction.
 

@@ -1,4 +1,4 @@
-"""Second derivatives of the model, contracted with a covariance: how much the model bends within its errors."""
+"""Second derivatives of the model, contracted with a covariance: the curvature of the model within its errors."""
 
 import torch
 from torch import Tensor
@@ -27,18 +27,18 @@ _STEP = 1e-3  # of the second difference of the quadratic form, in units of the 
 def render_curvature(parameters: Tensor, covariance: Tensor, psf: PSFGrid, psf_index: Tensor | None = None) -> Tensor:
     """Sum over ``i, j`` of ``covariance[i, j]`` times the second derivative of the model by parameters ``i, j``.
 
-    Half of it is what the mean of models drawn from the covariance differs from the model, to second order.
+    Half of it is the difference, to second order, between the mean of models drawn from the covariance and the model.
 
     Parameters
     ----------
     parameters : Tensor
-        Shape ``(B, 7)``, double precision.
+        Sersic parameters, shape ``(B, 7)``, double precision.
     covariance : Tensor
-        Of the parameters, shape ``(B, 7, 7)``, double precision.
+        Covariance of the parameters, shape ``(B, 7, 7)``, double precision.
     psf : PSFGrid
         From :func:`galmeasure.render.prepare_psf`; the images have the precision of its transform.
     psf_index : Tensor, optional
-        Shape ``(B,)``.
+        Index of each galaxy's PSF, shape ``(B,)``; the first one by default.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def _contracted(parameters, flux, raw, bend, psf):
     value, by_u, by_uu = _pieces(tables[0], index, t, kappa2, 2)
     by_n, by_nu = _pieces(tables[1], index, t, kappa2, 1)
     (by_nn,) = _pieces(tables[2], index, t, kappa2, 0)
-    value, by_u, by_uu, by_n, by_nu, by_nn = (each.view(-1, *grid) for each in (value, by_u, by_uu, by_n, by_nu, by_nn))
+    value, by_u, by_uu, by_n, by_nu, by_nn = (x.view(-1, *grid) for x in (value, by_u, by_uu, by_n, by_nu, by_nn))
 
     def along(row):
         """Covariance of raw coordinate ``row`` with the quadratic forms, on the grid."""
@@ -113,11 +113,11 @@ def _combination(weights, forms):
 def _pieces(pieces, index, t, kappa2, order):
     """Value of polynomial pieces ``(B, 4, K - 1)`` and its derivatives by the squared wavenumber."""
     c0, c1, c2, c3 = (torch.gather(pieces[:, j], 1, index) for j in range(4))
-    found = [c0 + t * (c1 + t * (c2 + t * c3))]
+    derivatives = [c0 + t * (c1 + t * (c2 + t * c3))]
     if order > 0:
         slope = (c1 + t * (2.0 * c2 + t * (3.0 * c3))) * (0.5 / LOG_K_STEP) / kappa2
-        found.append(slope)
+        derivatives.append(slope)
     if order > 1:
         bend = (2.0 * c2 + t * (6.0 * c3)) * (0.5 / LOG_K_STEP) ** 2 / kappa2**2
-        found.append(bend - slope / kappa2)
-    return found
+        derivatives.append(bend - slope / kappa2)
+    return derivatives

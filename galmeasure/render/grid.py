@@ -33,7 +33,7 @@ BANDS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 1.75, 2.0, 3.0)
 
 _NATIVE_BANDS = (0.5, 0.75, 1.0)  # few, so that many stamps share one
 _BAND_TOLERANCE = 6e-4
-_PIECE = 32  # images transformed at once
+_CHUNK = 32  # images transformed at once, so that the padded images of many PSFs do not fill the memory
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PSFGrid:
     transform : Tensor
         Complex, shape ``(M, *band_shape(padded, band))``, centre of the PSF at phase zero.
     shape : tuple of int
-        Stamp ``(ny, nx)``.
+        Sides of the stamp ``(ny, nx)``, pixels.
     padded : tuple of int
         Fourier grid ``(ly, lx)`` in native pixels.
     band : float
@@ -83,11 +83,11 @@ def good_size(size: float) -> int:
     """Smallest even number not below ``size`` with no prime factor above 5."""
     size = int(size) + int(size) % 2
     while True:
-        rest = size
+        cofactor = size
         for factor in (2, 3, 5):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
+            while cofactor % factor == 0:
+                cofactor //= factor
+        if cofactor == 1:
             return size
         size += 2
 
@@ -146,17 +146,19 @@ def prepare_psf(
     images : Tensor
         Shape ``(M, py, px)``: centred on ``((py-1)/2, (px-1)/2)``, pixel response included; the sum is kept.
     shape : tuple of int
-        Stamp ``(ny, nx)`` in native pixels.
+        Sides of the stamp ``(ny, nx)`` in native pixels.
     oversampling : int, optional
         PSF pixels per native pixel. Only as many Fourier bands are kept as hold power; native images that are
         under-sampled are extended (:mod:`galmeasure.render.dealias`).
-    device, dtype : optional
-        Of the result.
+    device : torch.device or str, optional
+        Torch device of the result.
+    dtype : torch.dtype, optional
+        Real type of the precision of the result.
 
     Returns
     -------
     PSFGrid
-        Ready for :func:`render_sersic`.
+        Transforms, ready for :func:`render_sersic`.
     """
     parts = prepare_psfs(images, shape, oversampling=oversampling, device=device, dtype=dtype, together=True)
     return next(iter(parts))[1]
@@ -170,18 +172,18 @@ def native_psfs(images: Tensor, shape: tuple[int, int]) -> Iterator[tuple[Tensor
     images : Tensor
         Shape ``(M, py, px)``, as in :func:`prepare_psf`.
     shape : tuple of int
-        Stamp ``(ny, nx)``.
+        Sides of the stamp ``(ny, nx)``, pixels.
 
     Yields
     ------
     members : Tensor
-        Which of the images, shape ``(K,)``.
+        Indices of the images, shape ``(K,)``.
     grid : PSFGrid
         Their transforms, good enough for models of faint galaxies, and of any if the PSF is well sampled. Wavenumbers
         without power are left out, which makes rendering cheaper.
     """
     padded = padded_shape(shape)
-    transform = torch.cat([_centred_transform(part, padded, 1) for part in images.split(_PIECE)])
+    transform = torch.cat([_centred_transform(part, padded, 1) for part in images.split(_CHUNK)])
     needed = _bands_needed(transform, 1.0)
     index = torch.searchsorted(torch.tensor(_NATIVE_BANDS, dtype=needed.dtype, device=needed.device), needed)
     for place in index.unique().tolist():
@@ -205,21 +207,21 @@ def prepare_psfs(
     Parameters
     ----------
     images, shape, oversampling, device, dtype
-        As in :func:`prepare_psf`.
+        Arguments of :func:`prepare_psf`, with the same meaning.
     together : bool, optional
         Keep all of them in one group, with the widest band that any of them needs.
 
     Yields
     ------
     members : Tensor
-        Which of the images, shape ``(K,)``.
+        Indices of the images, shape ``(K,)``.
     grid : PSFGrid
         Their transforms.
     """
     images = images.to(device=device, dtype=dtype)
     padded = padded_shape(shape)
     pieces = {}
-    for rows in torch.arange(images.shape[0], device=images.device).split(_PIECE):
+    for rows in torch.arange(images.shape[0], device=images.device).split(_CHUNK):
         transform = _centred_transform(images[rows], padded, oversampling)
         for members, part, available in _with_aliases(transform, padded, oversampling, images.shape):
             bands = _bands_needed(part, available)

@@ -39,7 +39,7 @@ def hankel_transform(n: float, kappa: npt.ArrayLike, n_nodes: int = 600) -> npt.
     Parameters
     ----------
     n : float
-        Sersic index.
+        Sersic index of the profile.
     kappa : array_like
         Wavenumber times half-light radius, positive.
     n_nodes : int, optional

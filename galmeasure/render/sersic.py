@@ -119,7 +119,7 @@ def raw_jacobian_matrix(parameters: Tensor) -> Tensor:
     """
     flux, _, r_eff, g1, g2, _, _ = parameters.unbind(-1)
     a, b, c = quadratic_form(parameters).unbind(-1)
-    rest = 1.0 - (g1**2 + g2**2)
+    roundness = 1.0 - (g1**2 + g2**2)
     matrix = parameters.new_zeros(parameters.shape[0], N_PARAMETERS, N_PARAMETERS)
     i_a, i_b, i_c = (RAW_INDEX[name] for name in "abc")
     matrix[:, _FLUX, RAW_INDEX["model"]] = 1.0
@@ -127,9 +127,9 @@ def raw_jacobian_matrix(parameters: Tensor) -> Tensor:
         matrix[:, row, RAW_INDEX[name]] = flux
     for column, value in ((i_a, a), (i_b, b), (i_c, c)):
         matrix[:, _R_EFF, column] = flux * 2.0 * value / r_eff
-        matrix[:, _G1, column] = flux * 2.0 * g1 * value / rest
-        matrix[:, _G2, column] = flux * 2.0 * g2 * value / rest
-    scale = flux * 2.0 * r_eff**2 / rest
+        matrix[:, _G1, column] = flux * 2.0 * g1 * value / roundness
+        matrix[:, _G2, column] = flux * 2.0 * g2 * value / roundness
+    scale = flux * 2.0 * r_eff**2 / roundness
     matrix[:, _G1, i_a] += scale * g1
     matrix[:, _G1, i_b] += scale
     matrix[:, _G2, i_a] += scale * g2
@@ -202,9 +202,9 @@ def render_raw(
     parameters : Tensor
         Shape ``(B, 7)``, in the order of :data:`galmeasure.parameters.PARAMETERS`; the flux is not used.
     psf : PSFGrid
-        From :func:`prepare_psf`.
+        Transforms of the PSFs, from :func:`prepare_psf`.
     psf_index : Tensor, optional
-        Shape ``(B,)``, which PSF of the grid each galaxy has; the first one by default.
+        Shape ``(B,)``, index of each galaxy's PSF in the grid; the first one by default.
     derivatives : bool, optional
         Also return the derivatives.
     enlarge : bool, optional
@@ -224,8 +224,8 @@ def render_raw(
     if psf_index is None:
         psf_index = torch.zeros(len(parameters), dtype=torch.int64, device=parameters.device)
     doubled = psf.doubled(psf_index[wide])
-    own = torch.arange(len(doubled.transform), device=parameters.device)
-    parts = [_render(parameters[wide], doubled, own, derivatives)]
+    doubled_index = torch.arange(len(doubled.transform), device=parameters.device)
+    parts = [_render(parameters[wide], doubled, doubled_index, derivatives)]
     if not wide.all():
         parts.append(_render(parameters[~wide], psf, psf_index[~wide], derivatives))
     order = torch.cat([torch.nonzero(wide)[:, 0], torch.nonzero(~wide)[:, 0]])
@@ -256,13 +256,13 @@ def render_sersic(
     parameters : Tensor
         Shape ``(B, 7)``: flux, n, r_eff (circularised, pixels), g1, g2, x, y (pixels, 0 is the centre of the first).
     psf : PSFGrid
-        From :func:`prepare_psf`.
+        Transforms of the PSFs, from :func:`prepare_psf`.
     psf_index : Tensor, optional
-        Shape ``(B,)``, which PSF of the grid each galaxy has; the first one by default.
+        Shape ``(B,)``, index of each galaxy's PSF in the grid; the first one by default.
     jacobian : bool, optional
         Also return the derivatives by the seven parameters.
     enlarge : bool, optional
-        As in :func:`render_raw`.
+        Use a larger grid for narrow ridges, as in :func:`render_raw`.
 
     Returns
     -------

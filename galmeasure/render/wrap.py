@@ -56,15 +56,15 @@ def wrapped_light(parameters: Tensor, form: Tensor, b_and_amplitude: Tensor, psf
     Parameters
     ----------
     parameters : Tensor
-        Shape ``(B, 7)``.
+        Sersic parameters, shape ``(B, 7)``.
     form : Tensor
-        Shape ``(B, 3)``, coefficients of ``kappa**2``.
+        Coefficients of ``kappa**2``, shape ``(B, 3)``, from `galmeasure.render.sersic.quadratic_form`.
     b_and_amplitude : Tensor
-        Shape ``(B, 2, 2)``: value and slope in ``n`` of ``b_n`` and of the log amplitude.
+        Value and slope in ``n`` of ``b_n`` and of the log amplitude, shape ``(B, 2, 2)``.
     psf : PSFGrid
-        Gives the stamp and the period.
+        Grid, which gives the stamp and the period.
     derivatives : bool
-        Whether the derivatives by n, a, b, c, y, x follow the model.
+        Let the derivatives by n, a, b, c, y, x follow the model.
     """
     nodes_y, matrix_y = _interpolation(psf.shape[0], parameters.device, parameters.dtype)
     nodes_x, matrix_x = _interpolation(psf.shape[1], parameters.device, parameters.dtype)

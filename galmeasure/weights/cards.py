@@ -1,4 +1,4 @@
-"""Cards of weights: what they must say, and how they are read from the header of a safetensors file, without torch."""
+"""Cards of weights: their entries, and their reading from the header of a safetensors file, without torch."""
 
 import hashlib
 import json
@@ -39,14 +39,14 @@ _TRAINING = ("steps", "stamps", "batch_size", "seed", "minutes", "device")
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of trained weights and what its card says.
+    """A file of trained weights and its card.
 
     Parameters
     ----------
     name : str
         Name: that of the registry, or the name of a user's file without its suffix.
     path : pathlib.Path
-        The safetensors file.
+        Path of the safetensors file.
     sha256 : str
         Hexadecimal digest of the whole file.
     card : dict
@@ -143,8 +143,8 @@ def dump_card(card: dict[str, Any]) -> str:
 
 def card_digest(card: dict[str, Any]) -> str:
     """Digest of a card, but for the entry that holds it."""
-    rest = {name: value for name, value in card.items() if name != "card_sha256"}
-    return hashlib.sha256(dump_card(rest).encode()).hexdigest()
+    content = {name: value for name, value in card.items() if name != "card_sha256"}
+    return hashlib.sha256(dump_card(content).encode()).hexdigest()
 
 
 def check_card(card: dict[str, Any]) -> None:
@@ -204,7 +204,7 @@ def _is_number(value):
 
 
 def side_path(path: Path) -> Path:
-    """Where the copy of a file's card is, beside it."""
+    """Path of the copy of a file's card, beside it."""
     return path.with_suffix(".json")
 
 

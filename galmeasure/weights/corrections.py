@@ -32,7 +32,7 @@ def correction_path(path: str | PathLike[str]) -> Path:
     Parameters
     ----------
     path : path-like
-        File of weights.
+        Path of a file of weights.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def save_correction(weights: Weights, correction: Correction, card: dict[str, An
     weights : Weights
         Weights of the network that is corrected.
     correction : galmeasure.networks.correction.Correction
-        The correction.
+        Correction to be written.
     card : dict
         Plain JSON about its training: ``galaxies``, ``seed``, ``epochs``, ``metrics``, ``date`` and more.
 
@@ -138,12 +138,12 @@ def _load(path, weights, device, *_):
         config = CorrectionConfig(**card["arguments"])
         check_shapes(path, tensors, correction_shapes(config))
         correction = Correction(config, load_network(weights))
-        own = correction.state_dict()
-        missing = {name for name in own if not name.startswith(_CONSTANT)} ^ set(tensors)
+        expected = correction.state_dict()
+        missing = {name for name in expected if not name.startswith(_CONSTANT)} ^ set(tensors)
         if missing:
             msg = f"tensors do not fit: {', '.join(sorted(missing))}"
             raise ValueError(msg)
-        correction.load_state_dict(own | tensors)
+        correction.load_state_dict(expected | tensors)
     except WeightsError:
         raise
     except (LookupError, TypeError, ValueError, RuntimeError) as err:

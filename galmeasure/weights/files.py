@@ -183,16 +183,16 @@ def save_weights(path: str | PathLike[str], network: PosteriorNetwork, card: dic
 
 
 def probe(network: PosteriorNetwork) -> list[float]:
-    """What a network on the CPU makes of a fixed stamp: two draws, the mean and the log errors, 28 numbers.
+    """Evaluate a network on the CPU for a fixed stamp: two draws, the mean and the log errors, 28 numbers.
 
     The card keeps them, so that a test notices when other versions of the code or its dependencies compute something
     else from the same tensors. Flux and r_eff are logarithms.
     """
     image, psf = _gaussian(NATIVE_SIZE, 3.0), _gaussian(PSF_SIZE, 1.6)
-    one = torch.ones(1)
+    gain = torch.full((1,), 1e3)
     inputs = StampInputs(
         image=1500.0 * image, error=torch.ones_like(image), good=torch.ones_like(image, dtype=torch.bool),
-        gain=1e3 * one, psf=psf, psf_index=torch.zeros(1, dtype=torch.int64),
+        gain=gain, psf=psf, psf_index=torch.zeros(1, dtype=torch.int64),
     )  # fmt: skip
     normal = torch.sin(torch.arange(14.0) ** 2).view(2, 1, SERSIC.size)
     with torch.inference_mode():
@@ -229,11 +229,11 @@ def _build(path, card, tensors):
             msg = f"{path}: {rule} {', '.join(names[:3])}{' and more' * (len(names) > 3)}"
             raise WeightsError(msg)
     for name, tensor in tensors.items():
-        wanted = expected[name]
-        if tensor.shape != wanted.shape:
-            msg = f"{path}: the tensor {name} has the shape {tuple(tensor.shape)}, not {tuple(wanted.shape)}"
+        model = expected[name]
+        if tensor.shape != model.shape:
+            msg = f"{path}: the tensor {name} has the shape {tuple(tensor.shape)}, not {tuple(model.shape)}"
             raise WeightsError(msg)
-        dtype = _stored_dtype(wanted)
+        dtype = _stored_dtype(model)
         if tensor.dtype != dtype:
             msg = f"{path}: the tensor {name} has the type {tensor.dtype}, not {dtype}"
             raise WeightsError(msg)

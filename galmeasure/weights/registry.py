@@ -1,4 +1,4 @@
-"""The registry of the weights that galmeasure ships, and how weights are found by name or path."""
+"""The registry of the weights that galmeasure ships, and the search for weights by name or path."""
 
 import hashlib
 import json
@@ -114,7 +114,7 @@ def update_registry(folder: str | PathLike[str] | None = None, *, replace: bool 
     folder : path-like, optional
         Folder of the files; that of the package by default.
     replace : bool, optional
-        Whether an entry may change or go. Names that were released are never used again, so this is for files that
+        Let entries change or go. Names that were released are never used again, so this is for files that
         nobody has yet.
 
     Returns
@@ -133,20 +133,20 @@ def update_registry(folder: str | PathLike[str] | None = None, *, replace: bool 
     """
     folder = _FOLDER if folder is None else Path(folder)
     released = _read_registry(folder) if (folder / _REGISTRY).exists() else {}
-    found = [_read_weights(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
-    registry = {each.name: _entry(each) for each in found}
-    for each in found:
-        if not re.fullmatch(r"[a-z][a-z0-9-]*-v[0-9]+", each.name):
-            msg = f"{each.path.name}: names of shipped weights end in their version, such as survey-v1"
+    files = [_read_weights(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+    registry = {weights.name: _entry(weights) for weights in files}
+    for weights in files:
+        if not re.fullmatch(r"[a-z][a-z0-9-]*-v[0-9]+", weights.name):
+            msg = f"{weights.path.name}: names of shipped weights end in their version, such as survey-v1"
             raise ValueError(msg)
-        if not each.path.with_suffix(".json").exists():
-            msg = f"{each.path.name}: shipped weights have their card beside them"
+        if not weights.path.with_suffix(".json").exists():
+            msg = f"{weights.path.name}: shipped weights have their card beside them"
             raise ValueError(msg)
     changed = sorted(name for name, entry in released.items() if not entry.items() <= registry.get(name, {}).items())
     if changed and not replace:
         msg = f"folder: the weights {', '.join(changed)} were released before; give what is new a new name"
         raise ValueError(msg)
-    if sum(each.path.stat().st_size for each in found) > MAX_TOTAL_BYTES:
+    if sum(weights.path.stat().st_size for weights in files) > MAX_TOTAL_BYTES:
         msg = f"folder: the files have more than {MAX_TOTAL_BYTES // 10**6} MB together"
         raise ValueError(msg)
     (folder / _REGISTRY).write_text(json.dumps(registry, indent=1) + "\n", encoding="utf-8")
@@ -201,7 +201,7 @@ def _read_weights(path):
 
 
 def _exists(value):
-    """Whether a string is the path of something; the empty string is not."""
+    """True if a string is the path of something; the empty string is not."""
     try:
         return bool(value) and Path(value).exists()
     except (OSError, ValueError):  # too long, or with a null character

@@ -1,4 +1,4 @@
-"""What the numbers of an architecture mean for the tensors of a file, checked before memory is taken for them."""
+"""Shapes of the tensors of an architecture, checked against a file before memory is taken for a network."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ def network_shapes(config: NetworkConfig) -> Iterator[tuple[str, tuple[int | Non
     Parameters
     ----------
     config : galmeasure.networks.NetworkConfig
-        Configuration of the network.
+        Configuration of the network, with the name of its encoder.
 
     Yields
     ------
@@ -63,7 +63,7 @@ def _spline_numbers(bins):
     return N_PARAMETERS * (3 * bins - 1)
 
 
-def check_shapes(path: Path, tensors: dict[str, Tensor], wanted: Iterable[tuple[str, tuple[int | None, ...]]]) -> None:
+def check_shapes(path: Path, tensors: dict[str, Tensor], shapes: Iterable[tuple[str, tuple[int | None, ...]]]) -> None:
     """Check that the tensors of a file are those of the architecture that its card declares.
 
     Parameters
@@ -72,7 +72,7 @@ def check_shapes(path: Path, tensors: dict[str, Tensor], wanted: Iterable[tuple[
         The file, for messages.
     tensors : dict of str to torch.Tensor
         Tensors of the file.
-    wanted : iterable of tuple
+    shapes : iterable of tuple
         Names and shapes, as `network_shapes` gives them.
 
     Raises
@@ -82,15 +82,15 @@ def check_shapes(path: Path, tensors: dict[str, Tensor], wanted: Iterable[tuple[
     ValueError
         If a length that the card declares is not a whole number.
     """
-    for name, shape in wanted:
-        if not all(each is None or isinstance(each, int) for each in shape):
+    for name, shape in shapes:
+        if not all(length is None or isinstance(length, int) for length in shape):
             msg = f"lengths of the tensor {name} must be whole numbers"
             raise ValueError(msg)
         if name not in tensors:
             msg = f"{path}: lacks the tensors {name} and more, which its card declares"
             raise WeightsError(msg)
-        found = tuple(tensors[name].shape)
-        if len(found) != len(shape) or any(b not in (a, None) for a, b in zip(found, shape, strict=True)):
-            text = " x ".join("any" if each is None else str(each) for each in shape)
-            msg = f"{path}: the tensor {name} has the shape {found}, not {text}, which its card declares"
+        stored = tuple(tensors[name].shape)
+        if len(stored) != len(shape) or any(b not in (a, None) for a, b in zip(stored, shape, strict=True)):
+            text = " x ".join("any" if length is None else str(length) for length in shape)
+            msg = f"{path}: the tensor {name} has the shape {stored}, not {text}, which its card declares"
             raise WeightsError(msg)
