@@ -123,3 +123,13 @@ def test_configuration_as_plain_values():
     assert plain["encoder_options"] == {"heads": 4, "widths": [8, 16]}
     assert NetworkConfig.from_dict(plain) == config
     assert hash(config) == hash(NetworkConfig(encoder="attention"))
+
+
+def test_configuration_file(moments, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'name = "mine"\n[network]\nencoder = "moments"\n[network.encoder_options]\nhidden = 24\nsides = [3, 5]\n'
+    )
+    network = read_training_config(path).network
+    assert network.encoder == "moments"
+    assert network.encoder_options == {"hidden": 24, "sides": (3, 5)}

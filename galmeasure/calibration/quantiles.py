@@ -204,7 +204,7 @@ class QuantileCalibration:
         with np.errstate(all="ignore"):
             error = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
         values, _, error, quantiles, snr, size = _arrays(values, values, error, quantiles, snr, size)
-        u, v, known = self._covariates(snr, size)
+        u, v, has_covariates = self._covariates(snr, size)
         factor = np.ones_like(values)
         new, new_quantiles = values.copy(), quantiles
         with np.errstate(all="ignore"):
@@ -213,21 +213,21 @@ class QuantileCalibration:
                 if quantiles is not None and "median" in terms:
                     moved = _move_quantiles(name, quantiles[:, :, i], terms)
                     new[:, i] = _move_point(name, values[:, i], error[:, i], terms, self.point, quantiles[:, :, i])
-                    new_quantiles[:, :, i] = np.where(known[:, None], moved, quantiles[:, :, i])
+                    new_quantiles[:, :, i] = np.where(has_covariates[:, None], moved, quantiles[:, :, i])
                 else:
                     new[:, i] = _shifted(name, values[:, i], error[:, i], _limited(terms["shift"], _SHIFT_MAX))
                 factor[:, i] = np.exp(_limited(terms["scale"], _SCALE_MAX))
-        new = np.where(known[:, None] & np.isfinite(new), _within_bounds(new, values), values)
-        factor[~known] = 1.0
+        new = np.where(has_covariates[:, None] & np.isfinite(new), _within_bounds(new, values), values)
+        factor[~has_covariates] = 1.0
         return new, covariance * factor[:, :, None] * factor[:, None, :], new_quantiles
 
     def _covariates(self, snr, size):
         """Both covariates in -1 to 1, and where they are known."""
         with np.errstate(all="ignore"):
             logs = np.log(snr), np.log(size)
-        known = np.isfinite(logs).all(axis=0)
-        scaled = [_unit_interval(np.where(known, z, 0.0), limits) for z, limits in zip(logs, self.ranges, strict=True)]
-        return *scaled, known
+        finite = np.isfinite(logs).all(axis=0)
+        scaled = [_unit_interval(np.where(finite, z, 0.0), limits) for z, limits in zip(logs, self.ranges, strict=True)]
+        return *scaled, finite
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write the correction as JSON.
@@ -252,7 +252,7 @@ class QuantileCalibration:
             "format": FORMAT, "version": FORMAT_VERSION, "estimator": self.estimator, "point": self.point,
             "n_galaxies": self.n_galaxies,
             "ranges": {name: list(limits) for name, limits in zip(_COVARIATES, self.ranges, strict=True)},
-            "coefficients": {n: {k: list(c) for k, c in each.items()} for n, each in self.coefficients.items()},
+            "coefficients": {n: {k: list(c) for k, c in terms.items()} for n, terms in self.coefficients.items()},
             "metrics": self.metrics, "about": self.about,
         }  # fmt: skip
         text = json.dumps({**content, DIGEST: json_digest(content)}, indent=1, allow_nan=False)
@@ -316,13 +316,13 @@ class QuantileCalibration:
             raise ValueError(msg)
         coefficients = {}
         for name in PARAMETER_NAMES:
-            each = {key: tuple(float(c) for c in value) for key, value in content["coefficients"][name].items()}
-            kinds = set(each)
+            terms = {key: tuple(float(c) for c in value) for key, value in content["coefficients"][name].items()}
+            kinds = set(terms)
             sound = kinds in (set(_QUANTITIES), set(_QUANTITIES[:2]))
-            if not sound or any(len(c) not in SIZES or not np.isfinite(c).all() for c in each.values()):
+            if not sound or any(len(c) not in SIZES or not np.isfinite(c).all() for c in terms.values()):
                 msg = f"coefficients of {name} are not those of a calibration"
                 raise ValueError(msg)
-            coefficients[name] = each
+            coefficients[name] = terms
         if content["point"] not in _POINTS or not all(isinstance(content[k], dict) for k in ("estimator", "about")):
             msg = "point, estimator or about is wrong"
             raise ValueError(msg)
@@ -345,13 +345,13 @@ class QuantileCalibration:
             If it is not the one that the correction was learned for; the message says in what they differ.
         """
         names = [name for name in {**self.estimator, **estimator} if name != "weights"]
-        other = [name for name in names if self.estimator.get(name) != estimator.get(name)]
-        if not other:
+        differing = [name for name in names if self.estimator.get(name) != estimator.get(name)]
+        if not differing:
             return
-        name = other[0]
+        name = differing[0]
         mine, theirs = self.estimator.get(name), estimator.get(name)
         if name == "sha256":
-            name, mine, theirs = "weights", *(_weights_label(each) for each in (self.estimator, estimator))
+            name, mine, theirs = "weights", _weights_label(self.estimator), _weights_label(estimator)
         msg = f"calibration was made for another estimator: for {name} {mine!r}, not {theirs!r}"
         raise ValueError(msg)
 
@@ -376,46 +376,46 @@ def coverage_metrics(
         ``coverage_q``, that between the 16 and 84 % quantiles (where there are some).
     """
     truth, values, error, quantiles, *_ = _arrays(truth, values, error, quantiles, *np.ones((2, len(truth))))
-    found = {}
+    metrics = {}
     for i, name in enumerate(PARAMETER_NAMES):
         with np.errstate(all="ignore"):
             pull = (values[:, i] - truth[:, i]) / error[:, i]
         good = np.isfinite(pull)
         pull = pull[good]
         if not len(pull):
-            found[name] = {}
+            metrics[name] = {}
             continue
-        each = {
+        numbers = {
             "bias": np.mean(np.clip(pull, -5.0, 5.0)), "median_bias": np.median(pull),
             "coverage_68": np.mean(np.abs(pull) <= 1.0), "coverage_95": np.mean(np.abs(pull) <= 2.0),
         }  # fmt: skip
         if quantiles is not None:
             low, high, true = quantiles[:, 0, i], quantiles[:, 2, i], truth[:, i]
-            known = np.isfinite(low) & np.isfinite(high) & np.isfinite(true)
-            if known.any():
-                each["coverage_q"] = np.mean((true >= low)[known] & (true <= high)[known])
-        found[name] = {key: float(value) for key, value in each.items()}
-    return found
+            finite = np.isfinite(low) & np.isfinite(high) & np.isfinite(true)
+            if finite.any():
+                numbers["coverage_q"] = np.mean((true >= low)[finite] & (true <= high)[finite])
+        metrics[name] = {key: float(value) for key, value in numbers.items()}
+    return metrics
 
 
 def _arrays(truth, values, error, quantiles, snr, size):
     """Copies as float64 in matching shapes."""
-    found = [np.array(each, dtype=float) for each in (truth, values, error)]
-    count = len(found[1])
-    for name, each in zip(("truth", "values", "error"), found, strict=True):
-        if each.shape != (count, N_PARAMETERS):
-            msg = f"{name} must have shape (N, {N_PARAMETERS}), not {each.shape}"
+    arrays = [np.array(array, dtype=float) for array in (truth, values, error)]
+    count = len(arrays[1])
+    for name, array in zip(("truth", "values", "error"), arrays, strict=True):
+        if array.shape != (count, N_PARAMETERS):
+            msg = f"{name} must have shape (N, {N_PARAMETERS}), not {array.shape}"
             raise ValueError(msg)
     quantiles = None if quantiles is None else np.array(quantiles, dtype=float)
     if quantiles is not None and quantiles.shape != (count, 3, N_PARAMETERS):
         msg = f"quantiles must have shape ({count}, 3, {N_PARAMETERS}), not {quantiles.shape}"
         raise ValueError(msg)
     snr, size = np.asarray(snr, dtype=float), np.asarray(size, dtype=float)
-    for name, each in (("snr", snr), ("size", size)):
-        if each.shape != (count,):
-            msg = f"{name} must have shape ({count},), not {each.shape}"
+    for name, array in (("snr", snr), ("size", size)):
+        if array.shape != (count,):
+            msg = f"{name} must have shape ({count},), not {array.shape}"
             raise ValueError(msg)
-    return (*found, quantiles, snr, size)
+    return (*arrays, quantiles, snr, size)
 
 
 def _unit_interval(values, limits):
@@ -458,7 +458,7 @@ def _within_bounds(new, old):
         low = 0.0 if name == "r_eff" else parameter.lower  # a radius may be in any unit
         new[:, i] = np.clip(new[:, i], np.minimum(low, old[:, i]), np.maximum(parameter.upper, old[:, i]))
     i, j = PARAMETER_INDEX["g1"], PARAMETER_INDEX["g2"]
-    modulus, before = (np.hypot(each[:, i], each[:, j]) for each in (new, old))
+    modulus, before = (np.hypot(point[:, i], point[:, j]) for point in (new, old))
     with np.errstate(all="ignore"):
         shrink = np.minimum(1.0, np.maximum(G_MAX, before) / modulus)
     shrink = np.where(np.isfinite(shrink), shrink, 1.0)
@@ -503,17 +503,17 @@ def _learn_quantiles(name, truth, quantiles, u, v):
         sound &= np.isfinite(true)
     if sound.sum() < MIN_GALAXIES:
         return {"median": (), "lower": (), "upper": ()}
-    middle, lower, upper, true, u, v = (each[sound] for each in (middle, lower, upper, true, u, v))
+    middle, lower, upper, true, u, v = (column[sound] for column in (middle, lower, upper, true, u, v))
     half = 0.5 * (lower + upper)
     shift = fit_quantile(u, v, (true - middle) / half, 0.5)
     away = true - middle - _limited(_evaluate(shift, u, v), _SHIFT_MAX) * half
-    found = {"median": shift}
+    coefficients = {"median": shift}
     for key, distance in (("lower", -away / lower), ("upper", away / upper)):
-        found[key] = fit_quantile(u, v, np.log(np.maximum(distance, _TINY)), _LEVEL_84, _LOG_SPREAD)
-    return found
+        coefficients[key] = fit_quantile(u, v, np.log(np.maximum(distance, _TINY)), _LEVEL_84, _LOG_SPREAD)
+    return coefficients
 
 
-def _learn_point(name, truth, value, error, u, v, point, found, quantiles, good):
+def _learn_point(name, truth, value, error, u, v, point, quantile_terms, quantiles, good):
     """Coefficients of the point's shift and of its error's factor."""
     with np.errstate(all="ignore"):
         pull = (truth - value) / _step(name, value, error)
@@ -522,9 +522,9 @@ def _learn_point(name, truth, value, error, u, v, point, found, quantiles, good)
         return {"shift": (), "scale": ()}
     fit = fit_mean if point == "mean" else lambda u, v, target: fit_quantile(u, v, target, 0.5)
     terms = {"shift": fit(u[sound], v[sound], pull[sound])}
-    evaluated = {key: _evaluate(c, u, v) for key, c in (terms | found).items()}
+    evaluated = {key: _evaluate(c, u, v) for key, c in (terms | quantile_terms).items()}
     with np.errstate(all="ignore"):
-        if found:
+        if quantile_terms:
             i = PARAMETER_INDEX[name]
             moved = _move_point(name, value, error, evaluated, point, quantiles[good, :, i])
         else:
@@ -549,7 +549,9 @@ def _move_quantiles(name, quantiles, terms):
     """Corrected quantiles ``(N, 3)``; those in no order, or at bounds, stay."""
     middle, lower, upper, sound = _pieces(name, quantiles)
     centre = middle + _limited(terms["median"], _SHIFT_MAX) * 0.5 * (lower + upper)
-    low, high = (np.exp(_limited(terms[key], _SCALE_MAX)) * each for key, each in (("lower", lower), ("upper", upper)))
+    low, high = (
+        np.exp(_limited(terms[key], _SCALE_MAX)) * width for key, width in (("lower", lower), ("upper", upper))
+    )
     moved = _backward(name, np.stack([centre - low, centre, centre + high], axis=1))
     sound &= np.any([terms[key] != 0.0 for key in ("median", "lower", "upper")], axis=0)
     sound &= (np.diff(moved, axis=1) > 0.0).all(axis=1) & np.isfinite(_forward(name, moved)).all(axis=1)

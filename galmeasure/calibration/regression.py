@@ -109,39 +109,39 @@ def _select(u, v, target, loss):
         fits.append(_minimise(full[:, :size], target, loss, start))
         for k in range(_FOLDS):
             held = fold == k
-            found = _minimise(full[~held, :size], target[~held], loss, fits[-1])
-            losses[i, held] = loss(target[held] - full[held, :size] @ found)[0]
+            coefficients = _minimise(full[~held, :size], target[~held], loss, fits[-1])
+            losses[i, held] = loss(target[held] - full[held, :size] @ coefficients)[0]
     best = losses[losses.mean(axis=1).argmin()]
     excess = losses - best
     error = excess.std(axis=1) / np.sqrt(len(target))
     return fits[int(np.argmax(excess.mean(axis=1) <= _DOUBT * error))]
 
 
-def _minimise(design, target, loss, found):
+def _minimise(design, target, loss, solution):
     """Coefficients of least loss plus ridge, by damped Newton steps from a start; the problem is convex."""
-    size = len(found)
+    size = len(solution)
     if not size:
-        return found
+        return solution
 
     def total(coefficients):
         value, slope, bend = loss(target - design @ coefficients)
         return value.sum() + 0.5 * _RIDGE * coefficients @ coefficients, slope, bend
 
-    value, slope, bend = total(found)
+    value, slope, bend = total(solution)
     for _ in range(_STEPS):
-        gradient = design.T @ slope - _RIDGE * found
+        gradient = design.T @ slope - _RIDGE * solution
         curvature = design.T @ ((bend + 0.05 * bend.mean())[:, None] * design) + _RIDGE * np.eye(size)
         step = np.linalg.solve(curvature, gradient)
         if step @ gradient < _TOLERANCE:
             break
         fraction = 1.0
         while fraction > 1e-4:
-            trial = total(found + fraction * step)
+            trial = total(solution + fraction * step)
             if trial[0] <= value - 1e-4 * fraction * (step @ gradient):
                 break
             fraction *= 0.5
         else:
             break
-        found = found + fraction * step
+        solution = solution + fraction * step
         value, slope, bend = trial
-    return found
+    return solution

@@ -260,8 +260,8 @@ def _excess(w):
     for coefficient in reversed(_SERIES[:-1]):
         series = series * w + coefficient
     small = w.abs() < _SERIES_LIMIT
-    other = torch.where(small, 1.0, w.clamp_min(-1.0 + 1e-6))
-    return torch.where(small, series, 2.0 * ((1.0 + other) * torch.log1p(other) - other) / other**2 - 1.0)
+    large = torch.where(small, 1.0, w.clamp_min(-1.0 + 1e-6))
+    return torch.where(small, series, 2.0 * ((1.0 + large) * torch.log1p(large) - large) / large**2 - 1.0)
 
 
 def _skewness(model, data, error, var, gain):

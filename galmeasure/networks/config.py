@@ -63,6 +63,10 @@ class NetworkConfig:
     encoder: str = DEFAULT_ENCODER
     encoder_options: dict[str, Any] = field(default_factory=dict, hash=False)
 
+    def __post_init__(self) -> None:
+        """Take the lists of a file as tuples, so that equal configurations compare equal."""
+        object.__setattr__(self, "encoder_options", _with_tuples(dict(self.encoder_options)))
+
     @classmethod
     def for_prior(cls, prior: "Prior", **options: Any) -> Self:
         """Configuration whose domain is that of a prior.

@@ -37,7 +37,7 @@ _NODE_QUANTILES = (0.04, 0.3, 0.6, 0.85, 0.97)
 _GRID = (0.0, 0.15, 0.3, 0.6, 1.0, 1.4, 1.8, 2.2, 2.6, 3.0, 3.4)
 """Minus the decimal logarithm of the probabilities of more at which quantiles are kept."""
 
-_PROBABILITIES = tuple(1.0 - 10.0**-each for each in _GRID)
+_PROBABILITIES = tuple(1.0 - 10.0**-exponent for exponent in _GRID)
 
 _FLOOR = 1e-5  # least variance along any direction, in units of the mean one
 _TENSORS = (
@@ -50,7 +50,7 @@ _HIDDEN = 64
 _STEPS = 3000
 _BATCH = 2048
 _RATE = 2e-3
-_PIECE = 8192
+_CHUNK = 8192  # galaxies that are scored at once, which bounds the memory of whitened features
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Observed:
     def usable(self) -> Tensor:
         """Rows of finite numbers, boolean."""
         finite = torch.isfinite(self.snr) & torch.isfinite(self.size) & (self.snr > 0) & (self.size > 0)
-        for each in (self.residuals.statistics, self.residuals.moments, self.features):
-            finite &= torch.isfinite(each).all(1)
+        for columns in (self.residuals.statistics, self.residuals.moments, self.features):
+            finite &= torch.isfinite(columns).all(1)
         return finite
 
 
@@ -134,20 +134,20 @@ class Expectation(nn.Module):
         """Learn the regression from galaxies; the same galaxies give the same result."""
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(0)
-            found = cls(observed.features.shape[1])
+            expectation = cls(observed.features.shape[1])
             inputs, target = cls.inputs(observed), cls.target(observed)
-            found.mean[:], found.scale[:] = inputs.mean(0), inputs.std(0).clamp_min(1e-6)
-            inputs = ((inputs - found.mean) / found.scale).float()
-            optimizer = torch.optim.Adam(found.layers.parameters(), _RATE)
+            expectation.mean[:], expectation.scale[:] = inputs.mean(0), inputs.std(0).clamp_min(1e-6)
+            inputs = ((inputs - expectation.mean) / expectation.scale).float()
+            optimizer = torch.optim.Adam(expectation.layers.parameters(), _RATE)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
             for _ in range(_STEPS):
                 rows = torch.randint(len(inputs), (_BATCH,))
-                loss = nn.functional.mse_loss(found.layers(inputs[rows])[:, 0], target[rows])
+                loss = nn.functional.mse_loss(expectation.layers(inputs[rows])[:, 0], target[rows])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-        return found.double().eval().requires_grad_(False)
+        return expectation.double().eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -223,22 +223,26 @@ class TypicalGalaxies:
         # each step has galaxies of its own: those that it learned from look less strange to it than others
         first, second, third, fourth = (observed[rows] for rows in _shares(len(observed)))
         ends = torch.quantile(first.snr.log(), torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
-        known = dict.fromkeys(_TENSORS, torch.zeros(0))
-        known["card"] = {**card, "galaxies": len(observed)}
-        known["expectation"] = Expectation.learn(first)
-        known["snr_nodes"] = torch.linspace(*ends, _SNR_NODES, dtype=torch.float64)
-        by_snr, by = cls(**known)._snr_weights(second), cls(**known)._compared(second)
-        known["nodes"] = torch.stack(
-            [torch.stack([_quantiles(each[:, None], w, _NODE_QUANTILES)[0] for w in by_snr.T]) for each in by]
+        learned = dict.fromkeys(_TENSORS, torch.zeros(0))
+        learned["card"] = {**card, "galaxies": len(observed)}
+        learned["expectation"] = Expectation.learn(first)
+        learned["snr_nodes"] = torch.linspace(*ends, _SNR_NODES, dtype=torch.float64)
+        by_snr, by = cls(**learned)._snr_weights(second), cls(**learned)._compared(second)
+        learned["nodes"] = torch.stack(
+            [torch.stack([_quantiles(column[:, None], w, _NODE_QUANTILES)[0] for w in by_snr.T]) for column in by]
         )
-        whitening = [_whitening(second.residuals.moments, weight) for weight in cls(**known)._weights(second)]
-        known["moment_mean"], known["moment_white"] = (torch.stack(each) for each in zip(*whitening, strict=True))
-        known["feature_mean"], known["feature_white"] = _whitening(second.features, by_snr)
-        known["tails"] = cls(**known)._learn_tails(third)
-        found = cls(**known)
-        least = torch.cat([found.probabilities(part).amax(1) for part in _pieces(fourth)])[:, None]
-        known["last"] = torch.stack([_quantiles(least, each)[0].float() for each in found._snr_weights(fourth).T])
-        return cls(**known)
+        whitening = [_whitening(second.residuals.moments, weight) for weight in cls(**learned)._weights(second)]
+        learned["moment_mean"], learned["moment_white"] = (
+            torch.stack(column) for column in zip(*whitening, strict=True)
+        )
+        learned["feature_mean"], learned["feature_white"] = _whitening(second.features, by_snr)
+        learned["tails"] = cls(**learned)._learn_tails(third)
+        partial = cls(**learned)
+        least = torch.cat([partial.probabilities(part).amax(1) for part in _chunks(fourth)])[:, None]
+        learned["last"] = torch.stack(
+            [_quantiles(least, column)[0].float() for column in partial._snr_weights(fourth).T]
+        )
+        return cls(**learned)
 
     def score(self, observed: Observed) -> tuple[Tensor, Tensor]:
         """Score galaxies.
@@ -269,11 +273,11 @@ class TypicalGalaxies:
     def probabilities(self, observed: Observed) -> Tensor:
         """Minus the decimal logarithm of each statistic's probability, shape ``(B, K)``, ``K`` as in `names`."""
         weights = self._weights(observed)
-        found = [
+        rarities = [
             _rarity(torch.einsum("bn,nkl->bkl", weight, tails.double()), values)
             for weight, tails, values in zip(weights, self.tails, self._statistics(observed, weights), strict=True)
         ]
-        return torch.maximum(*found)
+        return torch.maximum(*rarities)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -292,12 +296,12 @@ class TypicalGalaxies:
     def _learn_tails(self, observed):
         """Quantiles of the statistics, shape ``(2, S * R, K, L)``."""
         weights = self._weights(observed)
-        pieces = torch.arange(len(observed)).split(_PIECE)
-        parts = [self._statistics(observed[rows], [each[rows] for each in weights]) for rows in pieces]
-        found = []
-        for weight, *values in zip(weights, *parts, strict=True):
-            found.append(torch.stack([_quantiles(torch.cat(values), each).float() for each in weight.T]))
-        return torch.stack(found)
+        chunks = torch.arange(len(observed)).split(_CHUNK)
+        statistics = [self._statistics(observed[rows], [column[rows] for column in weights]) for rows in chunks]
+        tails = []
+        for weight, *values in zip(weights, *statistics, strict=True):
+            tails.append(torch.stack([_quantiles(torch.cat(values), column).float() for column in weight.T]))
+        return torch.stack(tails)
 
     def _compared(self, observed):
         """With what, beside S/N, galaxies are compared: two numbers for each, ``(B,)``."""
@@ -305,11 +309,11 @@ class TypicalGalaxies:
 
     def _weights(self, observed):
         """Linear interpolation between the nodes of both comparisons, each of shape ``(B, S * R)``."""
-        by_snr, found = self._snr_weights(observed), []
+        by_snr, weights = self._snr_weights(observed), []
         for value, nodes in zip(self._compared(observed), self.nodes, strict=True):
-            hats = torch.stack([_hats(value, each) for each in nodes], 1)
-            found.append((by_snr[:, :, None] * hats).flatten(1))
-        return found
+            hats = torch.stack([_hats(value, node) for node in nodes], 1)
+            weights.append((by_snr[:, :, None] * hats).flatten(1))
+        return weights
 
     def _snr_weights(self, observed):
         """The same between the nodes in S/N alone, shape ``(B, S)``."""
@@ -318,12 +322,12 @@ class TypicalGalaxies:
     def _statistics(self, observed, weights):
         """Statistics, monotonously squeezed, for both comparisons, each of shape ``(B, K)``."""
         features = _distance(self._snr_weights(observed), observed.features, self.feature_mean, self.feature_white)
-        local, found = torch.asinh(observed.residuals.statistics.double()), []
+        local, statistics = torch.asinh(observed.residuals.statistics.double()), []
         for weight, mean, white in zip(weights, self.moment_mean, self.moment_white, strict=True):
             moments = _distance(weight, observed.residuals.moments, mean, white)
             distances = torch.stack([moments, features], 1).clamp_min(1e-3).log()
-            found.append(torch.cat([local, distances], 1))
-        return found
+            statistics.append(torch.cat([local, distances], 1))
+        return statistics
 
 
 def typical_path(path: str | PathLike[str]) -> Path:
@@ -363,33 +367,33 @@ def load_typical(path: str | PathLike[str], weights_sha256: str, known: str | No
 @lru_cache(maxsize=4)
 def _load(path, weights_sha256, known, *_):
     """Read a file; what else identifies it keeps an older one from being taken for it."""
-    other = f"{path}: was written by another version of galmeasure"
+    other_version = f"{path}: was written by another version of galmeasure"
     try:
         content = path.read_bytes()
         length = int.from_bytes(content[:8], "little")
         card = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["card"])
         if card["format"] != FORMAT:
-            raise WeightsError(other)
+            raise WeightsError(other_version)
         tensors = load(content)
         check_companion(path, content, card, tensors, known)
         tensors |= {name: tensors[name].double() for name in _MATRICES}
         expectation = Expectation(tensors["feature_mean"].shape[1])
-        parts = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_NETWORK)}
-        expectation.load_state_dict({name.removeprefix(_NETWORK): tensor for name, tensor in parts.items()})
+        layers = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_NETWORK)}
+        expectation.load_state_dict({name.removeprefix(_NETWORK): tensor for name, tensor in layers.items()})
         expectation = expectation.double().eval().requires_grad_(False)
-        found = TypicalGalaxies(expectation, *(tensors[name] for name in _TENSORS), card=card)
-        right = found.tails.shape == (2, _SNR_NODES * _NODES, len(found.names), len(_GRID))
+        galaxies = TypicalGalaxies(expectation, *(tensors[name] for name in _TENSORS), card=card)
+        has_right_shape = galaxies.tails.shape == (2, _SNR_NODES * _NODES, len(galaxies.names), len(_GRID))
     except WeightsError:
         raise
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError, OverflowError) as err:
         msg = f"{path}: is damaged, or no file of typical galaxies ({err})"
         raise WeightsError(msg) from err
-    if not right:
-        raise WeightsError(other)
+    if not has_right_shape:
+        raise WeightsError(other_version)
     if card.get("weights_sha256") != weights_sha256:
         msg = f"{path}: is not of these weights; write it again with galmeasure weights --ood, or remove it"
         raise WeightsError(msg)
-    return found
+    return galaxies
 
 
 def _shares(count):
@@ -398,8 +402,8 @@ def _shares(count):
     return torch.tensor_split(order, [int(share * count) for share in (0.3, 0.5, 0.8)])
 
 
-def _pieces(observed):
-    return (observed[start : start + _PIECE] for start in range(0, len(observed), _PIECE))
+def _chunks(observed):
+    return (observed[start : start + _CHUNK] for start in range(0, len(observed), _CHUNK))
 
 
 def _hats(value, nodes):
@@ -417,11 +421,11 @@ def _hats(value, nodes):
 def _whitening(values, weight):
     """Means ``(N, M)`` and whitening matrices ``(N, M, M)`` of values, weighted with each column of ``(B, N)``."""
     means, matrices = [], []
-    for each in weight.T:
-        rows = torch.nonzero(each > 0)[:, 0]
-        part, share = values[rows].double(), each[rows] / each.sum()
-        mean = share @ part
-        offset = part - mean
+    for column in weight.T:
+        rows = torch.nonzero(column > 0)[:, 0]
+        sample, share = values[rows].double(), column[rows] / column.sum()
+        mean = share @ sample
+        offset = sample - mean
         variance, axes = torch.linalg.eigh(offset.T @ (share[:, None] * offset))
         variance = variance.clamp_min(_FLOOR * variance.mean())
         means.append(mean)
@@ -431,12 +435,12 @@ def _whitening(values, weight):
 
 def _distance(weight, values, means, matrices):
     """Squared Mahalanobis distances per dimension, each by the node of its largest weight, shape ``(B,)``."""
-    found, nearest = torch.empty(len(values), dtype=torch.float64), weight.argmax(1)
+    distances, nearest = torch.empty(len(values), dtype=torch.float64), weight.argmax(1)
     values = values.double()
     for node in nearest.unique().tolist():
         rows = torch.nonzero(nearest == node)[:, 0]
-        found[rows] = ((values[rows] - means[node]) @ matrices[node]).square_().mean(1)
-    return found
+        distances[rows] = ((values[rows] - means[node]) @ matrices[node]).square_().mean(1)
+    return distances
 
 
 def _quantiles(values, weight, probabilities=_PROBABILITIES):
@@ -444,17 +448,17 @@ def _quantiles(values, weight, probabilities=_PROBABILITIES):
     rows = torch.nonzero(weight > 0)[:, 0]
     values, order = values[rows].sort(0)
     weight = weight[rows]
-    wanted = torch.tensor(probabilities, dtype=torch.float64)
-    found = []
+    levels = torch.tensor(probabilities, dtype=torch.float64)
+    quantiles = []
     for k in range(values.shape[1]):
         share = weight[order[:, k]]
         below = (share.cumsum(0) - 0.5 * share) / share.sum()
-        index = torch.searchsorted(below, wanted).clamp(1, len(below) - 1)
-        fraction = (wanted - below[index - 1]) / (below[index] - below[index - 1]).clamp_min(1e-12)
+        index = torch.searchsorted(below, levels).clamp(1, len(below) - 1)
+        fraction = (levels - below[index - 1]) / (below[index] - below[index - 1]).clamp_min(1e-12)
         low, high = values[index - 1, k], values[index, k]
-        found.append(low + fraction.clamp(0.0, 1.0) * (high - low))
+        quantiles.append(low + fraction.clamp(0.0, 1.0) * (high - low))
     steps = torch.arange(len(probabilities), dtype=torch.float64) * 1e-6
-    return torch.stack(found).double().cummax(1).values + steps
+    return torch.stack(quantiles).double().cummax(1).values + steps
 
 
 def _rarity(table, values):
@@ -463,5 +467,5 @@ def _rarity(table, values):
     upper = torch.searchsorted(table, values[..., None]).clamp(1, len(_GRID) - 1)
     low, high = table.gather(-1, upper - 1), table.gather(-1, upper)
     fraction = (values[..., None] - low) / (high - low).clamp_min(1e-9)
-    found = grid[upper - 1] + fraction * (grid[upper] - grid[upper - 1])
-    return found[..., 0].clamp_min(0.0)
+    rarity = grid[upper - 1] + fraction * (grid[upper] - grid[upper - 1])
+    return rarity[..., 0].clamp_min(0.0)

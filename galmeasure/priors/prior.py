@@ -121,17 +121,19 @@ class Prior:
         if self.centre < 0:
             msg = f"centre must not be negative, not {self.centre}"
             raise ValueError(msg)
-        for each in self.populations:
+        for population in self.populations:
             for field in ("n", "r_eff"):
-                domain, own = getattr(self, field), getattr(each, field)
-                if own.lower < domain.lower or own.upper > domain.upper:
-                    msg = f"populations: {field} of {each.name!r} must lie within {domain.lower} to {domain.upper}"
+                domain, distribution = getattr(self, field), getattr(population, field)
+                if distribution.lower < domain.lower or distribution.upper > domain.upper:
+                    msg = (
+                        f"populations: {field} of {population.name!r} must lie within {domain.lower} to {domain.upper}"
+                    )
                     raise ValueError(msg)
-            if each.shear.g_max > self.shear.g_max:
-                msg = f"populations: g_max of {each.name!r} must not be above {self.shear.g_max}"
+            if population.shear.g_max > self.shear.g_max:
+                msg = f"populations: g_max of {population.name!r} must not be above {self.shear.g_max}"
                 raise ValueError(msg)
-            if isinstance(each.r_eff, SizeRelation) and self.electrons is not None:
-                msg = f"populations: r_eff of {each.name!r} cannot follow the S/N where the flux is in electrons"
+            if isinstance(population.r_eff, SizeRelation) and self.electrons is not None:
+                msg = f"populations: r_eff of {population.name!r} cannot follow the S/N where the flux is in electrons"
                 raise ValueError(msg)
 
     def sample(
@@ -225,7 +227,10 @@ class Prior:
     @property
     def follows_psf(self) -> bool:
         """True if the sizes of a population follow the width of the PSF."""
-        return any(isinstance(each.r_eff, SizeRelation) and each.r_eff.fwhm_power for each in self.populations)
+        return any(
+            isinstance(population.r_eff, SizeRelation) and population.r_eff.fwhm_power
+            for population in self.populations
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a card; `prior_from_dict` is the inverse."""
@@ -238,7 +243,7 @@ class Prior:
             return self.n.sample(count, generator, device), self.r_eff.sample(count, generator, device), g1, g2
         snr = self.snr.sample(count, generator, device) if snr is None else snr
         psf_fwhm = self.psf_fwhm.sample(count, generator, device) if psf_fwhm is None else psf_fwhm
-        fractions = torch.tensor([each.fraction for each in self.populations], device=device)
+        fractions = torch.tensor([population.fraction for population in self.populations], device=device)
         edges = torch.cumsum(fractions / fractions.sum(), 0)[:-1]
         kind = torch.bucketize(torch.rand(count, generator=generator, device=device), edges)
         columns = torch.empty((4, count), device=device)
@@ -273,10 +278,10 @@ class Prior:
             msg = f"psf_fwhm is needed: the sizes of prior {self.name!r} follow the width of the PSF"
             raise ValueError(msg)
         snr = snr.clamp(self.snr.lower, self.snr.upper)
-        total = sum(each.fraction for each in self.populations)
+        total = sum(population.fraction for population in self.populations)
         terms = [
-            each.log_prob(n, r_eff, g1, g2, snr, psf_fwhm) + math.log(each.fraction / total)
-            for each in self.populations
+            population.log_prob(n, r_eff, g1, g2, snr, psf_fwhm) + math.log(population.fraction / total)
+            for population in self.populations
         ]
         return torch.logsumexp(torch.stack(terms), 0)
 
@@ -461,8 +466,10 @@ def prior_from_dict(values: dict[str, Any] | str) -> Prior:
         raise ValueError(msg)
     values = dict(values)
     base = values.pop("base", None)
-    known = (
-        {} if base is None else {each.name: getattr(get_prior(base), each.name) for each in dataclasses.fields(Prior)}
+    defaults = (
+        {}
+        if base is None
+        else {entry.name: getattr(get_prior(base), entry.name) for entry in dataclasses.fields(Prior)}
     )
     populations = values.pop("populations", None)
     if not isinstance(populations, list | tuple | None):
@@ -471,9 +478,9 @@ def prior_from_dict(values: dict[str, Any] | str) -> Prior:
     built = {name: _distribution(f"prior.{name}", value) for name, value in values.items()}
     if populations is not None:
         built["populations"] = tuple(
-            _build(f"prior.populations[{i}]", Population, each) for i, each in enumerate(populations)
+            _build(f"prior.populations[{i}]", Population, entry) for i, entry in enumerate(populations)
         )
-    return _construct("prior", Prior, known | built)
+    return _construct("prior", Prior, defaults | built)
 
 
 _ALLOWED = {
@@ -490,10 +497,10 @@ def _build(where, kind, values):
 
 
 def _construct(where, kind, values):
-    fields = {each.name: each for each in dataclasses.fields(kind)}
+    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
     unknown = sorted(set(values) - set(fields))
     missing = sorted(
-        name for name, each in fields.items() if each.default is dataclasses.MISSING and name not in values
+        name for name, entry in fields.items() if entry.default is dataclasses.MISSING and name not in values
     )
     for names, problem in ((unknown, "must hold only the fields of"), (missing, "must hold all fields of")):
         if names:
@@ -501,7 +508,7 @@ def _construct(where, kind, values):
             raise ValueError(msg)
     for name, allowed in _ALLOWED.get(kind, {}).items():
         if not isinstance(values[name], allowed):
-            kinds = " or ".join(each.__name__ for each in allowed)
+            kinds = " or ".join(entry.__name__ for entry in allowed)
             msg = f"{where}.{name} must be a {kinds}, not {values[name]!r}"
             raise ValueError(msg)
     try:
@@ -530,5 +537,5 @@ def _distribution(where, value):
 
 def _plain(value):
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+        return {name: _plain(entry) for name, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -160,8 +160,8 @@ def prepare_psf(
     PSFGrid
         Transforms, ready for :func:`render_sersic`.
     """
-    parts = prepare_psfs(images, shape, oversampling=oversampling, device=device, dtype=dtype, together=True)
-    return next(iter(parts))[1]
+    groups = prepare_psfs(images, shape, oversampling=oversampling, device=device, dtype=dtype, together=True)
+    return next(iter(groups))[1]
 
 
 def native_psfs(images: Tensor, shape: tuple[int, int]) -> Iterator[tuple[Tensor, PSFGrid]]:
@@ -183,14 +183,14 @@ def native_psfs(images: Tensor, shape: tuple[int, int]) -> Iterator[tuple[Tensor
         without power are left out, which makes rendering cheaper.
     """
     padded = padded_shape(shape)
-    transform = torch.cat([_centred_transform(part, padded, 1) for part in images.split(_CHUNK)])
+    transform = torch.cat([_centred_transform(chunk, padded, 1) for chunk in images.split(_CHUNK)])
     needed = _bands_needed(transform, 1.0)
     index = torch.searchsorted(torch.tensor(_NATIVE_BANDS, dtype=needed.dtype, device=needed.device), needed)
-    for place in index.unique().tolist():
-        members = torch.nonzero(index == place)[:, 0]
-        band = _NATIVE_BANDS[place]
-        part = _crop_band(transform[members], *band_shape(padded, band)) if band < 1.0 else transform[members]
-        yield members, PSFGrid(part, tuple(shape), padded, band)
+    for i_band in index.unique().tolist():
+        members = torch.nonzero(index == i_band)[:, 0]
+        band = _NATIVE_BANDS[i_band]
+        chunk = _crop_band(transform[members], *band_shape(padded, band)) if band < 1.0 else transform[members]
+        yield members, PSFGrid(chunk, tuple(shape), padded, band)
 
 
 def prepare_psfs(
@@ -220,21 +220,21 @@ def prepare_psfs(
     """
     images = images.to(device=device, dtype=dtype)
     padded = padded_shape(shape)
-    pieces = {}
+    by_band = {}
     for rows in torch.arange(images.shape[0], device=images.device).split(_CHUNK):
         transform = _centred_transform(images[rows], padded, oversampling)
-        for members, part, available in _with_aliases(transform, padded, oversampling, images.shape):
-            bands = _bands_needed(part, available)
+        for members, extended, available in _with_aliases(transform, padded, oversampling, images.shape):
+            bands = _bands_needed(extended, available)
             for band in bands.unique().tolist():
                 chosen = bands == band
-                pieces.setdefault(band, []).append((rows[members][chosen], part[chosen]))
+                by_band.setdefault(band, []).append((rows[members][chosen], extended[chosen]))
     if together:
-        largest = max(pieces)
-        pieces = {largest: [part for band in sorted(pieces) for part in pieces[band]]}
-    for band, parts in pieces.items():
+        largest = max(by_band)
+        by_band = {largest: [pair for band in sorted(by_band) for pair in by_band[band]]}
+    for band, pairs in by_band.items():
         size = band_shape(padded, band)
-        transform = torch.cat([_crop_band(part, *size) for _, part in parts])
-        index = torch.cat([rows for rows, _ in parts])
+        transform = torch.cat([_crop_band(chosen, *size) for _, chosen in pairs])
+        index = torch.cat([rows for rows, _ in pairs])
         order = index.argsort()
         yield index[order], PSFGrid(transform[order], tuple(shape), padded, band)
 

@@ -184,12 +184,12 @@ def _spectra(parameters, psf, psf_index, value, by_n, slope):
     by_y, by_x = value * ky, value * kx
     channels = [(factor, real, imag) for factor in (value, by_n, slope * forms[0], slope * forms[1], slope * forms[2])]
     channels += [(by_y, imag, real), (by_x, imag, real)]
-    parts = value.new_empty((value.shape[0], len(channels), *value.shape[1:], 2))
+    components = value.new_empty((value.shape[0], len(channels), *value.shape[1:], 2))
     for i, (factor, re, im) in enumerate(channels):
-        parts[:, i, ..., 0] = factor * re
-        parts[:, i, ..., 1] = factor * im
-    parts[:, RAW_INDEX["y"] :, ..., 1].neg_()
-    return torch.view_as_complex(parts)
+        components[:, i, ..., 0] = factor * re
+        components[:, i, ..., 1] = factor * im
+    components[:, RAW_INDEX["y"] :, ..., 1].neg_()
+    return torch.view_as_complex(components)
 
 
 def render_raw(
@@ -225,11 +225,11 @@ def render_raw(
         psf_index = torch.zeros(len(parameters), dtype=torch.int64, device=parameters.device)
     doubled = psf.doubled(psf_index[wide])
     doubled_index = torch.arange(len(doubled.transform), device=parameters.device)
-    parts = [_render(parameters[wide], doubled, doubled_index, derivatives)]
+    images = [_render(parameters[wide], doubled, doubled_index, derivatives)]
     if not wide.all():
-        parts.append(_render(parameters[~wide], psf, psf_index[~wide], derivatives))
+        images.append(_render(parameters[~wide], psf, psf_index[~wide], derivatives))
     order = torch.cat([torch.nonzero(wide)[:, 0], torch.nonzero(~wide)[:, 0]])
-    return torch.cat(parts)[order.argsort()]
+    return torch.cat(images)[order.argsort()]
 
 
 def _is_narrow_ridge(parameters, padded):

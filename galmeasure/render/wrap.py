@@ -149,6 +149,6 @@ def _light_beyond(n, form, b_and_amplitude, padded, derivatives):
     by_n = by_n + by_t * t * (b_slope / b_n - log_z / n**2)
     by_z2 = by_t * t / (2.0 * n * z2) - beyond / z2
     columns = [beyond, by_n]
-    for value, part, sign in ((a, plus, 1.0), (b, minus, -1.0), (c, cross, -1.0)):
-        columns.append((by_z2 * (sign * part - 2.0 * sign * value * z2) - sign * value * beyond) / determinant)
+    for value, square, sign in ((a, plus, 1.0), (b, minus, -1.0), (c, cross, -1.0)):
+        columns.append((by_z2 * (sign * square - 2.0 * sign * value * z2) - sign * value * beyond) / determinant)
     return torch.stack([(share * column).sum(1) for column in columns], 1)

@@ -101,8 +101,8 @@ def find_weights(value: str | PathLike[str] | Weights, argument: str) -> Weights
         return _shipped(value, registry[value])
     if isinstance(value, os.PathLike) or value.endswith(SUFFIX) or _exists(value):
         return _read_weights(Path(value))
-    known = ", ".join(sorted(registry)) or "none in this version"
-    msg = f"{argument} must be that of shipped weights ({known}) or the path of a {SUFFIX} file, not {value!r}"
+    names = ", ".join(sorted(registry)) or "none in this version"
+    msg = f"{argument} must be that of shipped weights ({names}) or the path of a {SUFFIX} file, not {value!r}"
     raise ValueError(msg)
 
 

@@ -47,7 +47,7 @@ class PSFEncoder(nn.Module):
         """
         peak = psf.amax((-2, -1), keepdim=True).clamp_min(1e-12)
         log_profile = quick_asinh(self.stretch * psf / peak) * 0.2
-        parts = [psf_moments(psf), log_profile.flatten(1)]
+        inputs = [psf_moments(psf), log_profile.flatten(1)]
         if self.quality:
-            parts.append(psf.new_zeros((len(psf), self.quality)) if quality is None else quality)
-        return self.layers(torch.cat(parts, 1))
+            inputs.append(psf.new_zeros((len(psf), self.quality)) if quality is None else quality)
+        return self.layers(torch.cat(inputs, 1))
