@@ -30,7 +30,7 @@ from galmeasure import Cutouts, LSQSersicFitter, NeuralSersicFitter, get_weights
 from galmeasure.evaluation.report.published import REFERENCE_RESULTS, STUDY_RMSE
 from galmeasure.flags import Flag
 from galmeasure.networks import StampInputs
-from galmeasure.networks.posterior import LEVELS
+from galmeasure.networks.base import LEVELS
 from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.priors import get_prior
 from galmeasure.simulation.galsim.config import get_dataset_config

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     ("parameters", "flags", "exceptions", "utils", "_version"),
+    ("transforms",),
     ("psf", "render", "networks", "priors"),
     ("cutouts", "results", "likelihood", "weights"),
     ("io", "ood", "calibration"),
@@ -37,7 +38,7 @@ FORBIDDEN = {
 }
 """Rooms that a room must not import although they are not above it: tensors in, tensors out."""
 
-WITH_TENSORS = {"render", "networks", "priors", "likelihood", "weights", "ood", "calibration"}
+WITH_TENSORS = {"transforms", "render", "networks", "priors", "likelihood", "weights", "ood", "calibration"}
 """Rooms below the fitters that may use torch; the others also serve those who have no use for it."""
 
 HEAVY = ("torch", "galsim", "matplotlib", "dask", "distributed", "optuna", "streamlit", "pyarrow")

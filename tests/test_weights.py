@@ -387,7 +387,7 @@ def test_other_arguments(path, change, rule):
 def test_declared_sizes_take_no_memory(path, change, monkeypatch):
     """The tensors in the file are compared with the card before a network is made."""
     rewrite(path, arguments={**get_weights(path).card["arguments"], **change})
-    monkeypatch.setattr("galmeasure.weights.files.SersicPosterior", lambda *_: pytest.fail("memory was taken"))
+    monkeypatch.setattr("galmeasure.weights.files.build_network", lambda *_: pytest.fail("memory was taken"))
     with pytest.raises(WeightsError, match="which its card declares"):
         load_network(path)
 

@@ -3,12 +3,17 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from galmeasure.calibration.regression import SIZES, basis, fit_mean, fit_quantile
-from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES, PARAMETERS
+from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES, PARAMETERS, SERSIC
+from galmeasure.transforms import Linear, Log, Logit, Tanh
 from galmeasure.utils.digests import DIGEST, json_digest
 from galmeasure.utils.files import in_brief, write_whole
 
@@ -51,13 +56,13 @@ class QuantileCalibration:
     n_galaxies : int
         Galaxies it was learned from.
     point : {"mean", "median", "mode"}, optional
-        What the point estimate is, see the notes.
+        Kind of the point estimate, see the notes.
     estimator : dict, optional
-        Which estimator it is for.
+        Description of the estimator that it is for.
     about : dict, optional
-        Where it comes from: names, seed, date, versions.
+        Origin of the correction: names, seed, date, versions.
     metrics : dict, optional
-        How good the estimator was without and with it.
+        Bias and coverage of the estimator, without and with the correction.
 
     Notes
     -----
@@ -99,8 +104,19 @@ class QuantileCalibration:
 
     @classmethod
     def fit(
-        cls, truth, values, error, quantiles=None, *, snr, size, point="mean", estimator=None, about=None, metrics=None
-    ):
+        cls,
+        truth: npt.ArrayLike,
+        values: npt.ArrayLike,
+        error: npt.ArrayLike,
+        quantiles: npt.ArrayLike | None = None,
+        *,
+        snr: npt.ArrayLike,
+        size: npt.ArrayLike,
+        point: Literal["mean", "median", "mode"] = "mean",
+        estimator: dict[str, Any] | None = None,
+        about: dict[str, Any] | None = None,
+        metrics: dict[str, Any] | None = None,
+    ) -> Self:
         """Learn a correction.
 
         Parameters
@@ -115,9 +131,9 @@ class QuantileCalibration:
         size : array_like
             Measured ``r_eff`` over the FWHM of the PSF, shape ``(N,)``.
         point : {"mean", "median", "mode"}, optional
-            What the point estimate is.
+            Kind of the point estimate.
         estimator, about, metrics : dict, optional
-            As in the class.
+            Attributes of the correction, as in the class.
 
         Returns
         -------
@@ -140,34 +156,44 @@ class QuantileCalibration:
         if good.sum() < MIN_GALAXIES:
             msg = f"values must have at least {MIN_GALAXIES} galaxies that are measured, not {int(good.sum())}"
             raise ValueError(msg)
-        ranges = tuple(tuple(float(v) for v in np.percentile(each[good], _RANGE)) for each in covariates)
-        u, v = (_unit_interval(each[good], limits) for each, limits in zip(covariates, ranges, strict=True))
-        found = {}
+        ranges = tuple(tuple(float(v) for v in np.percentile(covariate[good], _RANGE)) for covariate in covariates)
+        u, v = (_unit_interval(covariate[good], limits) for covariate, limits in zip(covariates, ranges, strict=True))
+        coefficients = {}
         for i, name in enumerate(PARAMETER_NAMES):
             columns = truth[good, i], values[good, i], error[good, i]
-            found[name] = {}
+            terms = {}
             if quantiles is not None:
-                found[name] |= _learn_quantiles(name, columns[0], quantiles[good, :, i], u, v)
-            found[name] |= _learn_point(name, *columns, u, v, point, found[name], quantiles, good)
+                terms |= _learn_quantiles(name, columns[0], quantiles[good, :, i], u, v)
+            terms |= _learn_point(name, *columns, u, v, point, terms, quantiles, good)
+            coefficients[name] = {key: tuple(map(float, numbers)) for key, numbers in terms.items()}
         return cls(
-            coefficients={name: {key: tuple(map(float, c)) for key, c in each.items()} for name, each in found.items()},
+            coefficients=coefficients,
             ranges=ranges, n_galaxies=int(good.sum()), point=point, estimator=dict(estimator or {}),
             about=dict(about or {}), metrics=dict(metrics or {}),
         )  # fmt: skip
 
-    def apply(self, values, covariance, quantiles=None, *, snr, size):
+    def apply(
+        self,
+        values: npt.ArrayLike,
+        covariance: npt.ArrayLike,
+        quantiles: npt.ArrayLike | None = None,
+        *,
+        snr: npt.ArrayLike,
+        size: npt.ArrayLike,
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
         """Correct measurements.
 
         Parameters
         ----------
         values : array_like
-            Parameters, shape ``(N, 7)``, in any units.
+            Measured parameters, shape ``(N, 7)``, in any units.
         covariance : array_like
             Their covariance, shape ``(N, 7, 7)``.
         quantiles : array_like, optional
-            Shape ``(N, 3, 7)``.
+            16, 50 and 84 % quantiles, shape ``(N, 3, 7)``.
         snr, size : array_like
-            As in `fit`, shape ``(N,)``. Rows where they are not positive, or infinite, stay as they are.
+            Signal-to-noise ratio and size as in `fit`, shape ``(N,)``. Rows where they are not positive, or infinite,
+            stay as they are.
 
         Returns
         -------
@@ -178,7 +204,7 @@ class QuantileCalibration:
         with np.errstate(all="ignore"):
             error = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
         values, _, error, quantiles, snr, size = _arrays(values, values, error, quantiles, snr, size)
-        u, v, known = self._covariates(snr, size)
+        u, v, has_covariates = self._covariates(snr, size)
         factor = np.ones_like(values)
         new, new_quantiles = values.copy(), quantiles
         with np.errstate(all="ignore"):
@@ -187,29 +213,29 @@ class QuantileCalibration:
                 if quantiles is not None and "median" in terms:
                     moved = _move_quantiles(name, quantiles[:, :, i], terms)
                     new[:, i] = _move_point(name, values[:, i], error[:, i], terms, self.point, quantiles[:, :, i])
-                    new_quantiles[:, :, i] = np.where(known[:, None], moved, quantiles[:, :, i])
+                    new_quantiles[:, :, i] = np.where(has_covariates[:, None], moved, quantiles[:, :, i])
                 else:
                     new[:, i] = _shifted(name, values[:, i], error[:, i], _limited(terms["shift"], _SHIFT_MAX))
                 factor[:, i] = np.exp(_limited(terms["scale"], _SCALE_MAX))
-        new = np.where(known[:, None] & np.isfinite(new), _within_bounds(new, values), values)
-        factor[~known] = 1.0
+        new = np.where(has_covariates[:, None] & np.isfinite(new), _within_bounds(new, values), values)
+        factor[~has_covariates] = 1.0
         return new, covariance * factor[:, :, None] * factor[:, None, :], new_quantiles
 
     def _covariates(self, snr, size):
         """Both covariates in -1 to 1, and where they are known."""
         with np.errstate(all="ignore"):
             logs = np.log(snr), np.log(size)
-        known = np.isfinite(logs).all(axis=0)
-        scaled = [_unit_interval(np.where(known, z, 0.0), limits) for z, limits in zip(logs, self.ranges, strict=True)]
-        return *scaled, known
+        finite = np.isfinite(logs).all(axis=0)
+        scaled = [_unit_interval(np.where(finite, z, 0.0), limits) for z, limits in zip(logs, self.ranges, strict=True)]
+        return *scaled, finite
 
-    def save(self, path, *, overwrite=False):
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write the correction as JSON.
 
         Parameters
         ----------
         path : path-like
-            The file.
+            File to write, in JSON.
         overwrite : bool, optional
             Replace it if it exists.
 
@@ -226,14 +252,14 @@ class QuantileCalibration:
             "format": FORMAT, "version": FORMAT_VERSION, "estimator": self.estimator, "point": self.point,
             "n_galaxies": self.n_galaxies,
             "ranges": {name: list(limits) for name, limits in zip(_COVARIATES, self.ranges, strict=True)},
-            "coefficients": {n: {k: list(c) for k, c in each.items()} for n, each in self.coefficients.items()},
+            "coefficients": {n: {k: list(c) for k, c in terms.items()} for n, terms in self.coefficients.items()},
             "metrics": self.metrics, "about": self.about,
         }  # fmt: skip
         text = json.dumps({**content, DIGEST: json_digest(content)}, indent=1, allow_nan=False)
         write_whole(path, (text + "\n").encode())
 
     @classmethod
-    def read(cls, path):
+    def read(cls, path: str | PathLike[str]) -> Self:
         """Read a correction.
 
         Parameters
@@ -254,7 +280,7 @@ class QuantileCalibration:
         return cls.read_with_digest(path)[0]
 
     @classmethod
-    def read_with_digest(cls, path):
+    def read_with_digest(cls, path: str | PathLike[str]) -> tuple[Self, str]:
         """Read a correction; also gives the SHA-256 of the file. See `read`."""
         try:
             data = Path(path).read_bytes()
@@ -291,13 +317,13 @@ class QuantileCalibration:
             raise ValueError(msg)
         coefficients = {}
         for name in PARAMETER_NAMES:
-            each = {key: tuple(float(c) for c in value) for key, value in content["coefficients"][name].items()}
-            kinds = set(each)
+            terms = {key: tuple(float(c) for c in value) for key, value in content["coefficients"][name].items()}
+            kinds = set(terms)
             sound = kinds in (set(_QUANTITIES), set(_QUANTITIES[:2]))
-            if not sound or any(len(c) not in SIZES or not np.isfinite(c).all() for c in each.values()):
+            if not sound or any(len(c) not in SIZES or not np.isfinite(c).all() for c in terms.values()):
                 msg = f"coefficients of {name} are not those of a calibration"
                 raise ValueError(msg)
-            coefficients[name] = each
+            coefficients[name] = terms
         if content["point"] not in _POINTS or not all(isinstance(content[k], dict) for k in ("estimator", "about")):
             msg = "point, estimator or about is wrong"
             raise ValueError(msg)
@@ -306,13 +332,13 @@ class QuantileCalibration:
             estimator=content["estimator"], about=content["about"], metrics=dict(content["metrics"]),
         )  # fmt: skip
 
-    def check_estimator(self, estimator):
+    def check_estimator(self, estimator: dict[str, Any]) -> None:
         """Raise if it was made for another estimator.
 
         Parameters
         ----------
         estimator : dict
-            What describes the estimator that is to be corrected.
+            Description of the estimator that is to be corrected.
 
         Raises
         ------
@@ -320,27 +346,29 @@ class QuantileCalibration:
             If it is not the one that the correction was learned for; the message says in what they differ.
         """
         names = [name for name in {**self.estimator, **estimator} if name != "weights"]
-        other = [name for name in names if self.estimator.get(name) != estimator.get(name)]
-        if not other:
+        differing = [name for name in names if self.estimator.get(name) != estimator.get(name)]
+        if not differing:
             return
-        name = other[0]
+        name = differing[0]
         mine, theirs = self.estimator.get(name), estimator.get(name)
         if name == "sha256":
-            name, mine, theirs = "weights", *(_weights_label(each) for each in (self.estimator, estimator))
-        mine, theirs = (in_brief(repr(each), 80) for each in (mine, theirs))
+            name, mine, theirs = "weights", _weights_label(self.estimator), _weights_label(estimator)
+        mine, theirs = (in_brief(repr(label), 80) for label in (mine, theirs))
         msg = f"calibration was made for another estimator: for {name} {mine}, not {theirs}"
         raise ValueError(msg)
 
 
-def coverage_metrics(truth, values, error, quantiles=None):
+def coverage_metrics(
+    truth: npt.ArrayLike, values: npt.ArrayLike, error: npt.ArrayLike, quantiles: npt.ArrayLike | None = None
+) -> dict[str, dict[str, float]]:
     """Bias and coverage of each parameter.
 
     Parameters
     ----------
     truth, values, error : array_like
-        Shape ``(N, 7)``.
+        True and measured parameters and 1-sigma errors, shape ``(N, 7)``.
     quantiles : array_like, optional
-        Shape ``(N, 3, 7)``.
+        16, 50 and 84 % quantiles, shape ``(N, 3, 7)``.
 
     Returns
     -------
@@ -350,46 +378,46 @@ def coverage_metrics(truth, values, error, quantiles=None):
         ``coverage_q``, that between the 16 and 84 % quantiles (where there are some).
     """
     truth, values, error, quantiles, *_ = _arrays(truth, values, error, quantiles, *np.ones((2, len(truth))))
-    found = {}
+    metrics = {}
     for i, name in enumerate(PARAMETER_NAMES):
         with np.errstate(all="ignore"):
             pull = (values[:, i] - truth[:, i]) / error[:, i]
         good = np.isfinite(pull)
         pull = pull[good]
         if not len(pull):
-            found[name] = {}
+            metrics[name] = {}
             continue
-        each = {
+        numbers = {
             "bias": np.mean(np.clip(pull, -5.0, 5.0)), "median_bias": np.median(pull),
             "coverage_68": np.mean(np.abs(pull) <= 1.0), "coverage_95": np.mean(np.abs(pull) <= 2.0),
         }  # fmt: skip
         if quantiles is not None:
             low, high, true = quantiles[:, 0, i], quantiles[:, 2, i], truth[:, i]
-            known = np.isfinite(low) & np.isfinite(high) & np.isfinite(true)
-            if known.any():
-                each["coverage_q"] = np.mean((true >= low)[known] & (true <= high)[known])
-        found[name] = {key: float(value) for key, value in each.items()}
-    return found
+            finite = np.isfinite(low) & np.isfinite(high) & np.isfinite(true)
+            if finite.any():
+                numbers["coverage_q"] = np.mean((true >= low)[finite] & (true <= high)[finite])
+        metrics[name] = {key: float(value) for key, value in numbers.items()}
+    return metrics
 
 
 def _arrays(truth, values, error, quantiles, snr, size):
     """Copies as float64 in matching shapes."""
-    found = [np.array(each, dtype=float) for each in (truth, values, error)]
-    count = len(found[1])
-    for name, each in zip(("truth", "values", "error"), found, strict=True):
-        if each.shape != (count, N_PARAMETERS):
-            msg = f"{name} must have shape (N, {N_PARAMETERS}), not {each.shape}"
+    arrays = [np.array(array, dtype=float) for array in (truth, values, error)]
+    count = len(arrays[1])
+    for name, array in zip(("truth", "values", "error"), arrays, strict=True):
+        if array.shape != (count, N_PARAMETERS):
+            msg = f"{name} must have shape (N, {N_PARAMETERS}), not {array.shape}"
             raise ValueError(msg)
     quantiles = None if quantiles is None else np.array(quantiles, dtype=float)
     if quantiles is not None and quantiles.shape != (count, 3, N_PARAMETERS):
         msg = f"quantiles must have shape ({count}, 3, {N_PARAMETERS}), not {quantiles.shape}"
         raise ValueError(msg)
     snr, size = np.asarray(snr, dtype=float), np.asarray(size, dtype=float)
-    for name, each in (("snr", snr), ("size", size)):
-        if each.shape != (count,):
-            msg = f"{name} must have shape ({count},), not {each.shape}"
+    for name, array in (("snr", snr), ("size", size)):
+        if array.shape != (count,):
+            msg = f"{name} must have shape ({count},), not {array.shape}"
             raise ValueError(msg)
-    return (*found, quantiles, snr, size)
+    return (*arrays, quantiles, snr, size)
 
 
 def _unit_interval(values, limits):
@@ -432,7 +460,7 @@ def _within_bounds(new, old):
         low = 0.0 if name == "r_eff" else parameter.lower  # a radius may be in any unit
         new[:, i] = np.clip(new[:, i], np.minimum(low, old[:, i]), np.maximum(parameter.upper, old[:, i]))
     i, j = PARAMETER_INDEX["g1"], PARAMETER_INDEX["g2"]
-    modulus, before = (np.hypot(each[:, i], each[:, j]) for each in (new, old))
+    modulus, before = (np.hypot(point[:, i], point[:, j]) for point in (new, old))
     with np.errstate(all="ignore"):
         shrink = np.minimum(1.0, np.maximum(G_MAX, before) / modulus)
     shrink = np.where(np.isfinite(shrink), shrink, 1.0)
@@ -442,23 +470,23 @@ def _within_bounds(new, old):
 
 
 def _forward(name, values):
-    """Coordinate without bounds."""
-    if name in ("flux", "r_eff"):
-        return np.log(values)
-    if name == "n":
-        lower, upper = PARAMETERS[PARAMETER_INDEX["n"]].lower, PARAMETERS[PARAMETER_INDEX["n"]].upper
-        return np.log((values - lower) / (upper - values))
-    return np.arctanh(values) if name in ("g1", "g2") else values
+    """Coordinate without bounds of the values of one parameter, infinite or NaN at its bounds and beyond."""
+    return _marginal(name).to_coordinates([torch.from_numpy(values)], 1.0)[0].numpy()
 
 
 def _backward(name, values):
     """Inverse of `_forward`."""
-    if name in ("flux", "r_eff"):
-        return np.exp(values)
-    if name == "n":
-        lower, upper = PARAMETERS[PARAMETER_INDEX["n"]].lower, PARAMETERS[PARAMETER_INDEX["n"]].upper
-        return lower + (upper - lower) / (1.0 + np.exp(-values))
-    return np.tanh(values) if name in ("g1", "g2") else values
+    return _marginal(name).from_coordinates([torch.from_numpy(values)], 1.0)[0].numpy()
+
+
+def _marginal(name):
+    """Transform of one parameter alone; lengths may be in any unit, so only numbers have bounds."""
+    parameter = SERSIC[name]
+    if parameter.coordinate == "log":
+        return Log()
+    if parameter.coordinate == "logit":
+        return Logit(parameter.lower, parameter.upper, edge=0.0)
+    return Tanh(1.0, edge=0.0) if parameter.coordinate == "disc" else Linear()
 
 
 def _pieces(name, quantiles):
@@ -477,17 +505,17 @@ def _learn_quantiles(name, truth, quantiles, u, v):
         sound &= np.isfinite(true)
     if sound.sum() < MIN_GALAXIES:
         return {"median": (), "lower": (), "upper": ()}
-    middle, lower, upper, true, u, v = (each[sound] for each in (middle, lower, upper, true, u, v))
+    middle, lower, upper, true, u, v = (column[sound] for column in (middle, lower, upper, true, u, v))
     half = 0.5 * (lower + upper)
     shift = fit_quantile(u, v, (true - middle) / half, 0.5)
     away = true - middle - _limited(_evaluate(shift, u, v), _SHIFT_MAX) * half
-    found = {"median": shift}
+    coefficients = {"median": shift}
     for key, distance in (("lower", -away / lower), ("upper", away / upper)):
-        found[key] = fit_quantile(u, v, np.log(np.maximum(distance, _TINY)), _LEVEL_84, _LOG_SPREAD)
-    return found
+        coefficients[key] = fit_quantile(u, v, np.log(np.maximum(distance, _TINY)), _LEVEL_84, _LOG_SPREAD)
+    return coefficients
 
 
-def _learn_point(name, truth, value, error, u, v, point, found, quantiles, good):
+def _learn_point(name, truth, value, error, u, v, point, quantile_terms, quantiles, good):
     """Coefficients of the point's shift and of its error's factor."""
     with np.errstate(all="ignore"):
         pull = (truth - value) / _step(name, value, error)
@@ -496,9 +524,9 @@ def _learn_point(name, truth, value, error, u, v, point, found, quantiles, good)
         return {"shift": (), "scale": ()}
     fit = fit_mean if point == "mean" else lambda u, v, target: fit_quantile(u, v, target, 0.5)
     terms = {"shift": fit(u[sound], v[sound], pull[sound])}
-    evaluated = {key: _evaluate(c, u, v) for key, c in (terms | found).items()}
+    evaluated = {key: _evaluate(c, u, v) for key, c in (terms | quantile_terms).items()}
     with np.errstate(all="ignore"):
-        if found:
+        if quantile_terms:
             i = PARAMETER_INDEX[name]
             moved = _move_point(name, value, error, evaluated, point, quantiles[good, :, i])
         else:
@@ -523,7 +551,9 @@ def _move_quantiles(name, quantiles, terms):
     """Corrected quantiles ``(N, 3)``; those in no order, or at bounds, stay."""
     middle, lower, upper, sound = _pieces(name, quantiles)
     centre = middle + _limited(terms["median"], _SHIFT_MAX) * 0.5 * (lower + upper)
-    low, high = (np.exp(_limited(terms[key], _SCALE_MAX)) * each for key, each in (("lower", lower), ("upper", upper)))
+    low, high = (
+        np.exp(_limited(terms[key], _SCALE_MAX)) * width for key, width in (("lower", lower), ("upper", upper))
+    )
     moved = _backward(name, np.stack([centre - low, centre, centre + high], axis=1))
     sound &= np.any([terms[key] != 0.0 for key in ("median", "lower", "upper")], axis=0)
     sound &= (np.diff(moved, axis=1) > 0.0).all(axis=1) & np.isfinite(_forward(name, moved)).all(axis=1)

@@ -1,6 +1,7 @@
 """Smooth regression of quantiles and of means on two covariates, no more flexible than the data ask for."""
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import ndtr
 
 __all__ = ["SIZES", "basis", "fit_mean", "fit_quantile"]
@@ -18,7 +19,7 @@ _ROOT_TWO_PI = np.sqrt(2.0 * np.pi)
 _MAD_TO_SIGMA = 1.4826022
 
 
-def basis(u, v, size):
+def basis(u: npt.NDArray[np.float64], v: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
     """Products of Legendre polynomials, by degree.
 
     Parameters
@@ -26,7 +27,7 @@ def basis(u, v, size):
     u, v : ndarray
         Covariates within -1 and 1, shape ``(N,)``.
     size : int
-        How many: one of `SIZES`.
+        Number of terms, one of `SIZES`.
 
     Returns
     -------
@@ -38,15 +39,21 @@ def basis(u, v, size):
     return np.stack(terms[:size], axis=1) if size else np.zeros((len(u), 0))
 
 
-def fit_quantile(u, v, target, level, scale=None):
+def fit_quantile(
+    u: npt.NDArray[np.float64],
+    v: npt.NDArray[np.float64],
+    target: npt.NDArray[np.float64],
+    level: float,
+    scale: float | None = None,
+) -> npt.NDArray[np.float64]:
     """Coefficients of a conditional quantile.
 
     Parameters
     ----------
     u, v, target : ndarray
-        Shape ``(N,)``.
+        Covariates and the quantity that follows them, shape ``(N,)``.
     level : float
-        Between 0 and 1.
+        Probability of the quantile, between 0 and 1.
     scale : float, optional
         Width of the target's distribution near the quantile; by default a robust standard deviation.
 
@@ -70,7 +77,9 @@ def fit_quantile(u, v, target, level, scale=None):
     return _select(u, v, target, loss)
 
 
-def fit_mean(u, v, target):
+def fit_mean(
+    u: npt.NDArray[np.float64], v: npt.NDArray[np.float64], target: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     """Coefficients of a conditional mean, outliers bounded (Huber); see `fit_quantile`."""
     limit = _HUBER * _spread(target)
 
@@ -100,39 +109,39 @@ def _select(u, v, target, loss):
         fits.append(_minimise(full[:, :size], target, loss, start))
         for k in range(_FOLDS):
             held = fold == k
-            found = _minimise(full[~held, :size], target[~held], loss, fits[-1])
-            losses[i, held] = loss(target[held] - full[held, :size] @ found)[0]
+            coefficients = _minimise(full[~held, :size], target[~held], loss, fits[-1])
+            losses[i, held] = loss(target[held] - full[held, :size] @ coefficients)[0]
     best = losses[losses.mean(axis=1).argmin()]
     excess = losses - best
     error = excess.std(axis=1) / np.sqrt(len(target))
     return fits[int(np.argmax(excess.mean(axis=1) <= _DOUBT * error))]
 
 
-def _minimise(design, target, loss, found):
+def _minimise(design, target, loss, solution):
     """Coefficients of least loss plus ridge, by damped Newton steps from a start; the problem is convex."""
-    size = len(found)
+    size = len(solution)
     if not size:
-        return found
+        return solution
 
     def total(coefficients):
         value, slope, bend = loss(target - design @ coefficients)
         return value.sum() + 0.5 * _RIDGE * coefficients @ coefficients, slope, bend
 
-    value, slope, bend = total(found)
+    value, slope, bend = total(solution)
     for _ in range(_STEPS):
-        gradient = design.T @ slope - _RIDGE * found
+        gradient = design.T @ slope - _RIDGE * solution
         curvature = design.T @ ((bend + 0.05 * bend.mean())[:, None] * design) + _RIDGE * np.eye(size)
         step = np.linalg.solve(curvature, gradient)
         if step @ gradient < _TOLERANCE:
             break
         fraction = 1.0
         while fraction > 1e-4:
-            trial = total(found + fraction * step)
+            trial = total(solution + fraction * step)
             if trial[0] <= value - 1e-4 * fraction * (step @ gradient):
                 break
             fraction *= 0.5
         else:
             break
-        found = found + fraction * step
+        solution = solution + fraction * step
         value, slope, bend = trial
-    return found
+    return solution

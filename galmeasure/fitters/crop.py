@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from galmeasure.parameters import PARAMETER_INDEX
+from galmeasure.parameters import SERSIC
 
 __all__ = ["CROPS", "Crop", "crop_sides", "rows_of"]
 
@@ -45,7 +45,8 @@ def crop_sides(values, shapes, fwhm):
     area = 4.0 * math.pi * (r_eff**2 + (_SIGMA * fwhm) ** 2)
     snr = flux.abs() / area.sqrt()
     sides = torch.from_numpy(np.asarray(shapes)).to(values.device)
-    inside = (x > 0) & (y > 0) & (x < sides[:, 1] - 1) & (y < sides[:, 0] - 1)
+    ny, nx = sides.unbind(1)
+    inside = (x > 0) & (y > 0) & (x < nx - 1) & (y < ny - 1)
     found = np.zeros(len(values), dtype=np.int64)
     for crop in reversed(CROPS):
         inner = (0.5 * crop - _EDGE - 0.5 * fwhm).clamp_min(0.0)
@@ -134,9 +135,7 @@ class Crop:
         rows = torch.from_numpy(self.rows).to(frame.scale.device)
         part = frame[rows]
         offset = part.offset.clone()
-        offset[:, [PARAMETER_INDEX["x"], PARAMETER_INDEX["y"]]] -= torch.from_numpy(self.start[:, ::-1].copy()).to(
-            offset
-        )
+        offset[:, SERSIC.slice("x", "y")] -= torch.from_numpy(self.start[:, ::-1].copy()).to(offset)
         return replace(part, offset=offset)
 
     def whole(self, local, residual):

@@ -3,11 +3,12 @@
 import torch
 
 from galmeasure.likelihood import CACHE_LINE, fit_loss, variance
-from galmeasure.parameters import G_MAX
+from galmeasure.parameters import G_MAX, SERSIC
 from galmeasure.render import render_raw
 
 __all__ = ["psf_moments", "solve_flux", "starting_values"]
 
+_FLUX = SERSIC.index("flux")
 _ITERATIONS = 8
 _PSF_REACH = 20  # pixels
 _SMALLEST = 0.4  # variance of the weight, pixels squared
@@ -53,7 +54,7 @@ def adaptive_moments(image, centre):
     first = centre
     for _ in range(_ITERATIONS):
         inverse = torch.linalg.inv(covariance)
-        a, b, c = inverse[:, 0, 0], inverse[:, 0, 1], inverse[:, 1, 1]
+        a, b, c = _xx_xy_yy(inverse)
         x0, y0 = centre.unbind(1)
         exponent = torch.stack(
             [a * x0**2 + 2 * b * x0 * y0 + c * y0**2, -2 * (a * x0 + b * y0), -2 * (b * x0 + c * y0), a, 2 * b, c], 1
@@ -62,22 +63,21 @@ def adaptive_moments(image, centre):
         sums = torch.bmm(weighted[:, None], basis.transpose(1, 2))[:, 0]
         total = sums[:, 0]
         usable = total > 1e-3 * weighted.abs().sum(1).clamp_min(1e-20)
-        mean = sums[:, 1:3] / total[:, None]
-        second = sums[:, 3:] / total[:, None]
-        moment = torch.stack(
-            [
-                second[:, 0] - 2 * mean[:, 0] * x0 + x0**2,
-                second[:, 1] - mean[:, 0] * y0 - mean[:, 1] * x0 + x0 * y0,
-                second[:, 2] - 2 * mean[:, 1] * y0 + y0**2,
-            ],
-            1,
-        )
+        x, y, xx, xy, yy = (sums[:, 1:] / total[:, None]).unbind(1)
+        mean = torch.stack([x, y], 1)
+        moment = torch.stack([xx - 2 * x * x0 + x0**2, xy - x * y0 - y * x0 + x0 * y0, yy - 2 * y * y0 + y0**2], 1)
         step = (2.0 * (mean - centre)).clamp(-2.0, 2.0)
         moved = (centre + step - first).clamp(-reach, reach) + first
         matched = _bounded(2.0 * moment, largest)
         centre = torch.where(usable[:, None], moved, centre)
         covariance = torch.where(usable[:, None, None], matched, covariance)
     return centre, covariance
+
+
+def _xx_xy_yy(matrix):
+    """Entries of symmetric matrices ``(B, 2, 2)``."""
+    (xx, xy), (_, yy) = (row.unbind(1) for row in matrix.unbind(1))
+    return xx, xy, yy
 
 
 def _bounded(moments, largest):
@@ -125,7 +125,7 @@ def starting_values(problem, psf_covariance, centre):
     middle = torch.tensor([(nx - 1) / 2.0, (ny - 1) / 2.0], device=centre.device, dtype=centre.dtype)
     centre, covariance = adaptive_moments(problem.image, (centre - middle).to(problem.image.dtype))
     intrinsic = (covariance - psf_covariance.to(covariance.dtype)).double()
-    xx, xy, yy = intrinsic[:, 0, 0], intrinsic[:, 0, 1], intrinsic[:, 1, 1]
+    xx, xy, yy = _xx_xy_yy(intrinsic)
     half, spread = (xx + yy) / 2.0, torch.hypot((xx - yy) / 2.0, xy)
     floor = 0.1 * psf_covariance.double().diagonal(dim1=1, dim2=2).mean(1)
     major, minor = torch.maximum(half + spread, floor), torch.maximum(half - spread, floor)
@@ -144,7 +144,7 @@ def starting_values(problem, psf_covariance, centre):
         y,
     ]
     parameters = torch.stack(columns, 1)
-    parameters[:, 0] = solve_flux(problem, parameters)[0]
+    parameters[:, _FLUX] = solve_flux(problem, parameters)[0]
     return parameters
 
 
@@ -174,11 +174,11 @@ def solve_flux(problem, parameters, rows=None):
         image, error, good, gain = problem.data(part)
         values = parameters[start : start + len(part)]
         start += len(part)
-        raw = render_raw(values.to(image.dtype), problem.psf, problem.psf_index[part], derivatives=False)
-        model = raw[:, 0]
+        typed = values.to(image.dtype)
+        model = render_raw(typed, problem.psf, problem.psf_index[part], derivatives=False)[:, 0]
         weight = good / variance(model, error)
         top, bottom = ((weight * model * each).flatten(1).sum(1, dtype=torch.float64) for each in (image, model))
         fluxes.append(top / bottom.clamp_min(1e-30))
-        scaled = (flux[:, None, None].to(model.dtype) * model for flux in (fluxes[-1], values[:, 0]))
+        scaled = (flux[:, None, None].to(model.dtype) * model for flux in (fluxes[-1], values[:, _FLUX]))
         losses.append(torch.stack([fit_loss(each, image, error, good, gain, dof=problem.dof) for each in scaled], 1))
     return torch.cat(fluxes), torch.nan_to_num(torch.cat(losses), nan=torch.inf, posinf=torch.inf)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 
 from galmeasure.fitters import variables as _variables
+from galmeasure.parameters import N_PARAMETERS, SERSIC
 
 __all__ = ["PriorTerm"]
 
 _PIXEL = 8.0 * math.log(2.0) / 12.0  # squared FWHM that a pixel adds
 _FWHM_SIGMA = 2.3548
-_SHAPE = slice(1, 5)  # ln n, ln r_eff and the two unbounded shears
+_SHAPE, _SHEAR = SERSIC.slice("n", "g2"), SERSIC.slice("g1", "g2")  # ln n, ln r_eff and the two unbounded shears
 _INSIDE = 1e-4  # of the domain, that parameters are kept within its edge
 
 
@@ -64,7 +65,9 @@ class PriorTerm:
             shape = variables[:, _SHAPE].clone().requires_grad_()
             density = self._log_density(shape, self.snr[rows].clone(), self.fwhm[rows].clone())
             (slope,) = torch.autograd.grad(density.sum(), shape, create_graph=True)
-            second = [torch.autograd.grad(slope[:, i].sum(), shape, retain_graph=True)[0] for i in range(4)]
+            second = [
+                torch.autograd.grad(slope[:, i].sum(), shape, retain_graph=True)[0] for i in range(shape.shape[1])
+            ]
         value, vector = torch.linalg.eigh(-torch.stack(second, 1).detach())
         curvature = vector @ torch.diag_embed(value.clamp_min(0.0)) @ vector.mT
         gradient, hessian = torch.zeros_like(variables), variables.new_zeros((*variables.shape, variables.shape[1]))
@@ -74,8 +77,7 @@ class PriorTerm:
 
     def _log_density(self, shape, snr, fwhm):
         """Log density ``(K,)`` by ``ln n``, ``ln r_eff`` and unbounded shears ``(K, 4)``."""
-        zero = torch.zeros_like(shape[:, :1])
-        full = torch.cat([zero, shape, zero, zero], 1)
+        full = torch.nn.functional.pad(shape, (_SHAPE.start, N_PARAMETERS - _SHAPE.stop))
         _, n, r_eff, g1, g2, _, _ = _variables.to_parameters(full).unbind(1)
         n, r_eff = (
             each.clamp(domain.lower * (1.0 + _INSIDE), domain.upper * (1.0 - _INSIDE))
@@ -84,5 +86,5 @@ class PriorTerm:
         radius = torch.sqrt(g1**2 + g2**2 + 1e-12)
         shrink = (self.prior.shear.g_max * (1.0 - _INSIDE) / radius).clamp_max(1.0)
         density = self.prior.log_prob_shapes(n, r_eff, g1 * shrink, g2 * shrink, snr, fwhm)
-        stretch = torch.linalg.det(_variables.jacobian(full)[:, 3:5, 3:5]).abs().clamp_min(1e-12)
+        stretch = torch.linalg.det(_variables.jacobian(full)[:, _SHEAR, _SHEAR]).abs().clamp_min(1e-12)
         return density + n.log() + r_eff.log() + stretch.log()

@@ -6,11 +6,12 @@ import torch
 
 from galmeasure.flags import Flag
 from galmeasure.likelihood import cramer_rao_bound, normal_equations, variance
-from galmeasure.parameters import N_PARAMETERS
+from galmeasure.parameters import N_PARAMETERS, SERSIC
 from galmeasure.render import render_sersic
 
 __all__ = ["Quality", "model_quality", "chunk_quality", "quality_flags"]
 
+_FLUX, _X, _Y = SERSIC.indices("flux", "x", "y")
 _BAD_FIT_SIGMA = 5.0
 _TRUNCATED = 0.75
 
@@ -106,7 +107,7 @@ def chunk_quality(problem, rows, values, background=None, *, crb=False, free=ran
     residual = weight * (image - total)
     chi2 = residual.square().flatten(1).sum(1, dtype=torch.float64)
     snr = (weight * model).square().flatten(1).sum(1, dtype=torch.float64).sqrt()
-    inside = model.flatten(1).sum(1, dtype=torch.float64) / part[:, 0]
+    inside = model.flatten(1).sum(1, dtype=torch.float64) / part[:, _FLUX]
     bound = None
     failed = ~torch.isfinite(values).all(1)
     if crb:
@@ -125,7 +126,8 @@ def quality_flags(quality, n_free, values, shapes):
     dof, reduced = quality.reduced(n_free)
     bad = reduced > 1.0 + _BAD_FIT_SIGMA * torch.sqrt(2.0 / dof)
     usable = torch.isfinite(values).all(1)
-    x, y, sides = values[:, 5], values[:, 6], shapes.double()
-    outside = (x < -0.5) | (y < -0.5) | (x > sides[:, 1] - 0.5) | (y > sides[:, 0] - 0.5)
+    x, y = values[:, _X], values[:, _Y]
+    ny, nx = shapes.double().unbind(1)
+    outside = (x < -0.5) | (y < -0.5) | (x > nx - 0.5) | (y > ny - 0.5)
     bits = bad * Flag.BAD_FIT | (usable & (quality.inside < _TRUNCATED)) * Flag.TRUNCATED
-    return bits | (values[:, 0] < 0) * Flag.NEGATIVE_FLUX | outside * Flag.CENTRE_OUTSIDE
+    return bits | (values[:, _FLUX] < 0) * Flag.NEGATIVE_FLUX | outside * Flag.CENTRE_OUTSIDE

@@ -1,6 +1,9 @@
 """Information of pixels about the Sersic parameters: Fisher matrix and Cramer-Rao bound."""
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from galmeasure.likelihood.white_noise import normal_equations
 from galmeasure.render import PSFGrid, render_sersic
@@ -8,19 +11,27 @@ from galmeasure.render import PSFGrid, render_sersic
 __all__ = ["cramer_rao_bound", "fisher_matrix", "invert_information"]
 
 
-def fisher_matrix(parameters, psf: PSFGrid, error, *, psf_index=None, good=None, gain=None):
+def fisher_matrix(
+    parameters: Tensor,
+    psf: PSFGrid,
+    error: Tensor,
+    *,
+    psf_index: Tensor | None = None,
+    good: Tensor | None = None,
+    gain: Tensor | None = None,
+) -> Tensor:
     """Expected information of images about the seven Sersic parameters.
 
     Parameters
     ----------
     parameters : Tensor
-        Shape ``(B, 7)``.
+        Sersic parameters, shape ``(B, 7)``.
     psf : PSFGrid
-        From :func:`galmeasure.render.prepare_psf`.
+        Transforms of the PSFs, from :func:`galmeasure.render.prepare_psf`.
     error : Tensor
-        Broadcasts to ``(B, ny, nx)``.
+        1-sigma noise of the pixels; broadcasts to ``(B, ny, nx)``.
     psf_index, good, gain : Tensor, optional
-        As in :func:`galmeasure.render.render_sersic` and :func:`log_likelihood`.
+        Arguments of :func:`galmeasure.render.render_sersic` and :func:`log_likelihood`, with the same meaning.
 
     Returns
     -------
@@ -32,15 +43,15 @@ def fisher_matrix(parameters, psf: PSFGrid, error, *, psf_index=None, good=None,
     return normal_equations(model, jacobian, model, error, good, gain).fisher
 
 
-def cramer_rao_bound(fisher, free=None):
+def cramer_rao_bound(fisher: Tensor, free: Sequence[int] | None = None) -> Tensor:
     """Smallest 1-sigma error that an unbiased estimator can have.
 
     Parameters
     ----------
     fisher : Tensor
-        Shape ``(B, P, P)``.
+        Expected information, shape ``(B, P, P)``.
     free : sequence of int, optional
-        Parameters that are not known; the others count as fixed, with a bound of 0. All by default.
+        Columns of the parameters that are free; the others count as fixed, with a bound of 0. All by default.
 
     Returns
     -------
@@ -53,7 +64,7 @@ def cramer_rao_bound(fisher, free=None):
     return bound
 
 
-def invert_information(fisher):
+def invert_information(fisher: Tensor) -> Tensor:
     """Inverse of symmetric positive matrices ``(B, P, P)``, balanced first; NaN where singular or not finite."""
     scale = fisher.diagonal(dim1=-2, dim2=-1).clamp_min(0.0).sqrt()
     outer = scale[..., :, None] * scale[..., None, :]

@@ -7,6 +7,7 @@ Everywhere: ``image``, ``error`` and models are in the same unit, ``gain`` is el
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 __all__ = [
     "CACHE_LINE",
@@ -33,7 +34,7 @@ class NormalEquations:
     Parameters
     ----------
     loss : Tensor
-        What a fit minimises: minus twice the (quasi-)log-likelihood without its constant, shape ``(B,)``.
+        Loss that a fit minimises: minus twice the (quasi-)log-likelihood without its constant, shape ``(B,)``.
     chi2 : Tensor
         Sum of squared residuals over the variance, shape ``(B,)``, double precision.
     score : Tensor
@@ -48,7 +49,7 @@ class NormalEquations:
     fisher: torch.Tensor
 
 
-def variance(model, error, gain=None):
+def variance(model: Tensor, error: Tensor, gain: Tensor | None = None) -> Tensor:
     """Noise variance per pixel.
 
     Parameters
@@ -70,13 +71,13 @@ def variance(model, error, gain=None):
     return error**2 + model.clamp_min(0.0) / gain[:, None, None]
 
 
-def signal_to_noise(model, error, good, gain=None):
+def signal_to_noise(model: Tensor, error: Tensor, good: Tensor, gain: Tensor | None = None) -> Tensor:
     """Optimal signal-to-noise ratio of models.
 
     Parameters
     ----------
-    model, error, gain
-        As in `variance`.
+    model, error, gain : Tensor
+        Arguments of `variance`, with the same meaning.
     good : Tensor
         Good pixels, boolean, shape ``(B, ny, nx)``.
 
@@ -88,7 +89,7 @@ def signal_to_noise(model, error, good, gain=None):
     return (good * model**2 / variance(model, error, gain)).flatten(1).sum(1).sqrt()
 
 
-def flux_of_snr(unit, snr, error, good, gain=None):
+def flux_of_snr(unit: Tensor, snr: Tensor, error: Tensor, good: Tensor, gain: Tensor | None = None) -> Tensor:
     """Fluxes that give models a signal-to-noise ratio.
 
     Parameters
@@ -96,9 +97,9 @@ def flux_of_snr(unit, snr, error, good, gain=None):
     unit : Tensor
         Models of unit flux, shape ``(B, ny, nx)``.
     snr : Tensor
-        Wanted ratios, shape ``(B,)``.
-    error, good, gain
-        As in `signal_to_noise`; an infinite gain is none.
+        Ratios that the models are to have, shape ``(B,)``.
+    error, good, gain : Tensor
+        Arguments of `signal_to_noise`, with the same meaning; an infinite gain is none.
 
     Returns
     -------
@@ -110,20 +111,22 @@ def flux_of_snr(unit, snr, error, good, gain=None):
         return flux
     slope = torch.where(torch.isinf(gain), 1.0, 0.75)  # with shot noise the ratio grows more slowly than the flux
     for _ in range(_SNR_STEPS):
-        found = signal_to_noise(flux[:, None, None] * unit, error, good, gain)
-        flux = flux * (snr / found.clamp_min(1e-30)) ** (1.0 / slope)
+        ratio = signal_to_noise(flux[:, None, None] * unit, error, good, gain)
+        flux = flux * (snr / ratio.clamp_min(1e-30)) ** (1.0 / slope)
     return flux
 
 
-def log_likelihood(model, image, error, good, gain=None, *, dof=None):
+def log_likelihood(
+    model: Tensor, image: Tensor, error: Tensor, good: Tensor, gain: Tensor | None = None, *, dof: float | None = None
+) -> Tensor:
     """Log-likelihood of images, summed over their good pixels.
 
     Parameters
     ----------
     model, image : Tensor
-        Shape ``(B, ny, nx)``.
+        Expected and observed pixels, shape ``(B, ny, nx)``.
     error : Tensor
-        Broadcasts to ``image``.
+        1-sigma noise that does not come from the model; broadcasts to ``image``.
     good : Tensor
         Boolean, pixels that count, shape ``(B, ny, nx)``.
     gain : Tensor, optional
@@ -147,7 +150,16 @@ def log_likelihood(model, image, error, good, gain=None, *, dof=None):
     return torch.where(good, terms, 0.0).flatten(1).sum(1, dtype=torch.float64)
 
 
-def normal_equations(model, images, data, error, good, gain=None, *, dof=None):
+def normal_equations(
+    model: Tensor,
+    images: Tensor,
+    data: Tensor,
+    error: Tensor,
+    good: Tensor,
+    gain: Tensor | None = None,
+    *,
+    dof: float | None = None,
+) -> NormalEquations:
     """Loss, score and Fisher matrix of one evaluation.
 
     Parameters
@@ -157,7 +169,7 @@ def normal_equations(model, images, data, error, good, gain=None, *, dof=None):
     images : Tensor
         Derivatives of the model along ``J`` directions, shape ``(B, J, ny, nx)``.
     data, error, good, gain, dof
-        As in :func:`log_likelihood`.
+        Arguments of :func:`log_likelihood`, with the same meaning.
 
     Returns
     -------
@@ -188,13 +200,13 @@ def normal_equations(model, images, data, error, good, gain=None, *, dof=None):
     )
 
 
-def deviance(model, data, error, good, gain=None):
+def deviance(model: Tensor, data: Tensor, error: Tensor, good: Tensor, gain: Tensor | None = None) -> Tensor:
     """Minus twice the quasi-log-likelihood, up to a constant: chi-squared where the noise does not follow the model.
 
     Parameters
     ----------
     model, data, error, good, gain
-        As in :func:`log_likelihood`.
+        Arguments of :func:`log_likelihood`, with the same meaning.
 
     Returns
     -------
@@ -214,13 +226,15 @@ def deviance(model, data, error, good, gain=None):
     return (loss * good).flatten(1).sum(1, dtype=torch.float64)
 
 
-def fit_loss(model, data, error, good, gain=None, *, dof=None):
+def fit_loss(
+    model: Tensor, data: Tensor, error: Tensor, good: Tensor, gain: Tensor | None = None, *, dof: float | None = None
+) -> Tensor:
     """Loss that a fit minimises, as that of :func:`normal_equations`, without derivatives.
 
     Parameters
     ----------
     model, data, error, good, gain, dof
-        As in :func:`log_likelihood`.
+        Arguments of :func:`log_likelihood`, with the same meaning.
 
     Returns
     -------
@@ -246,8 +260,8 @@ def _excess(w):
     for coefficient in reversed(_SERIES[:-1]):
         series = series * w + coefficient
     small = w.abs() < _SERIES_LIMIT
-    other = torch.where(small, 1.0, w.clamp_min(-1.0 + 1e-6))
-    return torch.where(small, series, 2.0 * ((1.0 + other) * torch.log1p(other) - other) / other**2 - 1.0)
+    large = torch.where(small, 1.0, w.clamp_min(-1.0 + 1e-6))
+    return torch.where(small, series, 2.0 * ((1.0 + large) * torch.log1p(large) - large) / large**2 - 1.0)
 
 
 def _skewness(model, data, error, var, gain):
@@ -288,5 +302,5 @@ def _pixel_sums(images, weight, score):
     left = torch.cat([images * weight[:, None], score[:, None]], 1)
     missing = -images.shape[-1] % CACHE_LINE
     if missing:
-        left, images = (torch.nn.functional.pad(each, (0, missing)) for each in (left, images))
+        left, images = (torch.nn.functional.pad(side, (0, missing)) for side in (left, images))
     return torch.bmm(left, images.transpose(1, 2)).double()

@@ -1,40 +1,32 @@
 """Networks: tensors in, tensors out. They know no files, tables or units."""
 
-from galmeasure.networks.encoders.mixer import StampEncoder
-from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs, StampViews, make_views
-from galmeasure.networks.posterior import Context, NetworkConfig, PosteriorSummary, SersicPosterior
-from galmeasure.networks.psf_cleaning import CLEANING_SIZE, CleanPSFs, clean_psfs
-from galmeasure.networks.resize import (
-    Window,
-    central_window,
-    network_psfs,
-    psf_offsets,
-    resize_stamps,
-    smooth,
-    width_in_blocks,
-)
-from galmeasure.networks.transform import ParameterTransform
+from galmeasure.utils.lazy import lazy_names
 
-__all__ = [
-    "CLEANING_SIZE",
-    "NATIVE_SIZE",
-    "PSF_SIZE",
-    "CleanPSFs",
-    "Context",
-    "NetworkConfig",
-    "ParameterTransform",
-    "PosteriorSummary",
-    "SersicPosterior",
-    "StampEncoder",
-    "StampInputs",
-    "StampViews",
-    "Window",
-    "central_window",
-    "clean_psfs",
-    "make_views",
-    "network_psfs",
-    "psf_offsets",
-    "resize_stamps",
-    "smooth",
-    "width_in_blocks",
-]
+_EXPORTS = {
+    "CLEANING_SIZE": "psf_cleaning",
+    "CleanPSFs": "psf_cleaning",
+    "Context": "base",
+    "NATIVE_SIZE": "inputs",
+    "NetworkConfig": "config",
+    "PSF_SIZE": "inputs",
+    "ParameterTransform": "transform",
+    "PosteriorNetwork": "base",
+    "PosteriorSummary": "base",
+    "SersicPosterior": "posterior",
+    "StampEncoder": "encoders.mixer",
+    "StampInputs": "inputs",
+    "StampViews": "inputs",
+    "Window": "resize",
+    "build_network": "registry",
+    "central_window": "resize",
+    "clean_psfs": "psf_cleaning",
+    "make_views": "inputs",
+    "network_psfs": "resize",
+    "psf_offsets": "resize",
+    "register_encoder": "registry",
+    "resize_stamps": "resize",
+    "smooth": "resize",
+    "width_in_blocks": "resize",
+}
+
+__all__, __getattr__, __dir__ = lazy_names(__name__, _EXPORTS)

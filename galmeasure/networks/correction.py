@@ -4,22 +4,23 @@ from dataclasses import asdict, dataclass
 
 import torch
 import zuko
-from torch import nn
+from torch import Tensor, nn
 
+from galmeasure.networks.base import LEVELS, Context, PosteriorNetwork, PosteriorSummary
 from galmeasure.networks.posterior import (
-    LEVELS,
     N_TRIANGLE,
-    PosteriorSummary,
     head_losses,
     ordered_levels,
     parameter_scale,
     triangle,
 )
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
+from galmeasure.parameters import SERSIC
 
 __all__ = ["CorrectedContext", "Correction", "CorrectionConfig", "Evaluation", "correction_inputs", "n_inputs"]
 
-_N = 7
+_N = SERSIC.size
+_SHEAR = SERSIC.slice("g1", "g2")
 _SLOPE = 1e-3
 _LONGEST = 5.0  # of a whitened score that is believed, in sigma
 _PRIOR_PRECISION = (1.0, 0.3, 0.3, 1.0, 1.0, 0.3, 0.3)
@@ -45,7 +46,7 @@ class CorrectionConfig:
     flow_hidden: int = 48
     flow_context: int = 24
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, int]:
         """Plain values, for a card."""
         return asdict(self)
 
@@ -57,7 +58,7 @@ class Evaluation:
     Parameters
     ----------
     point : Tensor
-        Where the model was evaluated, shape ``(B, 7)``, double precision.
+        Coordinates at which the model was evaluated, shape ``(B, 7)``, double precision.
     score : Tensor
         Derivative of the log posterior density by the coordinates, shape ``(B, 7)``.
     fisher : Tensor
@@ -82,15 +83,15 @@ class Evaluation:
     size: torch.Tensor
     psf_quality: torch.Tensor
 
-    def __getitem__(self, rows):
-        """Some of the rows."""
+    def __getitem__(self, rows: Tensor | slice) -> "Evaluation":
+        """Return some of the rows, in the order of the index."""
         return Evaluation(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
-    def precision(self):
+    def precision(self) -> Tensor:
         """Information of the pixels and a broad prior, shape ``(B, 7, 7)``, positive definite."""
         return self.fisher + torch.diag(self.fisher.new_tensor(_PRIOR_PRECISION))
 
-    def whitener(self):
+    def whitener(self) -> tuple[Tensor, Tensor]:
         """Matrix ``W`` with ``W W^T`` the inverse of :meth:`precision`, shape ``(B, 7, 7)``, and its inverse."""
         precision = self.precision()
         scale = precision.diagonal(dim1=-2, dim2=-1).sqrt()
@@ -103,7 +104,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class CorrectedContext:
-    """What a correction says of a batch.
+    """Encoded batch of galaxies, relative to one Newton step of each.
 
     Parameters
     ----------
@@ -122,31 +123,33 @@ class CorrectedContext:
     anchor: torch.Tensor
     whitener: torch.Tensor
 
-    def __getitem__(self, rows):
-        """Some of the rows."""
+    def __getitem__(self, rows: Tensor | slice) -> "CorrectedContext":
+        """Return some of the rows, in the order of the index."""
         return CorrectedContext(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
-    def double(self):
+    def double(self) -> "CorrectedContext":
         """Return a copy in double precision, for derivatives."""
         return CorrectedContext(*(getattr(self, name).double().clone() for name in self.__dataclass_fields__))
 
 
-def n_inputs(features):
+def n_inputs(features: int) -> int:
     """Length of `correction_inputs` for an encoder with so many features."""
     return 5 * _N + _N * (_N - 1) // 2 + 2 * N_TRIANGLE + _N_NUMBERS + N_PSF_QUALITY + features
 
 
-def correction_inputs(network, context, evaluation):
-    """Numbers that are nearly sufficient for the posterior, and what they are relative to.
+def correction_inputs(
+    network: PosteriorNetwork, context: Context, evaluation: Evaluation
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers that are nearly sufficient for the posterior, and the frame to which they are relative.
 
     Parameters
     ----------
-    network : SersicPosterior
-        The network.
+    network : PosteriorNetwork
+        Network whose posteriors are corrected.
     context : Context
-        What its encoder says of ``B`` galaxies.
+        Encoded stamps of ``B`` galaxies, from this network.
     evaluation : Evaluation
-        Of the same galaxies.
+        Exact model at one point of each of these galaxies.
 
     Returns
     -------
@@ -170,9 +173,9 @@ def correction_inputs(network, context, evaluation):
     sigma = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
     correlation = covariance / (sigma[:, :, None] * sigma[:, None, :])
     row, column = torch.tril_indices(_N, _N, -1, device=point.device)
-    flow_centre, flow_factor, head_centre, head_factor = (each.double() for each in network.gaussians(context))
-    centres = [(unwhitener @ (each - anchor)[..., None])[..., 0] for each in (flow_centre, head_centre)]
-    shapes = [_log_covariance(unwhitener @ each) for each in (flow_factor, head_factor)]
+    flow_centre, flow_factor, head_centre, head_factor = (tensor.double() for tensor in network.gaussians(context))
+    centres = [(unwhitener @ (centre - anchor)[..., None])[..., 0] for centre in (flow_centre, head_centre)]
+    shapes = [_log_covariance(unwhitener @ factor) for factor in (flow_factor, head_factor)]
     dof = evaluation.dof.clamp_min(1.0)
     excess = (2.0 * evaluation.chi2).sqrt() - (2.0 * dof - 1.0).sqrt()
     numbers = [
@@ -180,12 +183,12 @@ def correction_inputs(network, context, evaluation):
         3.0 * torch.log(evaluation.chi2.clamp_min(1.0) / dof), torch.log(evaluation.size.clamp_min(1e-3)),
         evaluation.steps,
     ]  # fmt: skip
-    parts = [
+    columns = [
         point, torch.asinh(score), torch.log(sigma), correlation[:, row, column],
-        *(torch.asinh(each) for each in centres), *shapes, torch.stack(numbers, 1),
+        *(torch.asinh(centre) for centre in centres), *shapes, torch.stack(numbers, 1),
         evaluation.psf_quality, context.features.double(),
     ]  # fmt: skip
-    inputs = torch.nan_to_num(torch.cat(parts, 1), nan=0.0, posinf=30.0, neginf=-30.0).clamp(-30.0, 30.0)
+    inputs = torch.nan_to_num(torch.cat(columns, 1), nan=0.0, posinf=30.0, neginf=-30.0).clamp(-30.0, 30.0)
     return inputs.float(), anchor.float(), whitener.float()
 
 
@@ -204,9 +207,9 @@ class Correction(nn.Module):
     Parameters
     ----------
     config : CorrectionConfig
-        Architecture.
-    network : SersicPosterior
-        The network whose posterior is corrected; it is not a part of this module.
+        Sizes of the layers.
+    network : PosteriorNetwork
+        Network whose posterior is corrected; it is not a part of this module.
 
     Notes
     -----
@@ -217,7 +220,7 @@ class Correction(nn.Module):
     It has the interface of `SersicPosterior` from the context on: :meth:`summarise`, :meth:`sample`, :meth:`log_prob`.
     """
 
-    def __init__(self, config, network):
+    def __init__(self, config: CorrectionConfig, network: PosteriorNetwork) -> None:
         super().__init__()
         self.config, self.transform = config, network.transform
         features = self._n_features = network.config.features
@@ -239,18 +242,18 @@ class Correction(nn.Module):
             self.heads.bias[-len(LEVELS) * _N :].view(len(LEVELS), _N)[3:] = -0.5
         self._inside = network.inside
 
-    def normalise(self, inputs):
-        """Take mean and spread of the inputs ``(B, D)`` of a training set."""
+    def normalise(self, inputs: Tensor) -> None:
+        """Set the mean and the spread of the inputs to those of a training set ``(B, D)``."""
         self.input_mean.copy_(inputs.mean(0))
         self.input_scale.copy_(inputs.std(0).clamp_min(1e-3))
 
-    def encode(self, inputs, anchor, whitener, flux_scale):
+    def encode(self, inputs: Tensor, anchor: Tensor, whitener: Tensor, flux_scale: Tensor) -> CorrectedContext:
         """Context from the results of `correction_inputs`.
 
         Parameters
         ----------
         inputs, anchor, whitener : Tensor
-            From `correction_inputs`.
+            Results of `correction_inputs`, shapes ``(B, D)``, ``(B, 7)`` and ``(B, 7, 7)``.
         flux_scale : Tensor
             Unit of the flux, shape ``(B,)``.
 
@@ -263,7 +266,7 @@ class Correction(nn.Module):
         scaled = torch.cat([scaled[:, : -self._n_features], self.dropout(scaled[:, -self._n_features :])], 1)
         return CorrectedContext(self.trunk(scaled), flux_scale, anchor, whitener)
 
-    def summarise(self, context):
+    def summarise(self, context: CorrectedContext) -> PosteriorSummary:
         """Mean, covariance and quantiles, a `PosteriorSummary`, of a `CorrectedContext`."""
         mean, scale, factor, levels = self._heads(context)
         factor = factor * scale[..., None]
@@ -273,21 +276,21 @@ class Correction(nn.Module):
         quantiles = self.transform.marginal_inverse(levels, context.flux_scale[:, None])
         return PosteriorSummary(mean, factor @ factor.mT, quantiles)
 
-    def sample(self, context, normal):
+    def sample(self, context: CorrectedContext, normal: Tensor) -> Tensor:
         """Draw from the posterior, as `SersicPosterior.sample`."""
         centre, factor, _ = self._gaussian(context)
         white = self.flow(self.flow_context(context.features)).transform.inv(normal)
         values = centre + torch.einsum("bij,sbj->sbi", factor, white)
         return self.transform.inverse(values, context.flux_scale)
 
-    def log_prob(self, context, parameters):
+    def log_prob(self, context: CorrectedContext, parameters: Tensor) -> Tensor:
         """Log posterior density of parameters in their own units, as `SersicPosterior.log_prob`."""
         scale = context.flux_scale.expand(parameters.shape[:-1])
         values = self.transform.forward(parameters, scale)
         density = self._log_density(context, values) - self.transform.log_volume(values, scale)
         return torch.where(self._inside(parameters), density, -torch.inf)
 
-    def loss(self, context, parameters):
+    def loss(self, context: CorrectedContext, parameters: Tensor) -> dict[str, Tensor]:
         """Losses of the flow and of the heads, as `SersicPosterior.loss`, from a context."""
         values = self.transform.forward(parameters, context.flux_scale)
         flow = -self._log_density(context, values).mean()
@@ -298,10 +301,10 @@ class Correction(nn.Module):
     def _gaussian(self, context):
         """Centre ``(B, 7)``, factor ``(B, 7, 7)`` and log determinant of the flow's Gaussian."""
         out = self.heads(context.features)[:, : _N + N_TRIANGLE]
-        own, log_diagonal = triangle(out[:, _N:])
+        relative_factor, log_diagonal = triangle(out[:, _N:])
         centre = context.anchor + (context.whitener @ out[:, :_N, None])[..., 0]
         log_whitener = context.whitener.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
-        return centre, context.whitener @ own, log_whitener + log_diagonal.sum(-1)
+        return centre, context.whitener @ relative_factor, log_whitener + log_diagonal.sum(-1)
 
     def _log_density(self, context, values):
         """Log density in unconstrained coordinates, ``values`` ``(B, 7)`` or ``(S, B, 7)``."""
@@ -318,9 +321,9 @@ class Correction(nn.Module):
         values = context.anchor + (context.whitener @ out[:, :_N, None])[..., 0]
         mean = self.transform.inverse(values, context.flux_scale)
         scale = parameter_scale(mean)
-        own, _ = triangle(out[:, _N : _N + N_TRIANGLE])
+        relative_factor, _ = triangle(out[:, _N : _N + N_TRIANGLE])
         jacobian = self.transform.jacobian(context.anchor, context.flux_scale) / scale[..., None]
-        factor = _lower(jacobian @ context.whitener @ own)
+        factor = _lower(jacobian @ context.whitener @ relative_factor)
         levels = ordered_levels(out[:, _N + N_TRIANGLE :].view(-1, len(LEVELS), _N))
         centre, sigma = self._marginals(context)
         return mean, scale, factor, centre[:, None] + sigma[:, None] * levels
@@ -329,10 +332,11 @@ class Correction(nn.Module):
         """Anchor and errors in the coordinates of each parameter alone, shape ``(B, 7)``."""
         sigma = context.whitener.square().sum(-1).sqrt()
         parameters = self.transform.inverse(context.anchor, context.flux_scale)
-        jacobian = self.transform.jacobian(context.anchor, context.flux_scale)[:, 3:5] @ context.whitener
-        shear, g_max = parameters[:, 3:5], self.transform.g_max
+        jacobian = self.transform.jacobian(context.anchor, context.flux_scale)[:, _SHEAR] @ context.whitener
+        shear, g_max = parameters[:, _SHEAR], self.transform.g_max
         slope = (g_max * (1.0 - (shear / g_max) ** 2)).clamp_min(1e-4)
-        sigma = torch.cat([sigma[:, :3], jacobian.square().sum(-1).sqrt() / slope, sigma[:, 5:]], 1)
+        sigma = sigma.clone()
+        sigma[:, _SHEAR] = jacobian.square().sum(-1).sqrt() / slope
         return self.transform.marginal_forward(parameters, context.flux_scale), sigma
 
 

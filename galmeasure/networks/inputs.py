@@ -1,10 +1,11 @@
-"""What a network sees of a stamp: two views of its pixels, windowed moments and a few numbers, all dimensionless."""
+"""Inputs of a network: two views of a stamp's pixels, windowed moments and a few numbers, all dimensionless."""
 
 import math
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 __all__ = [
     "NATIVE_SIZE",
@@ -49,13 +50,13 @@ class StampInputs:
     image, error : Tensor
         Pixels and their 1-sigma noise, shape ``(B, 64, 64)``; ``error`` may broadcast.
     good : Tensor
-        Boolean, shape ``(B, 64, 64)``; what other pixels hold does not matter if it is finite.
+        Boolean, shape ``(B, 64, 64)``, True for good pixels; the values of bad ones must be finite, and do not matter.
     gain : Tensor
         Electrons per unit, shape ``(B,)``; infinite where ``error`` is all the noise.
     psf : Tensor
         Distinct PSFs, shape ``(M, 33, 33)``, normalised, pixel response included, the star on the central pixel.
     psf_index : Tensor
-        Which PSF each stamp has, shape ``(B,)``.
+        Index of each stamp's PSF, shape ``(B,)``.
     psf_quality : Tensor, optional
         Numbers that describe pedestal, noise and size of the PSF images, from `galmeasure.networks.clean_psfs`, shape
         ``(M, 3)``; needed by networks whose PSFs are cleaned.
@@ -69,19 +70,19 @@ class StampInputs:
     psf_index: torch.Tensor
     psf_quality: torch.Tensor | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Number of stamps."""
         return len(self.image)
 
-    def to(self, device):
+    def to(self, device: torch.device | str) -> "StampInputs":
         """Return the same on another device."""
-        values = (getattr(self, each.name) for each in fields(self))
+        values = (getattr(self, entry.name) for entry in fields(self))
         return type(self)(*(None if value is None else value.to(device) for value in values))
 
 
 @dataclass(frozen=True)
 class StampViews:
-    """What the encoder takes.
+    """Dimensionless views of a batch of stamps, the input of encoders.
 
     Parameters
     ----------
@@ -128,13 +129,13 @@ def _moment_basis(device, size=NATIVE_SIZE):
     return torch.stack(basis, 1).float().to(device), torch.stack(windows, 1).float().to(device)
 
 
-def make_views(inputs):
+def make_views(inputs: StampInputs) -> StampViews:
     """Dimensionless views of stamps.
 
     Parameters
     ----------
     inputs : StampInputs
-        Stamps.
+        Stamps in units of their noise.
 
     Returns
     -------
@@ -168,12 +169,12 @@ def make_views(inputs):
     numbers = torch.stack([level[:, 0].log(), size, torch.log1p(amplitude / inputs.gain)], 1)
 
     scaled = image / amplitude[:, None, None]
-    near = _view(*(_centre(each) for each in (image, scaled, fraction, error)), 1.0)
-    far = _view(*(_blocks(each) for each in (image, scaled, fraction, error)), 2.0)
+    near = _view(*map(_centre, (image, scaled, fraction, error)), 1.0)
+    far = _view(*map(_blocks, (image, scaled, fraction, error)), 2.0)
     return StampViews(near, far, moments, numbers, flux_scale)
 
 
-def hermite_moments(image):
+def hermite_moments(image: Tensor) -> Tensor:
     """Gauss-Hermite moments of square images about their middle under the windows, shape ``(B, 90)``.
 
     Each is a sum over the pixels with weights of unit norm.
@@ -181,28 +182,29 @@ def hermite_moments(image):
     return image.flatten(1) @ _moment_basis(image.device, image.shape[-1])[0]
 
 
-def psf_moments(psf):
+def psf_moments(psf: Tensor) -> Tensor:
     """Hermite moments of PSF images ``(M, 33, 33)`` under the windows of stamps, shape ``(M, N_PSF_MOMENTS)``."""
     return 10.0 * hermite_moments(psf)
 
 
-def quick_asinh(value):
+def quick_asinh(value: Tensor) -> Tensor:
     """Inverse hyperbolic sine to an absolute error of 3e-7, several times faster than that of torch on a CPU."""
     size = value.abs().clamp_max(1e18)  # the square is finite
     return torch.log(size + torch.sqrt(size * size + 1.0)).copysign(value)
 
 
-def _centre(each):
-    start = each.shape[-1] // 4
-    return each[:, start : 3 * start, start : 3 * start]
+def _centre(image):
+    """Central half of the pixels along both axes."""
+    start = image.shape[-1] // 4
+    return image[:, start : 3 * start, start : 3 * start]
 
 
-def _blocks(each):
+def _blocks(image):
     """Means of 2 x 2 pixels."""
-    rows = each[:, ::2] + each[:, 1::2]
+    rows = image[:, ::2] + image[:, 1::2]
     return (rows[..., ::2] + rows[..., 1::2]) * 0.25
 
 
 def _view(image, scaled, fraction, error, noise_gain):
-    """Four channels; ``noise_gain`` is by how much averaging has lowered the noise."""
+    """Four channels; ``noise_gain`` is the factor by which averaging has lowered the noise."""
     return torch.stack([quick_asinh(noise_gain * image / error), quick_asinh(scaled), fraction, error.log()], 1)

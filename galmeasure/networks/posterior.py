@@ -1,22 +1,22 @@
 """The posterior of the seven parameters given a stamp: a conditional flow, and heads that need no sampling."""
 
-from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import zuko
-from torch import nn
+from torch import Tensor, nn
 
-from galmeasure.networks.encoders.mixer import PSFEncoder, StampEncoder
-from galmeasure.networks.inputs import NATIVE_SIZE, make_views
+from galmeasure.networks.base import LEVELS, ONE_SIGMA_HIGH, ONE_SIGMA_LOW, Context, PosteriorSummary
+from galmeasure.networks.config import NetworkConfig
+from galmeasure.networks.encoders.psf import PSFEncoder
+from galmeasure.networks.inputs import NATIVE_SIZE, StampInputs, make_views
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
+from galmeasure.networks.registry import encoder_class
 from galmeasure.networks.transform import ParameterTransform
+from galmeasure.parameters import SERSIC
 
 __all__ = [
-    "LEVELS",
     "N_TRIANGLE",
-    "Context",
-    "NetworkConfig",
-    "PosteriorSummary",
     "SersicPosterior",
     "head_losses",
     "ordered_levels",
@@ -24,10 +24,8 @@ __all__ = [
     "triangle",
 ]
 
-LEVELS = (0.02275013, 0.15865525, 0.5, 0.84134475, 0.97724987)
-"""Probabilities of the quantiles: median, 1 and 2 sigma of a Gaussian."""
-
-_N = 7
+_N = SERSIC.size
+_FLUX, _R_EFF = SERSIC.indices("flux", "r_eff")
 N_TRIANGLE = _N * (_N + 1) // 2
 """Numbers in a lower triangular matrix of the seven parameters."""
 
@@ -36,126 +34,13 @@ _SHEAR_SCALE = 0.1
 _CENTRE_SCALE = 0.2
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
-    """Architecture of a posterior network; with it and the tensors of a file the network can be built again.
-
-    Parameters
-    ----------
-    n, r_eff : tuple of float
-        Bounds of the training domain, r_eff in pixels.
-    g_max : float
-        Largest reduced shear.
-    centre : float
-        Largest offset of the centre, pixels.
-    widths, depths : tuple of int
-        Channels and blocks of the encoder at 8 x 8 and 4 x 4 places.
-    expansion, groups, features, psf_features : int
-        See `StampEncoder`.
-    clean_psf : bool
-        Whether the network takes PSFs that were cleaned by `galmeasure.networks.clean_psfs`, and their quality.
-    psf_stretch : float
-        See ``PSFEncoder``.
-    flow_transforms, flow_bins, flow_hidden, flow_context : int
-        Neural spline flow: transforms, bins of the splines, width of the hidden layers, length of the context.
-    """
-
-    n: tuple[float, float] = (0.3, 8.0)
-    r_eff: tuple[float, float] = (0.2, 16.0)
-    g_max: float = 0.9
-    centre: float = 1.5
-    widths: tuple[int, int] = (96, 192)
-    depths: tuple[int, int] = (3, 2)
-    expansion: int = 2
-    groups: int = 4
-    features: int = 256
-    psf_features: int = 64
-    clean_psf: bool = False
-    psf_stretch: float = 1e3
-    flow_transforms: int = 2
-    flow_bins: int = 8
-    flow_hidden: int = 128
-    flow_context: int = 64
-
-    @classmethod
-    def for_prior(cls, prior, **options):
-        """Configuration whose domain is that of a `galmeasure.priors.Prior`."""
-        return cls(
-            n=(prior.n.lower, prior.n.upper), r_eff=(prior.r_eff.lower, prior.r_eff.upper), g_max=prior.shear.g_max,
-            centre=max(prior.centre, 0.5), **options,
-        )  # fmt: skip
-
-    def as_dict(self):
-        """Plain values, for a card."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values):
-        """Inverse of `as_dict`.
-
-        Raises
-        ------
-        ValueError
-            If a name is not known.
-        """
-        known = cls.__dataclass_fields__
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            msg = f"values must hold the fields of NetworkConfig only, not {', '.join(unknown)}"
-            raise ValueError(msg)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
-@dataclass(frozen=True)
-class Context:
-    """What the encoder says of a batch.
-
-    Parameters
-    ----------
-    features : Tensor
-        Shape ``(B, features)``.
-    flux_scale : Tensor
-        Unit of the flux, shape ``(B,)``.
-    """
-
-    features: torch.Tensor
-    flux_scale: torch.Tensor
-
-    def __getitem__(self, rows):
-        """Some of the rows."""
-        return Context(self.features[rows], self.flux_scale[rows])
-
-    def double(self):
-        """Return a copy in double precision, for derivatives."""
-        return Context(self.features.double().clone(), self.flux_scale.double().clone())
-
-
-@dataclass(frozen=True)
-class PosteriorSummary:
-    """Posterior of each galaxy in a few numbers.
-
-    Parameters
-    ----------
-    mean : Tensor
-        Shape ``(B, 7)``.
-    covariance : Tensor
-        Shape ``(B, 7, 7)``.
-    quantiles : Tensor
-        At the probabilities ``galmeasure.networks.posterior.LEVELS``, shape ``(B, 5, 7)``.
-    """
-
-    mean: torch.Tensor
-    covariance: torch.Tensor
-    quantiles: torch.Tensor
-
-
 class SersicPosterior(nn.Module):
     """Amortised posterior of flux, n, r_eff, g1, g2, x, y.
 
     Parameters
     ----------
     config : NetworkConfig
-        Architecture.
+        Domain, encoder and sizes of the layers.
 
     Notes
     -----
@@ -168,16 +53,13 @@ class SersicPosterior(nn.Module):
     Durkan et al. 2019, Neural spline flows, arXiv:1906.04032.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
         self.transform = ParameterTransform(config.n, config.r_eff, config.g_max, config.centre, NATIVE_SIZE)
         quality = N_PSF_QUALITY if config.clean_psf else 0
         self.psf_encoder = PSFEncoder(config.psf_features, stretch=config.psf_stretch, quality=quality)
-        self.encoder = StampEncoder(
-            widths=config.widths, depths=config.depths, expansion=config.expansion, groups=config.groups,
-            features=config.features, psf_features=config.psf_features,
-        )  # fmt: skip
+        self.encoder = encoder_class(config.encoder).from_config(config)
         self.base = nn.Linear(config.features, _N + N_TRIANGLE)
         self.flow_context = nn.Linear(config.features, config.flow_context)
         self.flow = zuko.flows.NSF(
@@ -189,38 +71,43 @@ class SersicPosterior(nn.Module):
             nn.Linear(config.features, _N + N_TRIANGLE + len(LEVELS) * _N),
         )  # fmt: skip
 
-    def embed_psf(self, psf, quality=None):
+    @property
+    def domain(self) -> dict[str, Any]:
+        """Domain of the parameters: bounds of ``n`` and ``r_eff``, largest ``g_max`` and ``centre``."""
+        return {name: getattr(self.config, name) for name in ("n", "r_eff", "g_max", "centre")}
+
+    def embed_psf(self, psf: Tensor, quality: Tensor | None = None) -> Tensor:
         """Embed PSFs ``(M, 33, 33)``, with the quality ``(M, 3)`` of their images, to be given to :meth:`encode`."""
         return self.psf_encoder(psf, quality)
 
-    def encode(self, inputs, *, psf=None, bf16=False):
+    def encode(self, inputs: StampInputs, *, psf: Tensor | None = None, bf16: bool = False) -> Context:
         """Encode stamps.
 
         Parameters
         ----------
         inputs : StampInputs
-            Stamps and PSFs.
+            Stamps and their PSFs, in units of the noise.
         psf : Tensor, optional
             Result of :meth:`embed_psf` for ``inputs.psf``, if it is at hand.
         bf16 : bool, optional
-            Whether the encoder's blocks compute in bfloat16.
+            Compute the encoder's blocks in bfloat16.
 
         Returns
         -------
         Context
-            Features.
+            Features and unit of the flux.
         """
         psf = self.embed_psf(inputs.psf, inputs.psf_quality) if psf is None else psf
         views = make_views(inputs)
         return Context(self.encoder(views, psf[inputs.psf_index], bf16=bf16), views.flux_scale)
 
-    def summarise(self, context):
+    def summarise(self, context: Context) -> PosteriorSummary:
         """Mean, covariance and quantiles from the heads.
 
         Parameters
         ----------
         context : Context
-            From :meth:`encode`.
+            Encoded stamps, from :meth:`encode`.
 
         Returns
         -------
@@ -232,15 +119,15 @@ class SersicPosterior(nn.Module):
         quantiles = self.transform.marginal_inverse(levels, context.flux_scale[:, None])
         return PosteriorSummary(mean, factor @ factor.mT, quantiles)
 
-    def log_prob(self, context, parameters):
+    def log_prob(self, context: Context, parameters: Tensor) -> Tensor:
         """Log posterior density of parameters, in their own units.
 
         Parameters
         ----------
         context : Context
-            ``B`` galaxies.
+            Encoded stamps of ``B`` galaxies.
         parameters : Tensor
-            Shape ``(B, 7)`` or ``(S, B, 7)``.
+            Points at which to evaluate, shape ``(B, 7)`` or ``(S, B, 7)``.
 
         Returns
         -------
@@ -253,13 +140,13 @@ class SersicPosterior(nn.Module):
         density = self._log_density(context, values) - self.transform.log_volume(values, scale)
         return torch.where(inside, density, -torch.inf)
 
-    def sample(self, context, normal):
+    def sample(self, context: Context, normal: Tensor) -> Tensor:
         """Draw from the posterior.
 
         Parameters
         ----------
         context : Context
-            ``B`` galaxies.
+            Encoded stamps of ``B`` galaxies.
         normal : Tensor
             Standard normal numbers, shape ``(S, B, 7)``: the draws are a function of them.
 
@@ -273,17 +160,17 @@ class SersicPosterior(nn.Module):
         values = centre + torch.einsum("bij,sbj->sbi", factor, whitened)
         return self.transform.inverse(values, context.flux_scale)
 
-    def loss(self, inputs, parameters, *, bf16=False):
+    def loss(self, inputs: StampInputs, parameters: Tensor, *, bf16: bool = False) -> dict[str, Tensor]:
         """Losses of the flow and of the heads.
 
         Parameters
         ----------
         inputs : StampInputs
-            Stamps.
+            Stamps and their PSFs, as for :meth:`encode`.
         parameters : Tensor
             Their truth, shape ``(B, 7)``.
         bf16 : bool, optional
-            As in :meth:`encode`.
+            Compute the encoder's blocks in bfloat16, as in :meth:`encode`.
 
         Returns
         -------
@@ -298,13 +185,13 @@ class SersicPosterior(nn.Module):
         target = self.transform.marginal_forward(parameters, context.flux_scale)
         return {"flow": flow.mean(), **head_losses(parameters, target, mean, scale, factor, levels)}
 
-    def gaussians(self, context):
+    def gaussians(self, context: Context) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Two Gaussian approximations in unconstrained coordinates: that of the flow, and mean and covariance.
 
         Parameters
         ----------
         context : Context
-            From :meth:`encode`.
+            Encoded stamps, from :meth:`encode`.
 
         Returns
         -------
@@ -319,8 +206,8 @@ class SersicPosterior(nn.Module):
         jacobian = self.transform.jacobian(head_centre, context.flux_scale)
         return centre, factor, head_centre, torch.linalg.solve(jacobian, scale[..., None] * head_factor)
 
-    def inside(self, parameters):
-        """Whether parameters ``(..., 7)`` lie in the domain, but for rounding."""
+    def inside(self, parameters: Tensor) -> Tensor:
+        """Boolean ``(...)``, True where parameters ``(..., 7)`` lie in the domain, but for rounding."""
         flux, n, r_eff, g1, g2, x, y = parameters.unbind(-1)
         middle = (NATIVE_SIZE - 1) / 2.0
         config, slack = self.config, 1e-5
@@ -357,7 +244,7 @@ class SersicPosterior(nn.Module):
         return mean, parameter_scale(mean), factor, ordered_levels(out[:, stop:].view(-1, len(LEVELS), _N))
 
 
-def triangle(numbers):
+def triangle(numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Lower triangular matrices with a positive diagonal, and the logarithms of that.
 
     Parameters
@@ -377,27 +264,31 @@ def triangle(numbers):
     return torch.tril(matrix, -1) + torch.diag_embed(torch.exp(log_diagonal)), log_diagonal
 
 
-def parameter_scale(mean):
+def parameter_scale(mean: Tensor) -> Tensor:
     """Units in which covariances of parameters are learned, shape ``(B, 7)``: relative for flux and r_eff."""
-    ones = torch.ones_like(mean[:, 0])
-    shear, centre = [_SHEAR_SCALE * ones] * 2, [_CENTRE_SCALE * ones] * 2
-    return torch.stack([mean[:, 0].detach(), ones, mean[:, 2].detach(), *shear, *centre], 1)
+    scale = torch.ones_like(mean)
+    scale[:, SERSIC.slice("g1", "g2")], scale[:, SERSIC.slice("x", "y")] = _SHEAR_SCALE, _CENTRE_SCALE
+    scale[:, _FLUX], scale[:, _R_EFF] = mean[:, _FLUX].detach(), mean[:, _R_EFF].detach()
+    return scale
 
 
-def ordered_levels(numbers):
+def ordered_levels(numbers: Tensor) -> Tensor:
     """Quantiles in ascending order from unconstrained numbers, both of shape ``(B, 5, 7)``."""
-    step = torch.exp(numbers[:, 1:].clamp(-9.0, 4.0))
-    middle, low, high = numbers[:, 0], numbers[:, 0] - step[:, 0], numbers[:, 0] + step[:, 1]
-    return torch.stack([low - step[:, 2], low, middle, high, high + step[:, 3]], 1)
+    middle, steps = numbers.select(1, 0), numbers.narrow(1, 1, len(LEVELS) - 1)
+    below, above, far_below, far_above = torch.exp(steps.clamp(-9.0, 4.0)).unbind(1)
+    low, high = middle - below, middle + above
+    return torch.stack([low - far_below, low, middle, high, high + far_above], 1)
 
 
-def head_losses(parameters, target, mean, scale, factor, levels):
+def head_losses(
+    parameters: Tensor, target: Tensor, mean: Tensor, scale: Tensor, factor: Tensor, levels: Tensor
+) -> dict[str, Tensor]:
     """Losses of mean, covariance and quantiles.
 
     Parameters
     ----------
     parameters : Tensor
-        The truth, shape ``(B, 7)``.
+        True parameters, shape ``(B, 7)``.
     target : Tensor
         The truth in the coordinates of the quantiles, shape ``(B, 7)``.
     mean, scale : Tensor
@@ -418,7 +309,7 @@ def head_losses(parameters, target, mean, scale, factor, levels):
     white = torch.linalg.solve_triangular(factor, residual.detach()[..., None], upper=False)[..., 0]
     diagonal = factor.diagonal(dim1=-2, dim2=-1)
     covariance = 0.5 * white.clamp(-30.0, 30.0).square().sum(-1) + torch.log(diagonal).sum(-1)
-    width = 0.5 * (levels[:, 3] - levels[:, 1]).detach().clamp_min(1e-4)
+    width = 0.5 * (levels[:, ONE_SIGMA_HIGH] - levels[:, ONE_SIGMA_LOW]).detach().clamp_min(1e-4)
     probability = torch.tensor(LEVELS, device=target.device)[:, None]
     off = (target[:, None] - levels) / width[:, None]
     pinball = torch.maximum(probability * off, (probability - 1.0) * off)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from galmeasure.networks.inputs import PSF_SIZE
 
@@ -49,7 +50,7 @@ class CleanPSFs:
     noise: torch.Tensor
 
     @property
-    def central(self):
+    def central(self) -> Tensor:
         """Central pixels, as networks take them, shape ``(M, 33, 33)``."""
         low = (CLEANING_SIZE - PSF_SIZE) // 2
         return self.images[:, low : low + PSF_SIZE, low : low + PSF_SIZE].contiguous()
@@ -80,7 +81,7 @@ class _Annuli:
 def _annuli(device):
     half = CLEANING_SIZE // 2
     offset = torch.arange(-half, half + 1, dtype=torch.float32, device=device)
-    y, x = (each.flatten() for each in torch.meshgrid(offset, offset, indexing="ij"))
+    y, x = (axis.flatten() for axis in torch.meshgrid(offset, offset, indexing="ij"))
     radius = torch.hypot(x, y)
     indicator = torch.nn.functional.one_hot(radius.round().long()).float()
     indicator = torch.nn.functional.pad(indicator, (0, 1))  # interpolation looks one annulus further
@@ -92,7 +93,7 @@ def _annuli(device):
     return _Annuli(indicator, inner, share, square, torch.stack([torch.cos(angle), torch.sin(angle)]))
 
 
-def clean_psfs(images):
+def clean_psfs(images: Tensor) -> CleanPSFs:
     """Clean PSF images of pedestals and noise.
 
     Parameters
@@ -126,7 +127,7 @@ def clean_psfs(images):
     radius = torch.arange(profile.shape[1], device=flat.device, dtype=torch.float32) / half
     weight = torch.where(radius >= _WING, count, 0.0)
     residual = valid * (flat - annuli.interpolated(profile))
-    turning = torch.stack([2.0 * ((residual * each) @ annuli.indicator) / count for each in annuli.quadrupole])
+    turning = torch.stack([2.0 * ((residual * pattern) @ annuli.indicator) / count for pattern in annuli.quadrupole])
     scatter = (residual**2 @ annuli.indicator) / count - 0.5 * turning.square().sum(0)
     odd = valid * (flat - flat.flip(1)) * 0.5  # diffraction spikes look the same upside down, noise does not
     scatter = torch.minimum(scatter, 2.0 * (odd**2 @ annuli.indicator) / count)
@@ -149,9 +150,9 @@ def clean_psfs(images):
 def _pedestal(profile, radius, weight, variance):
     """Constant under the wings over the peak, ``(M, 1)``: the smaller of two fits, shrunk by its significance."""
     fits = [_constant(profile, radius, weight, variance, power) for power in _POWERS]
-    constants, errors2 = (torch.stack(each) for each in zip(*fits, strict=True))
+    constants, errors2 = (torch.stack(column) for column in zip(*fits, strict=True))
     chosen = constants.abs().argmin(0, keepdim=True)
-    constant, error2 = (each.gather(0, chosen)[0] for each in (constants, errors2))
+    constant, error2 = (column.gather(0, chosen)[0] for column in (constants, errors2))
     constant = torch.where((constants > 0).all(0) | (constants < 0).all(0), constant, 0.0)
     constant = constant * constant**2 / (constant**2 + _SIGNIFICANT * error2).clamp_min(1e-30)
     return constant.clamp(-_MOST_PEDESTAL, _MOST_PEDESTAL)
@@ -161,12 +162,12 @@ def _constant(profile, radius, weight, variance, power):
     """Constant and its squared error, shape ``(M, 1)``, of a fit together with wings of a power."""
     falling = radius.clamp_min(1e-3) ** -power
 
-    def total(each):
-        return (weight * each).sum(1, keepdim=True)
+    def total(values):
+        return (weight * values).sum(1, keepdim=True)
 
-    one, first, second = total(1.0), total(falling), total(falling**2)
+    zeroth, first, second = total(1.0), total(falling), total(falling**2)
     level, along = total(profile), total(profile * falling)
-    determinant = (one * second - first**2).clamp_min(1e-6)
+    determinant = (zeroth * second - first**2).clamp_min(1e-6)
     constant = (second * level - first * along) / determinant
-    wing = (one * along - first * level) / determinant * _WING**-power
+    wing = (zeroth * along - first * level) / determinant * _WING**-power
     return constant, _CORRELATED * variance * second / determinant + (_WING_ERROR * wing) ** 2

@@ -3,12 +3,17 @@
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs
+from galmeasure.parameters import SERSIC
 
 __all__ = ["Window", "central_window", "network_psfs", "psf_offsets", "resize_stamps", "smooth", "width_in_blocks"]
 
+_CENTRE = SERSIC.slice("x", "y")
 _CENTROID_SIGMA = 3.0  # pixels, of the weight that finds which half of an odd side a galaxy lies in
 _CENTROID_REACH = 8
 _CENTROID_STEPS = 12
@@ -18,7 +23,7 @@ _PIXEL_FWHM2 = 2.3548**2 / 12.0  # squared FWHM, in pixels, that a pixel adds to
 
 @dataclass(frozen=True)
 class Window:
-    """Where the 64 x 64 pixels of a network lie on stamps.
+    """Position of the 64 x 64 pixels of a network on each of a batch of stamps.
 
     Parameters
     ----------
@@ -41,44 +46,47 @@ class Window:
     block: int = 1
     psf_offset: torch.Tensor | None = None
 
-    def __getitem__(self, rows):
-        """Some of the rows."""
+    def __getitem__(self, rows: Tensor | slice) -> "Window":
+        """Return some of the rows, in the order of the index."""
         return Window(self.start[rows], self.block, None if self.psf_offset is None else self.psf_offset[rows])
 
-    def with_psf_offset(self, offset):
+    def with_psf_offset(self, offset: Tensor) -> "Window":
         """Return the same window for PSFs whose star was moved to the middle."""
         return replace(self, psf_offset=offset)
 
     @property
-    def scale(self):
+    def scale(self) -> Tensor:
         """Unit of each of the seven parameters, in the units and pixels of the stamp, shape ``(7,)``."""
         k = float(self.block)
-        return torch.tensor([k, 1.0, k, 1.0, 1.0, k, k], dtype=torch.float64, device=self.start.device)
+        unit = {"flux": k, "length": k, "position": k, "number": 1.0}
+        return torch.tensor(
+            [unit[parameter.kind] for parameter in SERSIC.parameters], dtype=torch.float64, device=self.start.device
+        )
 
-    def offset(self):
-        """What is added to parameters after their units have changed, shape ``(B, 7)``."""
-        offset = torch.zeros((len(self.start), 7), dtype=torch.float64, device=self.start.device)
-        offset[:, 5:] = self.start.flip(1).double() + 0.5 * (self.block - 1)
+    def offset(self) -> Tensor:
+        """Offset that is added to parameters after their units have changed, shape ``(B, 7)``."""
+        offset = torch.zeros((len(self.start), SERSIC.size), dtype=torch.float64, device=self.start.device)
+        offset[:, _CENTRE] = self.start.flip(1).double() + 0.5 * (self.block - 1)
         if self.psf_offset is not None:
-            offset[:, 5:] -= self.psf_offset.flip(1)
+            offset[:, _CENTRE] -= self.psf_offset.flip(1)
         return offset
 
-    def to_stamp(self, parameters):
+    def to_stamp(self, parameters: Tensor) -> Tensor:
         """Parameters ``(B, ..., 7)`` of the network's pixels as those of the stamp, double precision."""
         offset = self.offset()
-        return parameters.double() * self.scale + offset.view(len(offset), *(1,) * (parameters.ndim - 2), 7)
+        return parameters.double() * self.scale + offset.view(len(offset), *(1,) * (parameters.ndim - 2), SERSIC.size)
 
-    def from_stamp(self, parameters):
+    def from_stamp(self, parameters: Tensor) -> Tensor:
         """Inverse of `to_stamp`."""
         offset = self.offset()
-        return (parameters.double() - offset.view(len(offset), *(1,) * (parameters.ndim - 2), 7)) / self.scale
+        return (parameters.double() - offset.view(len(offset), *(1,) * (parameters.ndim - 2), SERSIC.size)) / self.scale
 
-    def covariance_to_stamp(self, covariance):
+    def covariance_to_stamp(self, covariance: Tensor) -> Tensor:
         """Covariances ``(B, 7, 7)`` in the units and pixels of the stamp, double precision."""
         return covariance.double() * self.scale[:, None] * self.scale
 
 
-def central_window(shapes, image, block=1):
+def central_window(shapes: Tensor, image: Tensor, block: int = 1) -> Window:
     """Window about the centre of each stamp.
 
     Parameters
@@ -107,19 +115,28 @@ def central_window(shapes, image, block=1):
 def _centroid_side(shapes, image):
     """First moments along y and x about the centre of each stamp under a Gaussian window, shape ``(B, 2)``."""
     steps = torch.arange(-_CENTROID_REACH, _CENTROID_REACH + 1, device=image.device)
-    part = torch.div(shapes - 1, 2, rounding_mode="floor")
-    index = [(part[:, axis, None] + steps) for axis in (0, 1)]
-    inside = [(each >= 0) & (each < shapes[:, axis, None]) for axis, each in enumerate(index)]
-    index = [each.clamp(0, image.shape[axis + 1] - 1) for axis, each in enumerate(index)]
+    middle = torch.div(shapes - 1, 2, rounding_mode="floor")
+    index = [(middle[:, axis, None] + steps) for axis in (0, 1)]
+    inside = [(pixel >= 0) & (pixel < shapes[:, axis, None]) for axis, pixel in enumerate(index)]
+    index = [pixel.clamp(0, image.shape[axis + 1] - 1) for axis, pixel in enumerate(index)]
     rows = torch.arange(len(image), device=image.device)[:, None, None]
     pixels = image[rows, index[0][:, :, None], index[1][:, None, :]]
-    distance = [each - (shapes[:, axis, None] - 1) / 2.0 for axis, each in enumerate(index)]
-    weight = [torch.exp(-0.5 * (each / _CENTROID_SIGMA) ** 2) * ok for each, ok in zip(distance, inside, strict=True)]
+    distance = [pixel - (shapes[:, axis, None] - 1) / 2.0 for axis, pixel in enumerate(index)]
+    weight = [torch.exp(-0.5 * (d / _CENTROID_SIGMA) ** 2) * ok for d, ok in zip(distance, inside, strict=True)]
     light = pixels * weight[0][:, :, None] * weight[1][:, None, :]
     return torch.stack([(light.sum(2) * distance[0]).sum(1), (light.sum(1) * distance[1]).sum(1)], 1)
 
 
-def resize_stamps(image, error, good, gain, psf, psf_index, window, smoothing=None):
+def resize_stamps(
+    image: Tensor,
+    error: Tensor,
+    good: Tensor,
+    gain: Tensor | None,
+    psf: Tensor,
+    psf_index: Tensor,
+    window: Window,
+    smoothing: Tensor | None = None,
+) -> StampInputs:
     """Inputs of a network from stamps.
 
     Parameters
@@ -133,11 +150,11 @@ def resize_stamps(image, error, good, gain, psf, psf_index, window, smoothing=No
     psf : Tensor
         Distinct PSFs at the window's block, from `network_psfs`.
     psf_index : Tensor
-        Shape ``(B,)``.
+        Index of each stamp's PSF, shape ``(B,)``.
     window : Window
-        From `central_window`.
+        Pixels that the network sees, from `central_window`.
     smoothing : Tensor, optional
-        For `smooth`, shape ``(B,)``: blocks are smoothed as their PSFs were.
+        Amount for `smooth`, shape ``(B,)``: blocks are smoothed as their PSFs were.
 
     Returns
     -------
@@ -152,38 +169,38 @@ def resize_stamps(image, error, good, gain, psf, psf_index, window, smoothing=No
         return StampInputs(image, error, good, gain, psf, psf_index)
     steps = torch.arange(NATIVE_SIZE * k, device=image.device)
     index = [window.start[:, axis, None] + steps for axis in (0, 1)]
-    inside = [(each >= 0) & (each < image.shape[axis + 1]) for axis, each in enumerate(index)]
-    index = [each.clamp(0, image.shape[axis + 1] - 1) for axis, each in enumerate(index)]
+    inside = [(pixel >= 0) & (pixel < image.shape[axis + 1]) for axis, pixel in enumerate(index)]
+    index = [pixel.clamp(0, image.shape[axis + 1] - 1) for axis, pixel in enumerate(index)]
     rows = torch.arange(count, device=image.device)
-    place = rows[:, None, None], index[0][:, :, None], index[1][:, None, :]
-    good = good[place] & inside[0][:, :, None] & inside[1][:, None, :]
-    image = image[place]
-    error = error if error.shape[-1] == 1 else torch.where(good, error.expand(count, *error.shape[1:])[place], 1.0)
+    pixels = rows[:, None, None], index[0][:, :, None], index[1][:, None, :]
+    good = good[pixels] & inside[0][:, :, None] & inside[1][:, None, :]
+    image = image[pixels]
+    error = error if error.shape[-1] == 1 else torch.where(good, error.expand(count, *error.shape[1:])[pixels], 1.0)
     if k > 1:
         image, error, good = _average(image, error, good, k)
     if smoothing is not None:
-        part = smooth(good.to(image.dtype), smoothing)
-        image, good = smooth(torch.where(good, image, 0.0), smoothing), part >= 0.5
-        image = torch.where(good, image / part.clamp_min(0.5), 0.0)
+        coverage = smooth(good.to(image.dtype), smoothing)
+        image, good = smooth(torch.where(good, image, 0.0), smoothing), coverage >= 0.5
+        image = torch.where(good, image / coverage.clamp_min(0.5), 0.0)
     return StampInputs(image, error, good, gain, psf, psf_index)
 
 
 def _average(image, error, good, k):
     """Means of the good pixels of blocks, times k, their noise and whether they are good."""
 
-    def total(each):
-        return torch.nn.functional.avg_pool2d(each[:, None], k)[:, 0] * k**2
+    def total(pixels):
+        return torch.nn.functional.avg_pool2d(pixels[:, None], k)[:, 0] * k**2
 
-    part = good.to(image.dtype)
-    number = total(part)
+    weight = good.to(image.dtype)
+    number = total(weight)
     per_good = k / number.clamp_min(1.0)
-    error = (total(part * error**2)).sqrt() * per_good
+    error = (total(weight * error**2)).sqrt() * per_good
     enough = number >= 0.5 * k**2
-    image = torch.where(enough, total(part * image) * per_good, 0.0)
+    image = torch.where(enough, total(weight * image) * per_good, 0.0)
     return image, torch.where(enough, error, 1.0), enough
 
 
-def smooth(image, amount):
+def smooth(image: Tensor, amount: Tensor) -> Tensor:
     """Images ``(B, ny, nx)``, each convolved with ``(a, 1 - 2 a, a)`` along y and x for its ``a`` in ``amount``.
 
     This adds a variance of ``2 a`` pixels to each axis of a PSF. Beyond the edges is nothing.
@@ -196,7 +213,13 @@ def smooth(image, amount):
     return image
 
 
-def network_psfs(images, oversampling=1, block=1, offset=(0.0, 0.0), size=PSF_SIZE):
+def network_psfs(
+    images: Tensor,
+    oversampling: int = 1,
+    block: int = 1,
+    offset: tuple[float, float] = (0.0, 0.0),
+    size: int = PSF_SIZE,
+) -> Tensor:
     """PSF images at the sampling of a network's pixels.
 
     Parameters
@@ -215,16 +238,16 @@ def network_psfs(images, oversampling=1, block=1, offset=(0.0, 0.0), size=PSF_SI
     Returns
     -------
     Tensor
-        What a star in the middle of the central pixel looks like, shape ``(M, size, size)``, single precision; the
-        sum is what the images hold of the star's light within these pixels.
+        Images of a star in the middle of the central pixel, shape ``(M, size, size)``, single precision; their sum
+        is the light of the star within these pixels.
 
     Notes
     -----
     Where the star's position falls between the samples of the image, they are interpolated with a sinc, as the
     renderer's Fourier transform does.
     """
-    as_they_are = oversampling == block == 1 and not any(offset)
-    if as_they_are and images.shape[1] % 2 == images.shape[2] % 2 == 1:
+    is_native = oversampling == block == 1 and not any(offset)
+    if is_native and images.shape[1] % 2 == images.shape[2] % 2 == 1:
         for axis in (1, 2):
             cut = (images.shape[axis] - size) // 2
             images = images.narrow(axis, cut, size) if cut > 0 else images
@@ -235,24 +258,24 @@ def network_psfs(images, oversampling=1, block=1, offset=(0.0, 0.0), size=PSF_SI
     return (rows @ images.double() @ columns.T).float()
 
 
-def psf_offsets(psf):
+def psf_offsets(psf: Tensor) -> Tensor:
     """Offsets of stars from the middle of PSF images ``(M, side, side)``, shape ``(M, 2)``: y, x.
 
-    The centroid of what is brighter than a tenth of the peak; where it is not in the middle, that under a Gaussian
-    which follows it.
+    The offset is the centroid of the pixels brighter than a tenth of the peak; where it is not in the middle, it is
+    the centroid under a Gaussian window that follows it.
     """
     psf = psf.double()
     distance = torch.arange(psf.shape[1], device=psf.device, dtype=psf.dtype) - (psf.shape[1] - 1) / 2.0
     light = (psf - 0.1 * psf.amax((1, 2), keepdim=True)).clamp_min(0.0)
     offset = _centroid(light, distance)
     away = torch.nonzero(offset.abs().amax(1) > _NEAR_MIDDLE)[:, 0]
-    some, found = psf[away], offset[away]
+    images, centres = psf[away], offset[away]
     for _ in range(_CENTROID_STEPS):
-        apart = distance[None, None] - found[:, :, None]
+        apart = distance[None, None] - centres[:, :, None]
         weight = torch.exp(-0.5 * (apart / _CENTROID_SIGMA) ** 2)
-        light = some.clamp_min(0.0) * weight[:, 0, :, None] * weight[:, 1, None, :]
-        found = found + (1.5 * (_centroid(light, distance) - found)).clamp(-1.0, 1.0)
-    offset[away] = found
+        light = images.clamp_min(0.0) * weight[:, 0, :, None] * weight[:, 1, None, :]
+        centres = centres + (1.5 * (_centroid(light, distance) - centres)).clamp(-1.0, 1.0)
+    offset[away] = centres
     return offset
 
 
@@ -278,7 +301,9 @@ def _kept_sampling(*arguments):
     return _sampling(*arguments)
 
 
-def width_in_blocks(fwhm, block):
+def width_in_blocks(
+    fwhm: float | npt.NDArray[np.float64] | Tensor, block: int
+) -> float | npt.NDArray[np.float64] | Tensor:
     """Full width at half maximum of PSFs in blocks of pixels, pixel response included.
 
     Parameters

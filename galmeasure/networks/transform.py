@@ -1,31 +1,37 @@
-"""Sersic parameters without bounds, relative to a stamp: what flows and heads work with."""
+"""The coordinates of networks: Sersic parameters without bounds, relative to a stamp."""
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
-import torch
-from torch.nn.functional import logsigmoid
+from torch import Tensor
+
+from galmeasure.parameters import SERSIC
+from galmeasure.transforms import Disc, Logit, LogitOfLog, LogitOfOffset, SpaceTransform, Tanh
 
 __all__ = ["ParameterTransform"]
+
+_INFINITE = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
 class ParameterTransform:
-    """From the seven parameters inside their domain to unconstrained numbers, and back.
+    """Change of variables from the seven parameters inside their domain to unbounded coordinates, and back.
 
-    Flux is a logarithm relative to a scale; n and log r_eff are logits between their bounds; the shear is stretched
-    from the disc to the plane, ``g = g_max tanh(|v|) v / |v|``; the centre is a logit about the stamp's centre.
+    The flux becomes a logarithm relative to a scale; n and log r_eff become logits between their bounds; the shear is
+    stretched from the disc to the plane, ``g = g_max tanh(|v|) v / |v|``; the centre becomes a logit about the middle
+    of the stamp. The mathematics is that of `galmeasure.transforms.SpaceTransform`.
 
     Parameters
     ----------
     n, r_eff : tuple of float
-        Bounds, r_eff in pixels.
+        Bounds of the domain, those of r_eff in pixels.
     g_max : float
-        Radius of the disc.
+        Radius of the disc of the reduced shear.
     centre : float
         Largest offset of the centre along x and y, pixels.
     size : int
-        Side of the stamp.
+        Side of the stamp in pixels.
     """
 
     n: tuple[float, float]
@@ -34,111 +40,64 @@ class ParameterTransform:
     centre: float
     size: int
 
-    def forward(self, parameters, flux_scale):
-        """Unconstrained numbers of parameters.
+    @cached_property
+    def coordinates(self) -> SpaceTransform:
+        """Transform of the space of Sersic parameters."""
+        middle = (self.size - 1) / 2.0
+        transforms = {
+            "n": Logit(*self.n), "r_eff": LogitOfLog(*self.r_eff), "g1": Disc(self.g_max),
+            "x": LogitOfOffset(middle, self.centre),
+        }  # fmt: skip
+        return SpaceTransform.of(SERSIC, transforms)
+
+    @cached_property
+    def marginal_coordinates(self) -> SpaceTransform:
+        """Transform of which each coordinate depends on one parameter alone."""
+        return self.coordinates.with_transforms({"g1": Tanh(self.g_max)})
+
+    def forward(self, parameters: Tensor, flux_scale: Tensor) -> Tensor:
+        """Unbounded coordinates of parameters.
 
         Parameters
         ----------
         parameters : Tensor
-            Shape ``(..., 7)``; what lies outside the domain is moved to its edge.
+            Shape ``(..., 7)``; values outside the domain are moved to its edge.
         flux_scale : Tensor
-            Shape ``(...)``.
+            Unit of the flux, shape ``(...)``.
 
         Returns
         -------
         Tensor
             Shape ``(..., 7)``.
         """
-        flux, n, r_eff, g1, g2, x, y = parameters.unbind(-1)
-        middle = (self.size - 1) / 2.0
-        low, high = (math.log(bound) for bound in self.r_eff)
-        radius = torch.hypot(g1, g2)
-        stretch = torch.atanh((radius / self.g_max).clamp_max(1.0 - 1e-6)) / radius.clamp_min(1e-12)
-        stretch = torch.where(radius < 1e-6, 1.0 / self.g_max, stretch)
-        return torch.stack(
-            [
-                torch.log(flux.clamp_min(1e-30) / flux_scale),
-                _logit((n - self.n[0]) / (self.n[1] - self.n[0])),
-                _logit((torch.log(r_eff.clamp_min(1e-30)) - low) / (high - low)),
-                g1 * stretch,
-                g2 * stretch,
-                _logit(0.5 + (x - middle) / (2.0 * self.centre)),
-                _logit(0.5 + (y - middle) / (2.0 * self.centre)),
-            ],
-            -1,
-        )
+        return self.coordinates.to_coordinates(parameters, flux_scale)
 
-    def inverse(self, values, flux_scale):
-        """Parameters of unconstrained numbers, shapes as in :meth:`forward`."""
-        log_flux, n, r_eff, v1, v2, x, y = values.unbind(-1)
-        middle = (self.size - 1) / 2.0
-        low, high = (math.log(bound) for bound in self.r_eff)
-        length = torch.sqrt(v1**2 + v2**2 + 1e-12)
-        shrink = self.g_max * torch.tanh(length) / length
-        return torch.stack(
-            [
-                flux_scale * torch.exp(log_flux),
-                self.n[0] + (self.n[1] - self.n[0]) * torch.sigmoid(n),
-                torch.exp(low + (high - low) * torch.sigmoid(r_eff)),
-                v1 * shrink,
-                v2 * shrink,
-                middle + self.centre * (2.0 * torch.sigmoid(x) - 1.0),
-                middle + self.centre * (2.0 * torch.sigmoid(y) - 1.0),
-            ],
-            -1,
-        )
+    def inverse(self, values: Tensor, flux_scale: Tensor) -> Tensor:
+        """Parameters of unbounded coordinates, shapes as in :meth:`forward`."""
+        return self.coordinates.from_coordinates(values, flux_scale)
 
-    def jacobian(self, values, flux_scale):
-        """Differentiate :meth:`inverse`: parameters along the rows, unconstrained numbers along the columns.
+    def jacobian(self, values: Tensor, flux_scale: Tensor) -> Tensor:
+        """Derivatives of :meth:`inverse`: parameters along the rows, unbounded coordinates along the columns.
 
         Parameters
         ----------
         values : Tensor
-            Unconstrained numbers, shape ``(B, 7)``.
+            Unbounded coordinates, shape ``(B, 7)``.
         flux_scale : Tensor
-            Shape ``(B,)``.
+            Unit of the flux, shape ``(B,)``.
 
         Returns
         -------
         Tensor
             Shape ``(B, 7, 7)``; only the two components of the shear are mixed.
         """
-        log_flux, n, r_eff, v1, v2, x, y = values.unbind(-1)
-        low, high = (math.log(bound) for bound in self.r_eff)
-        slope_r = (high - low) * _log_slope(r_eff).exp()
-        reach = 2.0 * self.centre
-        diagonal = torch.stack(
-            [
-                flux_scale * torch.exp(log_flux),
-                (self.n[1] - self.n[0]) * _log_slope(n).exp(),
-                slope_r * torch.exp(low + (high - low) * torch.sigmoid(r_eff)),
-                *[torch.zeros_like(v1)] * 2,
-                reach * _log_slope(x).exp(),
-                reach * _log_slope(y).exp(),
-            ],
-            -1,
-        )
-        matrix = torch.diag_embed(diagonal)
-        length = torch.sqrt(v1**2 + v2**2 + 1e-12)
-        shrink = self.g_max * torch.tanh(length) / length
-        steep = self.g_max * (1.0 - torch.tanh(length) ** 2) - shrink
-        u1, u2 = v1 / length, v2 / length
-        matrix[..., 3, 3], matrix[..., 4, 4] = shrink + steep * u1**2, shrink + steep * u2**2
-        matrix[..., 3, 4] = matrix[..., 4, 3] = steep * u1 * u2
-        return matrix
+        return self.coordinates.jacobian(values, flux_scale)
 
-    def log_volume(self, values, flux_scale):
+    def log_volume(self, values: Tensor, flux_scale: Tensor) -> Tensor:
         """Logarithm of the determinant of the derivatives of :meth:`inverse`, shape ``(...)``."""
-        log_flux, n, r_eff, v1, v2, x, y = values.unbind(-1)
-        low, high = (math.log(bound) for bound in self.r_eff)
-        length = torch.sqrt(v1**2 + v2**2 + 1e-12)
-        total = torch.log(flux_scale) + log_flux + math.log(self.n[1] - self.n[0]) + _log_slope(n)
-        total = total + low + (high - low) * torch.sigmoid(r_eff) + math.log(high - low) + _log_slope(r_eff)
-        log_cosh = length + torch.nn.functional.softplus(-2.0 * length) - math.log(2.0)
-        total = total + 2.0 * math.log(self.g_max) + torch.log(torch.tanh(length) / length) - 2.0 * log_cosh
-        return total + 2.0 * math.log(2.0 * self.centre) + _log_slope(x) + _log_slope(y)
+        return self.coordinates.log_volume(values, flux_scale)
 
-    def largest_variance(self, mean):
+    def largest_variance(self, mean: Tensor) -> Tensor:
         """Upper bound of the variance of each parameter inside the domain, given its mean.
 
         A variable between ``a`` and ``b`` with mean ``m`` has a variance of at most ``(m - a) (b - m)`` (Bhatia and
@@ -155,31 +114,15 @@ class ParameterTransform:
             Shape ``(B, 7)``; infinite for the flux, which has no bounds.
         """
         middle = (self.size - 1) / 2.0
-        bounds = mean.new_tensor(
-            [
-                [-math.inf, self.n[0], self.r_eff[0], -self.g_max, -self.g_max, *[middle - self.centre] * 2],
-                [math.inf, self.n[1], self.r_eff[1], self.g_max, self.g_max, *[middle + self.centre] * 2],
-            ]
-        )
-        return (mean - bounds[0]).clamp_min(0.0) * (bounds[1] - mean).clamp_min(0.0)
+        shear, centre = (-self.g_max, self.g_max), (middle - self.centre, middle + self.centre)
+        limits = {"n": self.n, "r_eff": self.r_eff, "g1": shear, "g2": shear, "x": centre, "y": centre}
+        lower, upper = mean.new_tensor([limits.get(name, _INFINITE) for name in SERSIC.names]).T
+        return (mean - lower).clamp_min(0.0) * (upper - mean).clamp_min(0.0)
 
-    def marginal_forward(self, parameters, flux_scale):
-        """As :meth:`forward`, but each number depends on one parameter alone: for quantiles."""
-        values = self.forward(parameters, flux_scale)
-        stretched = torch.atanh((parameters[..., 3:5] / self.g_max).clamp(-1.0 + 1e-6, 1.0 - 1e-6))
-        return torch.cat([values[..., :3], stretched, values[..., 5:]], -1)
+    def marginal_forward(self, parameters: Tensor, flux_scale: Tensor) -> Tensor:
+        """Coordinates as in :meth:`forward`, but each depends on one parameter alone: for quantiles."""
+        return self.marginal_coordinates.to_coordinates(parameters, flux_scale)
 
-    def marginal_inverse(self, values, flux_scale):
+    def marginal_inverse(self, values: Tensor, flux_scale: Tensor) -> Tensor:
         """Inverse of :meth:`marginal_forward`."""
-        parameters = self.inverse(values, flux_scale)
-        return torch.cat([parameters[..., :3], self.g_max * torch.tanh(values[..., 3:5]), parameters[..., 5:]], -1)
-
-
-def _logit(fraction):
-    fraction = fraction.clamp(1e-6, 1.0 - 1e-6)
-    return torch.log(fraction) - torch.log1p(-fraction)
-
-
-def _log_slope(value):
-    """Logarithm of the derivative of the logistic function."""
-    return logsigmoid(value) + logsigmoid(-value)
+        return self.marginal_coordinates.from_coordinates(values, flux_scale)

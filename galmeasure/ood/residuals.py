@@ -1,11 +1,15 @@
-"""What residuals of fitted galaxies look like, in a few numbers: by zones, on several scales, and as moments."""
+"""Residuals of fitted galaxies in a few numbers: by zones, on several scales, and as moments."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
+from torch import Tensor
 
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.networks.inputs import hermite_moments
+from galmeasure.parameters import SERSIC
 
 __all__ = ["STATISTICS", "ResidualFeatures", "residual_features"]
 
@@ -26,7 +30,7 @@ class ResidualFeatures:
     Parameters
     ----------
     statistics : Tensor
-        Shape ``(B, len(STATISTICS))``; the larger, the less like noise.
+        Statistics of each row, shape ``(B, len(STATISTICS))``; the larger, the less like noise.
     moments : Tensor
         Hermite moments of the residual over noise, each of unit variance if it is noise, shape ``(B, M)``.
     """
@@ -34,17 +38,17 @@ class ResidualFeatures:
     statistics: torch.Tensor
     moments: torch.Tensor
 
-    def __getitem__(self, rows):
-        """Some of the rows."""
+    def __getitem__(self, rows: Tensor) -> "ResidualFeatures":
+        """Return some of the rows, in the order of the index."""
         return ResidualFeatures(self.statistics[rows], self.moments[rows])
 
     @classmethod
-    def join(cls, parts):
-        """One after the other."""
-        return cls(torch.cat([each.statistics for each in parts]), torch.cat([each.moments for each in parts]))
+    def join(cls, parts: "Sequence[ResidualFeatures]") -> Self:
+        """Concatenate the features of several batches."""
+        return cls(torch.cat([part.statistics for part in parts]), torch.cat([part.moments for part in parts]))
 
 
-def residual_features(residual, good, values, psf_fwhm):
+def residual_features(residual: Tensor, good: Tensor, values: Tensor, psf_fwhm: Tensor) -> ResidualFeatures:
     """Statistics and moments of residuals.
 
     Parameters
@@ -52,7 +56,7 @@ def residual_features(residual, good, values, psf_fwhm):
     residual : Tensor
         Image minus model over the noise, 0 where bad, shape ``(B, 64, 64)``.
     good : Tensor
-        Boolean, shape ``(B, 64, 64)``.
+        Boolean, True for good pixels, shape ``(B, 64, 64)``.
     values : Tensor
         Parameters of the models in these pixels, shape ``(B, 7)``.
     psf_fwhm : Tensor
@@ -61,7 +65,7 @@ def residual_features(residual, good, values, psf_fwhm):
     Returns
     -------
     ResidualFeatures
-        Of each row.
+        Statistics and moments of each row.
 
     Notes
     -----
@@ -72,28 +76,28 @@ def residual_features(residual, good, values, psf_fwhm):
     ``hole`` the most negative one and ``blob_k`` the largest mean of k x k pixels, each as half its squared
     significance less the logarithm of the number of places.
     """
-    width = torch.hypot(values[:, 2], psf_fwhm / _FWHM_SIGMA).to(residual.dtype)[:, None, None]
+    width = torch.hypot(values[:, SERSIC.index("r_eff")], psf_fwhm / _FWHM_SIGMA).to(residual.dtype)[:, None, None]
     square, radius = residual**2, _squared_radius(values, residual)
     within = [good & (radius < (factor * width) ** 2) for factor in (_CENTRE, _WINGS)]
-    found = [_excess(square, within[0]), _excess(square, within[0] ^ within[1])]
+    statistics = [_excess(square, within[0]), _excess(square, within[0] ^ within[1])]
     number = good.sum((1, 2))
     spread = square.clamp_max(_CLIP).sum((1, 2)) - _MEAN * number
     spread = spread / (_VARIANCE * number.clamp_min(1)).sqrt()
-    found += [spread, -spread]
+    statistics += [spread, -spread]
     looked_at = good & (radius < (_REACH * width).clamp_min(_LEAST_REACH) ** 2)
     number = looked_at.sum((1, 2)).clamp_min(1)
     looked_at = looked_at.to(residual.dtype)
     local = residual * looked_at
     highest, lowest = local.amax((1, 2)), -local.amin((1, 2))
-    found += [_significance(each, number) for each in (torch.maximum(highest, lowest), lowest)]
-    found += _blobs(local, looked_at)
-    return ResidualFeatures(torch.stack(found, 1), hermite_moments(residual))
+    statistics += [_significance(extreme, number) for extreme in (torch.maximum(highest, lowest), lowest)]
+    statistics += _blobs(local, looked_at)
+    return ResidualFeatures(torch.stack(statistics, 1), hermite_moments(residual))
 
 
 def _squared_radius(values, residual):
     """Squared distance of each pixel from the centre."""
     steps = torch.arange(NATIVE_SIZE, device=residual.device, dtype=residual.dtype)
-    x, y = (values[:, [column]].to(residual.dtype) for column in (5, 6))
+    x, y = (values[:, [column]].to(residual.dtype) for column in SERSIC.indices("x", "y"))
     return ((steps - y) ** 2)[:, :, None] + ((steps - x) ** 2)[:, None, :]
 
 
@@ -110,12 +114,12 @@ def _significance(largest, number):
 
 def _blobs(residual, good):
     """Largest means of blocks of 2, 4 and 8 pixels that overlap by half."""
-    found = []
+    significances = []
     for step in (1, 2, 2):
-        residual, good = (_fours(each[:, ::step, ::step]) for each in (residual, good))
+        residual, good = (_fours(image[:, ::step, ::step]) for image in (residual, good))
         largest = (residual.abs() * good.clamp_min(1.0).rsqrt()).amax((1, 2))
-        found.append(_significance(largest, (good > 0.0).sum((1, 2)).clamp_min(1)))
-    return found
+        significances.append(_significance(largest, (good > 0.0).sum((1, 2)).clamp_min(1)))
+    return significances
 
 
 def _fours(image):

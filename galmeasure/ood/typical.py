@@ -1,14 +1,17 @@
-"""What measurements of galaxies like those of the training look like, and a score for those that look otherwise."""
+"""Typical measurements of galaxies of the training domain, and an out-of-distribution score for all others."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from os import PathLike
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from galmeasure.exceptions import WeightsError
 from galmeasure.ood.residuals import STATISTICS, ResidualFeatures
@@ -21,12 +24,12 @@ FALSE_ALARMS = 0.01
 """Fraction of the galaxies of the training domain that are flagged."""
 
 SUFFIX = ".ood"
-"""Of the file beside that of the weights."""
+"""Ending of the file beside that of the weights."""
 
 FORMAT = 1
 
 LEAST = 2000
-"""Galaxies that it takes at least."""
+"""Fewest galaxies from which the distributions are learned."""
 
 _SNR_NODES = 8
 _NODES = 5
@@ -34,7 +37,7 @@ _NODE_QUANTILES = (0.04, 0.3, 0.6, 0.85, 0.97)
 _GRID = (0.0, 0.15, 0.3, 0.6, 1.0, 1.4, 1.8, 2.2, 2.6, 3.0, 3.4)
 """Minus the decimal logarithm of the probabilities of more at which quantiles are kept."""
 
-_PROBABILITIES = tuple(1.0 - 10.0**-each for each in _GRID)
+_PROBABILITIES = tuple(1.0 - 10.0**-exponent for exponent in _GRID)
 
 _FLOOR = 1e-5  # least variance along any direction, in units of the mean one
 _TENSORS = (
@@ -47,21 +50,21 @@ _HIDDEN = 64
 _STEPS = 3000
 _BATCH = 2048
 _RATE = 2e-3
-_PIECE = 8192
+_CHUNK = 8192  # galaxies that are scored at once, which bounds the memory of whitened features
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What the score is made of.
+    """Quantities of a batch of galaxies from which their score follows.
 
     Parameters
     ----------
     snr, size : Tensor
         Signal-to-noise ratio, and ``r_eff`` over the FWHM of the PSF, of the network's estimate, shape ``(B,)``.
     residuals : ResidualFeatures
-        Of the model of that estimate.
+        Residuals of the model of that estimate.
     features : Tensor
-        Of the encoder, shape ``(B, F)``.
+        Features from the encoder, shape ``(B, F)``.
     """
 
     snr: torch.Tensor
@@ -69,41 +72,41 @@ class Observed:
     residuals: ResidualFeatures
     features: torch.Tensor
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Number of galaxies."""
         return len(self.snr)
 
-    def __getitem__(self, rows):
-        """Some of the rows."""
+    def __getitem__(self, rows: Tensor | slice) -> "Observed":
+        """Return some of the rows, in the order of the index."""
         return Observed(self.snr[rows], self.size[rows], self.residuals[rows], self.features[rows])
 
     @classmethod
-    def join(cls, parts):
-        """One after the other."""
+    def join(cls, parts: "Sequence[Observed]") -> Self:
+        """Concatenate the quantities of several batches."""
         columns = (torch.cat([getattr(part, name) for part in parts]) for name in ("snr", "size"))
         residuals = ResidualFeatures.join([part.residuals for part in parts])
         return cls(*columns, residuals, torch.cat([part.features for part in parts]))
 
-    def usable(self):
+    def usable(self) -> Tensor:
         """Rows of finite numbers, boolean."""
         finite = torch.isfinite(self.snr) & torch.isfinite(self.size) & (self.snr > 0) & (self.size > 0)
-        for each in (self.residuals.statistics, self.residuals.moments, self.features):
-            finite &= torch.isfinite(each).all(1)
+        for columns in (self.residuals.statistics, self.residuals.moments, self.features):
+            finite &= torch.isfinite(columns).all(1)
         return finite
 
 
 class Expectation(nn.Module):
-    """What the encoder's features say of the residual that a network's own error leaves: log(1 + chi-squared excess).
+    """Regression of the residual that a network's own error leaves, log(1 + chi-squared excess), on the features.
 
     A network is not equally good at all galaxies, and where they are bright its error shows in their residuals.
 
     Parameters
     ----------
     features : int
-        Number of features.
+        Number of features of the encoder.
     """
 
-    def __init__(self, features):
+    def __init__(self, features: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features + 2))
         self.register_buffer("scale", torch.ones(features + 2))
@@ -111,40 +114,40 @@ class Expectation(nn.Module):
             nn.Linear(features + 2, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, 1),
         )  # fmt: skip
 
-    def forward(self, observed):
+    def forward(self, observed: Observed) -> Tensor:
         """Expected value for each galaxy, shape ``(B,)``."""
         return self.layers(((self.inputs(observed) - self.mean) / self.scale).to(self.mean.dtype))[:, 0]
 
     @staticmethod
-    def inputs(observed):
+    def inputs(observed: Observed) -> Tensor:
         """Features and the logarithms of S/N and size, shape ``(B, F + 2)``."""
         return torch.cat([observed.features.double(), observed.snr.log()[:, None], observed.size.log()[:, None]], 1)
 
     @staticmethod
-    def target(observed):
-        """What is expected: the larger one of the excesses in the centre and in the wings."""
+    def target(observed: Observed) -> Tensor:
+        """Target of the regression: the larger one of the excesses in the centre and in the wings."""
         both = observed.residuals.statistics[:, [STATISTICS.index(name) for name in ("centre", "wings")]]
         return both.amax(1).clamp_min(0.0).log1p()
 
     @classmethod
-    def learn(cls, observed):
-        """Learn it from galaxies; the same galaxies give the same."""
+    def learn(cls, observed: Observed) -> Self:
+        """Learn the regression from galaxies; the same galaxies give the same result."""
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(0)
-            found = cls(observed.features.shape[1])
+            expectation = cls(observed.features.shape[1])
             inputs, target = cls.inputs(observed), cls.target(observed)
-            found.mean[:], found.scale[:] = inputs.mean(0), inputs.std(0).clamp_min(1e-6)
-            inputs = ((inputs - found.mean) / found.scale).float()
-            optimizer = torch.optim.Adam(found.layers.parameters(), _RATE)
+            expectation.mean[:], expectation.scale[:] = inputs.mean(0), inputs.std(0).clamp_min(1e-6)
+            inputs = ((inputs - expectation.mean) / expectation.scale).float()
+            optimizer = torch.optim.Adam(expectation.layers.parameters(), _RATE)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
             for _ in range(_STEPS):
                 rows = torch.randint(len(inputs), (_BATCH,))
-                loss = nn.functional.mse_loss(found.layers(inputs[rows])[:, 0], target[rows])
+                loss = nn.functional.mse_loss(expectation.layers(inputs[rows])[:, 0], target[rows])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-        return found.double().eval().requires_grad_(False)
+        return expectation.double().eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ class TypicalGalaxies:
     Parameters
     ----------
     expectation : Expectation
-        What residual the network's own error is expected to leave.
+        Regression of the residual that the network's own error leaves.
     snr_nodes : Tensor
         Logarithms of S/N; the distributions are kept at these ``S`` nodes.
     nodes : Tensor
@@ -173,7 +176,7 @@ class TypicalGalaxies:
 
     Notes
     -----
-    Each statistic (those of `residual_features`, and the distances of Mahalanobis of the residuals' moments and of
+    Each statistic (those of `residual_features`, and the Mahalanobis distances of the residuals' moments and of
     the encoder's features from their means) has a probability of being exceeded by galaxies of the same S/N of which
     as large residuals are expected, and by those of the same S/N and size: the encoder may be misled by what is
     strange. The least of these probabilities is turned into one by its own distribution, so that the score, minus the
@@ -193,13 +196,13 @@ class TypicalGalaxies:
     card: dict
 
     @classmethod
-    def learn(cls, observed, card):
-        """Learn what is typical.
+    def learn(cls, observed: Observed, card: dict[str, Any]) -> Self:
+        """Learn the distributions of typical galaxies.
 
         Parameters
         ----------
         observed : Observed
-            Of galaxies of the training domain; tens of thousands, at least 2,000.
+            Galaxies of the training domain: tens of thousands, at least 2,000.
         card : dict
             Plain JSON with ``weights_sha256``.
 
@@ -220,30 +223,34 @@ class TypicalGalaxies:
         # each step has galaxies of its own: those that it learned from look less strange to it than others
         first, second, third, fourth = (observed[rows] for rows in _shares(len(observed)))
         ends = torch.quantile(first.snr.log(), torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
-        known = dict.fromkeys(_TENSORS, torch.zeros(0))
-        known["card"] = {**card, "galaxies": len(observed)}
-        known["expectation"] = Expectation.learn(first)
-        known["snr_nodes"] = torch.linspace(*ends, _SNR_NODES, dtype=torch.float64)
-        by_snr, by = cls(**known)._snr_weights(second), cls(**known)._compared(second)
-        known["nodes"] = torch.stack(
-            [torch.stack([_quantiles(each[:, None], w, _NODE_QUANTILES)[0] for w in by_snr.T]) for each in by]
+        learned = dict.fromkeys(_TENSORS, torch.zeros(0))
+        learned["card"] = {**card, "galaxies": len(observed)}
+        learned["expectation"] = Expectation.learn(first)
+        learned["snr_nodes"] = torch.linspace(*ends, _SNR_NODES, dtype=torch.float64)
+        by_snr, by = cls(**learned)._snr_weights(second), cls(**learned)._compared(second)
+        learned["nodes"] = torch.stack(
+            [torch.stack([_quantiles(column[:, None], w, _NODE_QUANTILES)[0] for w in by_snr.T]) for column in by]
         )
-        whitening = [_whitening(second.residuals.moments, weight) for weight in cls(**known)._weights(second)]
-        known["moment_mean"], known["moment_white"] = (torch.stack(each) for each in zip(*whitening, strict=True))
-        known["feature_mean"], known["feature_white"] = _whitening(second.features, by_snr)
-        known["tails"] = cls(**known)._learn_tails(third)
-        found = cls(**known)
-        least = torch.cat([found.probabilities(part).amax(1) for part in _pieces(fourth)])[:, None]
-        known["last"] = torch.stack([_quantiles(least, each)[0].float() for each in found._snr_weights(fourth).T])
-        return cls(**known)
+        whitening = [_whitening(second.residuals.moments, weight) for weight in cls(**learned)._weights(second)]
+        learned["moment_mean"], learned["moment_white"] = (
+            torch.stack(column) for column in zip(*whitening, strict=True)
+        )
+        learned["feature_mean"], learned["feature_white"] = _whitening(second.features, by_snr)
+        learned["tails"] = cls(**learned)._learn_tails(third)
+        partial = cls(**learned)
+        least = torch.cat([partial.probabilities(part).amax(1) for part in _chunks(fourth)])[:, None]
+        learned["last"] = torch.stack(
+            [_quantiles(least, column)[0].float() for column in partial._snr_weights(fourth).T]
+        )
+        return cls(**learned)
 
-    def score(self, observed):
+    def score(self, observed: Observed) -> tuple[Tensor, Tensor]:
         """Score galaxies.
 
         Parameters
         ----------
         observed : Observed
-            ``B`` galaxies.
+            Quantities of ``B`` galaxies.
 
         Returns
         -------
@@ -251,7 +258,7 @@ class TypicalGalaxies:
             Minus the decimal logarithm of the fraction of typical galaxies that look stranger, shape ``(B,)``; NaN
             where there is no measurement.
         reason : Tensor of int64
-            Which of `names` is the strangest, shape ``(B,)``; -1 where there is no measurement.
+            Index of the strangest among `names`, shape ``(B,)``; -1 where there is no measurement.
         """
         score = torch.full((len(observed),), torch.nan, dtype=torch.float64)
         reason = torch.full((len(observed),), -1, dtype=torch.int64)
@@ -263,21 +270,21 @@ class TypicalGalaxies:
             score[usable] = _rarity(table, least)
         return score, reason
 
-    def probabilities(self, observed):
+    def probabilities(self, observed: Observed) -> Tensor:
         """Minus the decimal logarithm of each statistic's probability, shape ``(B, K)``, ``K`` as in `names`."""
         weights = self._weights(observed)
-        found = [
+        rarities = [
             _rarity(torch.einsum("bn,nkl->bkl", weight, tails.double()), values)
             for weight, tails, values in zip(weights, self.tails, self._statistics(observed, weights), strict=True)
         ]
-        return torch.maximum(*found)
+        return torch.maximum(*rarities)
 
     @property
-    def names(self):
+    def names(self) -> tuple[str, ...]:
         """Names of the statistics."""
         return (*STATISTICS, "moments", "features")
 
-    def save(self, path):
+    def save(self, path: str | PathLike[str]) -> None:
         """Write to a file, in safetensors' format."""
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
         tensors |= {name: tensors[name].to(_STORED) for name in _MATRICES}
@@ -289,12 +296,12 @@ class TypicalGalaxies:
     def _learn_tails(self, observed):
         """Quantiles of the statistics, shape ``(2, S * R, K, L)``."""
         weights = self._weights(observed)
-        pieces = torch.arange(len(observed)).split(_PIECE)
-        parts = [self._statistics(observed[rows], [each[rows] for each in weights]) for rows in pieces]
-        found = []
-        for weight, *values in zip(weights, *parts, strict=True):
-            found.append(torch.stack([_quantiles(torch.cat(values), each).float() for each in weight.T]))
-        return torch.stack(found)
+        chunks = torch.arange(len(observed)).split(_CHUNK)
+        statistics = [self._statistics(observed[rows], [column[rows] for column in weights]) for rows in chunks]
+        tails = []
+        for weight, *values in zip(weights, *statistics, strict=True):
+            tails.append(torch.stack([_quantiles(torch.cat(values), column).float() for column in weight.T]))
+        return torch.stack(tails)
 
     def _compared(self, observed):
         """With what, beside S/N, galaxies are compared: two numbers for each, ``(B,)``."""
@@ -302,11 +309,11 @@ class TypicalGalaxies:
 
     def _weights(self, observed):
         """Linear interpolation between the nodes of both comparisons, each of shape ``(B, S * R)``."""
-        by_snr, found = self._snr_weights(observed), []
+        by_snr, weights = self._snr_weights(observed), []
         for value, nodes in zip(self._compared(observed), self.nodes, strict=True):
-            hats = torch.stack([_hats(value, each) for each in nodes], 1)
-            found.append((by_snr[:, :, None] * hats).flatten(1))
-        return found
+            hats = torch.stack([_hats(value, node) for node in nodes], 1)
+            weights.append((by_snr[:, :, None] * hats).flatten(1))
+        return weights
 
     def _snr_weights(self, observed):
         """The same between the nodes in S/N alone, shape ``(B, S)``."""
@@ -315,26 +322,26 @@ class TypicalGalaxies:
     def _statistics(self, observed, weights):
         """Statistics, monotonously squeezed, for both comparisons, each of shape ``(B, K)``."""
         features = _distance(self._snr_weights(observed), observed.features, self.feature_mean, self.feature_white)
-        local, found = torch.asinh(observed.residuals.statistics.double()), []
+        local, statistics = torch.asinh(observed.residuals.statistics.double()), []
         for weight, mean, white in zip(weights, self.moment_mean, self.moment_white, strict=True):
             moments = _distance(weight, observed.residuals.moments, mean, white)
             distances = torch.stack([moments, features], 1).clamp_min(1e-3).log()
-            found.append(torch.cat([local, distances], 1))
-        return found
+            statistics.append(torch.cat([local, distances], 1))
+        return statistics
 
 
-def typical_path(path):
-    """Where the typical galaxies of a file of weights are."""
+def typical_path(path: str | PathLike[str]) -> Path:
+    """Path of the typical galaxies of a file of weights."""
     return Path(path).with_suffix(SUFFIX)
 
 
-def load_typical(path, weights_sha256, known=None):
+def load_typical(path: str | PathLike[str], weights_sha256: str, known: str | None = None) -> TypicalGalaxies | None:
     """Read typical galaxies.
 
     Parameters
     ----------
     path : pathlib.Path
-        File.
+        File that `TypicalGalaxies.save` has written.
     weights_sha256 : str
         Digest of the weights in use.
     known : str, optional
@@ -360,33 +367,33 @@ def load_typical(path, weights_sha256, known=None):
 @lru_cache(maxsize=4)
 def _load(path, weights_sha256, known, *_):
     """Read a file; what else identifies it keeps an older one from being taken for it."""
-    other = f"{path}: was written by another version of galmeasure"
+    other_version = f"{path}: was written by another version of galmeasure"
     try:
         content = path.read_bytes()
         length = int.from_bytes(content[:8], "little")
         card = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["card"])
         if card["format"] != FORMAT:
-            raise WeightsError(other)
+            raise WeightsError(other_version)
         tensors = load(content)
         check_companion(path, content, card, tensors, known)
         tensors |= {name: tensors[name].double() for name in _MATRICES}
         expectation = Expectation(tensors["feature_mean"].shape[1])
-        parts = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_NETWORK)}
-        expectation.load_state_dict({name.removeprefix(_NETWORK): tensor for name, tensor in parts.items()})
+        layers = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_NETWORK)}
+        expectation.load_state_dict({name.removeprefix(_NETWORK): tensor for name, tensor in layers.items()})
         expectation = expectation.double().eval().requires_grad_(False)
-        found = TypicalGalaxies(expectation, *(tensors[name] for name in _TENSORS), card=card)
-        right = found.tails.shape == (2, _SNR_NODES * _NODES, len(found.names), len(_GRID))
+        galaxies = TypicalGalaxies(expectation, *(tensors[name] for name in _TENSORS), card=card)
+        has_right_shape = galaxies.tails.shape == (2, _SNR_NODES * _NODES, len(galaxies.names), len(_GRID))
     except WeightsError:
         raise
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError, OverflowError) as err:
         msg = f"{path}: is damaged, or no file of typical galaxies ({in_brief(err)})"
         raise WeightsError(msg) from err
-    if not right:
-        raise WeightsError(other)
+    if not has_right_shape:
+        raise WeightsError(other_version)
     if card.get("weights_sha256") != weights_sha256:
         msg = f"{path}: is not of these weights; write it again with galmeasure weights --ood, or remove it"
         raise WeightsError(msg)
-    return found
+    return galaxies
 
 
 def _shares(count):
@@ -395,8 +402,8 @@ def _shares(count):
     return torch.tensor_split(order, [int(share * count) for share in (0.3, 0.5, 0.8)])
 
 
-def _pieces(observed):
-    return (observed[start : start + _PIECE] for start in range(0, len(observed), _PIECE))
+def _chunks(observed):
+    return (observed[start : start + _CHUNK] for start in range(0, len(observed), _CHUNK))
 
 
 def _hats(value, nodes):
@@ -414,11 +421,11 @@ def _hats(value, nodes):
 def _whitening(values, weight):
     """Means ``(N, M)`` and whitening matrices ``(N, M, M)`` of values, weighted with each column of ``(B, N)``."""
     means, matrices = [], []
-    for each in weight.T:
-        rows = torch.nonzero(each > 0)[:, 0]
-        part, share = values[rows].double(), each[rows] / each.sum()
-        mean = share @ part
-        offset = part - mean
+    for column in weight.T:
+        rows = torch.nonzero(column > 0)[:, 0]
+        sample, share = values[rows].double(), column[rows] / column.sum()
+        mean = share @ sample
+        offset = sample - mean
         variance, axes = torch.linalg.eigh(offset.T @ (share[:, None] * offset))
         variance = variance.clamp_min(_FLOOR * variance.mean())
         means.append(mean)
@@ -427,13 +434,13 @@ def _whitening(values, weight):
 
 
 def _distance(weight, values, means, matrices):
-    """Squared distances of Mahalanobis per dimension, each by the node of its largest weight, shape ``(B,)``."""
-    found, nearest = torch.empty(len(values), dtype=torch.float64), weight.argmax(1)
+    """Squared Mahalanobis distances per dimension, each by the node of its largest weight, shape ``(B,)``."""
+    distances, nearest = torch.empty(len(values), dtype=torch.float64), weight.argmax(1)
     values = values.double()
     for node in nearest.unique().tolist():
         rows = torch.nonzero(nearest == node)[:, 0]
-        found[rows] = ((values[rows] - means[node]) @ matrices[node]).square_().mean(1)
-    return found
+        distances[rows] = ((values[rows] - means[node]) @ matrices[node]).square_().mean(1)
+    return distances
 
 
 def _quantiles(values, weight, probabilities=_PROBABILITIES):
@@ -441,17 +448,17 @@ def _quantiles(values, weight, probabilities=_PROBABILITIES):
     rows = torch.nonzero(weight > 0)[:, 0]
     values, order = values[rows].sort(0)
     weight = weight[rows]
-    wanted = torch.tensor(probabilities, dtype=torch.float64)
-    found = []
+    levels = torch.tensor(probabilities, dtype=torch.float64)
+    quantiles = []
     for k in range(values.shape[1]):
         share = weight[order[:, k]]
         below = (share.cumsum(0) - 0.5 * share) / share.sum()
-        index = torch.searchsorted(below, wanted).clamp(1, len(below) - 1)
-        fraction = (wanted - below[index - 1]) / (below[index] - below[index - 1]).clamp_min(1e-12)
+        index = torch.searchsorted(below, levels).clamp(1, len(below) - 1)
+        fraction = (levels - below[index - 1]) / (below[index] - below[index - 1]).clamp_min(1e-12)
         low, high = values[index - 1, k], values[index, k]
-        found.append(low + fraction.clamp(0.0, 1.0) * (high - low))
+        quantiles.append(low + fraction.clamp(0.0, 1.0) * (high - low))
     steps = torch.arange(len(probabilities), dtype=torch.float64) * 1e-6
-    return torch.stack(found).double().cummax(1).values + steps
+    return torch.stack(quantiles).double().cummax(1).values + steps
 
 
 def _rarity(table, values):
@@ -460,5 +467,5 @@ def _rarity(table, values):
     upper = torch.searchsorted(table, values[..., None]).clamp(1, len(_GRID) - 1)
     low, high = table.gather(-1, upper - 1), table.gather(-1, upper)
     fraction = (values[..., None] - low) / (high - low).clamp_min(1e-9)
-    found = grid[upper - 1] + fraction * (grid[upper] - grid[upper - 1])
-    return found[..., 0].clamp_min(0.0)
+    rarity = grid[upper - 1] + fraction * (grid[upper] - grid[upper - 1])
+    return rarity[..., 0].clamp_min(0.0)

@@ -7,8 +7,10 @@ signal-to-noise ratio or a number of electrons, so that a prior holds for any su
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from galmeasure.priors.distributions import Disc, LogNormal, Range, SizeRelation
 
@@ -25,15 +27,15 @@ class Population:
     Parameters
     ----------
     name : str
-        Name, for the documentation.
+        Name of the population, for the documentation.
     fraction : float
         Share of the galaxies that are of this kind; shares are relative to their sum.
     n : Range or LogNormal
-        Sersic index.
+        Distribution of the Sersic index.
     r_eff : Range, LogNormal or SizeRelation
-        Circularised half-light radius, in pixels.
+        Distribution of the circularised half-light radius, in pixels.
     shear : Disc
-        Reduced shear.
+        Distribution of the reduced shear.
     """
 
     name: str
@@ -42,19 +44,26 @@ class Population:
     r_eff: Range | LogNormal | SizeRelation
     shear: Disc
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Check the share."""
         if not self.fraction > 0.0:
             msg = f"fraction must be positive, not {self.fraction}"
             raise ValueError(msg)
 
-    def sample(self, count, snr, psf_fwhm, generator=None, device="cpu"):
+    def sample(
+        self,
+        count: int,
+        snr: Tensor,
+        psf_fwhm: Tensor,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Draw n, r_eff, g1 and g2, each of shape ``(count,)``."""
         n = self.n.sample(count, generator, device)
         r_eff = _sizes(self.r_eff, snr, psf_fwhm).sample(count, generator, device)
         return n, r_eff, *self.shear.sample(count, generator, device)
 
-    def log_prob(self, n, r_eff, g1, g2, snr, psf_fwhm):
+    def log_prob(self, n: Tensor, r_eff: Tensor, g1: Tensor, g2: Tensor, snr: Tensor, psf_fwhm: Tensor) -> Tensor:
         """Log density of n, r_eff and shear."""
         size = _sizes(self.r_eff, snr, psf_fwhm).log_prob(r_eff)
         return self.n.log_prob(n) + size + self.shear.log_prob(g1, g2)
@@ -84,7 +93,7 @@ class Prior:
     snr : Range
         Signal-to-noise ratio: the distribution of the flux where ``electrons`` is None, else a cut.
     psf_fwhm : Range
-        Width of the PSF, pixels.
+        Full width at half maximum of the PSF, in pixels.
     electrons : Range, optional
         Distribution of the flux in electrons.
     populations : tuple of Population, optional
@@ -107,38 +116,49 @@ class Prior:
     electrons: Range | None = None
     populations: tuple[Population, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Check the numbers."""
         if self.centre < 0:
             msg = f"centre must not be negative, not {self.centre}"
             raise ValueError(msg)
-        for each in self.populations:
+        for population in self.populations:
             for field in ("n", "r_eff"):
-                domain, own = getattr(self, field), getattr(each, field)
-                if own.lower < domain.lower or own.upper > domain.upper:
-                    msg = f"populations: {field} of {each.name!r} must lie within {domain.lower} to {domain.upper}"
+                domain, distribution = getattr(self, field), getattr(population, field)
+                if distribution.lower < domain.lower or distribution.upper > domain.upper:
+                    msg = (
+                        f"populations: {field} of {population.name!r} must lie within {domain.lower} to {domain.upper}"
+                    )
                     raise ValueError(msg)
-            if each.shear.g_max > self.shear.g_max:
-                msg = f"populations: g_max of {each.name!r} must not be above {self.shear.g_max}"
+            if population.shear.g_max > self.shear.g_max:
+                msg = f"populations: g_max of {population.name!r} must not be above {self.shear.g_max}"
                 raise ValueError(msg)
-            if isinstance(each.r_eff, SizeRelation) and self.electrons is not None:
-                msg = f"populations: r_eff of {each.name!r} cannot follow the S/N where the flux is in electrons"
+            if isinstance(population.r_eff, SizeRelation) and self.electrons is not None:
+                msg = f"populations: r_eff of {population.name!r} cannot follow the S/N where the flux is in electrons"
                 raise ValueError(msg)
 
-    def sample(self, count, shape, *, snr=None, psf_fwhm=None, generator=None, device="cpu"):
+    def sample(
+        self,
+        count: int,
+        shape: tuple[int, int] | Tensor,
+        *,
+        snr: Tensor | None = None,
+        psf_fwhm: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
         """Draw parameters, with the flux still open.
 
         Parameters
         ----------
         count : int
-            Number of galaxies.
+            Number of galaxies to draw.
         shape : tuple of int or Tensor
-            Stamp ``(ny, nx)``, or shapes ``(count, 2)``.
+            Sides of the stamp ``(ny, nx)``, or shapes ``(count, 2)``.
         snr, psf_fwhm : Tensor, optional
             Signal-to-noise ratio and width of the PSF of each galaxy, shape ``(count,)``, which the sizes of a
             population may follow; drawn from the prior by default.
         generator : torch.Generator, optional
-            Of the device.
+            Source of the random numbers, on the same device.
         device : str, optional
             Torch device of the result.
 
@@ -156,15 +176,22 @@ class Prior:
             flux = self.electrons.sample(count, generator, device)
         return torch.stack([flux, *shape_columns, middle[:, 1] + offset[:, 0], middle[:, 0] + offset[:, 1]], 1)
 
-    def log_prob(self, parameters, shape, snr, gain=None, psf_fwhm=None):
+    def log_prob(
+        self,
+        parameters: Tensor,
+        shape: tuple[int, int],
+        snr: Tensor,
+        gain: Tensor | None = None,
+        psf_fwhm: Tensor | None = None,
+    ) -> Tensor:
         """Log density of parameters.
 
         Parameters
         ----------
         parameters : Tensor
-            Shape ``(B, 7)``, flux in the unit of the stamp.
+            Sersic parameters, shape ``(B, 7)``, flux in the unit of the stamp.
         shape : tuple of int
-            Stamp ``(ny, nx)``.
+            Sides of the stamp ``(ny, nx)``, pixels.
         snr : Tensor
             Signal-to-noise ratio of each galaxy's model, shape ``(B,)``.
         gain : Tensor, optional
@@ -198,11 +225,14 @@ class Prior:
         return torch.where(self.snr.contains(snr), total, -torch.inf)
 
     @property
-    def follows_psf(self):
-        """Whether the sizes of a population follow the width of the PSF."""
-        return any(isinstance(each.r_eff, SizeRelation) and each.r_eff.fwhm_power for each in self.populations)
+    def follows_psf(self) -> bool:
+        """True if the sizes of a population follow the width of the PSF."""
+        return any(
+            isinstance(population.r_eff, SizeRelation) and population.r_eff.fwhm_power
+            for population in self.populations
+        )
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Plain values, for a card; `prior_from_dict` is the inverse."""
         return _plain(dataclasses.asdict(self))
 
@@ -213,7 +243,7 @@ class Prior:
             return self.n.sample(count, generator, device), self.r_eff.sample(count, generator, device), g1, g2
         snr = self.snr.sample(count, generator, device) if snr is None else snr
         psf_fwhm = self.psf_fwhm.sample(count, generator, device) if psf_fwhm is None else psf_fwhm
-        fractions = torch.tensor([each.fraction for each in self.populations], device=device)
+        fractions = torch.tensor([population.fraction for population in self.populations], device=device)
         edges = torch.cumsum(fractions / fractions.sum(), 0)[:-1]
         kind = torch.bucketize(torch.rand(count, generator=generator, device=device), edges)
         columns = torch.empty((4, count), device=device)
@@ -223,7 +253,9 @@ class Prior:
             columns[:, rows] = torch.stack(drawn)
         return tuple(columns)
 
-    def log_prob_shapes(self, n, r_eff, g1, g2, snr, psf_fwhm=None):
+    def log_prob_shapes(
+        self, n: Tensor, r_eff: Tensor, g1: Tensor, g2: Tensor, snr: Tensor, psf_fwhm: Tensor | None = None
+    ) -> Tensor:
         """Log density of index, size and shear.
 
         Parameters
@@ -233,7 +265,7 @@ class Prior:
         snr : Tensor
             Signal-to-noise ratio of each galaxy, shape ``(B,)``.
         psf_fwhm : Tensor, optional
-            As in `log_prob`.
+            Width of each PSF in pixels, as in `log_prob`.
 
         Returns
         -------
@@ -246,26 +278,34 @@ class Prior:
             msg = f"psf_fwhm is needed: the sizes of prior {self.name!r} follow the width of the PSF"
             raise ValueError(msg)
         snr = snr.clamp(self.snr.lower, self.snr.upper)
-        total = sum(each.fraction for each in self.populations)
+        total = sum(population.fraction for population in self.populations)
         terms = [
-            each.log_prob(n, r_eff, g1, g2, snr, psf_fwhm) + math.log(each.fraction / total)
-            for each in self.populations
+            population.log_prob(n, r_eff, g1, g2, snr, psf_fwhm) + math.log(population.fraction / total)
+            for population in self.populations
         ]
         return torch.logsumexp(torch.stack(terms), 0)
 
-    def contains(self, parameters, shape, snr, psf_fwhm=None, *, margin=0.0):
-        """Whether parameters (and PSF widths) lie in the domain.
+    def contains(
+        self,
+        parameters: Tensor,
+        shape: tuple[int, int],
+        snr: Tensor,
+        psf_fwhm: Tensor | None = None,
+        *,
+        margin: float = 0.0,
+    ) -> Tensor:
+        """Tell which parameters (and PSF widths) lie in the domain.
 
         Parameters
         ----------
         parameters : Tensor
-            Shape ``(B, 7)``.
+            Sersic parameters, shape ``(B, 7)``.
         shape : tuple of int
-            Stamp ``(ny, nx)``.
+            Sides of the stamp ``(ny, nx)``, pixels.
         snr : Tensor
-            Shape ``(B,)``.
+            Signal-to-noise ratio of each galaxy, shape ``(B,)``.
         psf_fwhm : Tensor, optional
-            Pixels, shape ``(B,)``.
+            Width of each PSF in pixels, shape ``(B,)``.
         margin : float, optional
             Widens every range by this fraction.
 
@@ -359,7 +399,7 @@ larger the finer an instrument samples the sky. The numbers are rounded: they ar
 """
 
 
-def get_prior(name):
+def get_prior(name: str | Prior) -> Prior:
     """Look up a prior by its name.
 
     Parameters
@@ -391,7 +431,7 @@ def get_prior(name):
     return PRIORS[name]
 
 
-def prior_from_dict(values):
+def prior_from_dict(values: dict[str, Any] | str) -> Prior:
     """Build a prior from plain values, as a card or a TOML file holds them.
 
     Parameters
@@ -426,8 +466,10 @@ def prior_from_dict(values):
         raise ValueError(msg)
     values = dict(values)
     base = values.pop("base", None)
-    known = (
-        {} if base is None else {each.name: getattr(get_prior(base), each.name) for each in dataclasses.fields(Prior)}
+    defaults = (
+        {}
+        if base is None
+        else {entry.name: getattr(get_prior(base), entry.name) for entry in dataclasses.fields(Prior)}
     )
     populations = values.pop("populations", None)
     if not isinstance(populations, list | tuple | None):
@@ -436,9 +478,9 @@ def prior_from_dict(values):
     built = {name: _distribution(f"prior.{name}", value) for name, value in values.items()}
     if populations is not None:
         built["populations"] = tuple(
-            _build(f"prior.populations[{i}]", Population, each) for i, each in enumerate(populations)
+            _build(f"prior.populations[{i}]", Population, entry) for i, entry in enumerate(populations)
         )
-    return _construct("prior", Prior, known | built)
+    return _construct("prior", Prior, defaults | built)
 
 
 _ALLOWED = {
@@ -455,10 +497,10 @@ def _build(where, kind, values):
 
 
 def _construct(where, kind, values):
-    fields = {each.name: each for each in dataclasses.fields(kind)}
+    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
     unknown = sorted(set(values) - set(fields))
     missing = sorted(
-        name for name, each in fields.items() if each.default is dataclasses.MISSING and name not in values
+        name for name, entry in fields.items() if entry.default is dataclasses.MISSING and name not in values
     )
     for names, problem in ((unknown, "must hold only the fields of"), (missing, "must hold all fields of")):
         if names:
@@ -466,7 +508,7 @@ def _construct(where, kind, values):
             raise ValueError(msg)
     for name, allowed in _ALLOWED.get(kind, {}).items():
         if not isinstance(values[name], allowed):
-            kinds = " or ".join(each.__name__ for each in allowed)
+            kinds = " or ".join(entry.__name__ for entry in allowed)
             msg = f"{where}.{name} must be a {kinds}, not {values[name]!r}"
             raise ValueError(msg)
     try:
@@ -495,5 +537,5 @@ def _distribution(where, value):
 
 def _plain(value):
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+        return {name: _plain(entry) for name, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -1,10 +1,14 @@
-"""Second derivatives of the model, contracted with a covariance: how much the model bends within its errors."""
+"""Second derivatives of the model, contracted with a covariance: the curvature of the model within its errors."""
 
 import torch
+from torch import Tensor
 
-from galmeasure.render.grid import wavenumbers
+from galmeasure.parameters import SERSIC
+from galmeasure.render.grid import PSFGrid, wavenumbers
 from galmeasure.render.sersic import (
     LOG_K_STEP,
+    RAW_FORM,
+    RAW_INDEX,
     carrier_wave,
     profile_pieces,
     quadratic_form,
@@ -15,24 +19,26 @@ from galmeasure.render.sersic import (
 
 __all__ = ["render_curvature"]
 
+_FLUX, _N, _R_EFF, _G1, _G2 = SERSIC.indices("flux", "n", "r_eff", "g1", "g2")
+_SHAPE = SERSIC.slice("r_eff", "g2")
 _STEP = 1e-3  # of the second difference of the quadratic form, in units of the covariance
 
 
-def render_curvature(parameters, covariance, psf, psf_index=None):
+def render_curvature(parameters: Tensor, covariance: Tensor, psf: PSFGrid, psf_index: Tensor | None = None) -> Tensor:
     """Sum over ``i, j`` of ``covariance[i, j]`` times the second derivative of the model by parameters ``i, j``.
 
-    Half of it is what the mean of models drawn from the covariance differs from the model, to second order.
+    Half of it is the difference, to second order, between the mean of models drawn from the covariance and the model.
 
     Parameters
     ----------
     parameters : Tensor
-        Shape ``(B, 7)``, double precision.
+        Sersic parameters, shape ``(B, 7)``, double precision.
     covariance : Tensor
-        Of the parameters, shape ``(B, 7, 7)``, double precision.
+        Covariance of the parameters, shape ``(B, 7, 7)``, double precision.
     psf : PSFGrid
         From :func:`galmeasure.render.prepare_psf`; the images have the precision of its transform.
     psf_index : Tensor, optional
-        Shape ``(B,)``.
+        Index of each galaxy's PSF, shape ``(B,)``; the first one by default.
 
     Returns
     -------
@@ -40,8 +46,10 @@ def render_curvature(parameters, covariance, psf, psf_index=None):
         Shape ``(B, ny, nx)``. The light that the Fourier grid wraps around is not subtracted here.
     """
     dtype = psf.transform.real.dtype
-    flux = parameters[:, 0].clone()
-    chain = raw_jacobian_matrix(torch.cat([torch.ones_like(flux)[:, None], parameters[:, 1:]], 1))
+    flux = parameters[:, _FLUX].clone()
+    unit = parameters.clone()
+    unit[:, _FLUX] = 1.0
+    chain = raw_jacobian_matrix(unit)
     raw = (chain.transpose(1, 2) @ covariance @ chain).to(dtype)  # of flux, n, a, b, c, y, x
     bend = (flux[:, None] * _form_curvature(parameters, covariance)).to(dtype)
     parameters, flux = parameters.to(dtype), flux.to(dtype)
@@ -51,17 +59,17 @@ def render_curvature(parameters, covariance, psf, psf_index=None):
 
 def _form_curvature(parameters, covariance):
     """Contracted second derivatives of the quadratic form by r_eff, g1, g2, shape ``(B, 3)``."""
-    values, vectors = torch.linalg.eigh(torch.nan_to_num(covariance[:, 2:5, 2:5]))
+    values, vectors = torch.linalg.eigh(torch.nan_to_num(covariance[:, _SHAPE, _SHAPE]))
     roots = vectors * values.clamp_min(0.0).sqrt()[:, None, :]
     # a step that keeps |g| below 1 and r_eff positive
     largest = roots.abs().amax((1, 2)).clamp_min(1e-300)
-    room = torch.minimum(parameters[:, 2], 1.0 - torch.hypot(parameters[:, 3], parameters[:, 4]))
+    room = torch.minimum(parameters[:, _R_EFF], 1.0 - torch.hypot(parameters[:, _G1], parameters[:, _G2]))
     step = torch.minimum(torch.full_like(largest, _STEP), 0.1 * room / largest)[:, None]
     centre = quadratic_form(parameters)
     total = torch.zeros_like(centre)
     for k in range(3):
         moved = torch.zeros_like(parameters)
-        moved[:, 2:5] = step * roots[:, :, k]
+        moved[:, _SHAPE] = step * roots[:, :, k]
         total += (quadratic_form(parameters + moved) + quadratic_form(parameters - moved) - 2.0 * centre) / step**2
     return total
 
@@ -70,28 +78,29 @@ def _contracted(parameters, flux, raw, bend, psf):
     """Complex factor ``(B, rows, columns)`` of the carrier wave."""
     ky, kx, forms = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
     grid = forms.shape[1:]
-    pieces, _ = profile_pieces(parameters[:, 1], order=2)
+    pieces, _ = profile_pieces(parameters[:, _N], order=2)
     kappa2, index, t = table_position(quadratic_form(parameters), forms.flatten(1))
-    value, by_u, by_uu = _pieces(pieces[:, 0], index, t, kappa2, 2)
-    by_n, by_nu = _pieces(pieces[:, 1], index, t, kappa2, 1)
-    (by_nn,) = _pieces(pieces[:, 2], index, t, kappa2, 0)
-    value, by_u, by_uu, by_n, by_nu, by_nn = (each.view(-1, *grid) for each in (value, by_u, by_uu, by_n, by_nu, by_nn))
+    tables = pieces.unbind(1)  # of the transform and its first two derivatives in n
+    value, by_u, by_uu = _pieces(tables[0], index, t, kappa2, 2)
+    by_n, by_nu = _pieces(tables[1], index, t, kappa2, 1)
+    (by_nn,) = _pieces(tables[2], index, t, kappa2, 0)
+    value, by_u, by_uu, by_n, by_nu, by_nn = (x.view(-1, *grid) for x in (value, by_u, by_uu, by_n, by_nu, by_nn))
 
     def along(row):
         """Covariance of raw coordinate ``row`` with the quadratic forms, on the grid."""
-        return _combination(raw[:, row, 2:5], forms)
+        return _combination(raw[:, RAW_INDEX[row], RAW_FORM], forms)
 
     def entry(i, j):
-        return raw[:, i, j][:, None, None]
+        return raw[:, RAW_INDEX[i], RAW_INDEX[j]][:, None, None]
 
     f = flux[:, None, None]
-    uu = sum(forms[i] * _combination(raw[:, 2 + i, 2:5], forms) for i in range(3))
-    shift = entry(6, 6) * kx**2 + 2.0 * entry(5, 6) * kx * ky + entry(5, 5) * ky**2
-    real = 2.0 * entry(0, 1) * by_n + by_u * (2.0 * along(0) + _combination(bend, forms))
-    real = real + f * (entry(1, 1) * by_nn + 2.0 * by_nu * along(1) + by_uu * uu - value * shift)
+    uu = sum(form * along(row) for form, row in zip(forms, "abc", strict=True))
+    shift = entry("x", "x") * kx**2 + 2.0 * entry("y", "x") * kx * ky + entry("y", "y") * ky**2
+    real = 2.0 * entry("model", "n") * by_n + by_u * (2.0 * along("model") + _combination(bend, forms))
+    real = real + f * (entry("n", "n") * by_nn + 2.0 * by_nu * along("n") + by_uu * uu - value * shift)
     imag = 0.0
-    for row, k in ((6, kx), (5, ky)):
-        imag = imag + k * (entry(0, row) * value + f * (entry(1, row) * by_n + by_u * along(row)))
+    for row, k in (("x", kx), ("y", ky)):
+        imag = imag + k * (entry("model", row) * value + f * (entry("n", row) * by_n + by_u * along(row)))
     return torch.complex(real, -2.0 * imag)
 
 
@@ -104,11 +113,11 @@ def _combination(weights, forms):
 def _pieces(pieces, index, t, kappa2, order):
     """Value of polynomial pieces ``(B, 4, K - 1)`` and its derivatives by the squared wavenumber."""
     c0, c1, c2, c3 = (torch.gather(pieces[:, j], 1, index) for j in range(4))
-    found = [c0 + t * (c1 + t * (c2 + t * c3))]
+    derivatives = [c0 + t * (c1 + t * (c2 + t * c3))]
     if order > 0:
         slope = (c1 + t * (2.0 * c2 + t * (3.0 * c3))) * (0.5 / LOG_K_STEP) / kappa2
-        found.append(slope)
+        derivatives.append(slope)
     if order > 1:
         bend = (2.0 * c2 + t * (6.0 * c3)) * (0.5 / LOG_K_STEP) ** 2 / kappa2**2
-        found.append(bend - slope / kappa2)
-    return found
+        derivatives.append(bend - slope / kappa2)
+    return derivatives

@@ -7,6 +7,7 @@ native band, says how much of each wavenumber is alias. What the model does not 
 """
 
 import torch
+from torch import Tensor
 
 __all__ = ["extend_band"]
 
@@ -24,8 +25,8 @@ _SAMPLES = 16  # wavenumbers of the fit in y, half as many in x
 _SOFTENING = 0.01
 
 
-def is_aliased(transform):
-    """Whether each native transform ``(M, ly, lx // 2 + 1)`` holds power near its edge."""
+def is_aliased(transform: Tensor) -> Tensor:
+    """Boolean ``(M,)``, True for native transforms ``(M, ly, lx // 2 + 1)`` that hold power near their edge."""
     high = transform.shape[1] // 2
     rows = [round(fraction * high) for fraction in _NEAR_EDGE]
     columns = [round(fraction * (transform.shape[2] - 1)) for fraction in _NEAR_EDGE]
@@ -34,7 +35,9 @@ def is_aliased(transform):
     return torch.maximum(along_x, along_y) > ALIAS_THRESHOLD * transform[:, 0, 0].abs()
 
 
-def extend_band(transform, native_k, extended_k, half_pixel):
+def extend_band(
+    transform: Tensor, native_k: tuple[Tensor, Tensor], extended_k: tuple[Tensor, Tensor], half_pixel: tuple[bool, bool]
+) -> Tensor:
     """Extend native transforms to twice the band.
 
     Parameters
@@ -44,7 +47,7 @@ def extend_band(transform, native_k, extended_k, half_pixel):
     native_k, extended_k : tuple of Tensor
         ``ky (.., 1)`` and ``kx (1, ..)`` of the native and of the extended grid.
     half_pixel : tuple of bool
-        Whether the PSF's centre lies between pixels in y and x (an even side): the aliases change sign.
+        True where the PSF's centre lies between pixels, in y and x (an even side): the aliases change sign.
 
     Returns
     -------
@@ -61,11 +64,11 @@ def extend_band(transform, native_k, extended_k, half_pixel):
     shape = _fit(target, weight, ky, kx, half_pixel)
     folded, _ = _folded(shape, *native_k, half_pixel, slopes=False)
     model, _ = _model(shape, *extended_k, slopes=False)
-    rest = scaled - folded
-    usable = (torch.isfinite(shape).all(1) & (rest.abs().amax((1, 2)) < 1.5))[:, None, None]
-    rest = torch.where(usable, rest, scaled)
+    residual = scaled - folded
+    usable = (torch.isfinite(shape).all(1) & (residual.abs().amax((1, 2)) < 1.5))[:, None, None]
+    residual = torch.where(usable, residual, scaled)
     extended = torch.where(usable, model, 0.0).to(transform.dtype)
-    return _add_base(extended, rest) * amplitude
+    return _add_base(extended, residual) * amplitude
 
 
 def _add_base(extended, base):
@@ -101,8 +104,8 @@ def _folded(shape, ky, kx, half_pixel, *, slopes=True):
     for my in (-1, 0, 1):
         for mx in (-1, 0, 1):
             sign = (-1.0) ** (my * half_pixel[0] + mx * half_pixel[1])
-            part, bend = _model(shape, ky + 2 * torch.pi * my, kx + 2 * torch.pi * mx, slopes=slopes)
-            model, derivatives = model + sign * part, derivatives + sign * bend
+            alias, slope = _model(shape, ky + 2 * torch.pi * my, kx + 2 * torch.pi * mx, slopes=slopes)
+            model, derivatives = model + sign * alias, derivatives + sign * slope
     return model, derivatives
 
 
@@ -132,7 +135,7 @@ def _fit(target, weight, ky, kx, half_pixel):
         if not more.any():
             break
         active, target, weight, model, slopes, damping, loss = (
-            each[more] for each in (active, target, weight, model, slopes, damping, loss)
+            tensor[more] for tensor in (active, target, weight, model, slopes, damping, loss)
         )
     return shape
 

@@ -1,10 +1,12 @@
 """PSFs on the wavenumbers of a stamp: padding, oversampling and the Fourier bands that hold power."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from galmeasure.render.dealias import FOLD, extend_band, is_aliased
 
@@ -31,7 +33,7 @@ BANDS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 1.75, 2.0, 3.0)
 
 _NATIVE_BANDS = (0.5, 0.75, 1.0)  # few, so that many stamps share one
 _BAND_TOLERANCE = 6e-4
-_PIECE = 32  # images transformed at once
+_CHUNK = 32  # images transformed at once, so that the padded images of many PSFs do not fill the memory
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class PSFGrid:
     transform : Tensor
         Complex, shape ``(M, *band_shape(padded, band))``, centre of the PSF at phase zero.
     shape : tuple of int
-        Stamp ``(ny, nx)``.
+        Sides of the stamp ``(ny, nx)``, pixels.
     padded : tuple of int
         Fourier grid ``(ly, lx)`` in native pixels.
     band : float
@@ -56,15 +58,15 @@ class PSFGrid:
     band: float
 
     @property
-    def fold(self):
+    def fold(self) -> int:
         """Samples per native pixel that hold the band."""
         return max(1, math.ceil(self.band))
 
-    def with_transform(self, transform):
+    def with_transform(self, transform: Tensor) -> "PSFGrid":
         """Return the same grid with other transforms."""
         return replace(self, transform=transform)
 
-    def doubled(self, index):
+    def doubled(self, index: Tensor) -> "PSFGrid":
         """Return the transforms ``index`` on a grid of twice the period, one for each entry."""
         fine = [self.fold * side for side in self.padded]
         image = torch.fft.irfft2(place_rows(self.transform[index], fine[0]), s=fine)
@@ -77,30 +79,30 @@ class PSFGrid:
         return PSFGrid(transform, self.shape, padded, self.band)
 
 
-def good_size(size):
+def good_size(size: float) -> int:
     """Smallest even number not below ``size`` with no prime factor above 5."""
     size = int(size) + int(size) % 2
     while True:
-        rest = size
+        cofactor = size
         for factor in (2, 3, 5):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
+            while cofactor % factor == 0:
+                cofactor //= factor
+        if cofactor == 1:
             return size
         size += 2
 
 
-def padded_shape(shape):
+def padded_shape(shape: tuple[int, int]) -> tuple[int, int]:
     """Fourier grid of a stamp of ``shape`` ``(ny, nx)``."""
     return tuple(good_size(max(PADDING * side, side + MIN_PADDING)) for side in shape)
 
 
-def band_shape(padded, band):
+def band_shape(padded: tuple[int, int], band: float) -> tuple[int, int]:
     """Rows and columns of a half-plane of wavenumbers up to ``band`` times Nyquist."""
     return 2 * round(band * padded[0] / 2), int(band * padded[1] / 2 + 1e-9) + 1
 
 
-def place_rows(spectrum, side):
+def place_rows(spectrum: Tensor, side: int) -> Tensor:
     """Put rows in the order of wavenumbers ``0 .. h - 1, -h .. -1`` onto a period of ``side``, aliases added."""
     rows = spectrum.shape[-2]
     if rows == side:
@@ -117,7 +119,9 @@ def place_rows(spectrum, side):
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # what is kept must serve autograd too
-def wavenumbers(padded, band, device, dtype):
+def wavenumbers(
+    padded: tuple[int, int], band: float, device: torch.device | str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
     """``ky (rows, 1)``, ``kx (1, columns)`` of a band, and the three quadratic forms ``(3, rows, columns)``."""
     rows, columns = band_shape(padded, band)
     ky = torch.fft.fftfreq(rows, 1.0 / rows, dtype=torch.float64, device=device) * (2.0 * torch.pi / padded[0])
@@ -127,7 +131,14 @@ def wavenumbers(padded, band, device, dtype):
     return ky.to(dtype), kx.to(dtype), forms.to(dtype)
 
 
-def prepare_psf(images, shape, *, oversampling=1, device="cpu", dtype=torch.float32):
+def prepare_psf(
+    images: Tensor,
+    shape: tuple[int, int],
+    *,
+    oversampling: int = 1,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> PSFGrid:
     """Transform PSF images for the stamps of one shape.
 
     Parameters
@@ -135,23 +146,25 @@ def prepare_psf(images, shape, *, oversampling=1, device="cpu", dtype=torch.floa
     images : Tensor
         Shape ``(M, py, px)``: centred on ``((py-1)/2, (px-1)/2)``, pixel response included; the sum is kept.
     shape : tuple of int
-        Stamp ``(ny, nx)`` in native pixels.
+        Sides of the stamp ``(ny, nx)`` in native pixels.
     oversampling : int, optional
         PSF pixels per native pixel. Only as many Fourier bands are kept as hold power; native images that are
         under-sampled are extended (:mod:`galmeasure.render.dealias`).
-    device, dtype : optional
-        Of the result.
+    device : torch.device or str, optional
+        Torch device of the result.
+    dtype : torch.dtype, optional
+        Real type of the precision of the result.
 
     Returns
     -------
     PSFGrid
-        Ready for :func:`render_sersic`.
+        Transforms, ready for :func:`render_sersic`.
     """
-    parts = prepare_psfs(images, shape, oversampling=oversampling, device=device, dtype=dtype, together=True)
-    return next(iter(parts))[1]
+    groups = prepare_psfs(images, shape, oversampling=oversampling, device=device, dtype=dtype, together=True)
+    return next(iter(groups))[1]
 
 
-def native_psfs(images, shape):
+def native_psfs(images: Tensor, shape: tuple[int, int]) -> Iterator[tuple[Tensor, PSFGrid]]:
     """Transform native PSF images as they are, which is quick: nothing beyond the native band, no aliases undone.
 
     Parameters
@@ -159,61 +172,69 @@ def native_psfs(images, shape):
     images : Tensor
         Shape ``(M, py, px)``, as in :func:`prepare_psf`.
     shape : tuple of int
-        Stamp ``(ny, nx)``.
+        Sides of the stamp ``(ny, nx)``, pixels.
 
     Yields
     ------
     members : Tensor
-        Which of the images, shape ``(K,)``.
+        Indices of the images, shape ``(K,)``.
     grid : PSFGrid
         Their transforms, good enough for models of faint galaxies, and of any if the PSF is well sampled. Wavenumbers
         without power are left out, which makes rendering cheaper.
     """
     padded = padded_shape(shape)
-    transform = torch.cat([_centred_transform(part, padded, 1) for part in images.split(_PIECE)])
+    transform = torch.cat([_centred_transform(chunk, padded, 1) for chunk in images.split(_CHUNK)])
     needed = _bands_needed(transform, 1.0)
     index = torch.searchsorted(torch.tensor(_NATIVE_BANDS, dtype=needed.dtype, device=needed.device), needed)
-    for place in index.unique().tolist():
-        members = torch.nonzero(index == place)[:, 0]
-        band = _NATIVE_BANDS[place]
-        part = _crop_band(transform[members], *band_shape(padded, band)) if band < 1.0 else transform[members]
-        yield members, PSFGrid(part, tuple(shape), padded, band)
+    for i_band in index.unique().tolist():
+        members = torch.nonzero(index == i_band)[:, 0]
+        band = _NATIVE_BANDS[i_band]
+        chunk = _crop_band(transform[members], *band_shape(padded, band)) if band < 1.0 else transform[members]
+        yield members, PSFGrid(chunk, tuple(shape), padded, band)
 
 
-def prepare_psfs(images, shape, *, oversampling=1, device="cpu", dtype=torch.float32, together=False):
+def prepare_psfs(
+    images: Tensor,
+    shape: tuple[int, int],
+    *,
+    oversampling: int = 1,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    together: bool = False,
+) -> Iterator[tuple[Tensor, PSFGrid]]:
     """Transform PSF images as :func:`prepare_psf` does, in groups that fill the same band.
 
     Parameters
     ----------
     images, shape, oversampling, device, dtype
-        As in :func:`prepare_psf`.
+        Arguments of :func:`prepare_psf`, with the same meaning.
     together : bool, optional
         Keep all of them in one group, with the widest band that any of them needs.
 
     Yields
     ------
     members : Tensor
-        Which of the images, shape ``(K,)``.
+        Indices of the images, shape ``(K,)``.
     grid : PSFGrid
         Their transforms.
     """
     images = images.to(device=device, dtype=dtype)
     padded = padded_shape(shape)
-    pieces = {}
-    for rows in torch.arange(images.shape[0], device=images.device).split(_PIECE):
+    by_band = {}
+    for rows in torch.arange(images.shape[0], device=images.device).split(_CHUNK):
         transform = _centred_transform(images[rows], padded, oversampling)
-        for members, part, available in _with_aliases(transform, padded, oversampling, images.shape):
-            bands = _bands_needed(part, available)
+        for members, extended, available in _with_aliases(transform, padded, oversampling, images.shape):
+            bands = _bands_needed(extended, available)
             for band in bands.unique().tolist():
                 chosen = bands == band
-                pieces.setdefault(band, []).append((rows[members][chosen], part[chosen]))
+                by_band.setdefault(band, []).append((rows[members][chosen], extended[chosen]))
     if together:
-        largest = max(pieces)
-        pieces = {largest: [part for band in sorted(pieces) for part in pieces[band]]}
-    for band, parts in pieces.items():
+        largest = max(by_band)
+        by_band = {largest: [pair for band in sorted(by_band) for pair in by_band[band]]}
+    for band, pairs in by_band.items():
         size = band_shape(padded, band)
-        transform = torch.cat([_crop_band(part, *size) for _, part in parts])
-        index = torch.cat([rows for rows, _ in parts])
+        transform = torch.cat([_crop_band(chosen, *size) for _, chosen in pairs])
+        index = torch.cat([rows for rows, _ in pairs])
         order = index.argsort()
         yield index[order], PSFGrid(transform[order], tuple(shape), padded, band)
 

@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 
 import numpy as np
+import numpy.typing as npt
 
 TABLE_LOG_N = np.linspace(np.log(0.27), np.log(8.6), 80)
 TABLE_LOG_K = np.linspace(np.log(1e-4), np.log(2e4), 640)
@@ -14,14 +15,14 @@ _TABLE_FILE = "sersic_transform.npy"
 _EXPONENT_MAX = 45.0  # exp(-45) is below the rounding of the sum
 
 
-def sersic_b(n):
+def sersic_b(n: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Constant ``b_n`` that makes ``r_eff`` the half-light radius (Ciotti & Bertin 1999, A&A 352, 447)."""
     from scipy.special import gammaincinv
 
     return gammaincinv(2.0 * np.asarray(n, dtype=float), 0.5)
 
 
-def sersic_amplitude(n):
+def sersic_amplitude(n: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Central surface brightness of the profile with unit flux and unit half-light radius."""
     from scipy.special import gammaln
 
@@ -29,7 +30,7 @@ def sersic_amplitude(n):
     return np.exp(2.0 * n * np.log(sersic_b(n)) - np.log(2.0 * np.pi * n) - gammaln(2.0 * n))
 
 
-def hankel_transform(n, kappa, n_nodes=600):
+def hankel_transform(n: float, kappa: npt.ArrayLike, n_nodes: int = 600) -> npt.NDArray[np.float64]:
     """Fourier transform of the Sersic profile of unit flux and unit half-light radius.
 
     The Hankel integral is taken along a ray rotated into the complex plane, where both the profile
@@ -38,7 +39,7 @@ def hankel_transform(n, kappa, n_nodes=600):
     Parameters
     ----------
     n : float
-        Sersic index.
+        Sersic index of the profile.
     kappa : array_like
         Wavenumber times half-light radius, positive.
     n_nodes : int, optional
@@ -84,14 +85,14 @@ def _spline_coefficients(values, axis):
     return np.moveaxis(solved, 0, axis)
 
 
-def build_table():
+def build_table() -> npt.NDArray[np.float64]:
     """B-spline coefficients of the transform on the grid ``TABLE_LOG_N`` x ``TABLE_LOG_K``."""
     values = np.array([hankel_transform(n, np.exp(TABLE_LOG_K)) for n in np.exp(TABLE_LOG_N)])
     return _spline_coefficients(_spline_coefficients(values, 0), 1)
 
 
 @cache
-def load_table():
+def load_table() -> npt.NDArray[np.float64]:
     """Read-only B-spline coefficients, shape ``(len(TABLE_LOG_N) + 2, len(TABLE_LOG_K) + 2)``."""
     with (files("galmeasure") / "data" / _TABLE_FILE).open("rb") as stream:
         table = np.load(stream, allow_pickle=False)
@@ -100,7 +101,7 @@ def load_table():
 
 
 @cache
-def profile_table():
+def profile_table() -> npt.NDArray[np.float64]:
     """B-spline coefficients in log n of ``b_n`` and of the log amplitude, shape ``(len(TABLE_LOG_N) + 2, 2)``."""
     n = np.exp(TABLE_LOG_N)
     table = _spline_coefficients(np.stack([sersic_b(n), np.log(sersic_amplitude(n))], 1), 0)

@@ -3,9 +3,10 @@
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
-from galmeasure.parameters import N_PARAMETERS
-from galmeasure.render.grid import place_rows, wavenumbers
+from galmeasure.parameters import N_PARAMETERS, SERSIC
+from galmeasure.render.grid import PSFGrid, place_rows, wavenumbers
 from galmeasure.render.profiles import TABLE_LOG_K, TABLE_LOG_N, load_table, profile_table
 from galmeasure.render.wrap import wrapped_light
 
@@ -14,6 +15,14 @@ __all__ = ["quadratic_form", "raw_jacobian_matrix", "render_raw", "render_sersic
 RIDGE_SHEAR = 0.5
 RIDGE_LENGTH = 0.025
 """Beyond this ``|g|``, and ``|g|`` times semi-major axis over the period, a galaxy gets a grid twice as large."""
+
+_FLUX, _N, _R_EFF, _G1, _G2, _X, _Y = SERSIC.indices("flux", "n", "r_eff", "g1", "g2", "x", "y")
+
+RAW = ("model", "n", "a", "b", "c", "y", "x")
+"""Coordinates of the renderer, in the order of its images: ``a, b, c`` are those of the quadratic form."""
+
+RAW_INDEX = {name: i for i, name in enumerate(RAW)}
+RAW_FORM = slice(RAW_INDEX["a"], RAW_INDEX["c"] + 1)
 
 LOG_K_STEP = float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
 KAPPA_MIN = 1e-4
@@ -59,7 +68,7 @@ def _index_weights(n):
     return first.long(), weights, slopes / (step * n)[:, None], curvatures
 
 
-def profile_pieces(n, order=1):
+def profile_pieces(n: Tensor, order: int = 1) -> tuple[Tensor, Tensor]:
     """Per-galaxy tables of the transform and of its derivatives in ``n``.
 
     Returns
@@ -84,7 +93,7 @@ def profile_pieces(n, order=1):
     return pieces, torch.bmm(weights, profile[rows])
 
 
-def table_position(form, forms):
+def table_position(form: Tensor, forms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Squared wavenumber ``(B, K)``, index and fraction in the table's log k, for quadratic forms ``(3, K)``."""
     plus, minus, cross = forms
     a, b, c = form[:, :, None].unbind(1)
@@ -95,35 +104,36 @@ def table_position(form, forms):
     return kappa2, index, position.sub_(index)
 
 
-def quadratic_form(parameters):
+def quadratic_form(parameters: Tensor) -> Tensor:
     """Coefficients ``a, b, c`` of ``kappa**2`` for parameters ``(B, 7)``, shape ``(B, 3)``."""
-    r_eff, g1, g2 = parameters[:, 2], parameters[:, 3], parameters[:, 4]
+    r_eff, g1, g2 = (parameters[:, i] for i in (_R_EFF, _G1, _G2))
     g_squared = g1**2 + g2**2
     scale = r_eff**2 / (1.0 - g_squared)
     return torch.stack([scale * (1.0 + g_squared), 2.0 * scale * g1, 2.0 * scale * g2], -1)
 
 
-def raw_jacobian_matrix(parameters):
+def raw_jacobian_matrix(parameters: Tensor) -> Tensor:
     """Matrix from raw derivatives (model, n, a, b, c, y, x) to the seven parameters, shape ``(B, 7, 7)``.
 
     Row ``i`` holds the weights that sum raw images to the derivative with respect to parameter ``i``.
     """
     flux, _, r_eff, g1, g2, _, _ = parameters.unbind(-1)
     a, b, c = quadratic_form(parameters).unbind(-1)
-    rest = 1.0 - (g1**2 + g2**2)
+    roundness = 1.0 - (g1**2 + g2**2)
     matrix = parameters.new_zeros(parameters.shape[0], N_PARAMETERS, N_PARAMETERS)
-    matrix[:, 0, 0] = 1.0
-    for row, column in ((1, 1), (5, 6), (6, 5)):
-        matrix[:, row, column] = flux
-    for column, value in ((2, a), (3, b), (4, c)):
-        matrix[:, 2, column] = flux * 2.0 * value / r_eff
-        matrix[:, 3, column] = flux * 2.0 * g1 * value / rest
-        matrix[:, 4, column] = flux * 2.0 * g2 * value / rest
-    scale = flux * 2.0 * r_eff**2 / rest
-    matrix[:, 3, 2] += scale * g1
-    matrix[:, 3, 3] += scale
-    matrix[:, 4, 2] += scale * g2
-    matrix[:, 4, 4] += scale
+    i_a, i_b, i_c = (RAW_INDEX[name] for name in "abc")
+    matrix[:, _FLUX, RAW_INDEX["model"]] = 1.0
+    for row, name in ((_N, "n"), (_X, "x"), (_Y, "y")):
+        matrix[:, row, RAW_INDEX[name]] = flux
+    for column, value in ((i_a, a), (i_b, b), (i_c, c)):
+        matrix[:, _R_EFF, column] = flux * 2.0 * value / r_eff
+        matrix[:, _G1, column] = flux * 2.0 * g1 * value / roundness
+        matrix[:, _G2, column] = flux * 2.0 * g2 * value / roundness
+    scale = flux * 2.0 * r_eff**2 / roundness
+    matrix[:, _G1, i_a] += scale * g1
+    matrix[:, _G1, i_b] += scale
+    matrix[:, _G2, i_a] += scale * g2
+    matrix[:, _G2, i_c] += scale
     return matrix
 
 
@@ -131,7 +141,7 @@ def _evaluate_transform(parameters, psf, derivatives):
     """Transform on the Fourier grid: value, its derivatives by ``n`` and by ``kappa**2``, and the profile table."""
     _, _, forms = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
     count, grid = parameters.shape[0], forms.shape[1:]
-    pieces, b_and_amplitude = profile_pieces(parameters[:, 1], order=1 if derivatives else 0)
+    pieces, b_and_amplitude = profile_pieces(parameters[:, _N], order=1 if derivatives else 0)
     kappa2, index, t = table_position(quadratic_form(parameters), forms.flatten(1))
     c0, c1, c2, c3 = (torch.gather(pieces[:, 0, j], 1, index) for j in range(4))
     value = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
@@ -144,7 +154,7 @@ def _evaluate_transform(parameters, psf, derivatives):
     return value.view(count, *grid), by_n.view(count, *grid), slope.view(count, *grid), b_and_amplitude
 
 
-def to_pixels(spectrum, psf):
+def to_pixels(spectrum: Tensor, psf: PSFGrid) -> Tensor:
     """Inverse transform ``(B, C, rows, columns)`` to stamps ``(B, C, ny, nx)``."""
     (ny, nx), (ly, lx), fold = psf.shape, psf.padded, psf.fold
     columns = torch.fft.ifft(place_rows(spectrum, ly), dim=-2)[..., :ny, :]
@@ -154,10 +164,10 @@ def to_pixels(spectrum, psf):
     return images[..., :nx]
 
 
-def carrier_wave(parameters, psf, psf_index):
+def carrier_wave(parameters: Tensor, psf: PSFGrid, psf_index: Tensor | None) -> Tensor:
     """Transform of the PSF at the galaxy's centre, shape ``(B, rows, columns)``."""
     ky, kx, _ = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
-    x, y = parameters[:, 5, None], parameters[:, 6, None]
+    x, y = parameters[:, _X, None], parameters[:, _Y, None]
     phase_y = torch.polar(torch.ones_like(y), -y * ky[:, 0])
     phase_x = torch.polar(torch.ones_like(x), -x * kx[0])
     transform = psf.transform[:1] if psf_index is None else psf.transform[psf_index]
@@ -174,15 +184,17 @@ def _spectra(parameters, psf, psf_index, value, by_n, slope):
     by_y, by_x = value * ky, value * kx
     channels = [(factor, real, imag) for factor in (value, by_n, slope * forms[0], slope * forms[1], slope * forms[2])]
     channels += [(by_y, imag, real), (by_x, imag, real)]
-    parts = value.new_empty((value.shape[0], len(channels), *value.shape[1:], 2))
+    components = value.new_empty((value.shape[0], len(channels), *value.shape[1:], 2))
     for i, (factor, re, im) in enumerate(channels):
-        parts[:, i, ..., 0] = factor * re
-        parts[:, i, ..., 1] = factor * im
-    parts[:, 5:, ..., 1].neg_()
-    return torch.view_as_complex(parts)
+        components[:, i, ..., 0] = factor * re
+        components[:, i, ..., 1] = factor * im
+    components[:, RAW_INDEX["y"] :, ..., 1].neg_()
+    return torch.view_as_complex(components)
 
 
-def render_raw(parameters, psf, psf_index=None, *, derivatives=True, enlarge=True):
+def render_raw(
+    parameters: Tensor, psf: PSFGrid, psf_index: Tensor | None = None, *, derivatives: bool = True, enlarge: bool = True
+) -> Tensor:
     """Render unit-flux models and their derivatives along the renderer's own coordinates.
 
     Parameters
@@ -190,9 +202,9 @@ def render_raw(parameters, psf, psf_index=None, *, derivatives=True, enlarge=Tru
     parameters : Tensor
         Shape ``(B, 7)``, in the order of :data:`galmeasure.parameters.PARAMETERS`; the flux is not used.
     psf : PSFGrid
-        From :func:`prepare_psf`.
+        Transforms of the PSFs, from :func:`prepare_psf`.
     psf_index : Tensor, optional
-        Shape ``(B,)``, which PSF of the grid each galaxy has; the first one by default.
+        Shape ``(B,)``, index of each galaxy's PSF in the grid; the first one by default.
     derivatives : bool, optional
         Also return the derivatives.
     enlarge : bool, optional
@@ -212,18 +224,18 @@ def render_raw(parameters, psf, psf_index=None, *, derivatives=True, enlarge=Tru
     if psf_index is None:
         psf_index = torch.zeros(len(parameters), dtype=torch.int64, device=parameters.device)
     doubled = psf.doubled(psf_index[wide])
-    own = torch.arange(len(doubled.transform), device=parameters.device)
-    parts = [_render(parameters[wide], doubled, own, derivatives)]
+    doubled_index = torch.arange(len(doubled.transform), device=parameters.device)
+    images = [_render(parameters[wide], doubled, doubled_index, derivatives)]
     if not wide.all():
-        parts.append(_render(parameters[~wide], psf, psf_index[~wide], derivatives))
+        images.append(_render(parameters[~wide], psf, psf_index[~wide], derivatives))
     order = torch.cat([torch.nonzero(wide)[:, 0], torch.nonzero(~wide)[:, 0]])
-    return torch.cat(parts)[order.argsort()]
+    return torch.cat(images)[order.argsort()]
 
 
 def _is_narrow_ridge(parameters, padded):
     """Galaxies so elongated and long that their periodic copies are not smooth: they get a grid twice as large."""
-    g = torch.hypot(parameters[:, 3], parameters[:, 4])
-    major = parameters[:, 2] * torch.sqrt((1.0 + g) / (1.0 - g).clamp_min(1e-6))
+    g = torch.hypot(parameters[:, _G1], parameters[:, _G2])
+    major = parameters[:, _R_EFF] * torch.sqrt((1.0 + g) / (1.0 - g).clamp_min(1e-6))
     return (g > RIDGE_SHEAR) & (g * major > RIDGE_LENGTH * min(padded))
 
 
@@ -234,7 +246,9 @@ def _render(parameters, psf, psf_index, derivatives):
     return images - wrapped_light(parameters, quadratic_form(parameters), b_and_amplitude, psf, derivatives)
 
 
-def render_sersic(parameters, psf, psf_index=None, *, jacobian=False, enlarge=True):
+def render_sersic(
+    parameters: Tensor, psf: PSFGrid, psf_index: Tensor | None = None, *, jacobian: bool = False, enlarge: bool = True
+) -> Tensor | tuple[Tensor, Tensor]:
     """Render Sersic models convolved with a PSF.
 
     Parameters
@@ -242,13 +256,13 @@ def render_sersic(parameters, psf, psf_index=None, *, jacobian=False, enlarge=Tr
     parameters : Tensor
         Shape ``(B, 7)``: flux, n, r_eff (circularised, pixels), g1, g2, x, y (pixels, 0 is the centre of the first).
     psf : PSFGrid
-        From :func:`prepare_psf`.
+        Transforms of the PSFs, from :func:`prepare_psf`.
     psf_index : Tensor, optional
-        Shape ``(B,)``, which PSF of the grid each galaxy has; the first one by default.
+        Shape ``(B,)``, index of each galaxy's PSF in the grid; the first one by default.
     jacobian : bool, optional
         Also return the derivatives by the seven parameters.
     enlarge : bool, optional
-        As in :func:`render_raw`.
+        Use a larger grid for narrow ridges, as in :func:`render_raw`.
 
     Returns
     -------
@@ -273,7 +287,7 @@ def render_sersic(parameters, psf, psf_index=None, *, jacobian=False, enlarge=Tr
     (1, 32, 32) 100
     """
     raw = render_raw(parameters, psf, psf_index, derivatives=jacobian, enlarge=enlarge)
-    model = parameters[:, 0, None, None] * raw[:, 0]
+    model = parameters[:, _FLUX, None, None] * raw[:, RAW_INDEX["model"]]
     if not jacobian:
         return model
     return model, torch.einsum("bij,bjyx->biyx", raw_jacobian_matrix(parameters), raw)

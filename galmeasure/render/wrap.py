@@ -9,9 +9,14 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from galmeasure.parameters import SERSIC
+from galmeasure.render.grid import PSFGrid
 
 __all__ = ["wrapped_light"]
 
+_N, _X, _Y = SERSIC.indices("n", "x", "y")
 _N_NODES = 6
 _RINGS = 2
 _N_ANGLES = 32
@@ -45,31 +50,31 @@ def _lattice(padded, device, dtype):
     return torch.stack([x[away], y[away]])
 
 
-def wrapped_light(parameters, form, b_and_amplitude, psf, derivatives):
+def wrapped_light(parameters: Tensor, form: Tensor, b_and_amplitude: Tensor, psf: PSFGrid, derivatives: bool) -> Tensor:
     """Images of the wrapped light and of its derivatives, shape ``(B, 7 or 1, ny, nx)``, for unit flux.
 
     Parameters
     ----------
     parameters : Tensor
-        Shape ``(B, 7)``.
+        Sersic parameters, shape ``(B, 7)``.
     form : Tensor
-        Shape ``(B, 3)``, coefficients of ``kappa**2``.
+        Coefficients of ``kappa**2``, shape ``(B, 3)``, from `galmeasure.render.sersic.quadratic_form`.
     b_and_amplitude : Tensor
-        Shape ``(B, 2, 2)``: value and slope in ``n`` of ``b_n`` and of the log amplitude.
+        Value and slope in ``n`` of ``b_n`` and of the log amplitude, shape ``(B, 2, 2)``.
     psf : PSFGrid
-        Gives the stamp and the period.
+        Grid, which gives the stamp and the period.
     derivatives : bool
-        Whether the derivatives by n, a, b, c, y, x follow the model.
+        Let the derivatives by n, a, b, c, y, x follow the model.
     """
     nodes_y, matrix_y = _interpolation(psf.shape[0], parameters.device, parameters.dtype)
     nodes_x, matrix_x = _interpolation(psf.shape[1], parameters.device, parameters.dtype)
     offsets = _lattice(psf.padded, parameters.device, parameters.dtype)
-    dx = nodes_x - parameters[:, 5, None]
-    dy = nodes_y - parameters[:, 6, None]
+    dx = nodes_x - parameters[:, _X, None]
+    dy = nodes_y - parameters[:, _Y, None]
     dx = (dx[:, None, None, :] + offsets[0][:, None, None]).expand(-1, -1, len(nodes_y), -1)
     dy = (dy[:, None, :, None] + offsets[1][:, None, None]).expand(-1, -1, -1, len(nodes_x))
-    values = _profile(dx, dy, parameters[:, 1], form, b_and_amplitude, derivatives)  # (B, C, nodes, nodes)
-    tail = _light_beyond(parameters[:, 1, None], form, b_and_amplitude, psf.padded, derivatives)
+    values = _profile(dx, dy, parameters[:, _N], form, b_and_amplitude, derivatives)  # (B, C, nodes, nodes)
+    tail = _light_beyond(parameters[:, _N, None], form, b_and_amplitude, psf.padded, derivatives)
     values[:, : tail.shape[1]] += tail[:, :, None, None]
     return matrix_y @ values @ matrix_x.T
 
@@ -144,6 +149,6 @@ def _light_beyond(n, form, b_and_amplitude, padded, derivatives):
     by_n = by_n + by_t * t * (b_slope / b_n - log_z / n**2)
     by_z2 = by_t * t / (2.0 * n * z2) - beyond / z2
     columns = [beyond, by_n]
-    for value, part, sign in ((a, plus, 1.0), (b, minus, -1.0), (c, cross, -1.0)):
-        columns.append((by_z2 * (sign * part - 2.0 * sign * value * z2) - sign * value * beyond) / determinant)
+    for value, square, sign in ((a, plus, 1.0), (b, minus, -1.0), (c, cross, -1.0)):
+        columns.append((by_z2 * (sign * square - 2.0 * sign * value * z2) - sign * value * beyond) / determinant)
     return torch.stack([(share * column).sum(1) for column in columns], 1)

@@ -100,7 +100,7 @@ class TrainingConfig:
 
     def as_dict(self):
         """Plain values, for a card or a checkpoint."""
-        return _plain(dataclasses.asdict(self))
+        return _plain(dataclasses.asdict(self) | {"network": self.network.as_dict()})
 
 
 def list_training_configs():

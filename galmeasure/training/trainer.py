@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from galmeasure.networks import SersicPosterior, StampInputs
+from galmeasure.networks import StampInputs, build_network
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import get_prior
 from galmeasure.render.memory import reserve_heap
@@ -90,7 +90,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         torch.set_flush_denormal(True)
         reserve_heap()
-        self.network = SersicPosterior(config.network)
+        self.network = build_network(config.network)
         if config.start is not None:
             begin_with(self.network, config.start)
         self.network.to(device)
@@ -196,7 +196,7 @@ class Trainer:
             "threads": torch.get_num_threads(), "torch": torch.__version__,
         }  # fmt: skip
         return {
-            "architecture": "SersicPosterior",
+            "architecture": self.config.network.architecture,
             "arguments": self.config.network.as_dict(),
             "version": __version__,
             "description": self.config.description,

@@ -1,4 +1,4 @@
-"""Cards of weights: what they must say, and how they are read from the header of a safetensors file, without torch."""
+"""Cards of weights: their entries, and their reading from the header of a safetensors file, without torch."""
 
 import hashlib
 import json
@@ -6,17 +6,21 @@ import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from galmeasure.exceptions import WeightsError
+from galmeasure.networks.config import DEFAULT_ENCODER
+from galmeasure.networks.registry import ARCHITECTURES, config_class
 from galmeasure.utils.files import in_brief
 
+if TYPE_CHECKING:
+    from galmeasure.networks.config import NetworkConfig
+    from galmeasure.priors import Prior
+
 __all__ = [
-    "ARCHITECTURE", "MAX_BYTES", "SUFFIX", "Weights", "card_digest", "check_card", "check_side_card", "dump_card",
+    "MAX_BYTES", "SUFFIX", "Weights", "card_config", "card_digest", "check_card", "check_side_card", "dump_card",
     "parse_header", "prior_domain", "read_bytes", "read_card", "side_path",
 ]  # fmt: skip
-
-ARCHITECTURE = "SersicPosterior"
-"""The one architecture that can be built from a file."""
 
 MAX_BYTES = 8 * 10**6
 """Largest size of a file of weights."""
@@ -36,14 +40,14 @@ _TRAINING = ("steps", "stamps", "batch_size", "seed", "minutes", "device")
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of trained weights and what its card says.
+    """A file of trained weights and its card.
 
     Parameters
     ----------
     name : str
         Name: that of the registry, or the name of a user's file without its suffix.
     path : pathlib.Path
-        The safetensors file.
+        Path of the safetensors file.
     sha256 : str
         Hexadecimal digest of the whole file.
     card : dict
@@ -56,16 +60,16 @@ class Weights:
     card: dict = field(repr=False, hash=False)
 
     @property
-    def prior(self):
+    def prior(self) -> str:
         """Name of the prior that the training drew from."""
         return self.card["prior"]
 
     @property
-    def domain(self):
+    def domain(self) -> dict[str, Any]:
         """Training domain: ``n``, ``r_eff``, ``snr``, ``psf_fwhm`` as ``[lower, upper]``; ``g_max``, ``centre``."""
         return self.card["domain"]
 
-    def get_prior(self):
+    def get_prior(self) -> "Prior":
         """Return the prior of the training, a `galmeasure.priors.Prior`."""
         from galmeasure.priors import prior_from_dict
 
@@ -76,14 +80,34 @@ class Weights:
             raise WeightsError(msg) from err
 
     @property
-    def config(self):
+    def config(self) -> "NetworkConfig":
         """Architecture, a `galmeasure.networks.NetworkConfig`."""
-        from galmeasure.networks import NetworkConfig
-
-        return NetworkConfig.from_dict(self.card["arguments"])
+        return card_config(self.card)
 
 
-def prior_domain(prior):
+def card_config(card: dict[str, Any]) -> "NetworkConfig":
+    """Configuration of the network of a card.
+
+    Parameters
+    ----------
+    card : dict
+        Card of weights; one that was written before there was a choice has no ``encoder``.
+
+    Returns
+    -------
+    galmeasure.networks.NetworkConfig
+        Configuration, of the class that belongs to the architecture.
+
+    Raises
+    ------
+    ValueError
+        If the architecture, or an argument, is unknown.
+    """
+    encoder = {"encoder": card["encoder"]} if "encoder" in card else {}
+    return config_class(card["architecture"]).from_dict({**card["arguments"], **encoder})
+
+
+def prior_domain(prior: "Prior") -> dict[str, Any]:
     """Domain of a prior, as a card has it.
 
     Parameters
@@ -108,7 +132,7 @@ def prior_domain(prior):
     return {**ranges, "g_max": prior.shear.g_max, "centre": max(prior.centre, 0.5)}
 
 
-def dump_card(card):
+def dump_card(card: dict[str, Any]) -> str:
     """Text of a card in one line, the same for equal cards; raises ValueError if it is not plain JSON."""
     try:
         text = json.dumps(card, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -122,13 +146,13 @@ def dump_card(card):
     return text
 
 
-def card_digest(card):
+def card_digest(card: dict[str, Any]) -> str:
     """Digest of a card, but for the entry that holds it."""
-    rest = {name: value for name, value in card.items() if name != "card_sha256"}
-    return hashlib.sha256(dump_card(rest).encode()).hexdigest()
+    content = {name: value for name, value in card.items() if name != "card_sha256"}
+    return hashlib.sha256(dump_card(content).encode()).hexdigest()
 
 
-def check_card(card):
+def check_card(card: dict[str, Any]) -> None:
     """Check that a card says what it must.
 
     Raises
@@ -147,8 +171,12 @@ def check_card(card):
         if not isinstance(card[name], kind):
             msg = f"card[{name!r}] must be a {kind.__name__}, not {type(card[name]).__name__}"
             raise ValueError(msg)
-    if card["architecture"] != ARCHITECTURE:
-        msg = f"card['architecture'] must be {ARCHITECTURE!r}, not {card['architecture']!r}"
+    if card["architecture"] not in ARCHITECTURES:
+        names = " or ".join(map(repr, sorted(ARCHITECTURES)))
+        msg = f"card['architecture'] must be {names}, not {card['architecture']!r}"
+        raise ValueError(msg)
+    if not isinstance(card.get("encoder", DEFAULT_ENCODER), str):
+        msg = f"card['encoder'] must be a str, not {type(card['encoder']).__name__}"
         raise ValueError(msg)
     missing = [name for name in _TRAINING if name not in card["training"]]
     if missing:
@@ -180,12 +208,12 @@ def _is_number(value):
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def side_path(path):
-    """Where the copy of a file's card is, beside it."""
+def side_path(path: Path) -> Path:
+    """Path of the copy of a file's card, beside it."""
     return path.with_suffix(".json")
 
 
-def read_bytes(path, count=-1):
+def read_bytes(path: Path, count: int = -1) -> bytes:
     """Read the first ``count`` bytes of a file, or all, if it can be one of weights."""
     if path.is_dir():
         msg = f"{path}: is a folder, not a file of weights"
@@ -205,7 +233,7 @@ def read_bytes(path, count=-1):
     return data
 
 
-def parse_header(path, data):
+def parse_header(path: Path, data: bytes) -> tuple[dict[str, Any], int]:
     """Card and length of the header of a safetensors file that begins with ``data``; the card is checked."""
     end = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
     if data[_LENGTH : _LENGTH + 1] != b"{":
@@ -242,13 +270,13 @@ def parse_header(path, data):
     return card, end
 
 
-def read_card(path):
+def read_card(path: Path) -> dict[str, Any]:
     """Card of a file, of which only the header is read."""
     length = int.from_bytes(read_bytes(path, _LENGTH), "little")
     return parse_header(path, read_bytes(path, min(_LENGTH + length, MAX_BYTES)))[0]
 
 
-def check_side_card(path, card, sha256):
+def check_side_card(path: Path, card: dict[str, Any], sha256: str) -> None:
     """Check the card beside a file, if there is one, against that of its header and the digest of the file."""
     side = side_path(path)
     try:

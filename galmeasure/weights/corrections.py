@@ -2,7 +2,9 @@
 
 import json
 from functools import lru_cache
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +14,7 @@ from galmeasure.exceptions import WeightsError
 from galmeasure.networks.correction import Correction, CorrectionConfig
 from galmeasure.utils.digests import check_companion, companion_card
 from galmeasure.utils.files import in_brief, write_whole
+from galmeasure.weights.cards import Weights
 from galmeasure.weights.files import load_network
 from galmeasure.weights.registry import known_digest
 from galmeasure.weights.shapes import check_arguments, check_shapes, correction_shapes
@@ -23,13 +26,13 @@ _SUFFIX = ".correction"
 _CONSTANT = "flow.base."  # tensors of the standard normal, whose names depend on zuko's version
 
 
-def correction_path(path):
+def correction_path(path: str | PathLike[str]) -> Path:
     """Name of the file that holds the correction of a file of weights.
 
     Parameters
     ----------
     path : path-like
-        File of weights.
+        Path of a file of weights.
 
     Returns
     -------
@@ -39,7 +42,7 @@ def correction_path(path):
     return Path(path).with_suffix(_SUFFIX)
 
 
-def save_correction(weights, correction, card):
+def save_correction(weights: Weights, correction: Correction, card: dict[str, Any]) -> Path:
     """Write a correction beside the weights that it belongs to.
 
     Parameters
@@ -47,7 +50,7 @@ def save_correction(weights, correction, card):
     weights : Weights
         Weights of the network that is corrected.
     correction : galmeasure.networks.correction.Correction
-        The correction.
+        Correction to be written.
     card : dict
         Plain JSON about its training: ``galaxies``, ``seed``, ``epochs``, ``metrics``, ``date`` and more.
 
@@ -69,7 +72,7 @@ def save_correction(weights, correction, card):
     return path
 
 
-def load_correction(weights, device="cpu"):
+def load_correction(weights: Weights, device: torch.device | str = "cpu") -> Correction | None:
     """Read the correction that lies beside weights.
 
     Parameters
@@ -97,7 +100,7 @@ def load_correction(weights, device="cpu"):
     return _load(path, weights, str(device), state.st_mtime_ns, state.st_size)
 
 
-def correction_card(weights):
+def correction_card(weights: Weights) -> dict[str, Any] | None:
     """Card of the correction that lies beside weights, or None; raises WeightsError if it cannot be read."""
     path = correction_path(weights.path)
     if not path.exists():
@@ -139,12 +142,12 @@ def _load(path, weights, device, *_):
         config = CorrectionConfig(**card["arguments"])
         check_shapes(path, tensors, correction_shapes(config))
         correction = Correction(config, load_network(weights))
-        own = correction.state_dict()
-        missing = {name for name in own if not name.startswith(_CONSTANT)} ^ set(tensors)
+        expected = correction.state_dict()
+        missing = {name for name in expected if not name.startswith(_CONSTANT)} ^ set(tensors)
         if missing:
             msg = f"tensors do not fit: {', '.join(sorted(missing))}"
             raise ValueError(msg)
-        correction.load_state_dict(own | tensors)
+        correction.load_state_dict(expected | tensors)
     except WeightsError:
         raise
     except (LookupError, TypeError, ValueError, RuntimeError) as err:

@@ -5,21 +5,25 @@ import json
 import math
 from functools import lru_cache
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from galmeasure.exceptions import WeightsError
-from galmeasure.networks import NetworkConfig, SersicPosterior, StampInputs
-from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE
+from galmeasure.networks.base import PosteriorNetwork
+from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs
+from galmeasure.networks.registry import ARCHITECTURES, build_network, config_class, network_class
+from galmeasure.parameters import SERSIC
 from galmeasure.utils.files import in_brief, write_whole
 from galmeasure.weights.cards import (
-    ARCHITECTURE,
     MAX_BYTES,
     SUFFIX,
     Weights,
+    card_config,
     card_digest,
     check_card,
     dump_card,
@@ -32,14 +36,25 @@ from galmeasure.weights.shapes import check_arguments, check_shapes, network_sha
 
 __all__ = ["load_network", "probe", "save_weights"]
 
-_WRITTEN = ("architecture", "arguments", "check", "tensors_sha256", "card_sha256", "sha256")  # by save_weights itself
+_WRITTEN = (
+    "architecture",
+    "encoder",
+    "arguments",
+    "check",
+    "tensors_sha256",
+    "card_sha256",
+    "sha256",
+)  # by save_weights itself
 _CONSTANT = "flow.base."  # tensors of the standard normal: always the same, and their names depend on zuko's version
 _HALF = 2**16  # a tensor of more numbers is stored in half precision, which no result notices
+_POSITIVE = list(SERSIC.indices("flux", "r_eff"))  # of which the probe keeps the logarithms
 _SWITCHES = ("clean_psf",)  # arguments of an architecture that are true or false
 _LARGEST = 8192  # number among the arguments of an architecture: a wrong one must not exhaust the memory
 
 
-def load_network(weights=DEFAULT_WEIGHTS, device="cpu"):
+def load_network(
+    weights: str | PathLike[str] | Weights = DEFAULT_WEIGHTS, device: torch.device | str = "cpu"
+) -> PosteriorNetwork:
     """Build a network from its file.
 
     Parameters
@@ -69,7 +84,7 @@ def load_network(weights=DEFAULT_WEIGHTS, device="cpu"):
     return _load(weights.path, weights.sha256, torch.device(device))
 
 
-def save_weights(path, network, card):
+def save_weights(path: str | PathLike[str], network: PosteriorNetwork, card: dict[str, Any]) -> Weights:
     """Write a network and its card.
 
     The card stands in the header of the file and, with the file's digest, beside it as ``<name>.json``.
@@ -89,8 +104,8 @@ def save_weights(path, network, card):
         * ``training``: ``steps``, ``stamps``, ``batch_size``, ``seed``, ``minutes``, ``device`` and more;
         * ``metrics``: on held-out data.
 
-        ``version`` is that of galmeasure unless given; ``architecture``, ``arguments``, digests and ``check``, what
-        the network makes of a fixed stamp, are added.
+        ``version`` is that of galmeasure unless given; ``architecture``, ``encoder``, ``arguments``, digests and
+        ``check``, the numbers that the network gives for a fixed stamp, are added.
 
     Returns
     -------
@@ -130,8 +145,9 @@ def save_weights(path, network, card):
     if not path.parent.is_dir():
         msg = f"path must be in a folder that exists, not {str(path.parent)!r}"
         raise ValueError(msg)
-    if not isinstance(network, SersicPosterior):
-        msg = f"network must be a {ARCHITECTURE}, not a {type(network).__name__}"
+    architecture = getattr(getattr(network, "config", None), "architecture", None)
+    if architecture not in ARCHITECTURES or not isinstance(network, network_class(architecture)):
+        msg = f"network must be a {' or '.join(sorted(ARCHITECTURES))}, not a {type(network).__name__}"
         raise TypeError(msg)
     if not isinstance(card, dict):
         msg = f"card must be a dict, not {type(card).__name__}"
@@ -144,8 +160,9 @@ def save_weights(path, network, card):
     card = {
         "version": version("galmeasure"),
         **{name: value for name, value in card.items() if name not in _WRITTEN},
-        "architecture": ARCHITECTURE,
-        "arguments": network.config.as_dict(),
+        "architecture": architecture,
+        "encoder": network.config.encoder,
+        "arguments": {name: value for name, value in network.config.as_dict().items() if name != "encoder"},
     }
     dump_card(card)
     check_card(card)
@@ -165,24 +182,24 @@ def save_weights(path, network, card):
     return Weights(path.stem, path, sha256, card)
 
 
-def probe(network):
-    """What a network on the CPU makes of a fixed stamp: two draws, the mean and the log errors, 28 numbers.
+def probe(network: PosteriorNetwork) -> list[float]:
+    """Evaluate a network on the CPU for a fixed stamp: two draws, the mean and the log errors, 28 numbers.
 
     The card keeps them, so that a test notices when other versions of the code or its dependencies compute something
     else from the same tensors. Flux and r_eff are logarithms.
     """
     image, psf = _gaussian(NATIVE_SIZE, 3.0), _gaussian(PSF_SIZE, 1.6)
-    one = torch.ones(1)
+    gain = torch.full((1,), 1e3)
     inputs = StampInputs(
         image=1500.0 * image, error=torch.ones_like(image), good=torch.ones_like(image, dtype=torch.bool),
-        gain=1e3 * one, psf=psf, psf_index=torch.zeros(1, dtype=torch.int64),
+        gain=gain, psf=psf, psf_index=torch.zeros(1, dtype=torch.int64),
     )  # fmt: skip
-    normal = torch.sin(torch.arange(14.0) ** 2).view(2, 1, 7)
+    normal = torch.sin(torch.arange(14.0) ** 2).view(2, 1, SERSIC.size)
     with torch.inference_mode():
         context = network.encode(inputs)
         summary = network.summarise(context)
         numbers = torch.cat([network.sample(context, normal)[:, 0], summary.mean])
-        numbers[:, [0, 2]] = numbers[:, [0, 2]].log()
+        numbers[:, _POSITIVE] = numbers[:, _POSITIVE].log()
         errors = 0.5 * summary.covariance.diagonal(dim1=-2, dim2=-1).log()
     return [round(value, 5) for value in torch.cat([numbers, errors]).flatten().tolist()]
 
@@ -204,7 +221,7 @@ def _load(path, sha256, device):
 
 def _build(path, card, tensors):
     """Network of a card, with the tensors of a file, on the CPU."""
-    network = _empty_network(path, card["arguments"], tensors)
+    network = _empty_network(path, card, tensors)
     expected = _stored(network)
     missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     for rule, names in (("lacks the tensors", missing), ("has unknown tensors", unknown)):
@@ -212,11 +229,11 @@ def _build(path, card, tensors):
             msg = f"{path}: {rule} {', '.join(names[:3])}{' and more' * (len(names) > 3)}"
             raise WeightsError(msg)
     for name, tensor in tensors.items():
-        wanted = expected[name]
-        if tensor.shape != wanted.shape:
-            msg = f"{path}: the tensor {name} has the shape {tuple(tensor.shape)}, not {tuple(wanted.shape)}"
+        model = expected[name]
+        if tensor.shape != model.shape:
+            msg = f"{path}: the tensor {name} has the shape {tuple(tensor.shape)}, not {tuple(model.shape)}"
             raise WeightsError(msg)
-        dtype = _stored_dtype(wanted)
+        dtype = _stored_dtype(model)
         if tensor.dtype != dtype:
             msg = f"{path}: the tensor {name} has the type {tensor.dtype}, not {dtype}"
             raise WeightsError(msg)
@@ -228,27 +245,36 @@ def _build(path, card, tensors):
     return network.eval().requires_grad_(False)
 
 
-def _empty_network(path, arguments, tensors):
+def _empty_network(path, card, tensors):
     """Network of the arguments in a card that fit the tensors of its file.
 
     Neither global random numbers nor defaults of torch matter.
     """
-    given = {name: value for name, value in arguments.items() if not (name in _SWITCHES and isinstance(value, bool))}
-    numbers = [n for value in given.values() for n in (value if isinstance(value, list) else [value])]
+    switches = {name for name, value in card["arguments"].items() if name in _SWITCHES and isinstance(value, bool)}
+    numbers = list(_numbers({name: value for name, value in card["arguments"].items() if name not in switches}))
     if any(isinstance(n, bool) or not isinstance(n, int | float) or not 0 <= n <= _LARGEST for n in numbers):
         msg = f"{path}: card['arguments'] must be numbers between 0 and {_LARGEST}"
         raise WeightsError(msg)
     try:
-        check_arguments(arguments, NetworkConfig())
-        config = NetworkConfig.from_dict(arguments)
+        check_arguments(card["arguments"], config_class(card["architecture"])())
+        config = card_config(card)
         check_shapes(path, tensors, network_shapes(config))
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            return SersicPosterior(config).float()
+            return build_network(config).float()
     except WeightsError:
         raise
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as err:
-        msg = f"{path}: card['arguments'] do not describe a {ARCHITECTURE} ({in_brief(err)})"
+        msg = f"{path}: card['arguments'] do not describe a {card['architecture']} ({in_brief(err)})"
         raise WeightsError(msg) from err
+
+
+def _numbers(value):
+    """Yield what stands in nested dicts and lists."""
+    if isinstance(value, dict | list):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(entry)
+    else:
+        yield value
 
 
 def _stored(network):

@@ -1,9 +1,10 @@
-"""The registry of the weights that galmeasure ships, and how weights are found by name or path."""
+"""The registry of the weights that galmeasure ships, and the search for weights by name or path."""
 
 import hashlib
 import json
 import os
 import re
+from os import PathLike
 from pathlib import Path
 
 from galmeasure.exceptions import WeightsError
@@ -27,7 +28,7 @@ _FOLDER = Path(__file__).parent
 _REGISTRY = "registry.json"
 
 
-def list_weights():
+def list_weights() -> list[Weights]:
     """Weights that galmeasure ships.
 
     Only the headers of the files are read.
@@ -55,7 +56,7 @@ def list_weights():
     return [_shipped(name, entry) for name, entry in sorted(_read_registry(_FOLDER).items())]
 
 
-def get_weights(name=DEFAULT_WEIGHTS):
+def get_weights(name: str | PathLike[str] | Weights = DEFAULT_WEIGHTS) -> Weights:
     """Weights of a name, or from a file.
 
     Parameters
@@ -88,7 +89,7 @@ def get_weights(name=DEFAULT_WEIGHTS):
     return find_weights(name, "name")
 
 
-def find_weights(value, argument):
+def find_weights(value: str | PathLike[str] | Weights, argument: str) -> Weights:
     """`get_weights`, or the argument itself if it is a Weights; messages name the user's argument."""
     if isinstance(value, Weights):
         return value
@@ -100,12 +101,12 @@ def find_weights(value, argument):
         return _shipped(value, registry[value])
     if isinstance(value, os.PathLike) or value.endswith(SUFFIX) or _exists(value):
         return _read_weights(Path(value))
-    known = ", ".join(sorted(registry)) or "none in this version"
-    msg = f"{argument} must be that of shipped weights ({known}) or the path of a {SUFFIX} file, not {value!r}"
+    names = ", ".join(sorted(registry)) or "none in this version"
+    msg = f"{argument} must be that of shipped weights ({names}) or the path of a {SUFFIX} file, not {value!r}"
     raise ValueError(msg)
 
 
-def update_registry(folder=None, *, replace=False):
+def update_registry(folder: str | PathLike[str] | None = None, *, replace: bool = False) -> dict[str, dict[str, str]]:
     """Write the registry anew from the files in a folder; for maintainers, before a release.
 
     Parameters
@@ -113,7 +114,7 @@ def update_registry(folder=None, *, replace=False):
     folder : path-like, optional
         Folder of the files; that of the package by default.
     replace : bool, optional
-        Whether an entry may change or go. Names that were released are never used again, so this is for files that
+        Let entries change or go. Names that were released are never used again, so this is for files that
         nobody has yet.
 
     Returns
@@ -132,27 +133,27 @@ def update_registry(folder=None, *, replace=False):
     """
     folder = _FOLDER if folder is None else Path(folder)
     released = _read_registry(folder) if (folder / _REGISTRY).exists() else {}
-    found = [_read_weights(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
-    registry = {each.name: _entry(each) for each in found}
-    for each in found:
-        if not re.fullmatch(r"[a-z][a-z0-9-]*-v[0-9]+", each.name):
-            msg = f"{each.path.name}: names of shipped weights end in their version, such as survey-v1"
+    files = [_read_weights(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+    registry = {weights.name: _entry(weights) for weights in files}
+    for weights in files:
+        if not re.fullmatch(r"[a-z][a-z0-9-]*-v[0-9]+", weights.name):
+            msg = f"{weights.path.name}: names of shipped weights end in their version, such as survey-v1"
             raise ValueError(msg)
-        if not each.path.with_suffix(".json").exists():
-            msg = f"{each.path.name}: shipped weights have their card beside them"
+        if not weights.path.with_suffix(".json").exists():
+            msg = f"{weights.path.name}: shipped weights have their card beside them"
             raise ValueError(msg)
     changed = sorted(name for name, entry in released.items() if not entry.items() <= registry.get(name, {}).items())
     if changed and not replace:
         msg = f"folder: the weights {', '.join(changed)} were released before; give what is new a new name"
         raise ValueError(msg)
-    if sum(each.path.stat().st_size for each in found) > MAX_TOTAL_BYTES:
+    if sum(weights.path.stat().st_size for weights in files) > MAX_TOTAL_BYTES:
         msg = f"folder: the files have more than {MAX_TOTAL_BYTES // 10**6} MB together"
         raise ValueError(msg)
     (folder / _REGISTRY).write_text(json.dumps(registry, indent=1) + "\n", encoding="utf-8")
     return registry
 
 
-def known_digest(sha256, suffix):
+def known_digest(sha256: str, suffix: str) -> str | None:
     """Digest of a file that came with weights.
 
     Parameters
@@ -200,7 +201,7 @@ def _read_weights(path):
 
 
 def _exists(value):
-    """Whether a string is the path of something; the empty string is not."""
+    """True if a string is the path of something; the empty string is not."""
     try:
         return bool(value) and Path(value).exists()
     except (OSError, ValueError):  # too long, or with a null character

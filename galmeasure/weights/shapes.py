@@ -1,33 +1,37 @@
-"""What the numbers of an architecture mean for the tensors of a file, checked before memory is taken for them."""
+"""Shapes of the tensors of an architecture, checked against a file before memory is taken for a network."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from torch import Tensor
 
 from galmeasure.exceptions import WeightsError
+from galmeasure.networks.config import NetworkConfig
+from galmeasure.networks.correction import CorrectionConfig
+from galmeasure.networks.registry import encoder_class
+from galmeasure.parameters import N_PARAMETERS
 from galmeasure.utils.files import in_brief
 
 __all__ = ["check_arguments", "check_shapes", "correction_shapes", "network_shapes"]
 
-_PARAMETERS = 7
 _LARGEST = 2**31  # number in the arguments of an architecture
 
 
-def network_shapes(config):
+def network_shapes(config: NetworkConfig) -> Iterator[tuple[str, tuple[int | None, ...]]]:
     """Names and shapes of the tensors from which every number of a network's configuration can be told.
 
     Parameters
     ----------
     config : galmeasure.networks.NetworkConfig
-        Configuration of the network.
+        Configuration of the network, with the name of its encoder.
 
     Yields
     ------
     tuple
         Name of a tensor and its shape, None where a length does not matter.
     """
-    first, second = config.widths
-    yield "encoder.merge.weight", (second, 4 * first)
-    for name, width, depth in zip(("fine", "coarse"), config.widths, config.depths, strict=True):
-        for block in range(depth):
-            yield f"encoder.{name}.{block}.widen.weight", (config.expansion * width, width)
-            yield f"encoder.{name}.{block}.places", (config.groups, None, None)
+    for name, shape in encoder_class(config.encoder).tensor_shapes(config):
+        yield f"encoder.{name}", shape
     yield "psf_encoder.layers.4.weight", (config.psf_features, None)
     yield "heads.0.weight", (config.features, config.features)
     yield "flow_context.weight", (config.flow_context, config.features)
@@ -37,7 +41,7 @@ def network_shapes(config):
         yield f"{hyper}.4.weight", (_spline_numbers(config.flow_bins), config.flow_hidden)
 
 
-def correction_shapes(config):
+def correction_shapes(config: CorrectionConfig) -> Iterator[tuple[str, tuple[int | None, ...]]]:
     """Names and shapes of the tensors from which every number of a correction's configuration can be told.
 
     Parameters
@@ -59,10 +63,10 @@ def correction_shapes(config):
 
 def _spline_numbers(bins):
     """Numbers that a network gives for the splines of all parameters: widths, heights and slopes of their bins."""
-    return _PARAMETERS * (3 * bins - 1)
+    return N_PARAMETERS * (3 * bins - 1)
 
 
-def check_arguments(arguments, default):
+def check_arguments(arguments: object, default: NetworkConfig | CorrectionConfig) -> None:
     """Check that the arguments of an architecture have the types and lengths that they should have.
 
     Parameters
@@ -88,15 +92,17 @@ def check_arguments(arguments, default):
 
 
 def _is_like(value, right):
-    """Whether a value is a truth value, a count, a number, or a list of these, as another one is."""
+    """Whether a value is a text, a truth value, a count, a number, or a list of these, as another one is."""
     if isinstance(right, list):
         lists = isinstance(value, list) and len(value) == len(right)
         return lists and all(_is_like(*pair) for pair in zip(value, right, strict=True))
+    if isinstance(right, str):
+        return isinstance(value, str)
     kinds = (int, float) if isinstance(right, float) else (type(right),)
     return type(value) in kinds and abs(value) < _LARGEST
 
 
-def check_shapes(path, tensors, wanted):
+def check_shapes(path: Path, tensors: dict[str, Tensor], shapes: Iterable[tuple[str, tuple[int | None, ...]]]) -> None:
     """Check that the tensors of a file are those of the architecture that its card declares.
 
     Parameters
@@ -105,7 +111,7 @@ def check_shapes(path, tensors, wanted):
         The file, for messages.
     tensors : dict of str to torch.Tensor
         Tensors of the file.
-    wanted : iterable of tuple
+    shapes : iterable of tuple
         Names and shapes, as `network_shapes` gives them.
 
     Raises
@@ -115,15 +121,15 @@ def check_shapes(path, tensors, wanted):
     ValueError
         If a length that the card declares is not a whole number.
     """
-    for name, shape in wanted:
-        if not all(each is None or isinstance(each, int) for each in shape):
+    for name, shape in shapes:
+        if not all(length is None or isinstance(length, int) for length in shape):
             msg = f"lengths of the tensor {name} must be whole numbers"
             raise ValueError(msg)
         if name not in tensors:
             msg = f"{path}: lacks the tensors {name} and more, which its card declares"
             raise WeightsError(msg)
-        found = tuple(tensors[name].shape)
-        if len(found) != len(shape) or any(b not in (a, None) for a, b in zip(found, shape, strict=True)):
-            text = " x ".join("any" if each is None else str(each) for each in shape)
-            msg = f"{path}: the tensor {name} has the shape {found}, not {text}, which its card declares"
+        stored = tuple(tensors[name].shape)
+        if len(stored) != len(shape) or any(b not in (a, None) for a, b in zip(stored, shape, strict=True)):
+            text = " x ".join("any" if length is None else str(length) for length in shape)
+            msg = f"{path}: the tensor {name} has the shape {stored}, not {text}, which its card declares"
             raise WeightsError(msg)

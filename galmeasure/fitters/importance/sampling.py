@@ -10,7 +10,7 @@ from scipy.special import ndtri
 
 from galmeasure.fitters.importance.mixture import Mixture, effective_size, fit_mixture, normalised, tempered
 from galmeasure.networks import NATIVE_SIZE
-from galmeasure.parameters import N_PARAMETERS
+from galmeasure.parameters import N_PARAMETERS, SERSIC
 from galmeasure.utils.chunks import padded_chunks
 
 __all__ = ["HeldParameters", "ImportanceSettings", "WeightedDraws", "gaussian_proposal", "weighted_draws"]
@@ -232,7 +232,7 @@ def gaussian_proposal(network, prior, values, covariance, held=None):
     value, vector = torch.linalg.eigh(covariance)
     normal = torch.from_numpy(ndtri(_sobol(_N_GAUSSIAN + 1)[1:, :N_PARAMETERS])).to(values.device)
     drawn = values + (normal * value.clamp_min(0.0).sqrt()) @ vector.T
-    middle = torch.full_like(drawn[:, 0], (prior.snr.lower * prior.snr.upper) ** 0.5)
+    middle = drawn.new_full((len(drawn),), (prior.snr.lower * prior.snr.upper) ** 0.5)
     drawn = drawn[prior.contains(drawn, (NATIVE_SIZE, NATIVE_SIZE), middle)]
     if len(drawn) < _LEAST_INSIDE:
         return None
@@ -372,8 +372,10 @@ class _Coordinates:
     """Parameters other than the flux as numbers without bounds, in which posteriors are smooth; the free ones."""
 
     def __init__(self, transform, round_peak, held):
-        self._transform, self._round_peak, self.held = transform, round_peak, held
-        self._free = [i for i in range(N_PARAMETERS - 1) if held is None or i + 1 not in held.columns]
+        self._transform, self._round_peak, self.held = transform.coordinates.without("flux"), round_peak, held
+        space = self._transform.space
+        self._columns, self._shear = list(SERSIC.indices(*space.names)), space.slice("g1", "g2")
+        self._free = [i for i, column in enumerate(self._columns) if held is None or column not in held.columns]
 
     @classmethod
     def of(cls, network, prior, held=None):
@@ -390,37 +392,41 @@ class _Coordinates:
         u, log_volume = self._forward(values)
         return u[..., self._free], log_volume
 
-    def inverse(self, u, known=None):
-        """Parameters, with a flux of 1, and log volume; ``known`` holds the values of held parameters, ``(R, 7)``."""
-        if known is None:
+    def inverse(self, u, given=None):
+        """Parameters, with a flux of 1, and log volume; ``given`` holds the values of held parameters, ``(R, 7)``."""
+        if given is None:
             return self._inverse(u)
-        full = self._forward(known)[0][:, None].expand(-1, u.shape[1], -1).clone()
+        full = self._forward(given)[0][:, None].expand(-1, u.shape[1], -1).clone()
         full[..., self._free] = u
         values, log_volume = self._inverse(full)
         columns = list(self.held.columns)
-        values[..., columns] = known[:, None, columns]
+        values[..., columns] = given[:, None, columns]
         return values, log_volume
 
     def _forward(self, values):
         """Coordinates ``(..., 6)`` of all parameters but the flux."""
-        v = self._transform.forward(values, torch.ones_like(values[..., 0]))
-        v = torch.cat([torch.zeros_like(v[..., :1]), v[..., 1:]], -1)
-        log_volume = self._log_volume(v)
-        u = v[..., 1:]
+        u = self._transform.to_coordinates(values[..., self._columns])
+        log_volume = self._transform.log_volume(u)
         if self._round_peak:  # the prior's density goes as one over the shear: stretched about its origin
-            length = torch.hypot(u[..., 2], u[..., 3]).clamp_min(1e-12)
+            shear = u[..., self._shear]
+            length = torch.hypot(*shear.unbind(-1)).clamp_min(1e-12)
             log_volume = log_volume + torch.log(2.0 * length)
-            u = torch.cat([u[..., :2], u[..., 2:4] / length.sqrt()[..., None], u[..., 4:]], -1)
+            u = self._with_shear(u, shear / length.sqrt()[..., None])
         return u, log_volume
 
     def _inverse(self, u):
-        v, extra = u, 0.0
+        extra = 0.0
         if self._round_peak:
-            length = torch.hypot(u[..., 2], u[..., 3]).clamp_min(1e-6)
+            shear = u[..., self._shear]
+            length = torch.hypot(*shear.unbind(-1)).clamp_min(1e-6)
             extra = torch.log(2.0 * length**2)
-            v = torch.cat([u[..., :2], u[..., 2:4] * length[..., None], u[..., 4:]], -1)
-        v = torch.cat([torch.zeros_like(v[..., :1]), v], -1)
-        return self._transform.inverse(v, torch.ones_like(v[..., 0])), self._log_volume(v) + extra
+            u = self._with_shear(u, shear * length[..., None])
+        values = torch.ones((*u.shape[:-1], N_PARAMETERS), dtype=u.dtype, device=u.device)
+        values[..., self._columns] = self._transform.from_coordinates(u)
+        return values, self._transform.log_volume(u) + extra
 
-    def _log_volume(self, v):
-        return self._transform.log_volume(v, torch.ones_like(v[..., 0]))
+    def _with_shear(self, u, shear):
+        """Copy of coordinates with another shear."""
+        u = u.clone()
+        u[..., self._shear] = shear
+        return u

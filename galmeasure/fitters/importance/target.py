@@ -8,11 +8,13 @@ import torch
 from galmeasure.fitters.tensors import groups
 from galmeasure.likelihood import log_likelihood, variance
 from galmeasure.networks import NATIVE_SIZE
+from galmeasure.parameters import SERSIC
 from galmeasure.render import render_sersic
 from galmeasure.utils.chunks import chunk_size
 
 __all__ = ["ExactPosterior"]
 
+_FLUX = SERSIC.index("flux")
 _STRETCH = 1.1  # of the proposal of the flux
 _NATIVE = (NATIVE_SIZE, NATIVE_SIZE)
 _PIXEL = 8.0 * math.log(2.0) / 12.0  # squared FWHM that a pixel adds
@@ -85,22 +87,23 @@ class ExactPosterior:
                 parts = self._piece(
                     problem, local[piece], window.block, values[place], stamps[place], fwhm[pairs[piece]], number
                 )
-                values[(*place, 0)], found[(0, *place)], found[(1, *place)] = parts
+                values[(*place, _FLUX)], found[(0, *place)], found[(1, *place)] = parts
         return values, found[0], found[1]
 
     def _piece(self, problem, local, block, values, stamps, fwhm, uniform):
         """Fluxes, log posterior densities and log densities of the fluxes in their proposal, of a few models."""
         image, error, good, gain = problem.data(local)
         part = stamps.to(image.dtype)
-        part[:, 0] = 1.0
+        part[:, _FLUX] = 1.0
         unit = render_sersic(part, problem.psf, problem.psf_index[local])
         proposal, norm = self._flux_proposal(unit, image, error, good, gain)
         # one unit of the network's flux is as many of the stamp's as a block has pixels along its side
-        flux = block * values[:, 0] if uniform is None else proposal.sample(uniform)
+        flux = block * values[:, _FLUX] if uniform is None else proposal.sample(uniform)
         log_flux = proposal.log_prob(flux) + math.log(block)
         model = flux[:, None, None].to(unit.dtype) * unit
         total = log_likelihood(model, image, error, good, gain)
-        values = torch.cat([flux[:, None] / block, values[:, 1:]], 1)
+        values = values.clone()
+        values[:, _FLUX] = flux / block
         total = total + self._log_prior(values, model, norm * flux, error, good, gain, block, fwhm)
         return flux / block, torch.where(torch.isfinite(log_flux), total, -torch.inf), log_flux
 

@@ -17,12 +17,15 @@ from galmeasure.fitters.quality import model_quality, quality_flags
 from galmeasure.fitters.tensors import BatchTensors, groups
 from galmeasure.flags import Flag
 from galmeasure.likelihood import invert_information
-from galmeasure.parameters import G_MAX, N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
+from galmeasure.parameters import G_MAX, N_PARAMETERS, SERSIC
 from galmeasure.priors import Prior, get_prior
 from galmeasure.render.memory import reserve_heap
 
 __all__ = ["LSQSersicFitter"]
 
+_N, _R_EFF, _G1, _G2 = SERSIC.indices("n", "r_eff", "g1", "g2")
+_SIZES, _SHEAR, _CENTRE = SERSIC.slice("n", "r_eff"), SERSIC.slice("g1", "g2"), SERSIC.slice("x", "y")
+_BACKGROUND = _variables.BACKGROUND
 _LOSSES = ("gaussian", "student-t")
 _SECOND_STARTS = (0.8, 5.0)  # n, when the first fit ended above and below _N_MIDDLE
 _N_MIDDLE = 2.0
@@ -154,7 +157,7 @@ class LSQSersicFitter(SersicFitterBase):
         """Fit one batch; see `~galmeasure.fitters.SersicFitterBase.measure`."""
         reserve_heap()
         found = BatchMeasurement.empty(len(batch), background=self.fit_background, crb=self.crb)
-        place = init[:, 5:]  # where the user says that the galaxy is; an estimate of another fitter does not say it
+        place = init[:, _CENTRE]  # an estimate of another fitter is no reason to look for the galaxy there
         if self.init is not None:
             other = self.init.measure(batch, init.copy()).values
             init = np.where(np.isnan(init), other, init)
@@ -186,7 +189,7 @@ class LSQSersicFitter(SersicFitterBase):
             snr = model_quality(problem, begun.start).snr
             problem = replace(problem, prior=PriorTerm.of(get_prior(self.prior), snr, group.psf_covariance))
         solution = minimise(problem.evaluate, begun.variables, lower, upper, **options)
-        if free[1]:
+        if free[_N]:
             _second_start(problem, solution, lower, upper, options)
         self._store(group, solution, free, found)
         found.init[rows] = begun.start.cpu().numpy()
@@ -194,7 +197,7 @@ class LSQSersicFitter(SersicFitterBase):
     def _free(self, size):
         free = torch.ones(size, dtype=torch.bool, device=self.device)
         for name in self.fixed:
-            free[PARAMETER_INDEX[name]] = False
+            free[SERSIC.index(name)] = False
         return free
 
     def _starts(self, group, given, place):
@@ -210,7 +213,7 @@ class LSQSersicFitter(SersicFitterBase):
         """Starts with index and radius within the bounds of the fit; what is fixed may lie above them."""
         start = start.clone()
         for name in ("n", "r_eff"):
-            column, limits = PARAMETER_INDEX[name], PARAMETERS[PARAMETER_INDEX[name]]
+            column, limits = SERSIC.index(name), SERSIC[name]
             start[:, column] = start[:, column].clamp(min=limits.lower)
             if name not in self.fixed:
                 start[:, column] = start[:, column].clamp(max=limits.upper)
@@ -228,19 +231,19 @@ class LSQSersicFitter(SersicFitterBase):
         chain = _variables.jacobian(x)
         covariance = chain.transpose(1, 2) @ covariance @ chain
         usable = torch.isfinite(solution.loss)
-        background = x[:, -1] if self.fit_background else None
+        background = x[:, _BACKGROUND] if self.fit_background else None
         bits = self._bound_flags(parameters, group.shapes, free)
         if self.bias_correction and self.prior is None:
             bias = likelihood_bias(problem, parameters, background, covariance, int(free.sum()))
             bias = torch.where((solution.converged & (bits == 0))[:, None], bias, 0.0)
             parameters = _within(parameters - bias[:, :N_PARAMETERS], parameters)
-            background = None if background is None else background - bias[:, -1]
+            background = None if background is None else background - bias[:, _BACKGROUND]
         values = torch.where(usable[:, None], parameters, torch.nan)
         found.values[rows] = values.cpu().numpy()
         found.covariance[rows] = covariance[:, :N_PARAMETERS, :N_PARAMETERS].cpu().numpy()
         if background is not None:
             found.background[rows] = torch.where(usable, background, torch.nan).cpu().numpy()
-            found.background_err[rows] = covariance[:, -1, -1].sqrt().cpu().numpy()
+            found.background_err[rows] = covariance[:, _BACKGROUND, _BACKGROUND].sqrt().cpu().numpy()
         columns = torch.nonzero(free[:N_PARAMETERS])[:, 0].tolist()
         quality = model_quality(problem, values, background, crb=self.crb, free=columns)
         n_free = int(free.sum())
@@ -254,21 +257,22 @@ class LSQSersicFitter(SersicFitterBase):
         found.flags[rows] |= bits.cpu().numpy()
 
     def _bound_flags(self, values, shapes, free):
-        n, r_eff = values[:, 1], values[:, 2]
-        limits_n, limits_r = PARAMETERS[1], PARAMETERS[2]
+        n, r_eff = values[:, _N], values[:, _R_EFF]
+        limits_n, limits_r = SERSIC["n"], SERSIC["r_eff"]
         at_n = (n < limits_n.lower * (1 + _BOUND_MARGIN)) | (n > limits_n.upper * (1 - _BOUND_MARGIN))
         at_r = (r_eff < limits_r.lower * (1 + _BOUND_MARGIN)) | (r_eff > shapes.amax(1) * (1 - _BOUND_MARGIN))
-        at_g = torch.hypot(values[:, 3], values[:, 4]) > G_MAX * (1 - _BOUND_MARGIN)
+        at_g = torch.hypot(values[:, _G1], values[:, _G2]) > G_MAX * (1 - _BOUND_MARGIN)
         lower, upper = _variables.bounds(shapes, N_PARAMETERS)
-        at_x = ((values[:, 5:] <= lower[:, 5:]) | (values[:, 5:] >= upper[:, 5:])).any(1)
-        return ((at_n & free[1]) | (at_r & free[2]) | (at_g & free[3:5].any()) | at_x) * Flag.AT_BOUND
+        centre = values[:, _CENTRE]
+        at_x = ((centre <= lower[:, _CENTRE]) | (centre >= upper[:, _CENTRE])).any(1)
+        return ((at_n & free[_N]) | (at_r & free[_R_EFF]) | (at_g & free[_SHEAR].any()) | at_x) * Flag.AT_BOUND
 
 
 def _within(corrected, parameters):
     """Corrected parameters, or as before where these would leave the bounds of the fit."""
-    n, r_eff = PARAMETERS[1], PARAMETERS[2]
-    g = torch.hypot(corrected[:, 3], corrected[:, 4])
-    usable = (corrected[:, 1] > n.lower) & (corrected[:, 1] < n.upper) & (corrected[:, 2] > r_eff.lower) & (g < G_MAX)
+    n, g = corrected[:, _N], torch.hypot(corrected[:, _G1], corrected[:, _G2])
+    usable = (n > SERSIC["n"].lower) & (n < SERSIC["n"].upper)
+    usable &= (corrected[:, _R_EFF] > SERSIC["r_eff"].lower) & (g < G_MAX)
     return torch.where(usable[:, None], corrected, parameters)
 
 
@@ -276,18 +280,18 @@ def _second_start(problem, solution, lower, upper, options):
     """Start again from another Sersic index where the first fit was slow, failed or ended at a bound."""
     x, free = solution.x, options["free"]
     margin = _BOUND_MARGIN
-    at_bound = ((x[:, 1:3] < lower[:, 1:3] + margin) | (x[:, 1:3] > upper[:, 1:3] - margin)).any(1)
-    elongated = torch.hypot(x[:, 3], x[:, 4]) > 2.0
-    flat = torch.exp(x[:, 1]) < _N_FLAT
+    at_bound = ((x[:, _SIZES] < lower[:, _SIZES] + margin) | (x[:, _SIZES] > upper[:, _SIZES] - margin)).any(1)
+    elongated = torch.hypot(x[:, _G1], x[:, _G2]) > 2.0
+    flat = torch.exp(x[:, _N]) < _N_FLAT
     doubtful = at_bound | elongated | flat | ~solution.converged | (solution.n_iter > _SLOW)
     rows = torch.nonzero(doubtful & torch.isfinite(solution.loss))[:, 0]
     if not len(rows):
         return
     start = x[rows].clone()
-    low, high = (torch.full_like(start[:, 1], value).log() for value in _SECOND_STARTS)
-    start[:, 1] = torch.where(start[:, 1] > torch.log(torch.tensor(_N_MIDDLE)), low, high)
-    start[:, 3:5] = torch.where(free[3:5], 0.5 * start[:, 3:5].clamp(-1.0, 1.0), start[:, 3:5])
-    start[:, 2] = torch.where(free[2], start[:, 2].clamp_min(-0.7), start[:, 2])
+    low, high = (torch.full_like(start[:, _N], value).log() for value in _SECOND_STARTS)
+    start[:, _N] = torch.where(start[:, _N] > torch.log(torch.tensor(_N_MIDDLE)), low, high)
+    start[:, _SHEAR] = torch.where(free[_SHEAR], 0.5 * start[:, _SHEAR].clamp(-1.0, 1.0), start[:, _SHEAR])
+    start[:, _R_EFF] = torch.where(free[_R_EFF], start[:, _R_EFF].clamp_min(-0.7), start[:, _R_EFF])
     found = _minimise_rows(problem, rows, start, lower, upper, options, _SECOND_ITERATIONS)
     solution.n_iter[rows] += found.n_iter
     better = found.loss < solution.loss[rows] - _BOUND_MARGIN

@@ -7,9 +7,11 @@ import torch
 from galmeasure.fitters import variables as _variables
 from galmeasure.fitters.lsq.levenberg import minimise
 from galmeasure.fitters.moments import solve_flux
+from galmeasure.parameters import SERSIC
 
 __all__ = ["Begun", "choose_starts"]
 
+_FLUX = SERSIC.index("flux")
 _SAME_LOSS = 1.0  # a smaller difference of two losses is no reason to prefer a start
 _SAME_FLUX = 9.0  # nor is this one, 3 sigma, to replace a flux that is given
 _GOOD_FIT_SIGMA = 5.0
@@ -65,7 +67,7 @@ def choose_starts(problem, given, moments, bounds, options):
     if not len(rows):
         return Begun(start, variables)
     pair = [_inside(each[rows], rows, bounds) for each in (start, moments)]
-    losses = [_with_solved_flux(problem, each, rows, free[0]) for each in pair]
+    losses = [_with_solved_flux(problem, each, rows, free[_FLUX]) for each in pair]
     margin = losses[1] - losses[0]
     second = margin < -_SAME_LOSS
     start[rows] = torch.where(second[:, None], pair[1], pair[0])
@@ -104,11 +106,12 @@ def _fit_variables(parameters, size):
 def _with_solved_flux(problem, parameters, rows, is_free):
     """Losses ``(K,)`` of some starts, whose flux is replaced in place where it is free and that lowers the loss."""
     flux, losses = solve_flux(problem, parameters, rows)
+    solved, given = losses.unbind(1)
     if not is_free:
-        return losses[:, 1]
-    better = losses[:, 0] < losses[:, 1] - _SAME_FLUX
-    parameters[:, 0] = torch.where(better, flux, parameters[:, 0])
-    return torch.where(better, losses[:, 0], losses[:, 1])
+        return given
+    better = solved < given - _SAME_FLUX
+    parameters[:, _FLUX] = torch.where(better, flux, parameters[:, _FLUX])
+    return torch.where(better, solved, given)
 
 
 def _trial(problem, parameters, rows, bounds, options):

@@ -5,11 +5,11 @@ from dataclasses import replace
 import torch
 
 from galmeasure.networks import PosteriorSummary
-from galmeasure.parameters import PARAMETER_INDEX
+from galmeasure.parameters import SERSIC
 
 __all__ = ["conditioned_chunk"]
 
-_POSITIVE = 3  # flux, n and r_eff come first
+_POSITIVE = SERSIC.indices("flux", "n", "r_eff")
 
 
 def conditioned_chunk(transform, chunk, given, names):
@@ -32,7 +32,7 @@ def conditioned_chunk(transform, chunk, given, names):
         The known parameters have the given values and no error; the others are those of the Gaussian with the
         summary's mean and covariance, in the coordinates of the network, given the known ones.
     """
-    held = sorted(PARAMETER_INDEX[name] for name in names)
+    held = sorted(SERSIC.index(name) for name in names)
     free = [i for i in range(given.shape[1]) if i not in held]
     summary, scale = chunk.summary, chunk.context.flux_scale.double()
     known = chunk.window.from_stamp(given)
@@ -75,7 +75,7 @@ def _moved(summary, mean, values, covariance, free):
     found = quantiles.clone()
     for column in free:
         q, m, v, s, t = quantiles[:, :, column], mean[:, column], values[:, column], old[:, column], new[:, column]
-        if column < _POSITIVE:
+        if column in _POSITIVE:
             shrink = ((t / v) / (s / m)).nan_to_num(1.0)
             found[:, :, column] = v[:, None] * (q / m[:, None]).clamp_min(1e-12) ** shrink[:, None]
         else:

@@ -6,9 +6,13 @@ import numpy as np
 import torch
 
 from galmeasure.networks import NATIVE_SIZE
+from galmeasure.networks.base import MEDIAN, ONE_SIGMA_HIGH, ONE_SIGMA_LOW
+from galmeasure.parameters import SERSIC
 
 __all__ = ["beyond_domain", "piled_up", "widen"]
 
+_G1, _G2 = SERSIC.indices("g1", "g2")
+_POSITIVE = list(SERSIC.indices("flux", "n", "r_eff"))
 _PIXEL = 8.0 * math.log(2.0) / 12.0  # squared FWHM that a pixel adds
 _NEAR = 0.35
 _WIDE = 0.25  # of a range: wider posteriors near an edge follow the prior, and the data do not point beyond
@@ -35,18 +39,19 @@ def piled_up(summary, domain):
         Boolean, shape ``(B,)``: the median is nearer to an edge than 0.35 times the width of the 68 % interval (of a
         Gaussian whose peak is at the edge it would be 0.55), and this interval is narrower than a quarter of the range.
     """
-    low, middle, high = summary.quantiles[:, 1], summary.quantiles[:, 2], summary.quantiles[:, 3]
+    low, middle, high = (summary.quantiles[:, level] for level in (ONE_SIGMA_LOW, MEDIAN, ONE_SIGMA_HIGH))
     reach = domain["centre"]
-    edges = [(1, domain["n"], False), (2, domain["r_eff"], True)]
-    edges += [(axis, (_MIDDLE - reach, _MIDDLE + reach), False) for axis in (5, 6)]
-    found = torch.zeros_like(middle[:, 0], dtype=torch.bool)
-    for column, (lower, upper), log in edges:
+    edges = [("n", domain["n"], False), ("r_eff", domain["r_eff"], True)]
+    edges += [(axis, (_MIDDLE - reach, _MIDDLE + reach), False) for axis in ("x", "y")]
+    found = torch.zeros(len(middle), dtype=torch.bool, device=middle.device)
+    for name, (lower, upper), log in edges:
+        column = SERSIC.index(name)
         q16, q50, q84 = (each[:, column].log() if log else each[:, column] for each in (low, middle, high))
         lower, upper = (math.log(lower), math.log(upper)) if log else (lower, upper)
         near = torch.minimum(q50 - lower, upper - q50) < _NEAR * (q84 - q16)
         found |= near & (q84 - q16 < _WIDE * (upper - lower))
-    g1, g2 = summary.mean[:, 3], summary.mean[:, 4]
-    sigma = (0.5 * summary.covariance.diagonal(dim1=1, dim2=2)[:, 3:5].sum(1)).sqrt()
+    g1, g2 = summary.mean[:, _G1], summary.mean[:, _G2]
+    sigma = (0.5 * summary.covariance.diagonal(dim1=1, dim2=2)[:, SERSIC.slice("g1", "g2")].sum(1)).sqrt()
     near = domain["g_max"] - torch.hypot(g1, g2) < 2.0 * _NEAR * sigma
     return found | (near & (sigma < _WIDE * domain["g_max"]))
 
@@ -109,5 +114,5 @@ def widen(covariance, quantiles, factor):
     wide = middle + factor[:, None, None] * (quantiles - middle)
     with np.errstate(all="ignore"):
         log_wide = middle * (quantiles / middle) ** factor[:, None, None]
-    wide[:, :, :3] = np.where(np.isfinite(log_wide), log_wide, wide)[:, :, :3]
+    wide[:, :, _POSITIVE] = np.where(np.isfinite(log_wide), log_wide, wide)[:, :, _POSITIVE]
     quantiles[:] = wide

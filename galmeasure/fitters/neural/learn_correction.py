@@ -9,6 +9,7 @@ import torch
 from galmeasure.fitters.neural.posteriors import corrected_posteriors
 from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.fitters.threads import single_threaded
+from galmeasure.networks.base import LOWER_LEVELS, UPPER_LEVELS
 from galmeasure.networks.correction import Correction, CorrectionConfig, correction_inputs
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
 from galmeasure.weights import load_network
@@ -217,7 +218,7 @@ def correction_metrics(correction, sample):
     losses = {name: round(float(torch.stack([part[name] for part in parts]).median()), 5) for name in _LOSSES}
     context = _context(correction, sample)
     summary = correction.summarise(context)
-    low, high = summary.quantiles[:, :2], summary.quantiles[:, [4, 3]]
+    low, high = summary.quantiles[:, LOWER_LEVELS], summary.quantiles[:, UPPER_LEVELS]
     inside = ((sample.truth[:, None] > low) & (sample.truth[:, None] < high)).double().mean(0)
     pull = (sample.truth - summary.mean) / summary.covariance.diagonal(dim1=1, dim2=2).sqrt()
 

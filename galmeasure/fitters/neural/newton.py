@@ -15,17 +15,18 @@ from galmeasure.likelihood import normal_equations, signal_to_noise, variance
 from galmeasure.networks import SersicPosterior
 from galmeasure.networks.correction import Evaluation
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
-from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
+from galmeasure.parameters import N_PARAMETERS, SERSIC
 
 __all__ = ["BatchEvaluation", "NetworkFrame", "evaluate_batch"]
 
-_X, _Y = PARAMETER_INDEX["x"], PARAMETER_INDEX["y"]
+_FLUX, _R_EFF, _G1, _G2, _X, _Y = SERSIC.indices("flux", "r_eff", "g1", "g2", "x", "y")
+_SHEAR = SERSIC.slice("g1", "g2")
 _BRIGHT = 40.0  # signal-to-noise ratio from which steps are taken
 _SETTLED = 0.3**2  # squared length, in sigma, of a step that is not worth an evaluation
 _RESTLESS = 1.0  # squared length of a step after the last evaluation that is worth a flag
 _EVALUATIONS = 4  # at most, after the first
 _LARGEST_EXCESS = 0.25  # of reduced chi-squared, after a step as predicted, with which steps are still taken
-_BOUNDED = [1, 2, 5, 6]  # coordinates that are logits: index, size and centre
+_BOUNDED = list(SERSIC.indices("n", "r_eff", "x", "y"))  # coordinates that are logits: index, size and centre
 _LONGEST = 1.0  # of a step in the network's coordinates
 _DAMPING = 1e-3
 
@@ -206,7 +207,7 @@ def _empty(count, device):
 def _finish(columns, network, frame, residual):
     values = network.transform.inverse(columns["point"], frame.flux_scale)
     dof = columns["n_pixels"] - N_PARAMETERS
-    size = values[:, PARAMETER_INDEX["r_eff"]] / frame.fwhm
+    size = values[:, _R_EFF] / frame.fwhm
     evaluation = Evaluation(
         columns["point"], columns["score"], columns["fisher"], columns["chi2"], dof, columns["snr"], columns["steps"],
         size, frame.psf_quality,
@@ -316,7 +317,7 @@ class _NewtonSteps:
         found = normal_equations(model, raw, image, error, good, gain)
         residual = good * (image - model) * variance(model, error, gain).rsqrt()
         snr = signal_to_noise(model, error, good, gain).double()
-        inside = model.flatten(1).sum(1, dtype=torch.float64) / stamp[:, 0]
+        inside = model.flatten(1).sum(1, dtype=torch.float64) / stamp[:, _FLUX]
         score = (matrix @ found.score[..., None])[..., 0]
         return score, matrix @ found.fisher @ matrix.mT, found.loss, found.chi2, snr, inside, residual
 
@@ -332,9 +333,9 @@ def _log_prior(point):
     density = (logsigmoid(bounded) + logsigmoid(-bounded)).sum(1)
     slope = torch.zeros_like(point)
     slope[:, _BOUNDED] = 1.0 - 2.0 * torch.sigmoid(bounded)
-    length = torch.hypot(point[:, 3], point[:, 4]).clamp_min(1e-9)
+    length = torch.hypot(point[:, _G1], point[:, _G2]).clamp_min(1e-9)
     log_cosh = length + softplus(-2.0 * length) - math.log(2.0)
     density = density + torch.log(torch.tanh(length) / length) - 6.0 * log_cosh
     radial = 2.0 / torch.sinh(2.0 * length).clamp(1e-9, 1e9) - 1.0 / length - 6.0 * torch.tanh(length)
-    slope[:, 3:5] = (radial / length)[:, None] * point[:, 3:5]
+    slope[:, _SHEAR] = (radial / length)[:, None] * point[:, _SHEAR]
     return density, slope

@@ -6,6 +6,8 @@ from functools import lru_cache
 import torch
 
 from galmeasure.networks import NATIVE_SIZE
+from galmeasure.networks.base import ONE_SIGMA_HIGH, ONE_SIGMA_LOW
+from galmeasure.parameters import SERSIC
 
 __all__ = ["point_probability", "prior_dominated"]
 
@@ -16,7 +18,7 @@ _POINT = 0.1
 """Half-light radius, in units of the PSF's FWHM, below which a galaxy counts as a point."""
 
 _DRAWS = 20_000
-_SHAPE_COLUMNS = (1, 2)  # n and r_eff
+_SHAPE_COLUMNS = SERSIC.indices("n", "r_eff")
 
 
 def prior_dominated(quantiles, prior):
@@ -37,7 +39,7 @@ def prior_dominated(quantiles, prior):
     """
     found = torch.zeros(len(quantiles), dtype=torch.bool, device=quantiles.device)
     for column, width in zip(_SHAPE_COLUMNS, _prior_widths(prior), strict=True):
-        low, high = (quantiles[:, level, column].clamp_min(1e-6).log() for level in (1, 3))
+        low, high = (quantiles[:, level, column].clamp_min(1e-6).log() for level in (ONE_SIGMA_LOW, ONE_SIGMA_HIGH))
         found |= high - low > _DOMINATED * width
     return found
 
@@ -68,7 +70,7 @@ def point_probability(quantiles, fwhm):
     Tensor
         Shape ``(B,)``: the quantiles of the logarithm are joined by lines in units of sigma.
     """
-    nodes = quantiles[:, :, 2].clamp_min(1e-6).log().double()
+    nodes = quantiles[:, :, SERSIC.index("r_eff")].clamp_min(1e-6).log().double()
     limit = torch.log(_POINT * fwhm.double())
     upper = (nodes < limit[:, None]).sum(1).clamp(1, nodes.shape[1] - 1)
     low, high = (nodes.gather(1, each[:, None])[:, 0] for each in (upper - 1, upper))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from galmeasure.networks import PosteriorSummary
-from galmeasure.networks.posterior import LEVELS
+from galmeasure.networks.base import LEVELS
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
 
 __all__ = [

@@ -1,55 +1,18 @@
-"""Encoders: from views of a stamp and its PSF to a vector of features."""
+"""Encoder of two views of a stamp that mixes places, then channels."""
+
+from collections.abc import Iterator
+from typing import Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from galmeasure.networks.inputs import (
-    N_CHANNELS,
-    N_MOMENTS,
-    N_NUMBERS,
-    N_PSF_MOMENTS,
-    NATIVE_SIZE,
-    PSF_SIZE,
-    psf_moments,
-    quick_asinh,
-)
+from galmeasure.networks.config import NetworkConfig
+from galmeasure.networks.inputs import N_CHANNELS, N_MOMENTS, N_NUMBERS, NATIVE_SIZE, StampViews
 
-__all__ = ["PSFEncoder", "StampEncoder"]
+__all__ = ["StampEncoder"]
 
 _PATCH = 4
-
-
-class PSFEncoder(nn.Module):
-    """Embedding of PSF images.
-
-    Parameters
-    ----------
-    features : int
-        Length of the embedding.
-    stretch : float, optional
-        Pixels over the peak are multiplied by this before their inverse hyperbolic sine is taken: what is far below
-        its inverse is seen in proportion.
-    quality : int, optional
-        Length of the vector that describes the quality of each image.
-    """
-
-    def __init__(self, features, *, stretch=1e3, quality=0):
-        super().__init__()
-        self.stretch, self.quality = stretch, quality
-        self.layers = nn.Sequential(
-            nn.Linear(PSF_SIZE**2 + N_PSF_MOMENTS + quality, 2 * features), nn.GELU(),
-            nn.Linear(2 * features, 2 * features), nn.GELU(), nn.Linear(2 * features, features),
-        )  # fmt: skip
-
-    def forward(self, psf, quality=None):
-        """Embed PSFs ``(M, 33, 33)``, with the quality ``(M, Q)`` of their images, as ``(M, features)``."""
-        peak = psf.amax((-2, -1), keepdim=True).clamp_min(1e-12)
-        log_profile = quick_asinh(self.stretch * psf / peak) * 0.2
-        parts = [psf_moments(psf), log_profile.flatten(1)]
-        if self.quality:
-            parts.append(psf.new_zeros((len(psf), self.quality)) if quality is None else quality)
-        return self.layers(torch.cat(parts, 1))
 
 
 class _Block(nn.Module):
@@ -93,9 +56,9 @@ class StampEncoder(nn.Module):
     widths : tuple of int
         Channels at 8 x 8 and at 4 x 4 places.
     depths : tuple of int
-        Blocks at each.
+        Number of blocks at 8 x 8 and at 4 x 4 places.
     expansion : int
-        Of the channels inside a block.
+        Ratio of the channels inside a block to those outside.
     groups : int
         Groups of channels, each with its own mixing of places.
     features : int
@@ -108,7 +71,10 @@ class StampEncoder(nn.Module):
     Tolstikhin et al. 2021, MLP-Mixer, arXiv:2105.01601; Liu et al. 2022, A ConvNet for the 2020s, arXiv:2201.03545.
     """
 
-    def __init__(self, *, widths=(96, 192), depths=(3, 2), expansion=2, groups=4, features=256, psf_features=64):
+    def __init__(
+        self, *, widths: tuple[int, int] = (96, 192), depths: tuple[int, int] = (3, 2), expansion: int = 2,
+        groups: int = 4, features: int = 256, psf_features: int = 64,
+    ) -> None:  # fmt: skip
         super().__init__()
         side = NATIVE_SIZE // 2 // _PATCH
         self.side = side
@@ -132,17 +98,35 @@ class StampEncoder(nn.Module):
         )  # fmt: skip
         self.last = nn.LayerNorm(features)
 
-    def forward(self, views, psf, *, bf16=False):
+    @classmethod
+    def from_config(cls, config: NetworkConfig) -> Self:
+        """Encoder of a network's configuration."""
+        return cls(
+            widths=config.widths, depths=config.depths, expansion=config.expansion, groups=config.groups,
+            features=config.features, psf_features=config.psf_features,
+        )  # fmt: skip
+
+    @staticmethod
+    def tensor_shapes(config: NetworkConfig) -> Iterator[tuple[str, tuple[int | None, ...]]]:
+        """Names and shapes of the tensors from which the numbers of a configuration can be told."""
+        first, second = config.widths
+        yield "merge.weight", (second, 4 * first)
+        for name, width, depth in zip(("fine", "coarse"), config.widths, config.depths, strict=True):
+            for block in range(depth):
+                yield f"{name}.{block}.widen.weight", (config.expansion * width, width)
+                yield f"{name}.{block}.places", (config.groups, None, None)
+
+    def forward(self, views: StampViews, psf: Tensor, *, bf16: bool = False) -> Tensor:
         """Encode stamps.
 
         Parameters
         ----------
         views : StampViews
-            From :func:`galmeasure.networks.make_views`.
+            Views of the stamps, from `galmeasure.networks.make_views`.
         psf : Tensor
             Embedding of each stamp's PSF, shape ``(B, psf_features)``.
         bf16 : bool, optional
-            Whether the blocks compute in bfloat16; the moments and what follows the blocks never do.
+            Compute the blocks in bfloat16; the moments and the layers after the blocks never are.
 
         Returns
         -------
