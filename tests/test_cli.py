@@ -212,7 +212,7 @@ def test_processes_keep_the_order(catalog):
 )
 def test_error_in_a_process(catalog, capsys, monkeypatch, fail, message):
     fake = FitterSpec("_fake_fitter", "SumFitter", {"fail": fail})
-    monkeypatch.setattr("galmeasure.workflows.measure.fitter_spec", lambda *_: fake)
+    monkeypatch.setattr("galmeasure.cli.commands.chosen_fitter", lambda *_: fake)
     before = sorted(catalog.iterdir())
     assert failure(capsys, "cat.fits", "--batch-size", "2", "--n-jobs", "2").startswith(message)
     assert sorted(catalog.iterdir()) == before
@@ -279,9 +279,9 @@ SLOW = """
 import sys
 from galmeasure.cli import commands
 from galmeasure.fitters.registry import FitterSpec
-from galmeasure.workflows import executors, measure
+from galmeasure.workflows import executors
 executors.n_cores = lambda: 1
-measure.fitter_spec = lambda *_: FitterSpec("_fake_fitter", "SumFitter", {"delay": 600.0})  # stopped before it ends
+commands.chosen_fitter = lambda *_: FitterSpec("_fake_fitter", "SumFitter", {"delay": 600.0})  # stopped before it ends
 if __name__ == "__main__":
     commands.main(sys.argv[1:])
 """

@@ -2,7 +2,8 @@
 
 import click
 
-from galmeasure.cli.estimator_options import estimator_options
+from galmeasure.cli.estimator_options import chosen_fitter, estimator_options
+from galmeasure.cli.reading_options import reading_options
 from galmeasure.cli.run import reported
 from galmeasure.cli.titles import TitledCommand
 from galmeasure.utils.text import printable
@@ -57,6 +58,18 @@ def calibrate(image, **options):
     weights and noise. Exit codes: 0 done, 2 bad arguments or input.
     """
     with reported(options["verbose"]):
-        from galmeasure.workflows.calibrate import run
+        from galmeasure.workflows.calibrate import CalibrationSettings, calibrate_on_image
 
-        click.echo(printable(run(image, options)))
+        settings = CalibrationSettings(
+            fitter=chosen_fitter("calibrate", options),
+            reading=reading_options(options),
+            progress=not options["no_progress"],
+            **{name: options[name] for name in _CALIBRATION_SETTINGS},
+        )
+        click.echo(printable(calibrate_on_image(image, settings)))
+
+
+_CALIBRATION_SETTINGS = (
+    "output", "overwrite", "report", "number", "like", "snr", "n", "r_eff", "core", "seed",
+)  # fmt: skip
+"""Options that are settings of `galmeasure.workflows.calibrate.calibrate_on_image` as they are."""

@@ -6,8 +6,9 @@ import click
 
 from galmeasure.cli.calibrate import calibrate
 from galmeasure.cli.convert import convert
-from galmeasure.cli.estimator_options import estimator_options
+from galmeasure.cli.estimator_options import chosen_fitter, estimator_options
 from galmeasure.cli.evaluate import evaluate
+from galmeasure.cli.reading_options import reading_options
 from galmeasure.cli.run import reported
 from galmeasure.cli.simulate import simulate
 from galmeasure.cli.titles import TitledCommand, probably_meant
@@ -129,10 +130,27 @@ def measure(catalogs, **options):
     """
     with reported(options["verbose"]):
         from galmeasure.cli.several_catalogs import STREAM, measure_all
+        from galmeasure.workflows.measure import MeasureSettings
 
-        for summary in measure_all(catalogs, options):
+        settings = MeasureSettings(
+            fitter=chosen_fitter("measure", options),
+            reading=reading_options(options),
+            columns=_column_names(options["columns"]),
+            progress=not (options["no_progress"] or options["quiet"]),
+            **{name: options[name] for name in _MEASURE_SETTINGS},
+        )
+        for summary in measure_all(catalogs, settings):
             if not options["quiet"]:
                 click.echo(printable(summary), err=options["output"] == STREAM)
+
+
+_MEASURE_SETTINGS = ("output", "overwrite", "rows", "batch_size", "n_jobs", "plots", "verbose")
+"""Options that are settings of `galmeasure.workflows.measure.measure_catalog` as they are."""
+
+
+def _column_names(text):
+    """Names between commas as a tuple, or None."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 cli.add_command(calibrate)

@@ -1,12 +1,13 @@
 """Options of the commands that choose an estimator, made from the registry of estimators."""
 
 from collections.abc import Callable
+from typing import Any
 
 import click
 
-from galmeasure.fitters.registry import DEFAULT_FITTER, FITTERS, fitter_options
+from galmeasure.fitters.registry import DEFAULT_FITTER, FITTERS, FitterSpec, fitter_options, get_fitter
 
-__all__ = ["estimator_options"]
+__all__ = ["chosen_fitter", "estimator_options"]
 
 
 def estimator_options(command: str) -> Callable:
@@ -38,3 +39,37 @@ def estimator_options(command: str) -> Callable:
         return choice(function)
 
     return decorate
+
+
+def chosen_fitter(command: str, options: dict[str, Any]) -> FitterSpec:
+    """Estimator that the options of a command ask for, checked before any process begins.
+
+    Parameters
+    ----------
+    command : str
+        Name of the command.
+    options : dict
+        Values of its options by their names.
+
+    Returns
+    -------
+    FitterSpec
+        Arguments that it takes to make the estimator.
+
+    Raises
+    ------
+    ValueError
+        If an option is one of another estimator, the device cannot be used, or there are no such weights.
+    """
+    from galmeasure.workflows.executors import check_device
+
+    entry = get_fitter(options["method"])
+    given = {option.name: options.get(option.name) for option, _ in fitter_options(command)}
+    more = {name: options.get(name) or None for name in ("batch_size", "calibration")}
+    spec = entry.spec(given, device=options["device"] if entry.uses_device else None, **more)
+    check_device(options["device"])
+    if given.get("weights"):
+        from galmeasure.weights.registry import find_weights
+
+        find_weights(given["weights"], "weights")
+    return spec

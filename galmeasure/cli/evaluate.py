@@ -61,6 +61,10 @@ def evaluate(context, results, **options):
         options["report"] = None
     options["catalog"] = (*results, *options["catalog"])
     with reported(options["verbose"]):
-        from galmeasure.workflows.evaluate import run
+        from galmeasure.workflows.evaluate import EvaluationSettings, evaluate_estimators
 
-        click.echo(run(options))
+        names = EvaluationSettings.__dataclass_fields__
+        settings = EvaluationSettings(
+            progress=not options["no_progress"], **{name: options[name] for name in names if name in options}
+        )
+        click.echo(evaluate_estimators(settings))

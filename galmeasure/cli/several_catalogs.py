@@ -4,10 +4,12 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from galmeasure.workflows.measure import output_path, run
+from galmeasure.workflows.measure import MeasureSettings, Summary, measure_catalog, output_path
 
 __all__ = ["STREAM", "measure_all"]
 
@@ -18,15 +20,15 @@ _KINDS = {b"SIMPLE  =": ".fits", b"\x1f\x8b": ".fits.gz", b"PAR1": ".parquet", b
 """Endings by the first bytes; anything else is taken for CSV."""
 
 
-def measure_all(catalogs, options):
+def measure_all(catalogs: Sequence[str], settings: MeasureSettings) -> Iterator[Summary]:
     """Measure catalogues one after the other.
 
     Parameters
     ----------
     catalogs : sequence of str
         Files, or ``-`` for the standard input; none of them if ``--image`` alone says what is measured.
-    options : dict
-        Options of the command.
+    settings : MeasureSettings
+        Settings for all of them; the output may be ``-``.
 
     Yields
     ------
@@ -34,22 +36,22 @@ def measure_all(catalogs, options):
         Closing lines for each of them.
     """
     catalogs = list(catalogs) or [None]
-    _check(catalogs, options)
+    _check(catalogs, settings)
     for catalog in catalogs:
         with ExitStack() as stack:
             path = stack.enter_context(_standard_input()) if catalog == STREAM else catalog
-            if options["output"] == STREAM:
-                yield _to_standard_output(path, options)
+            if settings.output == STREAM:
+                yield _to_standard_output(path, settings)
             else:
-                yield run(path, options)
+                yield measure_catalog(path, settings)
 
 
-def _check(catalogs, options):
+def _check(catalogs, settings):
     """Raise where outputs are missing, are those of others, or are there already; before anything is measured."""
-    if len(catalogs) > 1 and options["output"] is not None:
+    if len(catalogs) > 1 and settings.output is not None:
         msg = f"output is for one catalogue, and {len(catalogs)} were given; each has its own table by default"
         raise ValueError(msg)
-    if STREAM in catalogs and options["output"] is None:
+    if STREAM in catalogs and settings.output is None:
         msg = "output must be given for a catalogue from the standard input, a file or -"
         raise ValueError(msg)
     if len(catalogs) == 1:
@@ -59,7 +61,7 @@ def _check(catalogs, options):
         if paths.count(path) > 1:
             msg = f"{catalog}: another catalogue has the same table, {path}; measure them one by one, with --output"
             raise ValueError(msg)
-        if path.exists() and not options["overwrite"]:
+        if path.exists() and not settings.overwrite:
             msg = f"{path}: exists already; --overwrite replaces it"
             raise ValueError(msg)
 
@@ -78,11 +80,11 @@ def _standard_input():
         yield str(path)
 
 
-def _to_standard_output(catalog, options):
+def _to_standard_output(catalog, settings):
     """Measure a catalogue, and write the table to the standard output as CSV."""
     with tempfile.TemporaryDirectory(prefix="galmeasure_") as folder:
         path = Path(folder) / "table.csv"
-        summary = run(catalog, {**options, "output": path})
+        summary = measure_catalog(catalog, replace(settings, output=path))
         stream = sys.stdout.buffer
         try:
             with path.open("rb") as file:

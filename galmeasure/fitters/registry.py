@@ -62,11 +62,14 @@ class FitterSpec:
         Name of the class.
     arguments : dict, optional
         Arguments with which it is made; a value that is a FitterSpec is made as well.
+    name : str, optional
+        Name of the estimator in the registry, for messages.
     """
 
     module: str
     class_name: str
     arguments: dict[str, Any] = field(default_factory=dict)
+    name: str = field(default="", compare=False)
 
     def make(self) -> Any:
         """Make the estimator.
@@ -146,7 +149,7 @@ class RegisteredFitter:
             shared = {key: value for key, value in given.items() if key not in options}
             device = {"device": arguments["device"]} if "device" in arguments else {}
             values[name] = entry.spec(shared, **device)
-        return FitterSpec(self.module, self.class_name, arguments | values)
+        return FitterSpec(self.module, self.class_name, arguments | values, self.name)
 
 
 _PRIOR = FitterOption(

@@ -3,7 +3,7 @@
 from galmeasure.io.catalog import open_catalog, read_cutouts
 from galmeasure.io.psf import PSFExModel, read_psf
 from galmeasure.io.sky import SkySource
-from galmeasure.io.source import CatalogSource
+from galmeasure.io.source import CatalogSource, ReadOptions
 from galmeasure.io.source_list import ImageSource
 from galmeasure.io.writers import ChunkedWriter, write_table
 
@@ -12,6 +12,7 @@ __all__ = [
     "ChunkedWriter",
     "ImageSource",
     "PSFExModel",
+    "ReadOptions",
     "SkySource",
     "open_catalog",
     "read_cutouts",

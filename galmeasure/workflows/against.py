@@ -10,13 +10,13 @@ COLUMNS = ("bias", "scatter", "rmse", "outlier_fraction", "pull_std", "coverage_
 """Statistics that are shown; a report has all of them."""
 
 
-def compare_with_input(options, measured, tables):
+def compare_with_input(settings, measured, tables):
     """Compare results with the true parameters of the catalogue that was measured.
 
     Parameters
     ----------
-    options : dict
-        Options of the command: ``against`` is the catalogue, and ``report`` a folder or None.
+    settings : EvaluationSettings
+        Settings of which ``against`` is the catalogue, and ``report`` a folder or None.
     measured : callable
         Gives estimates of the catalogue's cutouts; called where there is no result table.
     tables : dict of str to `~astropy.table.QTable`
@@ -39,25 +39,25 @@ def compare_with_input(options, measured, tables):
     from galmeasure.io.truths import read_truth_of_list
     from galmeasure.workflows.measure import output_path
 
-    against = options["against"]
+    against = settings.against
     truth = read_truth_of_list(against)
     beside = output_path(against, None)
     if not tables and beside.is_file():
         tables = {beside.stem: read_results(beside)}
     estimates = [Estimate(name=name, table=table, about="catalogue") for name, table in tables.items()]
     estimates = estimates or measured(truth)
-    how = {"zero_point": options["zero_point"], "pixel_scale": options["pixel_scale"]}
-    how["n_bootstrap"] = options["bootstrap"]
+    how = {"zero_point": settings.zero_point, "pixel_scale": settings.pixel_scale}
+    how["n_bootstrap"] = settings.bootstrap
     lines = []
     for estimate in estimates:
         comparison = compare(truth, estimate.table, name=estimate.name, **how)
         lines += [_counts(comparison, against), *_rows(comparison), ""]
-    if options["report"] is not None:
+    if settings.report is not None:
         from galmeasure.evaluation import write_report
 
         names = ", ".join(estimate.name for estimate in estimates)
         about = [f"The galaxies are those of {Path(against).name}."]
-        page = write_report(options["report"], truth, estimates, about=about, title=f"Evaluation of {names}", **how)
+        page = write_report(settings.report, truth, estimates, about=about, title=f"Evaluation of {names}", **how)
         lines.append(f"report {page}")
     return "\n".join(lines).rstrip()
 

@@ -1,27 +1,25 @@
-"""What ``galmeasure calibrate`` does: galaxies injected, measured, compared with their truths; a correction saved."""
+"""Calibrating on an image: galaxies injected, measured, compared with their truths; a correction saved."""
 
 import re
 import sys
 import time
 import warnings
+from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from astropy.table import QTable, vstack
 
+from galmeasure.evaluation import compare, plot_calibration_trends
+from galmeasure.evaluation.learn_calibration import calibrate
 from galmeasure.exceptions import GalmeasureWarning
-from galmeasure.io import SkySource, write_table
-from galmeasure.workflows.executors import fitter_spec
-from galmeasure.workflows.measure import number_or_text, yes_or_no
+from galmeasure.fitters.registry import FitterSpec
+from galmeasure.io import ReadOptions, SkySource, write_table
+from galmeasure.simulation.injection import GalaxiesLike, core_radius, galaxies_of_prior, inject_galaxies, sky_psf_fwhm
 from galmeasure.workflows.outputs import check_output, refuse_inputs, report_folder
 
-__all__ = ["run"]
-
-READ_OPTIONS = (
-    "psf", "psf_oversampling", "psf_flux", "psf_includes_pixel", "error", "weight", "weight_type", "mask", "mask_bits",
-    "segmentation", "size", "detect", "gain", "pixel_scale", "zero_point",
-)  # fmt: skip
-"""Options of the command that say how the image is read."""
+__all__ = ["CalibrationSettings", "calibrate_on_image"]
 
 MOST_SHARED = 5
 """Galaxies in the same area of sky, beyond which a warning says so."""
@@ -30,45 +28,91 @@ CHUNK = 500
 """Galaxies injected and measured at once."""
 
 
-def run(image, options):
-    """Calibrate an estimator on an image.
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSettings:
+    """Settings of `calibrate_on_image`.
 
     Parameters
     ----------
-    image : str
-        The image.
-    options : dict
-        Options of the command.
+    fitter : FitterSpec
+        Estimator that is calibrated, see `galmeasure.fitters.registry.get_fitter`.
+    reading : ReadOptions, optional
+        Options with which the image is read, see `galmeasure.io.SkySource`.
+    output : path-like, optional
+        File of the calibration; the image's name with ``_calibration.json`` by default.
+    overwrite : bool, optional
+        Whether a file that is there, or a report, may be replaced.
+    report : path-like, optional
+        Folder for tables and a figure of bias and coverage.
+    number : int, optional
+        Number of galaxies that are injected.
+    like : path-like, optional
+        Result table whose galaxies those injected resemble.
+    snr, n, r_eff : tuple of float, optional
+        Ranges of signal-to-noise ratio, index and radius; the last in arcsec where the pixel scale is known.
+    core : float, optional
+        Pixels to the nearest source; 5, or twice the PSF's FWHM, by default.
+    seed : int, optional
+        Seed of the galaxies and of their places.
+    progress : bool, optional
+        Whether to show a progress bar where the standard error is a terminal.
+    """
+
+    fitter: FitterSpec
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    output: str | PathLike | None = None
+    overwrite: bool = False
+    report: str | PathLike | None = None
+    number: int = 4000
+    like: str | PathLike | None = None
+    snr: tuple[float, float] | None = None
+    n: tuple[float, float] | None = None
+    r_eff: tuple[float, float] | None = None
+    core: float | None = None
+    seed: int = 1
+    progress: bool = False
+
+
+def calibrate_on_image(image: str | PathLike, settings: CalibrationSettings) -> str:
+    """Calibrate an estimator with model galaxies in the blank sky of an image, and save the calibration.
+
+    Parameters
+    ----------
+    image : path-like
+        Image with its own sky, in which galaxies are injected.
+    settings : CalibrationSettings
+        Estimator, options of reading, and galaxies.
 
     Returns
     -------
     str
-        The closing lines.
+        Closing lines, with bias and coverage before and after.
+
+    Raises
+    ------
+    CatalogError
+        If a file cannot be read.
+    ValueError
+        If settings do not fit together, or there is too little blank sky.
     """
     start = time.perf_counter()
-    output = _output(image, options)
-    report = None if options["report"] is None else report_folder(options)
-    fitter = fitter_spec("calibrate", options).make()
-    reading = {name: options[name] for name in READ_OPTIONS}
-    reading["psf_includes_pixel"] = yes_or_no(reading["psf_includes_pixel"])
-    sky = SkySource(image, **reading | {name: number_or_text(reading[name]) for name in ("error", "psf_flux")})
-    from galmeasure.evaluation import calibrate
-    from galmeasure.simulation.injection import core_radius
-
-    galaxies = _galaxies(sky, fitter, options)
-    core = core_radius(sky) if options["core"] is None else options["core"]
-    fraction = sky.blank_positions(options["number"], core, np.random.default_rng(options["seed"]))[1]
-    _warn_of_little_sky(sky, core, fraction, options["number"])
-    truth, result = _measured(sky, galaxies, fitter, options)
-    found = calibrate(fitter, truth, result, about=_about(image, galaxies, fraction, options), seed=options["seed"])
+    output = _output(image, settings)
+    report = None if settings.report is None else report_folder(settings.report, overwrite=settings.overwrite)
+    fitter = settings.fitter.make()
+    sky = SkySource(image, **{name: value for name, value in vars(settings.reading).items() if name != "image"})
+    galaxies = _galaxies(sky, fitter, settings)
+    core = core_radius(sky) if settings.core is None else settings.core
+    fraction = sky.blank_positions(settings.number, core, np.random.default_rng(settings.seed))[1]
+    _warn_of_little_sky(sky, core, fraction, settings.number)
+    truth, result = _measured(sky, galaxies, fitter, settings)
+    learned = calibrate(fitter, truth, result, about=_about(image, galaxies, fraction, settings), seed=settings.seed)
     if report is not None:
-        _write_report(report, found)
-    found.calibration.save(output, overwrite=options["overwrite"])
-    used = len(found.truth)
+        _write_report(report, learned)
+    learned.calibration.save(output, overwrite=settings.overwrite)
     lines = [
-        f"{used} of {len(truth)} galaxies in {100 * fraction:.0f} % of the image that is blank, "
-        f"{time.perf_counter() - start:.0f} s; {found.n_left_out} failed, did not converge or ended at a bound",
-        *_lines(found.summary()),
+        f"{len(learned.truth)} of {len(truth)} galaxies in {100 * fraction:.0f} % of the image that is blank, "
+        f"{time.perf_counter() - start:.0f} s; {learned.n_left_out} failed, did not converge or ended at a bound",
+        *_lines(learned.summary()),
     ]
     if sky.notes:
         lines.append(f"used {', '.join(sky.notes)}")
@@ -77,36 +121,30 @@ def run(image, options):
     return "\n".join([*lines, f"calibration {output}"])
 
 
-def _output(image, options):
-    """Path of the calibration: the option, or the image's name with ``_calibration.json``."""
+def _output(image, settings):
+    """Path of the calibration: the one given, or the image's name with ``_calibration.json``."""
     source = Path(re.sub(r"\[[^\[\]]*\]$", "", str(image)))
     name = source.name.removesuffix(".gz").removesuffix(".fz")
-    path = (
-        source.with_name(Path(name).stem + "_calibration.json")
-        if options["output"] is None
-        else Path(options["output"])
-    )
-    refuse_inputs(path, image, options)
-    check_output(path, overwrite=options["overwrite"])
+    default = source.with_name(Path(name).stem + "_calibration.json")
+    path = default if settings.output is None else Path(settings.output)
+    refuse_inputs(path, image, vars(settings.reading) | settings.fitter.arguments | {"like": settings.like})
+    check_output(path, overwrite=settings.overwrite)
     return path
 
 
-def _galaxies(sky, fitter, options):
+def _galaxies(sky, fitter, settings):
     """What the galaxies are like: those of a table, or of a prior in ranges."""
-    from galmeasure.evaluation import GalaxiesLike, galaxies_of_prior
-    from galmeasure.simulation.injection import sky_psf_fwhm
-
-    if options["like"] is not None:
-        other = [name for name in ("n", "r_eff") if options[name]]
-        if other:
-            msg = f"{other[0].replace('_', '-')} and like exclude one another"
+    if settings.like is not None:
+        ranges = [name for name in ("n", "r_eff") if getattr(settings, name)]
+        if ranges:
+            msg = f"{ranges[0].replace('_', '-')} and like exclude one another"
             raise ValueError(msg)
-        return GalaxiesLike(_table(options["like"]), **({"snr": options["snr"]} if options["snr"] else {}))
-    r_eff = options["r_eff"]
+        return GalaxiesLike(_table(settings.like), **({"snr": settings.snr} if settings.snr else {}))
+    r_eff = settings.r_eff
     if r_eff and sky.pixel_scale is not None:
         r_eff = tuple(value / sky.pixel_scale for value in r_eff)
     weights = getattr(fitter, "_weights", None)
-    ranges = {"snr": options["snr"] or None, "n": options["n"] or None, "r_eff": r_eff or None}
+    ranges = {"snr": settings.snr or None, "n": settings.n or None, "r_eff": r_eff or None}
     name = "survey" if weights is None else weights.prior
     return galaxies_of_prior(name, psf_fwhm=sky_psf_fwhm(sky), size=sky.size, **ranges)
 
@@ -122,19 +160,17 @@ def _table(path):
         raise ValueError(msg) from err
 
 
-def _measured(sky, galaxies, fitter, options):
+def _measured(sky, galaxies, fitter, settings):
     """Truths and results of all galaxies, injected and measured in chunks."""
     from tqdm import tqdm
 
-    from galmeasure.evaluation import inject_galaxies
-
-    count, truths, results = options["number"], [], []
-    hidden = options["no_progress"] or not sys.stderr.isatty()
+    count, truths, results = settings.number, [], []
+    hidden = not settings.progress or not sys.stderr.isatty()
     with tqdm(total=count, unit="gal", file=sys.stderr, disable=hidden, dynamic_ncols=True) as progress:
         for first in range(0, count, CHUNK):
             size = min(CHUNK, count - first)
-            seed = (options["seed"], first)
-            cutouts, truth = inject_galaxies(sky, size, galaxies, core=options["core"], seed=seed, first=first + 1)
+            seed = (settings.seed, first)
+            cutouts, truth = inject_galaxies(sky, size, galaxies, core=settings.core, seed=seed, first=first + 1)
             truths.append(truth)
             results.append(fitter.fit(cutouts))
             progress.update(size)
@@ -150,19 +186,19 @@ def _warn_of_little_sky(sky, core, fraction, count):
         warnings.warn(msg, GalmeasureWarning, stacklevel=2)
 
 
-def _about(image, galaxies, fraction, options):
+def _about(image, galaxies, fraction, settings):
     """Where the galaxies come from, for the file."""
-    like = options["like"]
+    reading, like = settings.reading, settings.like
     if like is None:
         ranges = (("S/N", galaxies.snr), ("n", galaxies.n), ("r_eff in pixels", galaxies.r_eff))
         text = ", ".join(f"{name} {r.lower:.4g} to {r.upper:.4g}" for name, r in ranges)
     else:
         text = f"like {Path(like).name}, S/N {galaxies.snr[0]:g} to {galaxies.snr[1]:g}"
     return {
-        "image": Path(image).name, "psf": None if options["psf"] is None else Path(options["psf"]).name,
-        "noise": str(next((options[name] for name in ("error", "weight") if options[name]), None)),
-        "galaxies": text, "injected": options["number"], "seed": options["seed"],
-        "blank_fraction": round(float(fraction), 4), "stamp": options["size"] or "default",
+        "image": Path(image).name, "psf": None if reading.psf is None else Path(reading.psf).name,
+        "noise": str(next((noise for noise in (reading.error, reading.weight) if noise), None)),
+        "galaxies": text, "injected": settings.number, "seed": settings.seed,
+        "blank_fraction": round(float(fraction), 4), "stamp": reading.size or "default",
     }  # fmt: skip
 
 
@@ -186,8 +222,6 @@ def _lines(summary):
 
 def _write_report(folder, found):
     """Tables by S/N and size before and after, the galaxies, and a figure."""
-    from galmeasure.evaluation import compare, plot_calibration_trends
-
     folder.mkdir(parents=True, exist_ok=True)
     found.summary().write(folder / "summary.ecsv", overwrite=True)
     for name in ("before", "after"):

@@ -1,8 +1,9 @@
-"""What ``galmeasure evaluate`` does: galaxies, estimators, reference draws, report."""
+"""Evaluating estimators: galaxies of known parameters, measurements, reference draws, report."""
 
 import dataclasses
 import sys
 import time
+from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +15,7 @@ from galmeasure.workflows.executors import check_device
 from galmeasure.workflows.galaxies import find_galaxies, read_galaxies, simulate
 from galmeasure.workflows.outputs import report_folder
 
-__all__ = ["column_map", "run"]
+__all__ = ["EvaluationSettings", "column_map", "evaluate_estimators"]
 
 REFERENCES = {60: "reference-60", 30: "reference-30"}
 REFINED = " refined"
@@ -22,28 +23,117 @@ REFINED = " refined"
 SHOWN = 4
 """Galaxies whose images are shown."""
 
+REPORT = "galmeasure_report"
+"""Folder of the report unless another is given."""
 
-def run(options):
-    """Evaluate estimators and write the report.
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """Settings of `evaluate_estimators`.
 
     Parameters
     ----------
-    options : dict
-        Options of the command.
+    method : tuple of str, optional
+        Names of the estimators, or ``"none"``; ``"neural"`` and ``"lsq"`` by default.
+    weights : tuple of str, optional
+        Weights of neural estimators; the default ones, and on galaxies like the study's those for them, by default.
+    refine : bool, optional
+        Whether neural estimators are also refined by importance sampling.
+    dataset : str, optional
+        Set of the study, ``"1"``, ``"2"`` or ``"3"``, or a file of ``galmeasure simulate``.
+    against : path-like, optional
+        Catalogue with true parameters; results are compared with these, and there is no data set.
+    size : int, optional
+        Number of galaxies; 2000, or all of the file, by default.
+    report : path-like, optional
+        Folder of the report; ``galmeasure_report`` by default, or none with ``against``.
+    overwrite : bool, optional
+        Whether the folder may hold files already.
+    catalog : tuple of str, optional
+        Result tables of the same galaxies, of any code.
+    preset : tuple of str, optional
+        Conventions of these tables: one for all, or one for each.
+    columns : str, optional
+        Columns that are named otherwise, such as ``"n=SERSIC_N,radius=RE"``.
+    band : str, optional
+        Band of the columns of these tables, for codes with several.
+    pixel_scale : float, optional
+        Arcsec per pixel of the radii of these tables.
+    zero_point : float, optional
+        Magnitude of a flux of 1.
+    samples : int, optional
+        Posterior draws per galaxy.
+    draws : int, optional
+        Noise draws of the reference galaxy at each signal-to-noise ratio; 0 for none.
+    baseline_draws : int, optional
+        Number of these that the study's baseline fits too.
+    share_n : int, optional
+        Galaxies in a row that share a Sersic index, which simulates quicker.
+    bootstrap : int, optional
+        Rounds of the bootstrap, for errors of the statistics.
+    seed : int, optional
+        Seed of the simulated galaxies.
+    device : str, optional
+        Torch device on which estimators compute.
+    n_jobs : int, optional
+        Processes that simulate; -1 for one per core.
+    progress : bool, optional
+        Whether to say on a terminal what is being done.
+    """
+
+    method: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    refine: bool = False
+    dataset: str = "3"
+    against: str | None = None
+    size: int | None = None
+    report: str | PathLike | None = None
+    overwrite: bool = False
+    catalog: tuple[str, ...] = ()
+    preset: tuple[str, ...] = ()
+    columns: str | None = None
+    band: str | None = None
+    pixel_scale: float | None = None
+    zero_point: float | None = None
+    samples: int = 100
+    draws: int = 1000
+    baseline_draws: int = 20
+    share_n: int = 1
+    bootstrap: int = 200
+    seed: int = 20
+    device: str = "cpu"
+    n_jobs: int = -1
+    progress: bool = False
+
+
+def evaluate_estimators(settings: EvaluationSettings) -> str:
+    """Evaluate estimators on galaxies of known parameters and write a report.
+
+    Parameters
+    ----------
+    settings : EvaluationSettings
+        Galaxies, estimators, results of other codes, and what to write.
 
     Returns
     -------
     str
-        The closing lines.
+        Closing lines of the command.
+
+    Raises
+    ------
+    CatalogError
+        If a file cannot be read, or has no true parameters.
+    ValueError
+        If settings do not fit together.
     """
     start = time.perf_counter()
-    check_device(options["device"])
-    if options["against"] is not None:
-        return _against(options)
-    folder = report_folder(options)
-    galaxies = find_galaxies(options["dataset"], options["seed"])
-    fitters = _fitters(options, galaxies.study)
-    catalogs = _catalogs(options)
+    check_device(settings.device)
+    if settings.against is not None:
+        return _against(settings)
+    folder = report_folder(settings.report or REPORT, overwrite=settings.overwrite)
+    galaxies = find_galaxies(settings.dataset, settings.seed)
+    fitters = _fitters(settings, galaxies.study)
+    catalogs = _catalogs(settings)
     if not fitters and not catalogs:
         msg = "method: none leaves nothing to evaluate without a catalog"
         raise ValueError(msg)
@@ -52,15 +142,15 @@ def run(options):
     from galmeasure.io.truths import read_noiseless
 
     with TemporaryDirectory(prefix="galmeasure_") as scratch:
-        path = _file(options, galaxies, scratch)
-        cutouts, truth = read_galaxies(path, options["size"])
-        estimates = [_measure(name, fitter, cutouts, options) for name, fitter in fitters.items()]
+        path = _file(settings, galaxies, scratch)
+        cutouts, truth = read_galaxies(path, settings.size)
+        estimates = [_measure(name, fitter, cutouts, settings) for name, fitter in fitters.items()]
         estimates += [Estimate(name=name, table=table, about="catalogue") for name, table in catalogs.items()]
-        _say(options, "Cramer-Rao bounds")
+        _say(settings, "Cramer-Rao bounds")
         bounds = cramer_rao_bounds(cutouts, truth)
         noiseless = read_noiseless(path, choose_rows(truth[_snr_column(truth)], SHOWN)) if _snr_column(truth) else {}
-        reference = _reference(options, fitters, scratch)
-        _say(options, "report")
+        reference = _reference(settings, fitters, scratch)
+        _say(settings, "report")
         page = write_report(
             folder,
             truth,
@@ -70,9 +160,9 @@ def run(options):
             bounds=bounds,
             reference=reference,
             about=[galaxies.about, f"galmeasure {__version__}."],
-            zero_point=options["zero_point"],
-            pixel_scale=options["pixel_scale"],
-            n_bootstrap=options["bootstrap"],
+            zero_point=settings.zero_point,
+            pixel_scale=settings.pixel_scale,
+            n_bootstrap=settings.bootstrap,
             title=f"Evaluation of {', '.join(estimate.name for estimate in estimates)}",
             **_comparisons(galaxies.study),
         )
@@ -82,32 +172,32 @@ def run(options):
     return "\n".join([*lines, f"report {page}"])
 
 
-def _against(options):
+def _against(settings):
     """Results beside the truths of their own input."""
     from galmeasure.workflows.against import compare_with_input
 
-    if options["report"] is not None:
-        report_folder(options)
+    if settings.report is not None:
+        report_folder(settings.report, overwrite=settings.overwrite)
 
     def measured(truth):
         from galmeasure import read_cutouts
 
-        cutouts = read_cutouts(options["against"])[: options["size"]]
-        return [_measure(name, fitter, cutouts, options, False) for name, fitter in _fitters(options, None).items()]
+        cutouts = read_cutouts(settings.against)[: settings.size]
+        return [_measure(name, fitter, cutouts, settings, False) for name, fitter in _fitters(settings, None).items()]
 
-    return compare_with_input(options, measured, _catalogs(options))
+    return compare_with_input(settings, measured, _catalogs(settings))
 
 
-def _fitters(options, study):
+def _fitters(settings, study):
     """Fitters by their names in the report."""
     known = [entry.name for entry in FITTERS.values() if "evaluate" in entry.commands]
-    methods = options["method"] or ("neural", "lsq")
+    methods = settings.method or ("neural", "lsq")
     for method in methods:
         if method not in (*known, "none"):
             msg = f"method must be one of {', '.join(known)}, none, not {method!r}"
             raise ValueError(msg)
     for name in ("weights", "refine"):
-        if options[name] and "neural" not in methods:
+        if getattr(settings, name) and "neural" not in methods:
             msg = f"{name} is an option of --method neural"
             raise ValueError(msg)
     fitters = {}
@@ -115,14 +205,14 @@ def _fitters(options, study):
         if method == "none":
             continue
         entry = get_fitter(method)
-        device = options["device"] if entry.uses_device else None
+        device = settings.device if entry.uses_device else None
         if "weights" not in {option.name for option in entry.options}:
             fitters[method] = entry.spec(device=device).make()
             continue
-        for weights in options["weights"] or _default_weights(study):
+        for weights in settings.weights or _default_weights(study):
             name = f"{method} {Path(weights).stem}"
             fitters[name] = entry.spec({"weights": weights}, device=device).make()
-            if options["refine"]:
+            if settings.refine:
                 refined = {"weights": weights, "refine": "importance"}
                 fitters[name + REFINED] = entry.spec(refined, device=device).make()
     return fitters
@@ -136,22 +226,22 @@ def _default_weights(study):
     return list(dict.fromkeys([DEFAULT_WEIGHTS, *names]))
 
 
-def _catalogs(options):
+def _catalogs(settings):
     """Tables of other codes by their names in the report."""
-    paths, presets = options["catalog"], options["preset"] or (None,)
+    paths, presets = settings.catalog, settings.preset or (None,)
     if len(presets) not in (1, len(paths)):
         msg = f"preset must be given once, or once for each of the {len(paths)} catalogues, not {len(presets)} times"
         raise ValueError(msg)
     if not paths:
-        if options["preset"] or options["columns"]:
+        if settings.preset or settings.columns:
             msg = "preset and columns say how to read a catalog; give one with --catalog"
             raise ValueError(msg)
         return {}
     from galmeasure.evaluation import read_results
 
     presets = presets if len(presets) == len(paths) else presets * len(paths)
-    how = {"columns": column_map(options["columns"]), "zero_point": options["zero_point"]}
-    how |= {"pixel_scale": options["pixel_scale"], "band": options["band"]}
+    how = {"columns": column_map(settings.columns), "zero_point": settings.zero_point}
+    how |= {"pixel_scale": settings.pixel_scale, "band": settings.band}
     tables = {}
     for path, preset in zip(paths, presets, strict=True):
         name = Path(path).stem if preset is None else f"{Path(path).stem} ({preset})"
@@ -188,48 +278,48 @@ def column_map(text):
     return {key.strip(): name.strip() for key, name in pairs}
 
 
-def _file(options, galaxies, scratch):
+def _file(settings, galaxies, scratch):
     """File of the galaxies: the one given, or a simulated one."""
     if galaxies.path is not None:
         return galaxies.path
-    size = options["size"] or 2000
-    _say(options, f"simulating {size} galaxies")
-    how = {"seed": options["seed"], "n_jobs": options["n_jobs"] if size > 100 else 1, "share_n": options["share_n"]}
+    size = settings.size or 2000
+    _say(settings, f"simulating {size} galaxies")
+    how = {"seed": settings.seed, "n_jobs": settings.n_jobs if size > 100 else 1, "share_n": settings.share_n}
     return simulate(Path(scratch, "galaxies.fits"), galaxies.study, size, **how)
 
 
-def _measure(name, fitter, cutouts, options, samples=True):
+def _measure(name, fitter, cutouts, settings, samples=True):
     """Results of an estimator, with draws where it gives some."""
     from galmeasure.evaluation import Estimate
 
-    _say(options, f"{name}: {len(cutouts)} galaxies")
+    _say(settings, f"{name}: {len(cutouts)} galaxies")
     start, core_start = time.perf_counter(), time.process_time()
     table = fitter.fit(cutouts)
     seconds, core_seconds = time.perf_counter() - start, time.process_time() - core_start
     draws = None
     is_flow = hasattr(fitter, "sample") and getattr(fitter, "refine", None) != "importance"  # exact draws cost too much
-    if samples and options["samples"] and is_flow:
-        draws = fitter.sample(cutouts, n_samples=options["samples"])
+    if samples and settings.samples and is_flow:
+        draws = fitter.sample(cutouts, n_samples=settings.samples)
     plain = name.removesuffix(REFINED) if name.endswith(REFINED) else None
     return Estimate(name=name, table=table, samples=draws, seconds=seconds, core_seconds=core_seconds, plain=plain,
                     about=_one_line(fitter))  # fmt: skip
 
 
-def _reference(options, fitters, scratch):
+def _reference(settings, fitters, scratch):
     """Noise draws of the reference galaxy, measured."""
-    if not options["draws"]:
+    if not settings.draws:
         return []
     from galmeasure.evaluation import GalSimSersicFitter, ReferenceDraws, cramer_rao_bounds
     from galmeasure.evaluation.report.reference import BASELINE
 
     found = []
     for snr, name in REFERENCES.items():
-        path = simulate(Path(scratch, f"{name}.fits"), name, options["draws"], seed=options["seed"])
+        path = simulate(Path(scratch, f"{name}.fits"), name, settings.draws, seed=settings.seed)
         cutouts, truth = read_galaxies(path)
-        estimates = [_measure(n, fitter, cutouts, options, False) for n, fitter in fitters.items() if n != "baseline"]
-        count = min(options["baseline_draws"], len(cutouts))
+        estimates = [_measure(n, fitter, cutouts, settings, False) for n, fitter in fitters.items() if n != "baseline"]
+        count = min(settings.baseline_draws, len(cutouts))
         if count:
-            estimates.append(_measure(BASELINE, GalSimSersicFitter(), cutouts[:count], options, False))
+            estimates.append(_measure(BASELINE, GalSimSersicFitter(), cutouts[:count], settings, False))
         bounds = cramer_rao_bounds(cutouts[:1], truth[:1])
         found.append(ReferenceDraws(snr=snr, truth=truth, bounds=bounds, estimates=estimates))
     return found
@@ -274,7 +364,7 @@ def _write_results(folder, truth, estimates):
         write_table(estimate.table, folder / f"results_{file_name(estimate.name)}.fits", overwrite=True)
 
 
-def _say(options, text):
+def _say(settings, text):
     """Say what is being done, on a terminal."""
-    if not options["no_progress"] and sys.stderr.isatty():
+    if settings.progress and sys.stderr.isatty():
         click.echo(f"{text} ...", err=True)

@@ -4,12 +4,10 @@ from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import Any
 
-from galmeasure.fitters.registry import FitterSpec, fitter_options, get_fitter
 from galmeasure.utils.processes import count_jobs, leave_with_parent, n_cores
 
-__all__ = ["check_device", "fitter_spec", "measured_chunks"]
+__all__ = ["check_device", "measured_chunks"]
 
 MOST_PIXELS = 2**24
 """Most pixels of image read at once, however many threads there are."""
@@ -65,38 +63,6 @@ def check_device(name):
     except (RuntimeError, AssertionError) as err:
         msg = f"device {name!r} cannot be used: {err}"
         raise ValueError(msg) from err
-
-
-def fitter_spec(command: str, options: dict[str, Any]) -> FitterSpec:
-    """Estimator that the options of a command ask for, checked before any process begins.
-
-    Parameters
-    ----------
-    command : str
-        Name of the command.
-    options : dict
-        Values of its options by their names.
-
-    Returns
-    -------
-    FitterSpec
-        What it takes to make the estimator.
-
-    Raises
-    ------
-    ValueError
-        If an option is one of another estimator, the device cannot be used, or there are no such weights.
-    """
-    entry = get_fitter(options["method"])
-    given = {option.name: options.get(option.name) for option, _ in fitter_options(command)}
-    more = {name: options.get(name) or None for name in ("batch_size", "calibration")}
-    spec = entry.spec(given, device=options["device"] if entry.uses_device else None, **more)
-    check_device(options["device"])
-    if given.get("weights"):
-        from galmeasure.weights.registry import find_weights
-
-        find_weights(given["weights"], "weights")  # before other processes begin
-    return spec
 
 
 def _in_processes(source, blocks, fitter, n_jobs, threads):

@@ -1,41 +1,23 @@
-"""What ``galmeasure measure`` does: read, measure and write in chunks."""
+"""Measuring a catalogue: read, measure and write in chunks."""
 
 import re
 import sys
 import time
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from astropy.table import QTable
 
+from galmeasure.fitters.registry import FitterSpec
 from galmeasure.flags import FLAGS, Flag
-from galmeasure.io import ChunkedWriter, open_catalog
+from galmeasure.io import ChunkedWriter, ReadOptions, open_catalog
 from galmeasure.utils.text import printable
-from galmeasure.workflows.executors import fitter_spec, measured_chunks
+from galmeasure.workflows.executors import measured_chunks
 from galmeasure.workflows.outputs import refuse_inputs
 
-__all__ = ["Summary", "number_or_text", "output_path", "parse_rows", "run", "yes_or_no"]
-
-READ_OPTIONS = (
-    "image",
-    "psf",
-    "psf_oversampling",
-    "psf_flux",
-    "psf_includes_pixel",
-    "error",
-    "weight",
-    "weight_type",
-    "mask",
-    "mask_bits",
-    "segmentation",
-    "size",
-    "detect",
-    "gain",
-    "pixel_scale",
-    "zero_point",
-)
-"""Options of the command that go to `open_catalog`."""
+__all__ = ["MeasureSettings", "Summary", "measure_catalog", "output_path", "parse_rows"]
 
 FIELD_SIDE = 400
 """Side of an image, in pixels, that is rather a field than a cutout."""
@@ -130,46 +112,98 @@ class Summary:
         return "\n".join(lines)
 
 
-def run(catalog, options):
-    """Measure a catalogue.
+@dataclass(frozen=True, kw_only=True)
+class MeasureSettings:
+    """Settings of `measure_catalog`.
 
     Parameters
     ----------
-    catalog : str or None
-        The file.
-    options : dict
-        Options of the command.
+    fitter : FitterSpec
+        Estimator, see `galmeasure.fitters.registry.get_fitter`.
+    reading : ReadOptions, optional
+        Options with which the catalogue is read, see `galmeasure.io.open_catalog`.
+    output : path-like, optional
+        Table to write; the catalogue's name with ``_galmeasure.fits`` by default.
+    overwrite : bool, optional
+        Whether a table that is there may be replaced.
+    rows : str, optional
+        Rows to measure, counted from 0, such as ``"0:100"`` or ``"3,5,7"``; all of them by default.
+    columns : tuple of str, optional
+        Columns to write; those that are not results are copied from the catalogue. All results by default.
+    batch_size : int, optional
+        Cutouts that each thread measures at once.
+    n_jobs : int, optional
+        Number of processes; -1 for one per core.
+    plots : path-like, optional
+        Folder for a plot of each fit.
+    progress : bool, optional
+        Whether to show a progress bar where the standard error is a terminal.
+    verbose : bool, optional
+        Whether to say on the standard error what is measured.
+    """
+
+    fitter: FitterSpec
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    output: str | PathLike | None = None
+    overwrite: bool = False
+    rows: str | None = None
+    columns: tuple[str, ...] | None = None
+    batch_size: int | None = None
+    n_jobs: int = 1
+    plots: str | PathLike | None = None
+    progress: bool = False
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the names of the columns."""
+        if self.columns is not None and (not self.columns or len(set(self.columns)) < len(self.columns)):
+            msg = f"columns must be different names, not {', '.join(self.columns) or 'none'}"
+            raise ValueError(msg)
+
+
+def measure_catalog(catalog: str | PathLike | None, settings: MeasureSettings) -> Summary:
+    """Measure a catalogue and write the table of results, chunk by chunk.
+
+    Parameters
+    ----------
+    catalog : path-like or None
+        File that is measured; None if the image of ``settings.reading`` alone says it.
+    settings : MeasureSettings
+        Estimator, options of reading, and what to write.
 
     Returns
     -------
     Summary
-        What was done.
+        Counts, notes and the path of the table.
+
+    Raises
+    ------
+    CatalogError
+        If a file cannot be read, or something is missing in it.
+    ValueError
+        If settings do not fit together, or the table cannot be written.
     """
-    reading = {name: options[name] for name in READ_OPTIONS}
-    for name in ("error", "psf_flux"):
-        reading[name] = number_or_text(reading[name])
-    reading["psf_includes_pixel"] = yes_or_no(reading["psf_includes_pixel"])
-    source = open_catalog(catalog, **reading)
-    rows = parse_rows(options["rows"], len(source))
+    reading, fitter = settings.reading, settings.fitter
+    source = open_catalog(catalog, **vars(reading))
+    rows = parse_rows(settings.rows, len(source))
     source.check_rows(rows)
-    output = output_path(catalog or options["image"], options["output"])
-    refuse_inputs(output, catalog, options)
-    plots = _plot_folder(options["plots"], rows, options["rows"])
-    fitter = fitter_spec("measure", options)
-    wanted = None if options["columns"] is None else _names(options["columns"])
-    summary = Summary(output, source.notes, next_step=_next_step(catalog, output, source, options))
-    if options["verbose"]:
-        _say(f"{source.kind} {source.path}: {len(rows)} of {len(source)} rows, method {options['method']}")
-    with ChunkedWriter(output, overwrite=options["overwrite"]) as writer, _progress(len(rows), options) as progress:
-        if wanted is not None:
-            _try_copied_columns(writer, wanted, source, rows)
+    output = output_path(catalog or reading.image, settings.output)
+    refuse_inputs(output, catalog, vars(reading) | fitter.arguments)
+    plots = _plot_folder(settings.plots, rows, settings.rows)
+    summary = Summary(output, source.notes, next_step=_next_step(catalog, output, source, settings.plots))
+    if settings.verbose:
+        _say(f"{source.kind} {source.path}: {len(rows)} of {len(source)} rows, method {fitter.name}")
+    with ChunkedWriter(output, overwrite=settings.overwrite) as writer, _bar(len(rows), settings.progress) as bar:
+        if settings.columns is not None:
+            _try_copied_columns(writer, settings.columns, source, rows)
         start = time.perf_counter()
-        for block, cutouts, table in measured_chunks(source, rows, fitter, options["batch_size"], options["n_jobs"]):
+        chunks = measured_chunks(source, rows, fitter, settings.batch_size, settings.n_jobs)
+        for chunk, cutouts, table in chunks:
             summary.add(table)
-            writer.write(table if wanted is None else _select(table, wanted, source, block))
+            writer.write(table if settings.columns is None else _select(table, settings.columns, source, chunk))
             if plots is not None:
-                plots = _plotted(plots, block, cutouts, table)
-            progress.update(len(block))
+                plots = _plotted(plots, chunk, cutouts, table)
+            bar.update(len(chunk))
         summary.seconds = time.perf_counter() - start
         writer.finish()
     if summary.warning():
@@ -223,26 +257,13 @@ def parse_rows(text, count):
     return np.array(rows, dtype=np.int64)
 
 
-def number_or_text(text):
-    """A number where a text is one, else the text."""
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return text
-
-
-def yes_or_no(word):
-    """Truth value of ``"yes"`` or ``"no"``; None stays None."""
-    return None if word is None else word == "yes"
-
-
-def _next_step(catalog, output, source, options):
+def _next_step(catalog, output, source, plots):
     """What to do with the table: compare it with truths that the catalogue has, or look at the fits."""
     if source.kind == "multi-extension file" and len(source) == 1 and source.n_pixels(np.arange(1))[0] > FIELD_SIDE**2:
         return f"{source.path} was measured as one galaxy; did you mean --image {source.path} --detect?"
     if any(name.lower().startswith("true_") for name in source.column_names):
         return f"galmeasure evaluate --dataset {catalog} --method none --catalog {output}"
-    if options["plots"] is not None:
+    if plots is not None:
         return ""
     return "the same command with --rows 0:20 --plots FOLDER shows the first fits"
 
@@ -274,14 +295,6 @@ def output_path(catalog, output):
     return Path(output)
 
 
-def _names(text):
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or len(set(names)) < len(names):
-        msg = f"columns must be different names between commas, not {text!r}"
-        raise ValueError(msg)
-    return names
-
-
 def _select(table, names, source, rows):
     """Chosen columns of a result table; names that are not there are copied from the catalogue."""
     copied = [name for name in names if name not in table.colnames]
@@ -292,7 +305,7 @@ def _select(table, names, source, rows):
     if copied:
         for name, values in source.columns(rows, copied).items():
             table[name] = values
-    return table[names]
+    return table[list(names)]
 
 
 def _try_copied_columns(writer, names, source, rows):
@@ -302,10 +315,10 @@ def _try_copied_columns(writer, names, source, rows):
         writer.try_columns(QTable(source.columns(rows[:1], copied)))
 
 
-def _progress(count, options):
+def _bar(count, show):
     from tqdm import tqdm
 
-    hidden = options["no_progress"] or options["quiet"] or not sys.stderr.isatty()
+    hidden = not show or not sys.stderr.isatty()
     return tqdm(total=count, unit="gal", file=sys.stderr, disable=hidden, dynamic_ncols=True)
 
 

@@ -2,7 +2,10 @@
 
 import os
 import re
+from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from galmeasure.io.writers import check_folder
 from galmeasure.plotting import new_figure
@@ -13,7 +16,7 @@ INPUTS = ("image", "psf", "error", "weight", "mask", "segmentation", "calibratio
 """Options of the commands that may name a file to read."""
 
 
-def refuse_inputs(output, catalog, options):
+def refuse_inputs(output: str | PathLike, catalog: str | PathLike | None, inputs: Mapping[str, Any]) -> None:
     """Raise if an output is a file that is read, by whatever name, or lies in a folder that is read.
 
     Parameters
@@ -22,16 +25,16 @@ def refuse_inputs(output, catalog, options):
         File that is to be written.
     catalog : str or None
         The command's argument, a file or ``file.fits[NAME]``.
-    options : dict
-        Options of the command.
+    inputs : mapping of str to object
+        Values of options by their names; those of `INPUTS` may be files.
 
     Raises
     ------
     ValueError
         If it is an input; the message names the option.
     """
-    inputs = {"catalogue": catalog} | {f"--{name}": options.get(name) for name in INPUTS}
-    for name, given in inputs.items():
+    files = {"catalogue": catalog} | {f"--{name}": inputs.get(name) for name in INPUTS}
+    for name, given in files.items():
         if not isinstance(given, str | os.PathLike):
             continue
         for source in {Path(given), Path(re.sub(r"\[[^\[\]]*\]$", "", str(given)))}:
@@ -85,13 +88,33 @@ def check_output(path, *, overwrite):
         raise ValueError(msg)
 
 
-def report_folder(options):
-    """Check ``--report``, a folder to write; that matplotlib is missing is noticed before the work, not after it."""
-    folder = Path(options["report"])
+def report_folder(report: str | PathLike, *, overwrite: bool) -> Path:
+    """Check the folder of a report before the work, and that matplotlib can be imported.
+
+    Parameters
+    ----------
+    report : path-like
+        Folder that is to be written.
+    overwrite : bool
+        Whether it may hold files already.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        If it is a file, or not empty and must not be overwritten.
+    ImportError
+        If matplotlib is not installed.
+    """
+    folder = Path(report)
     if folder.exists() and not folder.is_dir():
         msg = f"report must be a folder, and {folder} is a file"
         raise ValueError(msg)
-    if folder.is_dir() and any(folder.iterdir()) and not options["overwrite"]:
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         msg = f"report: the folder {folder} is not empty; give another, or --overwrite"
         raise ValueError(msg)
     new_figure(1, 1)
