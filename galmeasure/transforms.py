@@ -7,6 +7,8 @@ have no bounds. Each chooses its transforms; the mathematics is here once.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import permutations
 from typing import Protocol, Self
 
 import torch
@@ -52,8 +54,8 @@ class Transform(Protocol):
         """Parameters of unbounded coordinates."""
         ...
 
-    def slopes(self, columns: Sequence[Tensor], scale: Tensor | float) -> list[list[Tensor]]:
-        """Derivatives of parameters (outer list) by coordinates (inner list)."""
+    def slopes(self, columns: Sequence[Tensor], scale: Tensor | float) -> list[list[Tensor | None]]:
+        """Derivatives of parameters (outer list) by coordinates (inner list), None where they are zero."""
         ...
 
     def add_log_volume(self, total: Tensor | float, columns: Sequence[Tensor], scale: Tensor | float) -> Tensor:
@@ -72,11 +74,10 @@ class _Elementwise:
         """Parameters of unbounded coordinates."""
         return [self._inverse(column, scale) for column in columns]
 
-    def slopes(self, columns: Sequence[Tensor], scale: Tensor | float) -> list[list[Tensor]]:
-        """Derivatives of parameters (outer list) by coordinates (inner list)."""
-        zero = torch.zeros_like(columns[0])
+    def slopes(self, columns: Sequence[Tensor], scale: Tensor | float) -> list[list[Tensor | None]]:
+        """Derivatives of parameters (outer list) by coordinates (inner list), None where they are zero."""
         slopes = [self._slope(column, scale) for column in columns]
-        return [[slope if i == j else zero for j in range(len(columns))] for i, slope in enumerate(slopes)]
+        return [[slope if i == j else None for j in range(len(columns))] for i, slope in enumerate(slopes)]
 
 
 @dataclass(frozen=True)
@@ -295,13 +296,13 @@ class Disc:
         _, shrink = self._shrink(*columns)
         return [column * shrink for column in columns]
 
-    def slopes(self, columns: Sequence[Tensor], _scale: Tensor | float) -> list[list[Tensor]]:
+    def slopes(self, columns: Sequence[Tensor], _scale: Tensor | float) -> list[list[Tensor | None]]:
         """Derivatives of the components (outer list) by coordinates (inner list), a symmetric matrix."""
         length, shrink = self._shrink(*columns)
         radial = self.radius * (1.0 - torch.tanh(length) ** 2)
         first, second = (column / length for column in columns)
-        mixed = (radial - shrink) * first * second
         diagonal = [shrink + (radial - shrink) * unit**2 for unit in (first, second)]
+        mixed = (radial - shrink) * first * second
         return [[diagonal[0], mixed], [mixed, diagonal[1]]]
 
     def add_log_volume(self, total: Tensor | float, columns: Sequence[Tensor], _scale: Tensor | float) -> Tensor:
@@ -412,13 +413,13 @@ class SpaceTransform:
             Coordinates, shape ``(..., P)``.
         """
         columns = parameters.unbind(-1)
-        result = [t.to_coordinates(self._of(names, columns), scale) for names, t in self.transforms]
+        result = [t.to_coordinates([columns[i] for i in rows], scale) for rows, t in self._rows]
         return torch.stack([column for block in result for column in block], -1)
 
     def from_coordinates(self, coordinates: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """Parameters of unbounded coordinates, shapes as in :meth:`to_coordinates`."""
         columns = coordinates.unbind(-1)
-        result = [t.from_coordinates(self._of(names, columns), scale) for names, t in self.transforms]
+        result = [t.from_coordinates([columns[i] for i in rows], scale) for rows, t in self._rows]
         return torch.stack([column for block in result for column in block], -1)
 
     def jacobian(self, coordinates: Tensor, scale: Tensor | float = 1.0) -> Tensor:
@@ -439,11 +440,14 @@ class SpaceTransform:
         """
         columns = coordinates.unbind(-1)
         matrix = coordinates.new_zeros((*coordinates.shape, len(columns)))
-        for names, transform in self.transforms:
-            rows = self.space.indices(*names)
-            for i, slopes in zip(rows, transform.slopes(self._of(names, columns), scale), strict=True):
-                for j, slope in zip(rows, slopes, strict=True):
-                    matrix[..., i, j] = slope
+        for rows, transform in self._rows:
+            slopes = transform.slopes([columns[i] for i in rows], scale)
+            # the diagonal first: the order in which automatic differentiation adds derivatives is part of a fit's bits
+            for i, row in enumerate(rows):
+                matrix[..., row, row] = slopes[i][i]
+            for i, j in permutations(range(len(rows)), 2):
+                if slopes[i][j] is not None:
+                    matrix[..., rows[i], rows[j]] = slopes[i][j]
         return matrix
 
     def log_volume(self, coordinates: Tensor, scale: Tensor | float = 1.0) -> Tensor:
@@ -463,12 +467,14 @@ class SpaceTransform:
         """
         columns = coordinates.unbind(-1)
         total = 0.0
-        for names, transform in self.transforms:
-            total = transform.add_log_volume(total, self._of(names, columns), scale)
+        for rows, transform in self._rows:
+            total = transform.add_log_volume(total, [columns[i] for i in rows], scale)
         return total
 
-    def _of(self, names, columns):
-        return [columns[i] for i in self.space.indices(*names)]
+    @cached_property
+    def _rows(self):
+        """Columns of each block, and its transform."""
+        return tuple((self.space.indices(*names), transform) for names, transform in self.transforms)
 
 
 def _logit(fraction, edge):

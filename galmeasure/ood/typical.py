@@ -166,7 +166,7 @@ class TypicalGalaxies:
         Mean of the residuals' moments and the matrix that whitens them, shape ``(2, S * R, M)`` and
         ``(2, S * R, M, M)``.
     feature_mean, feature_white : Tensor
-        The same of the encoder's features, by S/N only, shape ``(S, F)`` and ``(S, F, F)``.
+        Mean and whitening matrix of the encoder's features, by S/N only, shape ``(S, F)`` and ``(S, F, F)``.
     tails : Tensor
         Quantiles of each statistic, shape ``(2, S * R, K, L)``.
     last : Tensor
@@ -304,7 +304,7 @@ class TypicalGalaxies:
         return torch.stack(tails)
 
     def _compared(self, observed):
-        """With what, beside S/N, galaxies are compared: two numbers for each, ``(B,)``."""
+        """Two numbers by which galaxies are compared beside S/N, each of shape ``(B,)``."""
         return self.expectation(observed), observed.size.log()
 
     def _weights(self, observed):
@@ -316,7 +316,7 @@ class TypicalGalaxies:
         return weights
 
     def _snr_weights(self, observed):
-        """The same between the nodes in S/N alone, shape ``(B, S)``."""
+        """Linear interpolation between the nodes in S/N alone, shape ``(B, S)``."""
         return _hats(observed.snr.log(), self.snr_nodes)
 
     def _statistics(self, observed, weights):
