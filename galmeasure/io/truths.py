@@ -9,8 +9,11 @@ from astropy.io import fits
 from astropy.table import QTable
 
 from galmeasure.exceptions import CatalogError
+from galmeasure.results.columns import TRUE
 
 __all__ = ["read_noiseless", "read_simulation", "read_truth"]
+
+_PREFIX = TRUE.format("")
 
 
 def read_truth(path):
@@ -33,7 +36,7 @@ def read_truth(path):
     """
     with _first_table(path) as (_, hdu):
         units = {column.name: column.unit for column in hdu.columns}
-        names = [name for name in units if name == "id" or name.startswith("true_")]
+        names = [name for name in units if name == "id" or name.startswith(_PREFIX)]
         table = QTable()
         for name in names:
             column = np.array(hdu.data[name])
@@ -102,7 +105,7 @@ class _first_table:
             msg = f"{self.path}: not a FITS file"
             raise CatalogError(msg) from err
         for hdu in self._hdus:
-            if isinstance(hdu, fits.BinTableHDU) and any(name.startswith("true_") for name in hdu.columns.names):
+            if isinstance(hdu, fits.BinTableHDU) and any(name.startswith(_PREFIX) for name in hdu.columns.names):
                 return self._hdus, hdu
         self._hdus.close()
         msg = f"{self.path}: has no true parameters (columns true_flux, true_n, ...)"
