@@ -8,6 +8,7 @@ from astropy.table import QTable, Row
 
 from galmeasure.flags import decode_flags
 from galmeasure.parameters import PARAMETERS
+from galmeasure.results.frame import Frame
 
 __all__ = ["elliptical_profile", "plot_fit"]
 
@@ -170,11 +171,10 @@ def _total_error(cutout, model):
 
 def _pixels(table, cutout):
     """Centre (x, y) in stamp pixels and semi-major half-light radius in pixels."""
-    centre = [float(_plain(table[f"{name}_fit"][0])) - cutout.origin[0][i] for i, name in enumerate("xy")]
-    radius = table["r_eff_major"][0]
-    if getattr(radius, "unit", u.pix) != u.pix:
-        radius = radius.to_value(u.arcsec) / cutout.pixel_scale[0]
-    return centre, float(_plain(radius))
+    frame = Frame.of(cutout)
+    columns = {"x": "x_fit", "y": "y_fit", "r_eff_major": "r_eff_major"}
+    x, y, radius = (float(frame.values(name, table[column], column)[0]) for name, column in columns.items())
+    return (x, y), radius
 
 
 def _draw_images(axes, table, cutout, image, model, error, good):
@@ -232,7 +232,8 @@ def _draw_profile(axis, table, cutout, image, model, error, good):
     """Profile of data, model and PSF against the semi-major radius."""
     centre, r_eff = _pixels(table, cutout)
     q, theta = float(table["q"][0]), float(_plain(table["theta"][0]))
-    step, label = (1.0, "pixel") if cutout.pixel_scale is None else (float(cutout.pixel_scale[0]), "arcsec")
+    frame = Frame.of(cutout)
+    step, label = float(frame.scale("r_eff_major")[0]), {u.pix: "pixel"}.get(frame.length_unit, "arcsec")
     radius, mean, mean_error = elliptical_profile(image, error, good, centre, q, theta)
     _, expected, _ = elliptical_profile(model, error, good, centre, q, theta)
     psf = cutout.psf_image(0)

@@ -252,7 +252,7 @@ def test_masked_and_textual_ids():
         ({"id": [1], "n": [1.0]}, {"id": [2], "n": [1.0]}, ValueError, "result has none of the ids of truth"),
         ({"n": [1.0]}, {"n": [1.0, 2.0]}, ValueError, "result must have an id, as truth must, or as many rows: 1"),
         ({"n": [1.0]}, {"g1": [1.0]}, ValueError, "result must have a column <p>_fit or <p>"),
-        ({"n": ["a"]}, {"n": [1.0]}, TypeError, r"truth\['n'\] must hold numbers"),
+        ({"n": ["a"]}, {"n": [1.0]}, TypeError, r"truth\['n'\] must hold real numbers"),
         ({"n": [[1.0, 2.0]]}, {"n": [1.0]}, ValueError, r"truth\['n'\] must hold one number per row"),
         ({"n": []}, {"n": [1.0]}, ValueError, "truth must have rows"),
     ],

@@ -24,7 +24,7 @@ _EXPORTS = {
     "galaxies_of_prior": "galmeasure.simulation.injection",
     "inject_galaxies": "galmeasure.simulation.injection",
     "match_tables": "matching",
-    "plot_calibration_trends": "learn_calibration",
+    "plot_calibration_trends": "report.calibration",
     "plot_fit": "galmeasure.plotting",
     "quantile_uniformity": "coverage",
     "rank_uniformity": "coverage",

@@ -1,36 +1,36 @@
 """Cramer-Rao bounds of galaxies at their true parameters."""
 
 import numpy as np
-from astropy import units as u
-from astropy.table import QTable
+from astropy.table import QTable, Table
 
 from galmeasure.cutouts import Cutouts
 from galmeasure.fitters.batch_quality import batch_quality
 from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.fitters.threads import map_batches, single_threaded
-from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES, PARAMETERS
-from galmeasure.results.columns import table_values
+from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
+from galmeasure.results.columns import TRUE, TRUTH_FORMS, find_column, table_values
+from galmeasure.results.frame import Frame
 
 __all__ = ["cramer_rao_bounds"]
 
-_FORMS = ("true_{}", "{}_true", "{}", "{}_fit")
+_MAX_PIXELS = 2**18  # of a batch: Jacobians of all seven parameters are held at once
 
 
-def cramer_rao_bounds(cutouts, truth):
+def cramer_rao_bounds(cutouts: Cutouts, truth: Table) -> QTable:
     """Cramer-Rao bounds of cutouts for given parameters, all seven of them free.
 
     Parameters
     ----------
     cutouts : Cutouts
-        Their noise, masks and PSFs; the pixels do not matter.
+        Cutouts with noise, masks and PSFs; the values of their pixels do not matter.
     truth : `~astropy.table.Table`
-        One row a cutout: columns ``true_<p>`` or ``<p>`` of all seven parameters.
+        One row per cutout: columns ``true_<p>`` or ``<p>`` of all seven parameters.
 
     Returns
     -------
     `~astropy.table.QTable`
-        Columns ``<p>_crb`` in the units of a result table: the least standard deviation that any estimator without
-        bias can have.
+        Columns ``<p>_crb`` in the units of a result table: the smallest standard deviation that any unbiased
+        estimator can have.
 
     Raises
     ------
@@ -53,8 +53,9 @@ def cramer_rao_bounds(cutouts, truth):
     if not isinstance(cutouts, Cutouts):
         msg = f"cutouts must be a Cutouts, which holds the PSF, not {type(cutouts).__name__}"
         raise TypeError(msg)
-    values = table_values(_plain_names(truth), cutouts, ("",), argument="truth")
-    found = np.full((len(cutouts), N_PARAMETERS), np.nan)
+    _check_columns(truth)
+    values = table_values(truth, cutouts, TRUTH_FORMS, argument="truth")
+    bounds = np.full((len(cutouts), N_PARAMETERS), np.nan)
 
     def measure(batch):
         scaled = values[batch.index].copy()
@@ -63,27 +64,19 @@ def cramer_rao_bounds(cutouts, truth):
         return batch, rows, None if quality is None else quality.crb.cpu().numpy()
 
     with single_threaded() as n_threads:
-        for batch, rows, bounds in map_batches(measure, cutouts.batches(2**18), n_threads):
+        for batch, rows, bounds_of_batch in map_batches(measure, cutouts.batches(_MAX_PIXELS), n_threads):
             if len(rows):
-                found[batch.index[rows]] = bounds
-                found[batch.index[rows], PARAMETER_INDEX["flux"]] *= batch.scale[rows]
-    if cutouts.pixel_scale is not None:
-        found[:, PARAMETER_INDEX["r_eff"]] *= cutouts.pixel_scale
-    length = u.pix if cutouts.pixel_scale is None else u.arcsec
-    table = QTable()
-    for i, parameter in enumerate(PARAMETERS):
-        unit = {"flux": cutouts.unit, "length": length}.get(parameter.kind)
-        table[f"{parameter.name}_crb"] = found[:, i] if unit is None else u.Quantity(found[:, i], unit)
-    return table
+                bounds[batch.index[rows]] = bounds_of_batch
+                bounds[batch.index[rows], PARAMETER_INDEX["flux"]] *= batch.scale[rows]
+    frame = Frame.of(cutouts)
+    return QTable(
+        {f"{name}_crb": frame.column(name, bounds[:, i], difference=True) for i, name in enumerate(PARAMETER_NAMES)}
+    )
 
 
-def _plain_names(truth):
-    """Table with the true parameters under their plain names."""
-    table = QTable()
+def _check_columns(truth: Table) -> None:
+    """Raise unless there is a column of every parameter."""
     for name in PARAMETER_NAMES:
-        column = next((form.format(name) for form in _FORMS if form.format(name) in truth.colnames), None)
-        if column is None:
-            msg = f"truth must have a column true_{name} or {name}"
+        if find_column(truth, name, TRUTH_FORMS) is None:
+            msg = f"truth must have a column {TRUE.format(name)} or {name}"
             raise ValueError(msg)
-        table[name] = truth[column]
-    return table

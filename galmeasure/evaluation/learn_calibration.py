@@ -1,28 +1,33 @@
 """A calibration learned from measurements of known galaxies, and what it is worth, by cross-validation."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
-from astropy.table import QTable
+from astropy.table import QTable, Table
 
 from galmeasure import __version__
 from galmeasure.calibration import QuantileCalibration
 from galmeasure.calibration.quantiles import MIN_GALAXIES, coverage_metrics
-from galmeasure.evaluation.matching import parameter_label
 from galmeasure.flags import Flag
-from galmeasure.parameters import N_PARAMETERS, PARAMETER_NAMES
-from galmeasure.plotting import new_figure
+from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
+from galmeasure.results.columns import TRUE
+from galmeasure.results.frame import convert, plain_numbers
 
-__all__ = ["CalibrationResult", "calibrate", "plot_calibration_trends"]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+
+__all__ = ["CalibrationResult", "calibrate"]
 
 LEFT_OUT = Flag.FAILED | Flag.NOT_CONVERGED | Flag.AT_BOUND | Flag.NEGATIVE_FLUX
 """Rows that nothing is learned from: there is no proper measurement, and the flag says so."""
 
 _QUANTILES = ("q16", "q50", "q84")
-_FAR = 5.0
-_SHOWN = ("flux", "n", "r_eff", "g1", "g2")
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,39 +159,66 @@ def _errors(arrays):
 
 def _arrays(truth, result):
     """Plain numbers, truths in the units of the results."""
-    measured = {name: _numbers(result, f"{name}_fit", "result") for name in PARAMETER_NAMES}
-    found = {
-        "truth": np.stack([_numbers(truth, f"true_{n}", "truth", measured[n][1]) for n in PARAMETER_NAMES], 1),
-        "values": np.stack([measured[name][0] for name in PARAMETER_NAMES], 1),
-        "error": np.stack([_numbers(result, f"{n}_err", "result", measured[n][1]) for n in PARAMETER_NAMES], 1),
+    units = {name: _unit(result, f"{name}_fit") for name in PARAMETER_NAMES}
+
+    def stack(table, form, role):
+        columns = (column_numbers(table, form.format(name), role, units[name]) for name in PARAMETER_NAMES)
+        return np.stack(list(columns), axis=1)
+
+    arrays = {
+        "truth": stack(truth, TRUE, "truth"),
+        "values": stack(result, "{}_fit", "result"),
+        "error": stack(result, "{}_err", "result"),
         "quantiles": None,
     }
     if f"n_{_QUANTILES[0]}" in result.colnames:
-        levels = [[_numbers(result, f"{n}_{q}", "result", measured[n][1]) for n in PARAMETER_NAMES] for q in _QUANTILES]
-        found["quantiles"] = np.stack([np.stack(level, 1) for level in levels], 1)
-    found["covariance"] = found["error"][:, :, None] * np.eye(N_PARAMETERS) * found["error"][:, None, :]
-    found["snr"] = _numbers(result, "snr", "result", u.dimensionless_unscaled)
-    width = _numbers(truth, "true_psf_fwhm", "truth", measured["r_eff"][1])
+        arrays["quantiles"] = np.stack([stack(result, "{}_" + level, "result") for level in _QUANTILES], axis=1)
+    arrays["covariance"] = arrays["error"][:, :, None] * np.eye(N_PARAMETERS) * arrays["error"][:, None, :]
+    arrays["snr"] = column_numbers(result, "snr", "result", u.dimensionless_unscaled)
+    width = column_numbers(truth, TRUE.format("psf_fwhm"), "truth", units["r_eff"])
     with np.errstate(all="ignore"):
-        found["size"] = measured["r_eff"][0] / width
-    return found
+        arrays["size"] = arrays["values"][:, PARAMETER_INDEX["r_eff"]] / width
+    return arrays
 
 
-def _numbers(table, name, role, unit=None):
-    """Numbers of a column in a unit; without one, also the unit that the column has."""
+def _unit(result, name):
+    """Unit of a column of the result."""
+    if name not in result.colnames:
+        msg = f"result has no column {name}"
+        raise ValueError(msg)
+    return result[name].unit or u.dimensionless_unscaled
+
+
+def column_numbers(table: Table, name: str, role: str, unit: u.UnitBase) -> npt.NDArray[np.float64]:
+    """Return the numbers of a column in a given unit; columns without one count as being in it.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        Table with the column.
+    name : str
+        Name of the column.
+    role : str
+        Name that messages give to the table.
+    unit : UnitBase
+        Unit of the numbers that are returned; dimensionless for those of the column as they are.
+
+    Returns
+    -------
+    ndarray
+        Numbers, NaN where masked.
+
+    Raises
+    ------
+    ValueError
+        If the column is missing, or its unit does not convert.
+    """
     if name not in table.colnames:
         msg = f"{role} has no column {name}"
         raise ValueError(msg)
-    column = table[name]
-    own = column.unit or u.dimensionless_unscaled
-    values = np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(float), np.nan)
-    if unit is None:
-        return values, own
-    try:
-        return values if own == unit or u.dimensionless_unscaled in (own, unit) else values * own.to(unit)
-    except u.UnitConversionError:
-        msg = f"{role}[{name!r}] has unit {own}, which does not convert to {unit}"
-        raise ValueError(msg) from None
+    label, parameter = f"{role}[{name!r}]", name.removeprefix("true_").removesuffix("_fit")
+    own_unit, target = (None if each == u.dimensionless_unscaled else each for each in (table[name].unit, unit))
+    return convert(parameter, plain_numbers(table[name], label), own_unit, target, label)
 
 
 def _table(result, arrays):
@@ -202,68 +234,3 @@ def _table(result, arrays):
     for name in ("snr", "flags"):
         table[name] = np.asarray(result[name])
     return table
-
-
-def plot_calibration_trends(found, *, n_bins=8):
-    """Bias and coverage by S/N and size, before and after.
-
-    Parameters
-    ----------
-    found : CalibrationResult
-        What `calibrate` gives.
-    n_bins : int, optional
-        Bins with equal numbers of galaxies.
-
-    Returns
-    -------
-    `~matplotlib.figure.Figure`
-        A row of panels for each parameter: mean of measured minus true in units of the error (within 5), and coverage
-        of the 68 % interval (of the quantiles, where there are some), by measured S/N and by measured size.
-    """
-    from matplotlib.ticker import NullFormatter
-
-    truth = found.truth
-    width = np.asarray(getattr(truth["true_psf_fwhm"], "value", truth["true_psf_fwhm"]))
-    radius = np.asarray(getattr(found.before["r_eff_fit"], "value", found.before["r_eff_fit"]))
-    sorters = (("S/N", np.asarray(found.before["snr"])), ("r_eff / PSF FWHM", radius / width))
-    figure = new_figure(11.0, 1.7 * len(_SHOWN) + 0.6)
-    axes = figure.subplots(len(_SHOWN), 4, squeeze=False, sharex="col")
-    for name, line in zip(_SHOWN, axes, strict=True):
-        for table, style, label in ((found.before, "C1--", "before"), (found.after, "C0-", "after")):
-            pull, inside = _pull_and_inside(truth, table, name)
-            for k, (_, values) in enumerate(sorters):
-                edges = np.unique(np.quantile(values, np.linspace(0.0, 1.0, n_bins + 1)))
-                where = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-                some = [np.flatnonzero(where == b) for b in range(len(edges) - 1)]
-                x = [np.median(values[rows]) for rows in some]
-                bias = [np.mean(np.clip(pull[rows], -_FAR, _FAR)) for rows in some]
-                part = np.array([np.mean(inside[rows]) for rows in some])
-                error = np.sqrt(0.6827 * 0.3173 / np.array([len(rows) for rows in some]))
-                spread = [np.std(np.clip(pull[rows], -_FAR, _FAR)) / np.sqrt(len(rows)) for rows in some]
-                line[2 * k].errorbar(x, bias, spread, fmt=style, label=label)
-                line[2 * k + 1].errorbar(x, part, error, fmt=style, label=label)
-        for k in range(2):
-            line[2 * k].axhline(0.0, color="0.7", lw=0.8)
-            line[2 * k + 1].axhline(0.6827, color="0.7", lw=0.8)
-        line[0].set_ylabel(parameter_label(name))
-    for k, (text, _) in enumerate(sorters):
-        for axis, title in zip(axes[0, 2 * k : 2 * k + 2], ("bias / error", "68 % coverage"), strict=True):
-            axis.set(xscale="log", title=title)
-            axis.xaxis.set_minor_formatter(NullFormatter())
-        for axis in axes[-1, 2 * k : 2 * k + 2]:
-            axis.set_xlabel(text)
-    axes[0, 0].legend(fontsize="small")
-    return figure
-
-
-def _pull_and_inside(truth, table, name):
-    """Measured minus true over the error, and whether the truth is in the 68 % interval."""
-
-    def numbers(label):
-        return _numbers(table, label, "result", table[f"{name}_fit"].unit or u.dimensionless_unscaled)
-
-    true = _numbers(truth, f"true_{name}", "truth", table[f"{name}_fit"].unit or u.dimensionless_unscaled)
-    pull = (numbers(f"{name}_fit") - true) / numbers(f"{name}_err")
-    if f"{name}_q16" not in table.colnames:
-        return pull, np.abs(pull) <= 1.0
-    return pull, (true >= numbers(f"{name}_q16")) & (true <= numbers(f"{name}_q84"))

@@ -7,15 +7,15 @@ from astropy import units as u
 from astropy.table import Table
 
 from galmeasure.parameters import PARAMETER_NAMES, PARAMETERS, g_from_q_theta, g_to_q_theta
+from galmeasure.results.columns import RESULT_FORMS, TRUE, TRUTH_FORMS, find_column
+from galmeasure.results.frame import convert, plain_numbers
 
 __all__ = ["MEASURED", "Matched", "match_tables", "wrapped_angle"]
 
 MEASURED = (*PARAMETER_NAMES, "r_eff_major", "q", "theta", "mag")
 """What results are compared in: the seven parameters, and what follows from them."""
 
-_FORMS = {"truth": ("true_{}", "{}_true", "{}", "{}_fit"), "result": ("{}_fit", "{}")}
 _UNITS = {"theta": u.deg, "mag": u.mag, "x": u.pix, "y": u.pix}
-_LENGTHS = ("r_eff", "r_eff_major")
 
 
 def wrapped_angle(difference):
@@ -153,10 +153,9 @@ def match_tables(truth, result, *, bounds=None, pixel_scale=None, zero_point=Non
     [0.  nan 0.5]
     """
     row, n_extra = _match_rows(truth, result)
-    scale = {"pixel_scale": pixel_scale}
-    true_values, units = _values(truth, "truth", _FORMS["truth"], {}, scale)
+    true_values, units = _values(truth, "truth", TRUTH_FORMS, {}, pixel_scale)
     _derive(true_values, units, zero_point)
-    values, found_units = _values(result, "result", _FORMS["result"], units, scale)
+    values, found_units = _values(result, "result", RESULT_FORMS, units, pixel_scale)
     _derive(values, {**found_units, **units}, zero_point)
     names = [name for name in MEASURED if name in true_values and name in values]
     if not names:
@@ -165,13 +164,13 @@ def match_tables(truth, result, *, bounds=None, pixel_scale=None, zero_point=Non
     others, nothing = {}, np.full(len(result), np.nan)
     for key, forms in (("error", ("{}_err",)), ("low", ("{}_q16",)), ("middle", ("{}_q50",)),
                        ("high", ("{}_q84",)), ("bound", ("{}_crb",))):  # fmt: skip
-        others[key] = _values(result, "result", forms, units, scale)[0]
+        others[key] = _values(result, "result", forms, units, pixel_scale)[0]
     bound = {name: _placed(column, row) for name, column in others["bound"].items()}
     if bounds is not None:
         if len(bounds) != len(truth):
             msg = f"bounds must have one row per truth: {len(truth)}, not {len(bounds)}"
             raise ValueError(msg)
-        bound = _values(bounds, "bounds", ("{}_crb",), units, scale)[0]
+        bound = _values(bounds, "bounds", ("{}_crb",), units, pixel_scale)[0]
     return Matched(
         truth=true_values,
         value={name: _placed(values[name], row) for name in names},
@@ -226,50 +225,29 @@ def _keys(column, name):
     return keys
 
 
-def _values(table, role, forms, units, scale):
+def _values(table, role, forms, units, pixel_scale):
     """Columns by parameter in given units, or in their own, which are returned too."""
-    found, own = {}, {}
+    columns, own_units = {}, {}
     for name in MEASURED:
-        column = next((form.format(name) for form in forms if form.format(name) in table.colnames), None)
+        column = find_column(table, name, forms)
         if column is None:
             continue
-        unit = table[column].unit
+        label, unit = f"{role}[{column!r}]", table[column].unit
         unit = None if unit is None or unit == u.dimensionless_unscaled else unit
-        values = _numbers(table[column], f"{role}[{column!r}]")
-        to = units.get(name, _UNITS.get(name))
-        if unit is not None and to is not None and unit != to:
-            values = _converted(values, unit, to, name, f"{role}[{column!r}]", **scale)
-            unit = to
-        found[name], own[name] = values, unit if unit is not None else to
-    return found, own
+        target = units.get(name, _UNITS.get(name))
+        numbers = _numbers(table[column], label)
+        columns[name] = convert(name, numbers, unit, target, label, pixel_scale=pixel_scale)
+        own_units[name] = unit if target is None else target
+    return columns, own_units
 
 
 def _numbers(column, label):
-    """Numbers (N,) of a column; what is masked is NaN."""
-    try:
-        values = np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(float), np.nan)
-    except (TypeError, ValueError):
-        msg = f"{label} must hold numbers"
-        raise TypeError(msg) from None
+    """Numbers (N,) of a column; masked ones are NaN."""
+    values = plain_numbers(column, label)
     if values.ndim != 1:
         msg = f"{label} must hold one number per row, not an array of shape {values.shape}"
         raise ValueError(msg)
     return values
-
-
-def _converted(values, unit, to, name, label, *, pixel_scale):
-    """Values in another unit; lengths between pixels and arcsec with the scale."""
-    try:
-        if name in _LENGTHS and unit.is_equivalent(u.pix) != to.is_equivalent(u.pix):
-            if pixel_scale is None:
-                msg = f"pixel_scale must be given: {label} is in {unit}, the other table in {to}"
-                raise ValueError(msg)
-            arcsec = u.pixel_scale(float(pixel_scale) * u.arcsec / u.pix)
-            return (values * unit).to_value(to, arcsec)
-        return (values * unit).to_value(to)
-    except u.UnitConversionError:
-        msg = f"{label} has unit {unit}, which does not convert to {to}"
-        raise ValueError(msg) from None
 
 
 def _derive(values, units, zero_point):
@@ -308,15 +286,15 @@ def _flagged(result, row):
 def _about(truth, result, row, values, psf_fwhm):
     """What to sort galaxies by; the S/N is the measured one only where no true one is known."""
     about = {}
-    names = ("true_snr_total", "true_snr", "snr_total", "snr")
-    name = next((name for name in names if name in truth.colnames), None)
+    names = (find_column(truth, name, forms) for forms in ((TRUE,), ("{}",)) for name in ("snr_total", "snr"))
+    name = next((name for name in names if name is not None), None)
     if name is not None:
         about["snr"] = _numbers(truth[name], f"truth[{name!r}]")
     elif "snr" in result.colnames:
         about["snr"] = _placed(_numbers(result["snr"], "result['snr']"), row)
     if "n" in values:
         about["n"] = values["n"]
-    name = next((name for name in ("true_psf_fwhm", "psf_fwhm") if name in truth.colnames), None)
+    name = find_column(truth, "psf_fwhm", (TRUE, "{}"))
     width = psf_fwhm if name is None else _numbers(truth[name], f"truth[{name!r}]")
     if width is not None and "r_eff" in values:
         about["r_eff / PSF FWHM"] = values["r_eff"] / np.asarray(width, dtype=float)

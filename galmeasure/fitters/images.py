@@ -49,7 +49,7 @@ def make_model_images(table, cutouts):
     if not isinstance(cutouts, Cutouts):
         msg = f"cutouts must be a Cutouts, which holds the PSF, not {type(cutouts).__name__}"
         raise TypeError(msg)
-    parameters = table_values(table, cutouts, ("_fit",), argument="table")
+    parameters = table_values(table, cutouts, ("{}_fit",), argument="table")
     missing = [name for name in ("flux", "n", "r_eff", "g1", "g2", "x", "y") if f"{name}_fit" not in table.colnames]
     if missing:
         msg = f"table lacks the columns {', '.join(name + '_fit' for name in missing)}"

@@ -12,8 +12,11 @@ from astropy.table import QTable
 
 from galmeasure.exceptions import CatalogError
 from galmeasure.io.names import find_column
+from galmeasure.results.columns import TRUE
 
 __all__ = ["read_noiseless", "read_simulation", "read_truth", "read_truth_of_list"]
+
+_PREFIX = TRUE.format("")
 
 
 def read_truth(path):
@@ -38,7 +41,7 @@ def read_truth(path):
         units = {column.name: column.unit for column in hdu.columns}
         ids = find_column(list(units), "id")
         table = QTable()
-        for name in [name for name in units if name == ids or name.startswith("true_")]:
+        for name in [name for name in units if name == ids or name.startswith(_PREFIX)]:
             column = np.array(hdu.data[name])
             column = column.astype(column.dtype.newbyteorder("="))
             unit = None if name == ids or not units[name] else u.Unit(units[name], parse_strict="silent")
@@ -74,7 +77,7 @@ def read_truth_of_list(path: str | PathLike) -> QTable:
             truth["id"] = np.arange(1, len(truth) + 1)
         return truth
     table = read_results(path)
-    names = [name for name in table.colnames if name.startswith("true_") or name.endswith("_true")]
+    names = [name for name in table.colnames if name.startswith(_PREFIX) or name.endswith("_true")]
     if not names:
         msg = f"{path}: has no true parameters (columns true_flux, true_n, ... or flux_true, n_true, ...)"
         raise CatalogError(msg)
@@ -143,7 +146,7 @@ class _first_table:
             msg = f"{self.path}: not a FITS file"
             raise CatalogError(msg) from err
         for hdu in self._hdus:
-            if isinstance(hdu, fits.BinTableHDU) and any(name.startswith("true_") for name in hdu.columns.names):
+            if isinstance(hdu, fits.BinTableHDU) and any(name.startswith(_PREFIX) for name in hdu.columns.names):
                 return self._hdus, hdu
         self._hdus.close()
         msg = f"{self.path}: has no true parameters (columns true_flux, true_n, ...)"

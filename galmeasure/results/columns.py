@@ -1,90 +1,121 @@
-"""Parameters from tables and from configuration, in the pixels and flux units of the cutouts."""
+"""Parameters read from tables and from configuration, in stamp pixels and in the flux unit of the pixels.
+
+The spellings of the columns of parameters stand here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy import units as u
 from astropy.table import Table
 
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
+from galmeasure.results.frame import Frame
 
-__all__ = ["column_values", "fixed_values", "initial_values", "table_values"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
-_SUFFIXES = ("_fit", "_init", "")  # a result table, which has both, is taken up where its fits ended
+    import numpy.typing as npt
+
+    from galmeasure.cutouts import Cutouts
+
+__all__ = [
+    "GALAXY_FORMS",
+    "RESULT_FORMS",
+    "START_FORMS",
+    "TRUE",
+    "TRUTH_FORMS",
+    "find_column",
+    "fixed_values",
+    "initial_values",
+    "table_values",
+]
+
+TRUE = "true_{}"
+"""Columns of truths that this package writes, for example ``true_r_eff``."""
+
+TRUTH_FORMS = (TRUE, "{}_true", "{}", "{}_fit")
+"""Columns of truths, in the order of preference."""
+
+RESULT_FORMS = ("{}_fit", "{}")
+"""Columns of results."""
+
+START_FORMS = ("{}_fit", "{}_init", "{}")
+"""Columns of starting values: a result table, which has both of the first two, is taken up where its fits ended."""
+
+GALAXY_FORMS = (TRUE, *RESULT_FORMS)
+"""Columns of galaxies to draw again: truths, or what was measured."""
 
 
-def column_values(name, values, cutouts, argument):
-    """Values ``(N,)`` of one parameter in stamp pixels and units of the cutouts.
+def find_column(table: Table, name: str, forms: Sequence[str]) -> str | None:
+    """Find the column of a parameter among those of a table.
 
     Parameters
     ----------
+    table : `~astropy.table.Table`
+        Table with columns named after parameters.
     name : str
-        Name of the parameter.
-    values : array_like or Quantity
-        In the units and the frame of the result table when they carry none.
-    cutouts : Cutouts
-        Gives the units and the frame.
-    argument : str
-        What the caller calls it, for messages.
+        Name of the parameter, for example ``"r_eff"``.
+    forms : sequence of str
+        Spellings in the order of preference, such as `TRUTH_FORMS`.
+
+    Returns
+    -------
+    str or None
+        Name of the first column that the table has; None if it has none of them.
     """
-    parameter = PARAMETERS[PARAMETER_INDEX[name]]
-    unit = getattr(values, "unit", None)
-    if unit is not None:
-        values = _without_unit(values, unit, parameter, cutouts, argument)
-    elif parameter.kind == "length" and cutouts.pixel_scale is not None:
-        values = _numbers(values, argument) / cutouts.pixel_scale
-    values = _numbers(values, argument)
-    if parameter.kind == "position":
-        values = values - cutouts.origin[:, 0 if name == "x" else 1]
-    return values
+    return next((form.format(name) for form in forms if form.format(name) in table.colnames), None)
 
 
-def _numbers(values, argument):
-    try:
-        array = np.ma.asarray(values)
-        if array.dtype.kind == "c":
-            raise TypeError
-        return np.ma.filled(array.astype(float), np.nan)
-    except (TypeError, ValueError):
-        msg = f"{argument} must hold real numbers"
-        raise TypeError(msg) from None
+def table_values(
+    table: Table | Mapping[str, npt.ArrayLike],
+    cutouts: Cutouts,
+    forms: Sequence[str] = START_FORMS,
+    *,
+    argument: str = "init_params",
+) -> npt.NDArray[np.float64]:
+    """Read the parameters of a table.
 
+    Parameters
+    ----------
+    table : `~astropy.table.Table` or dict
+        One row per cutout, with columns of any of the seven parameters.
+    cutouts : Cutouts
+        Cutouts whose units and frame the values get.
+    forms : sequence of str, optional
+        Spellings of the columns in the order of preference. Default `START_FORMS`.
+    argument : str, optional
+        Name that messages give to the table.
 
-def _without_unit(values, unit, parameter, cutouts, argument):
-    """Convert a quantity to stamp pixels, the unit of the cutouts, or a plain number."""
-    values = u.Quantity(values, unit)
-    try:
-        if parameter.kind == "flux":
-            return values.to_value(u.dimensionless_unscaled if cutouts.unit is None else cutouts.unit)
-        if parameter.kind in ("length", "position") and unit.is_equivalent(u.pix):
-            return values.to_value(u.pix)
-        if parameter.kind == "length" and cutouts.pixel_scale is not None:
-            return values.to_value(u.arcsec) / cutouts.pixel_scale
-        return values.to_value(u.dimensionless_unscaled)
-    except u.UnitConversionError:
-        msg = f"{argument} has unit {unit}, which does not convert to that of the cutouts or of the pixel scale"
-        raise ValueError(msg) from None
+    Returns
+    -------
+    ndarray, shape (N, 7)
+        Values in stamp pixels; NaN for a parameter without a column.
 
-
-def table_values(table, cutouts, suffixes=_SUFFIXES, *, argument="init_params"):
-    """Parameters ``(N, 7)`` of a table, from the first of ``<p><suffix>`` that it has; NaN where it has none."""
+    Raises
+    ------
+    TypeError, ValueError
+        If the table is none, or a column has the wrong length, kind or unit.
+    """
     table = table if isinstance(table, Table) else _as_table(table, argument)
     if len(table) != len(cutouts):
         msg = f"{argument} must have one row per cutout: {len(cutouts)}, not {len(table)}"
         raise ValueError(msg)
-    values = np.full((len(cutouts), N_PARAMETERS), np.nan)
+    values, frame = np.full((len(cutouts), N_PARAMETERS), np.nan), Frame.of(cutouts)
     for i, parameter in enumerate(PARAMETERS):
-        for suffix in suffixes:
-            column = parameter.name + suffix
-            if column in table.colnames:
-                name = f"{argument}[{column!r}]"
-                if table[column].shape != (len(cutouts),):
-                    msg = f"{name} must hold one number per cutout, not an array of shape {table[column].shape}"
-                    raise ValueError(msg)
-                values[:, i] = column_values(parameter.name, table[column], cutouts, name)
-                break
+        column = find_column(table, parameter.name, forms)
+        if column is None:
+            continue
+        label = f"{argument}[{column!r}]"
+        if table[column].shape != (len(cutouts),):
+            msg = f"{label} must hold one number per cutout, not an array of shape {table[column].shape}"
+            raise ValueError(msg)
+        values[:, i] = frame.values(parameter.name, table[column], label)
     return values
 
 
-def _as_table(table, argument):
+def _as_table(table: object, argument: str) -> Table:
     try:
         return Table(table)
     except (TypeError, ValueError):
@@ -92,8 +123,23 @@ def _as_table(table, argument):
         raise TypeError(msg) from None
 
 
-def initial_values(init_params, cutouts):
-    """Starting values ``(N, 7)``, NaN where none are given; infinite and impossible ones count as not given."""
+def initial_values(
+    init_params: Table | Mapping[str, npt.ArrayLike] | None, cutouts: Cutouts
+) -> npt.NDArray[np.float64]:
+    """Read starting values; infinite and impossible ones count as not given.
+
+    Parameters
+    ----------
+    init_params : `~astropy.table.Table` or dict or None
+        Columns as for `table_values`; None if no parameter has a starting value.
+    cutouts : Cutouts
+        Cutouts whose units and frame the values get.
+
+    Returns
+    -------
+    ndarray, shape (N, 7)
+        Values in stamp pixels, NaN where none are given.
+    """
     if init_params is None:
         return np.full((len(cutouts), N_PARAMETERS), np.nan)
     values = table_values(init_params, cutouts)
@@ -107,11 +153,28 @@ def initial_values(init_params, cutouts):
     return values
 
 
-def fixed_values(fixed, init, cutouts):
-    """Starting values with the fixed parameters put in; ``"init"`` needs a value for every galaxy."""
-    values = init.copy()
+def fixed_values(
+    fixed: Mapping[str, npt.ArrayLike | str], init: npt.NDArray[np.float64], cutouts: Cutouts
+) -> npt.NDArray[np.float64]:
+    """Put the values of fixed parameters into the starting values.
+
+    Parameters
+    ----------
+    fixed : dict
+        Value of each fixed parameter in table units, or ``"init"`` for its starting value.
+    init : ndarray, shape (N, 7)
+        Starting values in stamp pixels.
+    cutouts : Cutouts
+        Cutouts whose units and frame the values get.
+
+    Returns
+    -------
+    ndarray, shape (N, 7)
+        New array with the fixed values.
+    """
+    values, frame = init.copy(), Frame.of(cutouts)
     for name, value in fixed.items():
         i = PARAMETER_INDEX[name]
         if not isinstance(value, str):
-            values[:, i] = column_values(name, value, cutouts, f"fixed[{name!r}]")
+            values[:, i] = frame.values(name, value, f"fixed[{name!r}]")
     return values

@@ -13,6 +13,7 @@ from galmeasure.flags import FLAGS, Flag
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
 from galmeasure.results.derived import ab_zero_point, magnitude, shape_columns, sky_shape_columns
 from galmeasure.results.formats import set_formats
+from galmeasure.results.frame import Frame
 from galmeasure.utils.wcs import local_sky
 
 __all__ = ["Measurement", "build_table", "flat_meta"]
@@ -163,7 +164,8 @@ def _build(cutouts, measurement, covariance):
         is_flux = name.startswith(("flux", "background"))
         builder.plain(name, np.asarray(column), cutouts.unit if is_flux else None)
     if covariance:
-        builder.plain("covariance", full * builder.scale[:, :, None] * builder.scale[:, None, :])
+        scale = np.stack([builder.frame.scale(p.name) for p in PARAMETERS], axis=1)
+        builder.plain("covariance", full * scale[:, :, None] * scale[:, None, :])
         order = ", ".join(p.name for p in PARAMETERS)
         table["covariance"].info.description = f"covariance of {order}, in the units of their columns"
     table["method"] = np.broadcast_to(np.asarray(measurement.method, dtype=str), len(cutouts)).copy()
@@ -179,28 +181,18 @@ class _Columns:
     """Adds columns in the units and frame of the table."""
 
     def __init__(self, table, cutouts):
-        self.table, self.cutouts = table, cutouts
-        has_scale = cutouts.pixel_scale is not None
-        self.length_unit = u.arcsec if has_scale else u.pix
-        self.scale = np.ones((len(cutouts), N_PARAMETERS))
-        """Units of the columns per unit of the measurement."""
-        if has_scale:
-            self.scale[:, PARAMETER_INDEX["r_eff"]] = cutouts.pixel_scale
-        self.offset = np.zeros((len(cutouts), N_PARAMETERS))
-        self.offset[:, PARAMETER_INDEX["x"]] = cutouts.origin[:, 0]
-        self.offset[:, PARAMETER_INDEX["y"]] = cutouts.origin[:, 1]
+        self.table, self.cutouts, self.frame = table, cutouts, Frame.of(cutouts)
 
     def parameters(self, name, values, text, *, second=None, position_offset=True):
         """One column (or a column and its error) for each parameter."""
-        values = values * self.scale + (self.offset if position_offset else 0.0)
         for p in COLUMN_ORDER:
             i = PARAMETER_INDEX[p]
-            unit = {"flux": self.cutouts.unit, "length": self.length_unit}.get(PARAMETERS[i].kind)
-            self.plain(name.format(p), values[:, i], unit, text.format(PARAMETERS[i].description))
+            column = self.frame.column(p, values[:, i], difference=not position_offset)
+            self.plain(name.format(p), column, text=text.format(PARAMETERS[i].description))
             if second is not None:
                 name2, values2, text2 = second
-                column = values2[:, i] * self.scale[:, i]
-                self.plain(name2.format(p), column, unit, text2.format(PARAMETERS[i].description))
+                column = self.frame.column(p, values2[:, i], difference=True)
+                self.plain(name2.format(p), column, text=text2.format(PARAMETERS[i].description))
 
     def plain(self, name, column, unit=None, text=None):
         """One column."""
@@ -214,8 +206,6 @@ class _Columns:
 
 def _add_derived(builder, values, covariance, sky):
     """Semi-major radius, axis ratio and angle, on the sky where a WCS says that pixels are not square; and ``pa``."""
-    units = {"r_eff_major": builder.length_unit, "theta": u.deg}
-    scale = builder.scale[:, PARAMETER_INDEX["r_eff"]]
     columns, pa = shape_columns(values, covariance), None
     if sky is not None:
         pa = sky.position_angle(columns["theta"])
@@ -224,7 +214,9 @@ def _add_derived(builder, values, covariance, sky):
         pa = np.where(np.isfinite(turned), turned, pa)
     for name, column in columns.items():
         base = name.removesuffix("_err")
-        builder.plain(name, column * scale if base == "r_eff_major" else column, units.get(base))
+        if base == "r_eff_major":
+            column = builder.frame.column(base, column)
+        builder.plain(name, column, u.deg if base == "theta" else None)
     if sky is not None:
         builder.plain("pa", pa, u.deg)
         builder.plain("ra", sky.ra, u.deg)

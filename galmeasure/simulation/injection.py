@@ -1,6 +1,9 @@
 """Model galaxies in blank sky: what is measured of them says how good an estimator is on that image."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +16,13 @@ from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
 from galmeasure.priors import Disc, Prior, Range, get_prior
 from galmeasure.render import render_sersic
 from galmeasure.render.grid import prepare_psfs
+from galmeasure.results.columns import GALAXY_FORMS, TRUE, find_column
+from galmeasure.results.frame import Frame, plain_numbers
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from galmeasure.cutouts import Cutouts
 
 __all__ = ["GalaxiesLike", "add_galaxies", "galaxies_of_prior", "inject_galaxies"]
 
@@ -23,10 +33,16 @@ _SHEAR = 0.7
 _SMALLEST = 0.25  # half-light radius over the FWHM of the PSF; smaller ones are stars
 _LARGEST = 0.125  # half-light radius over the side of the stamp
 _CORE = (5.0, 2.0)  # pixels, and widths of the PSF
-_ROUNDS = 50
-_PIECE = 16  # stamps rendered at once
+_ROUNDS = 50  # of drawing again what has another S/N
+_LEAST_ROWS = 20  # of a table, for a kernel density estimate in four dimensions
+_LARGEST_SHEAR = 0.9
+_CHUNK = 16  # stamps rendered at once: their transforms in double precision stay in the processor's cache
 _MANY_ELECTRONS = 1e12  # beyond, Poisson noise is drawn as Gaussian
-_FORMS = ("true_{}", "{}_fit", "{}")
+
+
+_FLUX = PARAMETER_INDEX["flux"]
+_CENTRE = [PARAMETER_INDEX["x"], PARAMETER_INDEX["y"]]
+_SHAPE = ("flux", "n", "r_eff", "g1", "g2")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,50 +73,90 @@ class GalaxiesLike:
 
     def __post_init__(self):
         """Check the table."""
-        self.columns(None, None)
+        self.columns()
 
-    def columns(self, unit, pixel_scale):
-        """Usable rows ``(M, 5)`` in a unit of flux (or None) and in pixels of a scale in arcsec (or None)."""
-        found = np.stack([self._column(name, unit, pixel_scale) for name in ("flux", "n", "r_eff", "g1", "g2")], 1)
-        good = np.isfinite(found).all(axis=1) & (found[:, :3] > 0).all(axis=1) & (np.hypot(*found[:, 3:].T) < 1.0)
+    def columns(self, frame: Frame | None = None) -> dict[str, npt.NDArray[np.float64]]:
+        """Return the usable rows.
+
+        Parameters
+        ----------
+        frame : Frame, optional
+            Frame whose flux unit and pixels the values get. By default they stay in the units of the table.
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``flux``, ``n``, ``r_eff``, ``g1`` and ``g2`` of the M usable rows, each of shape ``(M,)``.
+
+        Raises
+        ------
+        ValueError
+            If a column is missing, a unit does not convert, or fewer than 20 rows can be used.
+        """
+        values = {name: self._column(name, frame) for name in _SHAPE}
+        usable = np.all([np.isfinite(column) for column in values.values()], axis=0)
+        usable &= np.all([values[name] > 0 for name in ("flux", "n", "r_eff")], axis=0)
+        usable &= np.hypot(values["g1"], values["g2"]) < 1.0
         if "flags" in self.table.colnames:
-            good &= (np.asarray(self.table["flags"]) & ~int(Flag.ERROR_ESTIMATED)) == 0
-        if good.sum() < 20:
-            msg = f"like: only {int(good.sum())} rows can be used; 20 are needed, measured and without flags"
+            usable &= (np.asarray(self.table["flags"]) & ~int(Flag.ERROR_ESTIMATED)) == 0
+        if usable.sum() < _LEAST_ROWS:
+            msg = (
+                f"like: only {int(usable.sum())} rows can be used; {_LEAST_ROWS} are needed, measured and without flags"
+            )
             raise ValueError(msg)
-        return found[good]
+        return {name: column[usable] for name, column in values.items()}
 
-    def sample(self, count, rng, cutouts):
-        """Draw parameters ``(count, 5)``: flux, n, r_eff, g1, g2 in the unit and pixels of the cutouts."""
-        scale = None if cutouts.pixel_scale is None else float(np.median(cutouts.pixel_scale))
-        rows = self.columns(cutouts.unit, scale)
-        modulus = np.hypot(rows[:, 3], rows[:, 4])
-        points = np.column_stack([np.log(rows[:, :3]), modulus])
-        width = self.smoothing * len(points) ** (-1.0 / (points.shape[1] + 4.0))
-        drawn = points[rng.integers(len(points), size=count)]
-        drawn = drawn + width * rng.multivariate_normal(np.zeros(4), np.cov(points.T), size=count)
-        flux, n, r_eff = np.exp(drawn[:, :3]).T
+    def sample(self, count: int, rng: np.random.Generator, cutouts: Cutouts) -> dict[str, npt.NDArray[np.float64]]:
+        """Draw parameters in the flux unit and pixels of cutouts.
+
+        Parameters
+        ----------
+        count : int
+            Number of galaxies to draw.
+        rng : numpy.random.Generator
+            Source of the random numbers.
+        cutouts : Cutouts
+            Cutouts whose unit and median pixel scale are used.
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``flux``, ``n``, ``r_eff``, ``g1`` and ``g2``, each of shape ``(count,)``.
+        """
+        frame = Frame.of(cutouts)
+        if frame.pixel_scale is not None:
+            frame = replace(frame, pixel_scale=np.float64(np.median(frame.pixel_scale)))
+        rows = self.columns(frame)
+        logarithms = [np.log(rows[name]) for name in ("flux", "n", "r_eff")]
+        points = np.column_stack([*logarithms, np.hypot(rows["g1"], rows["g2"])])
+        n_points, dimension = points.shape
+        width = self.smoothing * n_points ** (-1.0 / (dimension + 4.0))
+        drawn = points[rng.integers(n_points, size=count)]
+        drawn = drawn + width * rng.multivariate_normal(np.zeros(dimension), np.cov(points.T), size=count)
+        log_flux, log_n, log_r_eff, g = drawn.T
         limits = PARAMETERS[PARAMETER_INDEX["n"]]
-        g, angle = np.clip(np.abs(drawn[:, 3]), 0.0, 0.9), rng.uniform(0.0, 2.0 * np.pi, count)
-        return np.stack([flux, np.clip(n, limits.lower, limits.upper), r_eff, g * np.cos(angle), g * np.sin(angle)], 1)
+        g, angle = np.clip(np.abs(g), 0.0, _LARGEST_SHEAR), rng.uniform(0.0, 2.0 * np.pi, count)
+        return {
+            "flux": np.exp(log_flux),
+            "n": np.clip(np.exp(log_n), limits.lower, limits.upper),
+            "r_eff": np.exp(log_r_eff),
+            "g1": g * np.cos(angle),
+            "g2": g * np.sin(angle),
+        }
 
-    def _column(self, name, unit, pixel_scale):
-        label = next((form.format(name) for form in _FORMS if form.format(name) in self.table.colnames), None)
+    def _column(self, name, frame):
+        """Column of a parameter in stamp pixels and the flux unit of a frame; without one, as it is in the table."""
+        label = find_column(self.table, name, GALAXY_FORMS)
         if label is None:
             msg = f"like has no column {name}_fit"
             raise ValueError(msg)
-        column = self.table[label]
-        own = column.unit if column.unit != u.dimensionless_unscaled else None
-        values = np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(float), np.nan)
-        try:
-            if name == "flux" and own is not None and unit is not None:
-                return values * own.to(unit)
-            if name == "r_eff" and own is not None and own.is_equivalent(u.arcsec):
-                return values if pixel_scale is None else values * own.to(u.arcsec) / pixel_scale
-        except u.UnitConversionError:
-            msg = f"like[{label!r}] has unit {own}, which does not convert to that of the image, {unit}"
-            raise ValueError(msg) from None
-        return values
+        column, unit = self.table[label], self.table[label].unit
+        values = plain_numbers(column, f"like[{label!r}]")
+        if frame is None or unit is None or unit == u.dimensionless_unscaled:
+            return values  # radii without a unit are in pixels
+        if (name == "flux" and frame.unit is None) or (name == "r_eff" and frame.pixel_scale is None):
+            return values  # there is nothing to convert to
+        return frame.values(name, u.Quantity(values, unit), f"like[{label!r}]")
 
 
 def galaxies_of_prior(name="survey", *, psf_fwhm, size=64, snr=None, n=None, r_eff=None):
@@ -254,8 +310,8 @@ def add_galaxies(cutouts, galaxies, rng, *, positions=None):
 def _by_psf(batch):
     """Yield usable rows of a batch, in small pieces, with a grid of their PSFs and which of these they have."""
     usable = np.flatnonzero(batch.good.any(axis=(1, 2)))
-    for start in range(0, len(usable), _PIECE):
-        piece = usable[start : start + _PIECE]
+    for start in range(0, len(usable), _CHUNK):
+        piece = usable[start : start + _CHUNK]
         kinds, local = np.unique(batch.psf_index[piece], return_inverse=True)
         images = torch.from_numpy(np.stack([batch.psf[kind] for kind in kinds]))
         options = {"oversampling": batch.psf_oversampling, "dtype": torch.float64}
@@ -278,15 +334,15 @@ def _fill(batch, rows, grid, place, galaxies, centre, rng, cutouts, truth, snr, 
     left = np.arange(len(rows))
     for _ in range(_ROUNDS):
         drawn = _draw(galaxies, len(left), rng, cutouts, scale[left])
-        drawn[:, 5:] = centre[index[left]]
+        drawn[:, _CENTRE] = centre[index[left]]
         unit = drawn.copy()
-        unit[:, 0] = 1.0
+        unit[:, _FLUX] = 1.0
         light = render_sersic(torch.from_numpy(unit), grid, place[left])
         noise = error[left], good[left], None if gain is None else gain[left]
         if isinstance(galaxies, Prior):
             drawn_snr = torch.from_numpy(np.exp(rng.uniform(*np.log(wanted), len(left))))
-            drawn[:, 0] = flux_of_snr(light, drawn_snr, *noise).numpy()
-        light = light * torch.from_numpy(drawn[:, 0])[:, None, None]
+            drawn[:, _FLUX] = flux_of_snr(light, drawn_snr, *noise).numpy()
+        light = light * torch.from_numpy(drawn[:, _FLUX])[:, None, None]
         ratio = signal_to_noise(light, *noise).numpy()
         fits = (ratio >= 0.999 * wanted[0]) & (ratio <= 1.001 * wanted[1])
         parameters[left[fits]], model[left[fits]], found[left[fits]] = drawn[fits], light[fits], ratio[fits]
@@ -300,7 +356,7 @@ def _fill(batch, rows, grid, place, galaxies, centre, rng, cutouts, truth, snr, 
     for i, row in enumerate(index):
         ny, nx = cutouts.shapes[row]
         images[row] = cutouts.image(row) + scale[i] * light[i, :ny, :nx]
-    parameters[:, 0] *= scale
+    parameters[:, _FLUX] *= scale
     truth[index], snr[index] = parameters, found
 
 
@@ -311,8 +367,9 @@ def _draw(galaxies, count, rng, cutouts, scale):
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         drawn[:] = galaxies.sample(count, (1, 1), generator=generator).double().numpy()
     else:
-        drawn[:, :5] = galaxies.sample(count, rng, cutouts)
-        drawn[:, 0] /= scale
+        for name, values in galaxies.sample(count, rng, cutouts).items():
+            drawn[:, PARAMETER_INDEX[name]] = values
+        drawn[:, _FLUX] /= scale
     return drawn
 
 
@@ -329,17 +386,9 @@ def _noisy(model, gain, rng):
 
 def _truth_table(cutouts, truth, snr, width):
     """Truths in the units and frame of a result table."""
-    table = QTable({"id": np.array(cutouts.ids)})
-    length = u.pix if cutouts.pixel_scale is None else u.arcsec
-    scale = np.ones(len(cutouts)) if cutouts.pixel_scale is None else cutouts.pixel_scale
-    for i, parameter in enumerate(PARAMETERS):
-        values = truth[:, i]
-        if parameter.kind == "length":
-            values = values * scale
-        elif parameter.kind == "position":
-            values = values + cutouts.origin[:, "xy".index(parameter.name)]
-        unit = {"flux": cutouts.unit, "length": length}.get(parameter.kind)
-        table[f"true_{parameter.name}"] = values if unit is None else u.Quantity(values, unit)
-    table["true_snr"] = snr
-    table["true_psf_fwhm"] = u.Quantity(width * scale, length)
+    table, frame = QTable({"id": np.array(cutouts.ids)}), Frame.of(cutouts)
+    for name, index in PARAMETER_INDEX.items():
+        table[TRUE.format(name)] = frame.column(name, truth[:, index])
+    table[TRUE.format("snr")] = snr
+    table[TRUE.format("psf_fwhm")] = frame.column("psf_fwhm", width)
     return table

@@ -10,6 +10,7 @@ from astropy.table import Table
 from galmeasure.io import read_cutouts
 from galmeasure.networks import CLEANING_SIZE, StampInputs, central_window, network_psfs, resize_stamps
 from galmeasure.parameters import PARAMETER_INDEX, PARAMETER_NAMES
+from galmeasure.results.columns import TRUE, table_values
 from galmeasure.training.pool import training_psfs
 
 __all__ = ["read_held_out"]
@@ -42,15 +43,14 @@ def read_held_out(path, device="cpu", clean_psf=True):
         If a column of the truth, or the pixel scale, is missing.
     """
     table, cutouts = Table.read(Path(path)), read_cutouts(path)
-    missing = [f"true_{name}" for name in PARAMETER_NAMES if f"true_{name}" not in table.colnames]
+    missing = [TRUE.format(name) for name in PARAMETER_NAMES if TRUE.format(name) not in table.colnames]
     if missing:
         msg = f"{path}: held-out stamps need the columns true_<parameter>; {', '.join(missing)} are missing"
         raise ValueError(msg)
     if cutouts.pixel_scale is None:
         msg = f"{path}: held-out stamps need their pixel scale"
         raise ValueError(msg)
-    truth = np.stack([np.asarray(table[f"true_{name}"], dtype=float) for name in PARAMETER_NAMES], 1)
-    truth[:, PARAMETER_INDEX["r_eff"]] /= cutouts.pixel_scale
+    truth = table_values(table, cutouts, (TRUE,), argument=str(path))
     for batch in cutouts.batches(_MAX_PIXELS):
         yield _stamps(batch, truth[batch.index], device, clean_psf)
 

@@ -5,8 +5,9 @@ from astropy import units as u
 from astropy.table import QTable, Table
 
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
-from galmeasure.results.columns import column_values
+from galmeasure.results.columns import RESULT_FORMS, find_column
 from galmeasure.results.derived import shape_columns
+from galmeasure.results.frame import Frame
 from galmeasure.results.table import COLUMN_ORDER, flat_meta
 
 __all__ = ["draw_table", "flow_pieces", "given_parameters", "row_normals"]
@@ -39,28 +40,23 @@ def draw_table(cutouts, drawn, meta):
     table = QTable()
     table["id"] = np.array(cutouts.ids)
     table["id"].info.description = "identifier of the cutout"
-    values = drawn.copy()
-    values[..., PARAMETER_INDEX["x"]] += cutouts.origin[:, 0, None]
-    values[..., PARAMETER_INDEX["y"]] += cutouts.origin[:, 1, None]
-    scale = 1.0 if cutouts.pixel_scale is None else cutouts.pixel_scale[:, None]
-    length = u.pix if cutouts.pixel_scale is None else u.arcsec
-    values[..., PARAMETER_INDEX["r_eff"]] *= scale
+    frame = Frame.of(cutouts)
     for name in COLUMN_ORDER:
-        parameter = PARAMETERS[PARAMETER_INDEX[name]]
-        unit = {"flux": cutouts.unit, "length": length}.get(parameter.kind)
-        _add(table, name, values[..., PARAMETER_INDEX[name]], unit, parameter.description)
+        column = frame.column(name, drawn[..., PARAMETER_INDEX[name]])
+        _add(table, name, column, PARAMETERS[PARAMETER_INDEX[name]].description)
     flat = drawn.reshape(-1, N_PARAMETERS)
     derived = shape_columns(flat, np.zeros((len(flat), N_PARAMETERS, N_PARAMETERS)))
     shape = drawn.shape[:2]
-    _add(table, "r_eff_major", derived["r_eff_major"].reshape(shape) * scale, length, "half-light semi-major axis")
-    _add(table, "q", derived["q"].reshape(shape), None, "axis ratio b/a")
-    _add(table, "theta", derived["theta"].reshape(shape), u.deg, "position angle, counter-clockwise from +x")
+    r_eff_major = frame.column("r_eff_major", derived["r_eff_major"].reshape(shape))
+    _add(table, "r_eff_major", r_eff_major, "half-light semi-major axis")
+    _add(table, "q", derived["q"].reshape(shape), "axis ratio b/a")
+    _add(table, "theta", derived["theta"].reshape(shape) * u.deg, "position angle, counter-clockwise from +x")
     table.meta.update(flat_meta(meta))
     return table
 
 
-def _add(table, name, column, unit, description):
-    table[name] = column if unit is None else u.Quantity(column, unit, copy=False)
+def _add(table, name, column, description):
+    table[name] = column
     table[name].info.description = f"draws: {description}"
 
 
@@ -74,15 +70,13 @@ def given_parameters(parameters, cutouts):
     if len(table) != len(cutouts):
         msg = f"parameters must have one row per cutout: {len(cutouts)}, not {len(table)}"
         raise ValueError(msg)
-    values = None
+    values, frame = None, Frame.of(cutouts)
     for i, parameter in enumerate(PARAMETERS):
-        name = next((parameter.name + end for end in ("_fit", "") if parameter.name + end in table.colnames), None)
+        name = find_column(table, parameter.name, RESULT_FORMS)
         if name is None:
             msg = f"parameters must have a column {parameter.name} or {parameter.name}_fit"
             raise ValueError(msg)
-        # with the draws along the first axis, what is known of each cutout broadcasts
-        column = column_values(parameter.name, table[name].T, cutouts, f"parameters[{name!r}]").T
-        column = column.reshape(len(cutouts), -1)
+        column = frame.values(parameter.name, table[name], f"parameters[{name!r}]").reshape(len(cutouts), -1)
         values = np.empty((*column.shape, N_PARAMETERS)) if values is None else values
         if column.shape != values.shape[:2]:
             msg = f"parameters[{name!r}] must have {values.shape[1]} numbers a row, not {column.shape[1]}"
