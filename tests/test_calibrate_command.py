@@ -243,7 +243,7 @@ def test_command(tmp_path, monkeypatch, capsys, kind, before):
     assert found.n_galaxies >= 1490
     assert found.about["image"] == "i.fits"
     assert found.about["injected"] == 1500
-    assert found.estimator["weights"] == "survey-v2"
+    assert found.estimator["weights"] == "survey-v3"
     row = next(line for line in text.splitlines() if line.startswith("g1"))
     shown = [float(each) for each in re.findall(r"[-+]?\d+\.\d+", row)]
     expected = [100 * found.metrics[when]["g1"]["coverage_68"] for when in ("before", "after")]

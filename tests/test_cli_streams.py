@@ -78,7 +78,7 @@ def test_words_are_completed():
     assert ("file", "ca") in completed(incomplete="ca")
     assert ("plain", "--psf-oversampling") in completed(incomplete="--psf")
     assert ("plain", "--psf-oversampling") in completed("cat.fits", incomplete="--psf")
-    assert ("plain", "survey-v2") in completed("cat.fits", "--weights", incomplete="sur")
+    assert ("plain", "survey-v3") in completed("cat.fits", "--weights", incomplete="sur")
     assert ("file", "") in completed("calibrate")
 
 

@@ -31,7 +31,7 @@ def test_a_fitter_may_start_another():
 
 def test_options_of_others_are_refused():
     with pytest.raises(ValueError, match="^weights is an option of --method neural, not of --method lsq$"):
-        get_fitter("lsq").spec({"weights": "survey-v2"})
+        get_fitter("lsq").spec({"weights": "survey-v3"})
     with pytest.raises(ValueError, match="^fit-background is an option of --method lsq, not of --method neural$"):
         get_fitter("neural").spec({"fit_background": True})
     with pytest.raises(ValueError, match="^method must be one of neural, lsq, baseline, not 'moments'$"):

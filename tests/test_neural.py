@@ -28,7 +28,7 @@ SHAPE = (64, 64)
 PSF = gaussian_psf(33)
 SIGMA = 5.0
 NAMES = ("x", "y", "flux", "n", "r_eff", "g1", "g2")
-SURVEY = "survey-v2"
+SURVEY = "survey-v3"
 SHIPPED = {weights.name for weights in list_weights()}
 needs_weights = pytest.mark.skipif(not SHIPPED, reason="no weights in this version")
 

@@ -228,11 +228,11 @@ def shipped(tmp_path, monkeypatch):
     """A copy of the folder of the package with one network, with the files beside it and its registry."""
     folder = tmp_path / "weights"
     folder.mkdir()
-    names = [f"survey-v2{end}" for end in (".safetensors", ".json", ".ood", ".correction")]
+    names = [f"survey-v3{end}" for end in (".safetensors", ".json", ".ood", ".correction")]
     for name in names:
         shutil.copy(registry._FOLDER / name, folder)
     entries = json.loads((registry._FOLDER / "registry.json").read_text())
-    (folder / "registry.json").write_text(json.dumps({"survey-v2": entries["survey-v2"]}))
+    (folder / "registry.json").write_text(json.dumps({"survey-v3": entries["survey-v3"]}))
     monkeypatch.setattr(registry, "_FOLDER", folder)
     return folder
 
@@ -252,7 +252,7 @@ def flip(path, content, place):
 
 @pytest.mark.parametrize("with_digest", [False, True])
 def test_flipped_bits_are_refused(shipped, typical, with_digest):
-    weights = registry.get_weights("survey-v2")
+    weights = registry.get_weights("survey-v3")
     path, known = typical_path(weights.path), registry.known_digest(weights.sha256, ".ood")
     if with_digest:
         dataclasses.replace(typical, card={"weights_sha256": weights.sha256}).save(path)
@@ -262,12 +262,12 @@ def test_flipped_bits_are_refused(shipped, typical, with_digest):
         flip(path, content, place)
         with pytest.raises(WeightsError):
             load_typical(path, weights.sha256, known)
-    with pytest.raises(WeightsError, match=r"survey-v2\.ood: does not match its sha256"):
+    with pytest.raises(WeightsError, match=r"survey-v3\.ood: does not match its sha256"):
         NeuralSersicFitter(refine=None).fit(np.ones((2, 33, 33)) + np.eye(33), error=1.0)
 
 
 def test_flipped_bits_of_a_shipped_correction(shipped):
-    path = (shipped / "survey-v2.correction").resolve()
+    path = (shipped / "survey-v3.correction").resolve()
     content = path.read_bytes()
     assert NeuralSersicFitter() is not None
     for place in np.linspace(9, len(content) - 1, 20).astype(int):
@@ -356,7 +356,7 @@ def test_a_file_of_other_weights_is_refused(tiny, tmp_path):
 
 
 def test_shipped_weights_have_their_typical_galaxies():
-    for name in ("survey-v1", "survey-v2", "study-v1", "study-v2"):
+    for name in ("survey-v2", "survey-v3", "study-v2"):
         weights = get_weights(name)
         typical = load_typical(typical_path(weights.path), weights.sha256)
         assert typical is not None, name

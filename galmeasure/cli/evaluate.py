@@ -15,7 +15,7 @@ __all__ = ["evaluate"]
 @click.option(
     "--method", multiple=True, help="neural, lsq, baseline (slow) or none; repeatable.  [default: neural, lsq]"
 )
-@click.option("--weights", multiple=True, help="Neural: weights, repeatable.  [default: survey-v2, and the study's]")
+@click.option("--weights", multiple=True, help="Neural: weights, repeatable.  [default: survey-v3, and the study's]")
 @click.option("--refine", is_flag=True, help="Neural: also refined by importance sampling, see NeuralSersicFitter.")
 @click.option(
     "--dataset", default="3", show_default=True, help="Set of the study, 1, 2 or 3, or a simulated FITS table."

@@ -167,7 +167,7 @@ FITTERS: dict[str, RegisteredFitter] = {
             options=(
                 FitterOption(
                     name="weights",
-                    help="name of weights, see galmeasure weights, or a file.  [default: survey-v2]",
+                    help="name of weights, see galmeasure weights, or a file.  [default: survey-v3]",
                 ),
                 FitterOption(
                     name="summary",

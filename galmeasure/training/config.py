@@ -115,7 +115,7 @@ def list_training_configs():
     --------
     >>> from galmeasure.training import list_training_configs
     >>> list_training_configs()
-    ['smoke', 'study-v1', 'study-v2', 'survey-v1', 'survey-v2']
+    ['smoke', 'study-v1', 'study-v2', 'survey-v1', 'survey-v2', 'survey-v3']
     """
     folder = files("galmeasure.training") / "configs"
     return sorted(path.name.removesuffix(".toml") for path in folder.iterdir() if path.name.endswith(".toml"))

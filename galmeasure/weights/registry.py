@@ -15,7 +15,7 @@ __all__ = [
     "update_registry",
 ]  # fmt: skip
 
-DEFAULT_WEIGHTS = "survey-v2"
+DEFAULT_WEIGHTS = "survey-v3"
 """Weights that are used unless others are asked for."""
 
 MAX_TOTAL_BYTES = 40 * 10**6
@@ -52,6 +52,7 @@ def list_weights() -> list[Weights]:
     study-v2 study
     survey-v1 survey
     survey-v2 galaxies
+    survey-v3 galaxies
     """
     return [_shipped(name, entry) for name, entry in sorted(_read_registry(_FOLDER).items())]
 
