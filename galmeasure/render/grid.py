@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from galmeasure.render.dealias import FOLD, extend_band, is_aliased
@@ -81,15 +82,7 @@ class PSFGrid:
 
 def good_size(size: float) -> int:
     """Smallest even number not below ``size`` with no prime factor above 5."""
-    size = int(size) + int(size) % 2
-    while True:
-        cofactor = size
-        for factor in (2, 3, 5):
-            while cofactor % factor == 0:
-                cofactor //= factor
-        if cofactor == 1:
-            return size
-        size += 2
+    return 2 * next_fast_len((int(size) + 1) // 2, real=True)
 
 
 def padded_shape(shape: tuple[int, int]) -> tuple[int, int]:
