@@ -1,36 +1,47 @@
-"""Simulated stamps of the training as cutouts, for the fitters."""
+"""Simulated stamps of the training as cutouts that fitters measure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from galmeasure.cutouts import Cutouts
-from galmeasure.simulation.stamps import simulate_stamps
+from galmeasure.simulation.stamps import SimulationConfig, simulate_stamps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
 
 __all__ = ["simulate_cutouts"]
 
-_NO_SHOT_NOISE = 1e12  # electrons per unit
+_NO_SHOT_NOISE = 1e12  # electrons per unit: shot noise is then far below that of the background
 
 
-def simulate_cutouts(config, count, *, seed=0, chunk=2048):
-    """Simulate galaxies as networks are trained on, chunk by chunk.
+def simulate_cutouts(
+    config: SimulationConfig, count: int, *, seed: int = 0, chunk: int = 2048
+) -> Iterator[tuple[Cutouts, npt.NDArray[np.float64]]]:
+    """Simulate galaxies like those of the training, chunk by chunk.
 
     Parameters
     ----------
     config : SimulationConfig
-        What the stamps are like.
+        Distributions of galaxies, PSFs, noise and masks.
     count : int
-        How many.
+        Number of galaxies to simulate.
     seed : int, optional
-        They are a function of it, and of ``chunk``.
+        Seed of the random numbers; the galaxies depend on it and on ``chunk``. Default 0.
     chunk : int, optional
-        Galaxies in a chunk.
+        Number of galaxies in a chunk. Default 2048.
 
     Yields
     ------
     cutouts : Cutouts
-        Images in units of the noise.
+        Cutouts of a chunk, images in units of the noise.
     parameters : ndarray
-        Their truth, in these units and in pixels, shape ``(chunk, 7)``.
+        True parameters, in these units and in pixels, shape ``(chunk, 7)``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Model galaxies in blank sky: what is measured of them says how good an estimator is on that image."""
+"""Model galaxies put into blank sky, whose measurements say how good an estimator is on that image."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from galmeasure.results.columns import GALAXY_FORMS, TRUE, find_column
 from galmeasure.results.frame import Frame, plain_numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from galmeasure.cutouts import Cutouts
+    from galmeasure.io import SkySource
 
 __all__ = ["GalaxiesLike", "add_galaxies", "galaxies_of_prior", "inject_galaxies"]
 
@@ -36,7 +39,7 @@ _CORE = (5.0, 2.0)  # pixels, and widths of the PSF
 _ROUNDS = 50  # of drawing again what has another S/N
 _LEAST_ROWS = 20  # of a table, for a kernel density estimate in four dimensions
 _LARGEST_SHEAR = 0.9
-_CHUNK = 16  # stamps rendered at once: their transforms in double precision stay in the processor's cache
+_CHUNK = 16  # stamps rendered at once, so that temporaries stay in the cache
 _MANY_ELECTRONS = 1e12  # beyond, Poisson noise is drawn as Gaussian
 
 
@@ -47,7 +50,7 @@ _SHAPE = ("flux", "n", "r_eff", "g1", "g2")
 
 @dataclass(frozen=True, eq=False)
 class GalaxiesLike:
-    """Galaxies like those of a table: its rows are drawn again, each changed a little.
+    """Galaxies like those of a table: rows are drawn again, each with a small random change.
 
     Parameters
     ----------
@@ -68,7 +71,7 @@ class GalaxiesLike:
     """
 
     table: Table
-    snr: tuple = (_SNR_FAINTEST, np.inf)
+    snr: tuple[float, float] = (_SNR_FAINTEST, np.inf)
     smoothing: float = 0.5
 
     def __post_init__(self):
@@ -159,17 +162,25 @@ class GalaxiesLike:
         return frame.values(name, u.Quantity(values, unit), f"like[{label!r}]")
 
 
-def galaxies_of_prior(name="survey", *, psf_fwhm, size=64, snr=None, n=None, r_eff=None):
-    """Prior of galaxies to inject: that of a network's training, without what no survey measures.
+def galaxies_of_prior(
+    name: str = "survey",
+    *,
+    psf_fwhm: float,
+    size: int = 64,
+    snr: tuple[float, float] | None = None,
+    n: tuple[float, float] | None = None,
+    r_eff: tuple[float, float] | None = None,
+) -> Prior:
+    """Return a prior of galaxies to inject: that of a network's training, limited to galaxies that surveys measure.
 
     Parameters
     ----------
     name : str, optional
-        Prior, see `galmeasure.priors.get_prior`.
+        Name of a prior, see `galmeasure.priors.get_prior`. Default "survey".
     psf_fwhm : float
-        Width of the PSF, pixels.
+        FWHM of the PSF in pixels.
     size : int, optional
-        Side of the stamps, pixels.
+        Side of the stamps in pixels. Default 64.
     snr, n, r_eff : tuple of float, optional
         Ranges instead of the default ones, ``r_eff`` in pixels. By default S/N is 10 to 300, n 0.5 to 6, and r_eff a
         quarter of the PSF's width to an eighth of the stamp, as far as the prior reaches.
@@ -198,8 +209,9 @@ def galaxies_of_prior(name="survey", *, psf_fwhm, size=64, snr=None, n=None, r_e
     default = {"snr": _SNR, "n": _INDEX, "r_eff": (_SMALLEST * width, _LARGEST * size)}
     ranges = {}
     for key, (low, high) in bounds.items():
-        own = getattr(prior, key)
-        lower, upper = given[key] or (max(own.lower, default[key][0]), min(own.upper, default[key][1]))
+        prior_range = getattr(prior, key)
+        smallest, largest = default[key]
+        lower, upper = given[key] or (max(prior_range.lower, smallest), min(prior_range.upper, largest))
         if not low <= lower < upper <= high:
             unit = " pixels" if key == "r_eff" else ""
             msg = f"{key} must be a range within {low:g} to {high:g}{unit}, not {lower:.4g} to {upper:.4g}"
@@ -209,37 +221,45 @@ def galaxies_of_prior(name="survey", *, psf_fwhm, size=64, snr=None, n=None, r_e
     return replace(prior, name=f"{name}, injected", shear=shear, centre=0.5, electrons=None, populations=(), **ranges)
 
 
-def inject_galaxies(sky, count, galaxies=None, *, core=None, seed=0, first=1):
+def inject_galaxies(
+    sky: SkySource,
+    count: int,
+    galaxies: Prior | GalaxiesLike | None = None,
+    *,
+    core: float | None = None,
+    seed: int | Sequence[int] = 0,
+    first: int = 1,
+) -> tuple[Cutouts, QTable]:
     """Put model galaxies into blank sky, each into its own copy of it.
 
     Parameters
     ----------
     sky : galmeasure.io.SkySource
-        Image, PSF and noise.
+        Image with its PSF and noise.
     count : int
-        How many.
+        Number of galaxies to inject.
     galaxies : Prior or GalaxiesLike, optional
-        What they are like; by default `galaxies_of_prior` for the PSF in the middle of the image.
+        Distribution of the galaxies; by default `galaxies_of_prior` for the PSF in the middle of the image.
     core : float, optional
-        No other source is within this many pixels; by default 5, or twice the width of the PSF.
+        Radius in pixels around a galaxy without another source; by default 5, or twice the FWHM of the PSF.
     seed : int or sequence of int, optional
-        All is a function of it.
+        Seed of all random numbers. Default 0.
     first : int, optional
-        Number of the first galaxy in the column ``id``.
+        Number of the first galaxy in the column ``id``. Default 1.
 
     Returns
     -------
     cutouts : Cutouts
         Stamps with galaxies, cut, masked and with the PSFs that they would have if they were in the image.
     truth : `~astropy.table.QTable`
-        See `add_galaxies`.
+        True parameters, see `add_galaxies`.
 
     Raises
     ------
     CatalogError
         If there is too little blank sky.
     ValueError
-        If no galaxies have a signal-to-noise ratio that is wanted.
+        If no galaxies have a signal-to-noise ratio within the limits.
     """
     rng = np.random.default_rng(seed)
     if galaxies is None:
@@ -250,46 +270,74 @@ def inject_galaxies(sky, count, galaxies=None, *, core=None, seed=0, first=1):
     return add_galaxies(cutouts, galaxies, rng, positions=positions)
 
 
-def core_radius(sky):
-    """Pixels around a galaxy in which there is no other source, by default."""
+def core_radius(sky: SkySource) -> float:
+    """Return the default radius around a galaxy without another source.
+
+    Parameters
+    ----------
+    sky : galmeasure.io.SkySource
+        Image with its PSF and noise.
+
+    Returns
+    -------
+    float
+        Radius in pixels.
+    """
     width = sky_psf_fwhm(sky)
     return max(_CORE[0], _CORE[1] * width) if np.isfinite(width) else _CORE[0]
 
 
-def sky_psf_fwhm(sky):
-    """Width of the PSF in the middle of an image, pixels."""
+def sky_psf_fwhm(sky: SkySource) -> float:
+    """Return the width of the PSF in the middle of an image.
+
+    Parameters
+    ----------
+    sky : galmeasure.io.SkySource
+        Image with its PSF and noise.
+
+    Returns
+    -------
+    float
+        FWHM in pixels; NaN if it cannot be measured.
+    """
     ny, nx = sky.shape
     middle = sky.at([[0.5 * (nx - 1), 0.5 * (ny - 1)]]).read([0])
     return float(next(middle.batches()).psf_fwhm[0])
 
 
-def add_galaxies(cutouts, galaxies, rng, *, positions=None):
-    """Add a model galaxy to each of some cutouts, with its shot noise where the gain is known.
+def add_galaxies(
+    cutouts: Cutouts,
+    galaxies: Prior | GalaxiesLike,
+    rng: np.random.Generator,
+    *,
+    positions: npt.ArrayLike | None = None,
+) -> tuple[Cutouts, QTable]:
+    """Add a model galaxy to each cutout, with its shot noise where the gain is known.
 
     Parameters
     ----------
     cutouts : Cutouts
         Stamps of sky, which are not changed.
     galaxies : Prior or GalaxiesLike
-        What the galaxies are like.
+        Distribution of the galaxies.
     rng : numpy.random.Generator
-        Random numbers.
+        Source of the random numbers.
     positions : array_like, optional
         Centres x, y in the parent image, shape ``(N, 2)``; by default random within half a pixel of the stamp's centre.
 
     Returns
     -------
     cutouts : Cutouts
-        The sum.
+        Sums of sky and galaxies.
     truth : `~astropy.table.QTable`
         ``id`` and ``true_<p>`` of the seven parameters in the units and frame of a result table, ``true_snr`` (with
-        the noise that is claimed, on the pixels that are not masked) and ``true_psf_fwhm``. A stamp that cannot be
+        the error map, on the pixels that are not masked) and ``true_psf_fwhm``. A stamp that cannot be
         measured gets no galaxy, and NaN.
 
     Raises
     ------
     ValueError
-        If no galaxies have a signal-to-noise ratio that is wanted.
+        If no galaxies have a signal-to-noise ratio within the limits.
     """
     count = len(cutouts)
     if positions is None:
@@ -299,8 +347,8 @@ def add_galaxies(cutouts, galaxies, rng, *, positions=None):
     truth, snr, width = np.full((count, N_PARAMETERS), np.nan), np.full(count, np.nan), np.full(count, np.nan)
     images = [None] * count
     for batch in cutouts.batches(2**18):
-        for rows, grid, place in _by_psf(batch):
-            _fill(batch, rows, grid, place, galaxies, centre, rng, cutouts, truth, snr, images)
+        for rows, grid, psf_index in _by_psf(batch):
+            _fill(batch, rows, grid, psf_index, galaxies, centre, rng, cutouts, truth, snr, images)
         width[batch.index] = batch.psf_fwhm[batch.psf_index]
     images = [cutouts.image(i) if image is None else image for i, image in enumerate(images)]
     new = cutouts._with_images(np.stack(images) if len({image.shape for image in images}) == 1 else images)
@@ -308,56 +356,56 @@ def add_galaxies(cutouts, galaxies, rng, *, positions=None):
 
 
 def _by_psf(batch):
-    """Yield usable rows of a batch, in small pieces, with a grid of their PSFs and which of these they have."""
+    """Yield usable rows of a batch in chunks, with a grid of their PSFs and the index of each row's PSF in it."""
     usable = np.flatnonzero(batch.good.any(axis=(1, 2)))
     for start in range(0, len(usable), _CHUNK):
-        piece = usable[start : start + _CHUNK]
-        kinds, local = np.unique(batch.psf_index[piece], return_inverse=True)
-        images = torch.from_numpy(np.stack([batch.psf[kind] for kind in kinds]))
+        rows = usable[start : start + _CHUNK]
+        indices, local = np.unique(batch.psf_index[rows], return_inverse=True)
+        images = torch.from_numpy(np.stack([batch.psf[index] for index in indices]))
         options = {"oversampling": batch.psf_oversampling, "dtype": torch.float64}
         for members, grid in prepare_psfs(images, batch.image.shape[1:], **options):
             members = members.numpy()
-            mine = np.isin(local.reshape(-1), members)
-            place = np.searchsorted(members, local.reshape(-1)[mine])
-            yield piece[mine], grid, torch.from_numpy(place)
+            in_grid = np.isin(local.reshape(-1), members)
+            psf_index = np.searchsorted(members, local.reshape(-1)[in_grid])
+            yield rows[in_grid], grid, torch.from_numpy(psf_index)
 
 
-def _fill(batch, rows, grid, place, galaxies, centre, rng, cutouts, truth, snr, images):
-    """Draw galaxies for some rows until their S/N are as wanted, and add them to the images."""
+def _fill(batch, rows, grid, psf_index, galaxies, centre, rng, cutouts, truth, snr, images):
+    """Draw galaxies for rows until their S/N lie within the limits, and add them to the images."""
     error = np.broadcast_to(batch.error, batch.image.shape)[rows].astype(float)
     error, good = torch.from_numpy(error), torch.from_numpy(batch.good[rows])
     gain = None if batch.gain is None else torch.from_numpy(batch.gain[rows].astype(float))
     index, scale = batch.index[rows], batch.scale[rows]
     parameters = np.full((len(rows), N_PARAMETERS), np.nan)
-    model, found = torch.zeros_like(error), np.full(len(rows), np.nan)
-    wanted = (galaxies.snr.lower, galaxies.snr.upper) if isinstance(galaxies, Prior) else galaxies.snr
+    model, snr_drawn = torch.zeros_like(error), np.full(len(rows), np.nan)
+    limits = (galaxies.snr.lower, galaxies.snr.upper) if isinstance(galaxies, Prior) else galaxies.snr
     left = np.arange(len(rows))
     for _ in range(_ROUNDS):
         drawn = _draw(galaxies, len(left), rng, cutouts, scale[left])
         drawn[:, _CENTRE] = centre[index[left]]
         unit = drawn.copy()
         unit[:, _FLUX] = 1.0
-        light = render_sersic(torch.from_numpy(unit), grid, place[left])
+        light = render_sersic(torch.from_numpy(unit), grid, psf_index[left])
         noise = error[left], good[left], None if gain is None else gain[left]
         if isinstance(galaxies, Prior):
-            drawn_snr = torch.from_numpy(np.exp(rng.uniform(*np.log(wanted), len(left))))
-            drawn[:, _FLUX] = flux_of_snr(light, drawn_snr, *noise).numpy()
+            target = torch.from_numpy(np.exp(rng.uniform(*np.log(limits), len(left))))
+            drawn[:, _FLUX] = flux_of_snr(light, target, *noise).numpy()
         light = light * torch.from_numpy(drawn[:, _FLUX])[:, None, None]
         ratio = signal_to_noise(light, *noise).numpy()
-        fits = (ratio >= 0.999 * wanted[0]) & (ratio <= 1.001 * wanted[1])
-        parameters[left[fits]], model[left[fits]], found[left[fits]] = drawn[fits], light[fits], ratio[fits]
+        fits = (ratio >= 0.999 * limits[0]) & (ratio <= 1.001 * limits[1])
+        parameters[left[fits]], model[left[fits]], snr_drawn[left[fits]] = drawn[fits], light[fits], ratio[fits]
         left = left[~fits]
         if not len(left):
             break
     else:
-        msg = f"snr: hardly any galaxies have a signal-to-noise ratio of {wanted[0]:g} to {wanted[1]:g} in this image"
+        msg = f"snr: hardly any galaxies have a signal-to-noise ratio of {limits[0]:g} to {limits[1]:g} in this image"
         raise ValueError(msg)
     light = _noisy(model.numpy(), None if gain is None else gain.numpy(), rng)
     for i, row in enumerate(index):
         ny, nx = cutouts.shapes[row]
         images[row] = cutouts.image(row) + scale[i] * light[i, :ny, :nx]
     parameters[:, _FLUX] *= scale
-    truth[index], snr[index] = parameters, found
+    truth[index], snr[index] = parameters, snr_drawn
 
 
 def _draw(galaxies, count, rng, cutouts, scale):

@@ -1,22 +1,28 @@
-"""PSF images as they are known: those of real stars have pedestals, noise, an end, and are not quite the right ones."""
+"""Errors of PSF images: those made from real stars have pedestals and noise, end early, and have another shape."""
+
+from __future__ import annotations
 
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from galmeasure.simulation.psfs import RandomPSFs, psf_images
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 __all__ = ["PSFKnowledge", "told_images"]
 
 _CORRELATION = 1.5  # sigma of the kernel of correlated noise, pixels
-_REACH = 6
+_REACH = 6  # half side of that kernel, pixels: four sigma
 
 
 @dataclass(frozen=True, kw_only=True)
 class PSFKnowledge:
-    """What is wrong with the PSF images that fitters are told; fractions are of the PSFs.
+    """Errors of the PSF images that fitters are given; fractions are of the PSFs.
 
     Parameters
     ----------
@@ -38,7 +44,7 @@ class PSFKnowledge:
     cut : float, optional
         Fraction whose images end earlier, at a side within which the PSF has at least ``cut_light`` of its light.
     cut_light : float, optional
-        Least light within images that are cut.
+        Smallest fraction of the light within images that are cut.
     """
 
     pedestals: float = 0.35
@@ -53,7 +59,7 @@ class PSFKnowledge:
     cut_light: float = 0.99
 
     def __post_init__(self):
-        """Check the numbers."""
+        """Check ranges of the numbers."""
         for name in ("pedestals", "noisy", "wrong_shapes", "cut", "cut_light", "pedestal_light"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 msg = f"{name} must lie between 0 and 1, not {getattr(self, name)}"
@@ -70,32 +76,39 @@ class PSFKnowledge:
                 raise ValueError(msg)
 
     @classmethod
-    def perfect(cls):
+    def perfect(cls) -> PSFKnowledge:
         """Return knowledge without any error."""
         return cls(pedestals=0.0, noisy=0.0, wrong_shapes=0.0, cut=0.0)
 
 
-def told_images(knowledge, psfs: RandomPSFs, families, *, generator=None, device="cpu"):
-    """Draw the PSF images that are told.
+def told_images(
+    knowledge: PSFKnowledge,
+    psfs: RandomPSFs,
+    families: Sequence[str],
+    *,
+    generator: torch.Generator | None = None,
+    device: str = "cpu",
+) -> torch.Tensor:
+    """Draw the PSF images that fitters are given.
 
     Parameters
     ----------
     knowledge : PSFKnowledge
-        What is wrong with them.
+        Errors of the images and their frequencies.
     psfs : RandomPSFs
-        The true PSFs.
+        True PSFs, with which the galaxies are convolved.
     families : sequence of str
-        The names that ``psfs.shapes.family`` counts.
+        Names of the families to which ``psfs.shapes.family`` is an index.
     generator : torch.Generator, optional
-        Of the device.
+        Random number generator on the device.
     device : str, optional
-        Torch device of the images.
+        Torch device of the images, for example "cpu" or "cuda". Default "cpu".
 
     Returns
     -------
     Tensor
         Shape ``(M, size, size)``: the light of the star is that of the true image, whatever has been added to it;
-        zeros beyond the end of images that are cut.
+        pixels beyond the end of images that are cut are zero.
     """
     options = {"generator": generator, "device": device}
     images = _wrong_shapes(knowledge, psfs, families, options)

@@ -1,33 +1,41 @@
 """Random PSFs for simulations: analytic families, drawn in Fourier space with the pixel's response."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 
 from galmeasure.render import PSFGrid
 from galmeasure.render.grid import padded_shape, place_rows, prepare_psf, wavenumbers
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from galmeasure.priors import Range
+
 __all__ = ["FAMILIES", "PSFShapes", "RandomPSFs", "draw_psfs", "psf_images"]
 
 FAMILIES = ("moffat", "gaussian", "double_gaussian", "kolmogorov", "airy")
 """Names of the families: Moffat with beta 1.8 to 5, Gaussian, two Gaussians, Kolmogorov, obscured Airy."""
 
-_BETA = (1.8, 5.0)
-_OBSCURATION = (0.0, 0.45)
+_BETA = (1.8, 5.0)  # exponents of the Moffat profile
+_OBSCURATION = (0.0, 0.45)  # radius of the secondary mirror over that of the pupil
 _OUTER_WIDTH = (1.6, 3.0)  # of the second Gaussian, in widths of the first
-_OUTER_SHARE = (0.05, 0.4)
+_OUTER_SHARE = (0.05, 0.4)  # of the light in the second Gaussian
 _KOLMOGOROV = 0.976  # FWHM in units of wavelength over Fried length
 _AIRY = 1.029  # FWHM in units of wavelength over diameter, unobscured
 _FINE = 2  # samples per pixel of the images from which the transforms are made
 _TAPER = 0.7  # radius, in half sizes of the image, from which the wings are brought to zero
-_FWHM_SIGMA = 2.3548200450309493
-_TABLE_BETAS, _TABLE_KAPPAS, _KAPPA_MAX = 65, 4096, 40.0
+_FWHM_SIGMA = 2.3548200450309493  # FWHM over sigma of a Gaussian
+_TABLE_BETAS, _TABLE_KAPPAS, _KAPPA_MAX = 65, 4096, 40.0  # grid in beta and k times scale radius
 
 
 @dataclass(frozen=True)
 class PSFShapes:
-    """What PSFs of random families are made from.
+    """Families, widths and shapes of random PSFs.
 
     Parameters
     ----------
@@ -38,7 +46,7 @@ class PSFShapes:
     numbers : Tensor
         Two numbers between 0 and 1 that a family turns into its own, shape ``(M, 2)``.
     g1, g2 : Tensor
-        Reduced shear, shape ``(M,)``.
+        Components of the reduced shear, shape ``(M,)``.
     """
 
     family: torch.Tensor
@@ -55,14 +63,14 @@ class RandomPSFs:
     Parameters
     ----------
     grid : PSFGrid
-        Their transforms for the renderer.
+        Transforms of the PSFs for the renderer.
     images : Tensor
-        What a star on the central pixel looks like, at native sampling, shape ``(M, size, size)``, odd side; the sum
-        is 1, because the wings end inside the image.
+        Images of a star on the central pixel, at native sampling, shape ``(M, size, size)``, odd side; the sum is 1,
+        because the wings end inside the image.
     fwhm : Tensor
-        Width of the optical PSF, before the pixel, shape ``(M,)``.
+        FWHM of the optical PSF, before the pixel, in pixels, shape ``(M,)``.
     shapes : PSFShapes
-        What they are made from.
+        Families, widths and shapes of the PSFs.
     """
 
     grid: PSFGrid
@@ -72,16 +80,25 @@ class RandomPSFs:
 
 
 def draw_psfs(
-    count, fwhm, shape, *, families=FAMILIES, max_shear=0.1, size=63, ends=True, generator=None, device="cpu"
-):
+    count: int,
+    fwhm: Range,
+    shape: tuple[int, int],
+    *,
+    families: Sequence[str] = FAMILIES,
+    max_shear: float = 0.1,
+    size: int = 63,
+    ends: bool = True,
+    generator: torch.Generator | None = None,
+    device: str = "cpu",
+) -> RandomPSFs:
     """Draw PSFs of random families, shapes and widths.
 
     Parameters
     ----------
     count : int
-        Number of PSFs.
+        Number of PSFs to draw.
     fwhm : Range
-        Distribution of the width, in pixels.
+        Distribution of the FWHM of the optical PSF in pixels.
     shape : tuple of int
         Stamp ``(ny, nx)`` for which the transforms are made.
     families : sequence of str, optional
@@ -89,14 +106,14 @@ def draw_psfs(
     max_shear : float, optional
         Radius of the disc within which the reduced shear is uniform.
     size : int, optional
-        Odd side of the images.
+        Odd side of the images in pixels. Default 63.
     ends : bool, optional
-        Whether the wings end inside the images; if not, the PSFs are those of the analytic families, whose wings go on
-        beyond, and the images hold less light than 1.
+        True if the wings end inside the images. Otherwise the PSFs are those of the analytic families, whose wings go
+        on beyond, and the images hold less light than 1.
     generator : torch.Generator, optional
-        Of the device.
+        Random number generator on the device.
     device : str, optional
-        Torch device on which to draw.
+        Torch device on which to draw, for example "cpu" or "cuda". Default "cpu".
 
     Returns
     -------
@@ -137,17 +154,17 @@ def draw_psfs(
     return RandomPSFs(grid, images / images.sum((-2, -1), keepdim=True), width, shapes)
 
 
-def psf_images(shapes, *, families=FAMILIES, size=63):
-    """Native images of PSFs.
+def psf_images(shapes: PSFShapes, *, families: Sequence[str] = FAMILIES, size: int = 63) -> torch.Tensor:
+    """Draw images of PSFs at native sampling.
 
     Parameters
     ----------
     shapes : PSFShapes
-        What they are made from.
+        Families, widths and shapes of the PSFs.
     families : sequence of str, optional
-        The names that ``shapes.family`` counts.
+        Names of the families to which ``shapes.family`` is an index.
     size : int, optional
-        Odd side of the images.
+        Odd side of the images in pixels. Default 63.
 
     Returns
     -------
@@ -258,13 +275,13 @@ def _moffat(k, width, numbers):
     table = _moffat_table(k.device, k.dtype)
     row = (numbers[:, 0] * (_TABLE_BETAS - 1)).clamp(0, _TABLE_BETAS - 1.001)
     low = row.floor().long()
-    part = (row - low)[:, None]
-    lines = table[low] * (1.0 - part) + table[low + 1] * part
+    weight = (row - low)[:, None]
+    lines = table[low] * (1.0 - weight) + table[low + 1] * weight
     column = (k * radius[:, None, None]).flatten(1) * ((_TABLE_KAPPAS - 1) / _KAPPA_MAX)
     column = column.clamp(0, _TABLE_KAPPAS - 1.001)
     index = column.long()
-    part = column - index
-    value = torch.gather(lines, 1, index) * (1.0 - part) + torch.gather(lines, 1, index + 1) * part
+    weight = column - index
+    value = torch.gather(lines, 1, index) * (1.0 - weight) + torch.gather(lines, 1, index + 1) * weight
     return value.view_as(k)
 
 

@@ -1,10 +1,13 @@
 """Simulated stamps on the fly: the project's renderer and its likelihood's noise model, in torch, on any device."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 
 import torch
 
 from galmeasure.likelihood import flux_of_snr, signal_to_noise, variance
+from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
 from galmeasure.priors import Disc, Prior, Range, get_prior
 from galmeasure.render import PSFGrid, render_sersic
 from galmeasure.render.memory import reserve_heap
@@ -13,52 +16,56 @@ from galmeasure.simulation.psfs import FAMILIES, RandomPSFs, draw_psfs
 
 __all__ = ["ExpectedStamps", "SimulatedStamps", "SimulationConfig", "simulate_expected", "simulate_stamps"]
 
-_PIECE = 12  # stamps rendered at once on a CPU, so that temporaries stay in the cache
+_CHUNK = 12  # stamps rendered at once on a CPU, so that temporaries stay in the cache
+_DEVICE_CHUNK = 4096  # and on an accelerator, so that they stay within its memory
+
+_FLUX = PARAMETER_INDEX["flux"]
+_CENTRE = [PARAMETER_INDEX["x"], PARAMETER_INDEX["y"]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationConfig:
-    """What simulated stamps are like; fractions are of the stamps.
+    """Properties of simulated stamps; fractions are of the stamps.
 
     Parameters
     ----------
     prior : str or Prior, optional
         Prior of the galaxies, or its name, see `galmeasure.priors.get_prior`.
     size : int, optional
-        Side of the stamps.
+        Side of the square stamps in pixels.
     psf_families : tuple of str, optional
         Among ``"moffat"``, ``"gaussian"``, ``"double_gaussian"``, ``"kolmogorov"`` and ``"airy"``.
     psf_shear : float, optional
-        Largest reduced shear of the PSF.
+        Largest modulus of the reduced shear of the PSF.
     psf_size : int, optional
-        Odd side of the PSF images.
+        Odd side of the PSF images in pixels.
     psf_ends : bool, optional
-        Whether the wings of PSFs end inside their images, see `galmeasure.training.draw_psfs`.
+        True if the wings of PSFs end inside their images, see `galmeasure.training.draw_psfs`.
     psf_knowledge : PSFKnowledge, optional
-        What is wrong with the PSF images that the fitters are told, as with those of real stars.
+        Errors of the PSF images that the fitters are given, like those of images of real stars.
     stamps_per_psf : int, optional
-        Stamps that share one PSF, about.
+        Approximate number of stamps that share one PSF.
     shot_noise : float, optional
-        Fraction with shot noise of the source.
+        Fraction of stamps that have the shot noise of the source.
     background_electrons : Range, optional
         1-sigma background noise in electrons, where there is shot noise: this is the gain in noise units.
     total_error : float, optional
         Fraction, of those with shot noise, whose error map contains it already, as estimated from the noisy pixels
         (half of them smoothed): their gain is not known.
     uneven_error : float, optional
-        Fraction whose error map varies over the stamp.
+        Fraction of stamps whose error map varies over the stamp.
     bad_columns, cosmic_rays : float, optional
-        Fractions with masked columns or rows, and with masked short tracks.
+        Fractions of stamps with masked columns or rows, and with masked short tracks.
     neighbours : float, optional
         Mean number of other galaxies in a stamp.
     masked_neighbours : float, optional
-        Fraction of these that are masked.
+        Fraction of these galaxies that are masked.
     background : float, optional
         Standard deviation of a constant left in the stamp, in units of the noise of a pixel.
     small_stamps : float, optional
-        Fraction that are smaller than ``size``, down to ``smallest``: what is beyond is masked.
+        Fraction of stamps smaller than ``size``, down to ``smallest``: pixels beyond are masked.
     smallest : int, optional
-        Side of the smallest stamp.
+        Side of the smallest stamp in pixels.
     """
 
     prior: str | Prior = "survey"
@@ -82,7 +89,7 @@ class SimulationConfig:
     smallest: int = 24
 
     def __post_init__(self):
-        """Check the numbers."""
+        """Check ranges of the numbers."""
         get_prior(self.prior)
         fractions = (
             "shot_noise", "total_error", "uneven_error", "bad_columns", "cosmic_rays", "masked_neighbours",
@@ -104,8 +111,8 @@ class SimulationConfig:
             raise ValueError(msg)
 
     @classmethod
-    def study(cls):
-        """Return what data set 3 of the study is like, with the centre free within half a pixel."""
+    def study(cls) -> SimulationConfig:
+        """Return the configuration of data set 3 of the study, with the centre free within half a pixel."""
         return cls(
             prior="study", psf_families=("moffat",), psf_shear=0.0, psf_knowledge=PSFKnowledge.perfect(),
             psf_ends=False, shot_noise=1.0,
@@ -121,23 +128,23 @@ class SimulatedStamps:
     Parameters
     ----------
     image, error : Tensor
-        Shape ``(B, ny, nx)``; bad pixels 0 and 1.
+        Pixels and their 1-sigma errors, shape ``(B, ny, nx)``; 0 and 1 where a pixel is bad.
     good : Tensor
-        Boolean, shape ``(B, ny, nx)``.
+        Mask of usable pixels, boolean, shape ``(B, ny, nx)``.
     gain : Tensor
         Electrons per unit, shape ``(B,)``; infinite where ``error`` is all the noise.
     parameters : Tensor
-        The truth, shape ``(B, 7)``.
+        True parameters of the galaxies, shape ``(B, 7)``.
     snr : Tensor
         Signal-to-noise ratio of the noiseless galaxy on its good pixels, shape ``(B,)``.
     psf_images : Tensor
-        PSF images as they are told, shape ``(M, size, size)``, native sampling.
+        PSF images that fitters are given, shape ``(M, size, size)``, native sampling.
     psf_index : Tensor
-        Shape ``(B,)``.
+        Index of the PSF of each stamp, shape ``(B,)``.
     psf_fwhm : Tensor
-        Shape ``(M,)``.
+        FWHM of each optical PSF in pixels, shape ``(M,)``.
     psf_grid : PSFGrid
-        For the renderer and the likelihood.
+        Transforms of the PSFs for the renderer and the likelihood.
     """
 
     image: torch.Tensor
@@ -164,17 +171,17 @@ class ExpectedStamps:
         Background noise, median near 1, and good pixels, shape ``(B, ny, nx)``.
     electrons : Tensor
         Electrons per unit, shape ``(B,)``; infinite without shot noise.
-    hidden_gain, smoothed : Tensor
-        Boolean, shape ``(B,)``: whether the error map contains the shot noise, and whether it is smoothed.
+    shot_noise_in_error_map, smoothed : Tensor
+        Boolean, shape ``(B,)``: true where the error map contains the shot noise, and where it is smoothed.
     parameters, snr, psf_images, psf_index, psf_fwhm, psf_grid
-        As in `SimulatedStamps`.
+        Truth and PSFs as in `SimulatedStamps`.
     """
 
     expected: torch.Tensor
     error: torch.Tensor
     good: torch.Tensor
     electrons: torch.Tensor
-    hidden_gain: torch.Tensor
+    shot_noise_in_error_map: torch.Tensor
     smoothed: torch.Tensor
     parameters: torch.Tensor
     snr: torch.Tensor
@@ -183,13 +190,13 @@ class ExpectedStamps:
     psf_fwhm: torch.Tensor
     psf_grid: PSFGrid
 
-    def observe(self, generator=None):
+    def observe(self, generator: torch.Generator | None = None) -> SimulatedStamps:
         """Draw noise.
 
         Parameters
         ----------
         generator : torch.Generator, optional
-            Of the device.
+            Random number generator on the device of the stamps.
 
         Returns
         -------
@@ -197,7 +204,7 @@ class ExpectedStamps:
             Noisy stamps.
         """
         image, error, gain = add_noise(
-            self.expected, self.error, self.good, self.electrons, self.hidden_gain, self.smoothed, generator
+            self.expected, self.error, self.good, self.electrons, self.shot_noise_in_error_map, self.smoothed, generator
         )
         return SimulatedStamps(
             image, error, self.good, gain, self.parameters, self.snr, self.psf_images, self.psf_index,
@@ -205,34 +212,59 @@ class ExpectedStamps:
         )  # fmt: skip
 
 
-def add_noise(expected, error, good, electrons, hidden_gain, smoothed, generator=None):
-    """Noisy images, their error maps and the gain that is told, from the fields of `ExpectedStamps`."""
+def add_noise(
+    expected: torch.Tensor,
+    error: torch.Tensor,
+    good: torch.Tensor,
+    electrons: torch.Tensor,
+    shot_noise_in_error_map: torch.Tensor,
+    smoothed: torch.Tensor,
+    generator: torch.Generator | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw noisy images.
+
+    Parameters
+    ----------
+    expected, error, good, electrons, shot_noise_in_error_map, smoothed : Tensor
+        Fields of `ExpectedStamps` of the same names.
+    generator : torch.Generator, optional
+        Random number generator on the device of the stamps.
+
+    Returns
+    -------
+    image, error : Tensor
+        Noisy images and their error maps, shape ``(B, ny, nx)``; 0 and 1 where a pixel is bad.
+    gain : Tensor
+        Gain that fitters are given, shape ``(B,)``; infinite where the error map is all the noise.
+    """
     normal = torch.randn(expected.shape, generator=generator, device=expected.device)
     image = expected + normal * variance(expected, error, electrons).sqrt()
-    if hidden_gain.any():
-        rows = torch.nonzero(hidden_gain)[:, 0]
+    if shot_noise_in_error_map.any():
+        rows = torch.nonzero(shot_noise_in_error_map)[:, 0]
         light = image[rows].clamp_min(0.0)
         soft = torch.nn.functional.avg_pool2d(light[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
         light = torch.where(smoothed[rows, None, None], soft, light)
         error = error.index_copy(0, rows, variance(light, error[rows], electrons[rows]).sqrt())
     image = torch.where(good, image, 0.0)
     error = torch.where(good, error, 1.0)
-    return image, error, torch.where(hidden_gain, torch.inf, electrons)
+    return image, error, torch.where(shot_noise_in_error_map, torch.inf, electrons)
 
 
-def simulate_stamps(config, count, *, generator=None, device="cpu"):
-    """Simulate a batch.
+def simulate_stamps(
+    config: SimulationConfig, count: int, *, generator: torch.Generator | None = None, device: str = "cpu"
+) -> SimulatedStamps:
+    """Simulate a batch of stamps.
 
     Parameters
     ----------
     config : SimulationConfig
-        What the stamps are like.
+        Distributions of galaxies, PSFs, noise and masks.
     count : int
-        How many.
+        Number of stamps to simulate.
     generator : torch.Generator, optional
-        Of the device; the batch is a function of it.
+        Random number generator on the device; the batch is a function of its state.
     device : str, optional
-        Where.
+        Torch device on which to simulate, for example "cpu" or "cuda". Default "cpu".
 
     Returns
     -------
@@ -251,13 +283,15 @@ def simulate_stamps(config, count, *, generator=None, device="cpu"):
         return simulate_expected(config, count, generator=generator, device=device).observe(generator)
 
 
-def simulate_expected(config, count, *, generator=None, device="cpu"):
-    """Simulate a batch without its noise.
+def simulate_expected(
+    config: SimulationConfig, count: int, *, generator: torch.Generator | None = None, device: str = "cpu"
+) -> ExpectedStamps:
+    """Simulate a batch of stamps without its noise.
 
     Parameters
     ----------
     config, count, generator, device
-        As in `simulate_stamps`.
+        Same arguments as in `simulate_stamps`.
 
     Returns
     -------
@@ -279,7 +313,7 @@ def simulate_expected(config, count, *, generator=None, device="cpu"):
         gain = config.background_electrons.sample(count, generator, device)
         gain[torch.rand(count, **options) >= config.shot_noise] = torch.inf
         parameters, unit, snr = _galaxies(config, psfs, psf_index, error, good, gain, options)
-        model = parameters[:, 0, None, None] * unit
+        model = parameters[:, _FLUX, None, None] * unit
         expected = model + _neighbours(config, model, psfs, psf_index, error, good, options)
         expected += config.background * torch.randn((count, 1, 1), **options)
         hidden, smoothed = torch.rand((2, count), **options)
@@ -292,10 +326,10 @@ def simulate_expected(config, count, *, generator=None, device="cpu"):
 
 
 def _render(parameters, psfs: RandomPSFs, psf_index):
-    """Models ``(B, ny, nx)``, rendered in pieces on a CPU."""
-    step = _PIECE if parameters.device.type == "cpu" else 4096
-    pieces = zip(parameters.split(step), psf_index.split(step), strict=True)
-    return torch.cat([render_sersic(part, psfs.grid, index) for part, index in pieces])
+    """Models ``(B, ny, nx)``, rendered in chunks."""
+    step = _CHUNK if parameters.device.type == "cpu" else _DEVICE_CHUNK
+    chunks = zip(parameters.split(step), psf_index.split(step), strict=True)
+    return torch.cat([render_sersic(chunk, psfs.grid, index) for chunk, index in chunks])
 
 
 def _galaxies(config, psfs, psf_index, error, good, gain, options):
@@ -305,25 +339,25 @@ def _galaxies(config, psfs, psf_index, error, good, gain, options):
     (``gain`` and ``psf_index`` change in place), because the cut selects among these too.
     """
     prior, count, shape = get_prior(config.prior), len(gain), error.shape[1:]
-    parameters = torch.empty((count, 7), device=options["device"])
+    parameters = torch.empty((count, N_PARAMETERS), device=options["device"])
     unit = torch.empty((count, *shape), device=options["device"])
     snr = torch.zeros(count, device=options["device"])
-    wanted = prior.snr.sample(count, options["generator"], options["device"])
+    snr_drawn = prior.snr.sample(count, options["generator"], options["device"])
     rows = torch.arange(count, device=options["device"])
     while len(rows):
         fwhm = psfs.fwhm[psf_index[rows]]
-        drawn = prior.sample(len(rows), shape, snr=wanted[rows], psf_fwhm=fwhm, **options)
-        flux = drawn[:, 0].clone()
-        drawn[:, 0] = 1.0
+        drawn = prior.sample(len(rows), shape, snr=snr_drawn[rows], psf_fwhm=fwhm, **options)
+        flux = drawn[:, _FLUX].clone()
+        drawn[:, _FLUX] = 1.0
         unit[rows] = _render(drawn, psfs, psf_index[rows])
         noise = error[rows], good[rows], gain[rows]
         if prior.electrons is None:
-            drawn[:, 0] = flux_of_snr(unit[rows], wanted[rows], *noise)
+            drawn[:, _FLUX] = flux_of_snr(unit[rows], snr_drawn[rows], *noise)
         else:  # the study cuts in the ratio to the background alone
-            drawn[:, 0] = flux / gain[rows]
+            drawn[:, _FLUX] = flux / gain[rows]
             noise = (*noise[:2], torch.full_like(gain[rows], torch.inf))
         parameters[rows] = drawn
-        snr[rows] = signal_to_noise(drawn[:, 0, None, None] * unit[rows], *noise)
+        snr[rows] = signal_to_noise(drawn[:, _FLUX, None, None] * unit[rows], *noise)
         rows = rows[~(torch.isfinite(drawn).all(1) & prior.snr.contains(snr[rows], 0.01))]
         if prior.electrons is not None:
             gain[rows] = config.background_electrons.sample(len(rows), options["generator"], options["device"])
@@ -356,10 +390,10 @@ def _good_pixels(config, count, shape, options):
     def chance(fraction):
         return (torch.rand(count, **options) < fraction)[:, None, None]
 
-    place = (torch.rand((count, 1, 1), **options) - 0.5) * nx
+    position = (torch.rand((count, 1, 1), **options) - 0.5) * nx
     width = 0.5 + 1.5 * torch.rand((count, 1, 1), **options)
     upright = chance(0.7)
-    good &= ~(chance(config.bad_columns) & ((torch.where(upright, x, y) - place).abs() < width))
+    good &= ~(chance(config.bad_columns) & ((torch.where(upright, x, y) - position).abs() < width))
     for _ in range(2):
         start = (torch.rand((count, 2, 1, 1), **options) - 0.5) * nx
         angle = torch.pi * torch.rand((count, 1, 1), **options)
@@ -387,14 +421,14 @@ def _neighbours(config, model, psfs, psf_index, error, good, options):
     side = torch.tensor([nx, ny], device=model.device)
     position = torch.rand((len(rows), 2), **options) * (side + 8.0) - 4.0
     middle = (side - 1.0) / 2.0
-    away = position - middle
-    distance = away.norm(dim=1, keepdim=True).clamp_min(1e-3)
-    position = middle + away * (distance.clamp_min(8.0) / distance)
-    drawn[:, 5:] = position
+    offset = position - middle
+    distance = offset.norm(dim=1, keepdim=True).clamp_min(1e-3)
+    position = middle + offset * (distance.clamp_min(8.0) / distance)
+    drawn[:, _CENTRE] = position
     unit = _render(drawn, psfs, psf_index[rows])
-    wanted = _NEIGHBOUR.snr.sample(len(rows), options["generator"], options["device"])
+    snr = _NEIGHBOUR.snr.sample(len(rows), options["generator"], options["device"])
     scale = signal_to_noise(unit, error[rows], torch.ones_like(good[rows]))
-    images = unit * (wanted / scale.clamp_min(1e-3)).clamp_max(1e5)[:, None, None]
+    images = unit * (snr / scale.clamp_min(1e-3)).clamp_max(1e5)[:, None, None]
     masked = torch.rand((len(rows), 1, 1), **options) < config.masked_neighbours
     hidden = masked & (images > 1.0 * error[rows]) & (images > 0.5 * model[rows])
     covered = torch.zeros_like(light).index_add_(0, rows, hidden.to(light.dtype))

@@ -1,59 +1,66 @@
-"""What a training run is: simulation, network, optimisation; read from TOML."""
+"""Configuration of a training run (simulation, network, optimisation), read from TOML."""
+
+from __future__ import annotations
 
 import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from galmeasure.networks import NetworkConfig
 from galmeasure.priors import Range, get_prior, prior_from_dict
 from galmeasure.simulation.psf_knowledge import PSFKnowledge
 from galmeasure.simulation.stamps import SimulationConfig
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
 __all__ = ["TrainingConfig", "list_training_configs", "read_training_config"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Everything that a network depends on.
+    """Everything that trained weights depend on.
 
     Parameters
     ----------
     name : str
-        Name of the weights.
+        Name of the weights and of their file.
     description : str, optional
-        One line for the card.
+        One line of description for the card.
     simulation : SimulationConfig, optional
-        What the stamps are like.
+        Distributions of galaxies, PSFs, noise and masks.
     network : NetworkConfig, optional
         Architecture; its domain is that of the simulation's prior.
     steps : int, optional
         Length of the schedule of the learning rate: warm-up, then half a cosine.
     batch_size : int, optional
-        Stamps per step.
+        Number of stamps per step.
     learning_rate : float, optional
-        Largest.
+        Largest learning rate of the schedule.
     warm_up : int, optional
-        Steps.
+        Number of steps in which the learning rate rises.
     weight_decay : float, optional
-        Of matrices; biases and norms have none.
+        Weight decay of matrices; biases and norms have none.
     clip : float, optional
-        Largest norm of the gradient.
+        Largest norm of the gradient; longer ones are shortened to it.
     ema : float, optional
         Memory of the moving average of the weights, which is what is kept; it begins short.
     pool, reuse, piece : int, float, int, optional
-        See `galmeasure.training.pool.StampPool`.
+        Capacity, reuse and piece of `galmeasure.training.pool.StampPool`.
     bf16 : bool, optional
-        Whether the encoder's blocks compute in bfloat16.
+        True if the encoder's blocks compute in bfloat16.
     start : str, optional
         Name or file of weights to begin with: tensors of the same name and shape are taken from there.
     seed : int, optional
-        Of the first weights and of the stamps.
+        Seed of the initial weights and of the stamps.
     held_out : int, optional
-        Stamps of the held-out set, whose seed is another.
+        Number of stamps of the held-out set, which has another seed.
     validate_every, log_every : int, optional
-        Steps.
+        Number of steps between two validations, and between two lines of the log.
     """
 
     name: str
@@ -78,7 +85,7 @@ class TrainingConfig:
     log_every: int = 50
 
     def __post_init__(self):
-        """Check the numbers."""
+        """Check ranges of the numbers."""
         for name in ("steps", "batch_size", "pool", "piece", "held_out", "validate_every", "log_every"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -98,13 +105,13 @@ class TrainingConfig:
             msg = f"name must be a file's name, not {self.name!r}"
             raise ValueError(msg)
 
-    def as_dict(self):
-        """Plain values, for a card or a checkpoint."""
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values, for a card or a checkpoint."""
         return _plain(dataclasses.asdict(self) | {"network": self.network.as_dict()})
 
 
-def list_training_configs():
-    """Names of the configurations that come with the package, those of all shipped weights among them.
+def list_training_configs() -> list[str]:
+    """List the configurations that come with the package, those of all shipped weights among them.
 
     Returns
     -------
@@ -121,20 +128,20 @@ def list_training_configs():
     return sorted(path.name.removesuffix(".toml") for path in folder.iterdir() if path.name.endswith(".toml"))
 
 
-def read_training_config(config):
-    """Read a configuration.
+def read_training_config(config: str | PathLike) -> TrainingConfig:
+    """Read the configuration of a training run.
 
     Parameters
     ----------
     config : str or path-like
-        One of `list_training_configs`, or a TOML file. At its top are fields of `TrainingConfig`; the table
+        Name among `list_training_configs`, or a TOML file. At its top are fields of `TrainingConfig`; the table
         ``[simulation]`` holds fields of `~galmeasure.training.SimulationConfig` (``preset = "study"`` begins with
         those of the study) and ``[network]`` fields of `~galmeasure.networks.NetworkConfig`.
 
     Returns
     -------
     TrainingConfig
-        The configuration.
+        Configuration of the training run.
 
     Raises
     ------
@@ -176,8 +183,24 @@ def _parse(text, source):
         raise ValueError(msg) from err
 
 
-def simulation_from_dict(values):
-    """Build a SimulationConfig from the ``[simulation]`` of a file, or from the ``simulation`` of a card."""
+def simulation_from_dict(values: Mapping[str, object]) -> SimulationConfig:
+    """Build the configuration of a simulation.
+
+    Parameters
+    ----------
+    values : dict
+        Table ``[simulation]`` of a TOML file, or entry ``simulation`` of a card.
+
+    Returns
+    -------
+    SimulationConfig
+        Configuration of the simulation.
+
+    Raises
+    ------
+    ValueError
+        If a name is not known, or a value is out of range.
+    """
     values = dict(values)
     preset = values.pop("preset", "survey")
     if preset not in ("survey", "study"):
@@ -207,14 +230,14 @@ def _psf_knowledge(values):
     return PSFKnowledge(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
-def _check_names(values, known, where):
-    unknown = sorted(set(values) - known)
+def _check_names(values, allowed, where):
+    unknown = sorted(set(values) - allowed)
     if unknown:
-        msg = f"{where} must hold only {', '.join(sorted(known))}, not {', '.join(unknown)}"
+        msg = f"{where} must hold only {', '.join(sorted(allowed))}, not {', '.join(unknown)}"
         raise ValueError(msg)
 
 
 def _plain(value):
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+        return {name: _plain(entry) for name, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, tuple) else value

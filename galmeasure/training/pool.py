@@ -1,70 +1,84 @@
 """A pool of simulated stamps that training draws from: each is seen a few times, with fresh noise and orientation."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from galmeasure.networks import CLEANING_SIZE, StampInputs, clean_psfs, network_psfs
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 from galmeasure.parameters import PARAMETER_INDEX
-from galmeasure.simulation.stamps import add_noise, simulate_expected
+from galmeasure.simulation.stamps import SimulationConfig, add_noise, simulate_expected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["StampPool", "orient", "training_psfs"]
 
 _X, _Y = PARAMETER_INDEX["x"], PARAMETER_INDEX["y"]
 _G1, _G2 = PARAMETER_INDEX["g1"], PARAMETER_INDEX["g2"]
-_FIELDS = ("expected", "error", "good", "electrons", "hidden_gain", "smoothed", "parameters")
-_CHUNKS = 4  # of a batch, each in an orientation of its own
+_FIELDS = ("expected", "error", "good", "electrons", "shot_noise_in_error_map", "smoothed", "parameters")
+_CHUNKS = 4  # of a batch, each in another orientation: enough to mix the eight over a few steps
 
 
-def orient(inputs, parameters, element):
+def orient(inputs: StampInputs, parameters: torch.Tensor, element: int) -> tuple[StampInputs, torch.Tensor]:
     """Turn and flip stamps, PSFs and parameters by one of the eight symmetries of a square.
 
     Parameters
     ----------
     inputs : StampInputs
-        Square stamps.
+        Square stamps and their PSFs.
     parameters : Tensor
-        Shape ``(B, 7)``.
+        Parameters of the galaxies, shape ``(B, 7)``.
     element : int
-        0 to 7: bit 0 exchanges x and y, bit 1 flips x, bit 2 flips y.
+        Number of the symmetry, 0 to 7: bit 0 exchanges x and y, bit 1 flips x, bit 2 flips y.
 
     Returns
     -------
     inputs : StampInputs
-        New stamps.
+        Turned stamps and PSFs.
     parameters : Tensor
-        Their parameters.
+        Parameters of the turned galaxies, shape ``(B, 7)``.
     """
     parameters = parameters.clone()
     maps = [inputs.image, inputs.error.expand_as(inputs.image), inputs.good, inputs.psf]
     if element & 1:
-        maps = [each.mT for each in maps]
+        maps = [pixels.mT for pixels in maps]
         parameters[:, [_X, _Y]] = parameters[:, [_Y, _X]]
         parameters[:, _G1] *= -1.0
     for bit, axis, column in ((2, -1, _X), (4, -2, _Y)):
         if element & bit:
-            maps = [each.flip(axis) for each in maps]
+            maps = [pixels.flip(axis) for pixels in maps]
             parameters[:, column] = inputs.image.shape[axis] - 1.0 - parameters[:, column]
             parameters[:, _G2] *= -1.0
     image, error, good, psf = maps
     return StampInputs(image, error, good, inputs.gain, psf, inputs.psf_index, inputs.psf_quality), parameters
 
 
-def training_psfs(images, clean):
-    """PSF images ``(M, 33, 33)`` and their quality ``(M, 3)`` as a network takes them, from told images ``(M, S, S)``.
+def training_psfs(images: torch.Tensor, clean: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Convert simulated PSF images to the form in which a network takes them.
 
     Parameters
     ----------
     images : Tensor
-        Images as the simulation tells them, odd side, the star on the central pixel.
+        Simulated images ``(M, S, S)``, odd side, the star on the central pixel.
     clean : bool
-        Whether the network takes PSFs that were cleaned.
+        True if the network takes PSFs that were cleaned.
+
+    Returns
+    -------
+    images : Tensor
+        Images of the network, shape ``(M, 33, 33)``.
+    quality : Tensor
+        Quality of the images, shape ``(M, 3)``; zero where they are not cleaned.
     """
     if not clean:
         images = network_psfs(images)
         return images, images.new_zeros((len(images), N_PSF_QUALITY))
-    found = clean_psfs(network_psfs(images, size=CLEANING_SIZE))
-    return found.central, found.quality
+    cleaned = clean_psfs(network_psfs(images, size=CLEANING_SIZE))
+    return cleaned.central, cleaned.quality
 
 
 class StampPool:
@@ -73,17 +87,17 @@ class StampPool:
     Parameters
     ----------
     config : SimulationConfig
-        What the stamps are like.
+        Distributions of galaxies, PSFs, noise and masks.
     capacity : int
-        Stamps in the pool, a multiple of ``piece``.
+        Number of stamps in the pool, a multiple of ``piece``.
     reuse : float
-        How often each is seen, on average, before it is replaced.
+        Mean number of times that a stamp is drawn before it is replaced.
     seed : int
-        Of everything that is drawn.
+        Seed of all random numbers. Default 0.
     piece : int
-        Stamps simulated at once.
+        Number of stamps simulated at once. Default 64.
     clean_psf : bool
-        Whether the network takes PSFs that were cleaned.
+        True if the network takes PSFs that were cleaned.
     device : str
         Torch device on which stamps are simulated and kept.
 
@@ -92,7 +106,17 @@ class StampPool:
     Piece number ``i`` is a function of the seed and ``i``, so that `load_state` can simulate the pool again.
     """
 
-    def __init__(self, config, *, capacity=8192, reuse=4.0, seed=0, piece=64, clean_psf=True, device="cpu"):
+    def __init__(
+        self,
+        config: SimulationConfig,
+        *,
+        capacity: int = 8192,
+        reuse: float = 4.0,
+        seed: int = 0,
+        piece: int = 64,
+        clean_psf: bool = True,
+        device: str = "cpu",
+    ):
         if capacity % piece:
             msg = f"capacity must be a multiple of piece = {piece}, not {capacity}"
             raise ValueError(msg)
@@ -100,58 +124,75 @@ class StampPool:
         self.device, self.seed, self.clean_psf = device, seed, clean_psf
         self.generator = self._generator(0)
         self._pieces = 0
-        self._owed = 0.0
+        self._stamps_due = 0.0
         self._store = None
 
     @property
-    def simulated(self):
+    def simulated(self) -> int:
         """Number of stamps simulated so far."""
         return self._pieces * self.piece
 
-    def fill(self):
-        """Fill the pool; yields the number of stamps in it after each piece."""
+    def fill(self) -> Iterator[int]:
+        """Fill the pool.
+
+        Yields
+        ------
+        int
+            Number of stamps in the pool, after each simulated piece.
+        """
         while self.simulated < self.capacity:
             self._add()
             yield self.simulated
 
-    def draw(self, count):
+    def draw(self, count: int) -> tuple[StampInputs, torch.Tensor]:
         """Draw a batch with fresh noise and orientation, and replace old stamps.
 
         Parameters
         ----------
         count : int
-            Size of the batch.
+            Number of stamps in the batch.
 
         Returns
         -------
         inputs : StampInputs
-            Stamps.
+            Stamps with noise, as a network takes them.
         parameters : Tensor
-            Their parameters, shape ``(count, 7)``.
+            True parameters, shape ``(count, 7)``.
         """
-        self._owed += count / self.reuse
-        while self._owed >= self.piece:
+        self._stamps_due += count / self.reuse
+        while self._stamps_due >= self.piece:
             self._add()
-            self._owed -= self.piece
+            self._stamps_due -= self.piece
         rows = torch.randint(self.capacity, (count,), generator=self.generator, device=self.device)
         elements = torch.randint(8, (_CHUNKS,), generator=self.generator, device=self.device).tolist()
-        parts = [self._observe(part, element) for part, element in zip(rows.chunk(_CHUNKS), elements, strict=False)]
+        chunks = [self._observe(chunk, element) for chunk, element in zip(rows.chunk(_CHUNKS), elements, strict=False)]
         names = "image", "error", "good", "gain", "psf", "psf_quality"
-        *joined, quality = (torch.cat([getattr(each, name) for each, _ in parts]) for name in names)
+        *joined, quality = (torch.cat([getattr(inputs, name) for inputs, _ in chunks]) for name in names)
         index = torch.arange(count, device=self.device)
-        return StampInputs(*joined, index, quality), torch.cat([parameters for _, parameters in parts])
+        return StampInputs(*joined, index, quality), torch.cat([parameters for _, parameters in chunks])
 
-    def state(self):
-        """What `load_state` needs."""
-        return {"pieces": self._pieces, "owed": self._owed, "generator": self.generator.get_state()}
+    def state(self) -> dict[str, object]:
+        """Return numbers from which `load_state` makes the pool again, for a checkpoint."""
+        return {"pieces": self._pieces, "owed": self._stamps_due, "generator": self.generator.get_state()}
 
-    def load_state(self, state):
-        """Go back to a state: simulates the pool of that time again; yields the number of stamps after each piece."""
+    def load_state(self, state: dict[str, object]) -> Iterator[int]:
+        """Simulate the pool of a checkpoint again.
+
+        Parameters
+        ----------
+        state : dict
+            Numbers that `state` returned.
+
+        Yields
+        ------
+        int
+            Number of stamps in the pool, after each simulated piece.
+        """
         self._pieces = max(0, int(state["pieces"]) - self.capacity // self.piece)
         for done in range(int(state["pieces"]) - self._pieces):
             self._add()
             yield (done + 1) * self.piece
-        self._owed = float(state["owed"])
+        self._stamps_due = float(state["owed"])
         self.generator.set_state(state["generator"])
 
     def _generator(self, number):
@@ -169,16 +210,16 @@ class StampPool:
         """Simulate one piece into the place of the oldest."""
         with torch.inference_mode():
             generator = self._generator(self._pieces + 1)
-            new = simulate_expected(self.config, self.piece, generator=generator, device=self.device)
-            psf, quality = training_psfs(new.psf_images, self.clean_psf)
-            parts = {name: getattr(new, name) for name in _FIELDS}
-            parts |= {"psf": psf[new.psf_index], "psf_quality": quality[new.psf_index]}
+            stamps = simulate_expected(self.config, self.piece, generator=generator, device=self.device)
+            psf, quality = training_psfs(stamps.psf_images, self.clean_psf)
+            tensors = {name: getattr(stamps, name) for name in _FIELDS}
+            tensors |= {"psf": psf[stamps.psf_index], "psf_quality": quality[stamps.psf_index]}
         if self._store is None:
             self._store = {
-                name: torch.empty((self.capacity, *part.shape[1:]), dtype=part.dtype, device=self.device)
-                for name, part in parts.items()
+                name: torch.empty((self.capacity, *tensor.shape[1:]), dtype=tensor.dtype, device=self.device)
+                for name, tensor in tensors.items()
             }
         start = (self._pieces * self.piece) % self.capacity
-        for name, part in parts.items():
-            self._store[name][start : start + self.piece] = part
+        for name, tensor in tensors.items():
+            self._store[name][start : start + self.piece] = tensor
         self._pieces += 1

@@ -1,5 +1,7 @@
 """Training: stamps from the pool, one loss for flow and heads, a moving average of the weights, exact resume."""
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import datetime as dt
@@ -7,6 +9,7 @@ import math
 import subprocess
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
@@ -16,38 +19,54 @@ from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import get_prior
 from galmeasure.render.memory import reserve_heap
 from galmeasure.simulation.stamps import simulate_stamps
+from galmeasure.training.config import TrainingConfig
 from galmeasure.training.pool import StampPool, training_psfs
 from galmeasure.training.validation import read_held_out
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from os import PathLike
+
+    from galmeasure.weights.files import Weights
+
 __all__ = ["Trainer", "held_out_metrics", "train"]
 
-_CHECKPOINT_SECONDS = 120.0
+_CHECKPOINT_SECONDS = 120.0  # of work lost, at most, when a run is stopped
 _LONGEST_STEP = 20.0  # seconds; a process that was stopped for a while did not train
 _HELD_OUT = 1_000_003  # added to the seed of a run
-_EMA_START = 10.0
-_PIECE = 256
+_EMA_START = 10.0  # steps after which the memory of the average begins to grow
+_CHUNK = 256  # held-out stamps evaluated at once, as many as in a step of the training
 _WEIGHTS = {"flow": 1.0, "mean": 1.0, "covariance": 1.0, "quantiles": 1.0}
 
 
-def train(config, folder, *, device="cpu", minutes=None, threads=None, validation=None, progress_bar=True):
+def train(
+    config: TrainingConfig,
+    folder: str | PathLike,
+    *,
+    device: str = "cpu",
+    minutes: float | None = None,
+    threads: int | None = None,
+    validation: str | PathLike | None = None,
+    progress_bar: bool = True,
+) -> Weights:
     """Train a network, or go on with one.
 
     Parameters
     ----------
     config : TrainingConfig
-        The run.
+        Configuration of the training run.
     folder : path-like
-        Checkpoint, log and result; a run that was stopped there goes on.
+        Folder of checkpoint, log and result; a run that was stopped there is continued.
     device : str, optional
-        Where.
+        Torch device on which to train, for example "cpu" or "cuda". Default "cpu".
     minutes : float, optional
-        The whole run's time: the schedule is shortened to end then.
+        Time of the whole run in minutes, to which the schedule is shortened.
     threads : int, optional
-        Threads of torch; as many as it chooses by default.
+        Number of threads of torch; by default as many as torch chooses.
     validation : path-like, optional
         Table of ``galmeasure simulate``, on which the network is tested as well.
     progress_bar : bool, optional
-        Show a bar on standard error.
+        Show a progress bar on standard error. Default True.
 
     Returns
     -------
@@ -67,11 +86,11 @@ class Trainer:
     Parameters
     ----------
     config : TrainingConfig
-        The run.
+        Configuration of the training run.
     folder : path-like
-        Holds ``checkpoint.pt`` (tensors and numbers only), ``log.csv`` and the result.
+        Folder that holds ``checkpoint.pt`` (tensors and numbers only), ``log.csv`` and the result.
     device : str, optional
-        Where.
+        Torch device on which to train, for example "cpu" or "cuda". Default "cpu".
     validation : path-like, optional
         Table of ``galmeasure simulate``, on which the network is tested as well.
 
@@ -81,7 +100,14 @@ class Trainer:
         If the folder holds a run of another configuration, or the table of validation lacks its truth.
     """
 
-    def __init__(self, config, folder, *, device="cpu", validation=None):
+    def __init__(
+        self,
+        config: TrainingConfig,
+        folder: str | PathLike,
+        *,
+        device: str = "cpu",
+        validation: str | PathLike | None = None,
+    ):
         self.config, self.folder, self.device = config, Path(folder), device
         self.folder.mkdir(parents=True, exist_ok=True)
         self.reference = (
@@ -94,10 +120,10 @@ class Trainer:
         if config.start is not None:
             begin_with(self.network, config.start)
         self.network.to(device)
-        self.average = [each.detach().clone() for each in self.network.parameters()]
-        decays = [each for each in self.network.parameters() if each.ndim > 1]
-        others = [each for each in self.network.parameters() if each.ndim <= 1]
-        groups = [{"params": decays, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.average = [tensor.detach().clone() for tensor in self.network.parameters()]
+        matrices = [tensor for tensor in self.network.parameters() if tensor.ndim > 1]
+        vectors = [tensor for tensor in self.network.parameters() if tensor.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
         self.pool = StampPool(
             config.simulation, capacity=config.pool, reuse=config.reuse, seed=config.seed, piece=config.piece,
@@ -109,21 +135,21 @@ class Trainer:
         self._resume()
 
     @property
-    def checkpoint(self):
-        """File that a run goes on from."""
+    def checkpoint(self) -> Path:
+        """File from which a stopped run is continued."""
         return self.folder / "checkpoint.pt"
 
-    def run(self, *, minutes=None, progress_bar=True, steps=None):
+    def run(self, *, minutes: float | None = None, progress_bar: bool = True, steps: int | None = None) -> None:
         """Train to the end of the schedule.
 
         Parameters
         ----------
         minutes : float, optional
-            Time of the whole run, earlier parts counted in; the schedule ends no later.
+            Time of the whole run in minutes, earlier parts included; the schedule ends no later.
         progress_bar : bool, optional
-            Show a bar on standard error.
+            Show a progress bar on standard error. Default True.
         steps : int, optional
-            Stop at this step, inside the schedule.
+            Step at which to stop, before the end of the schedule.
         """
         config = self.config
         self._fill(progress_bar)
@@ -153,8 +179,14 @@ class Trainer:
                     saved = now
         self.save_checkpoint()
 
-    def validate(self):
-        """Metrics of the averaged weights on the held-out stamps, written to the log."""
+    def validate(self) -> dict[str, object]:
+        """Measure the averaged weights on the held-out stamps and write the metrics to the log.
+
+        Returns
+        -------
+        dict
+            Metrics, see `held_out_metrics`; those on the table of validation are under ``"validation"``.
+        """
         with self._averaged():
             self.metrics = held_out_metrics(self.network, [self._held_out()])
             if self.reference is not None:
@@ -167,13 +199,13 @@ class Trainer:
             self._log("table", {f"loss_{name}": value for name, value in losses.items()})
         return self.metrics
 
-    def save(self):
+    def save(self) -> Weights:
         """Write the averaged weights and their card.
 
         Returns
         -------
         Weights
-            What was written.
+            Weights as they were written.
         """
         from galmeasure.weights import save_weights
 
@@ -181,8 +213,8 @@ class Trainer:
         with self._averaged():
             return save_weights(self.folder / f"{self.config.name}.safetensors", self.network, self.card())
 
-    def card(self):
-        """Card of the weights: all that is needed to make them again, and how good they are."""
+    def card(self) -> dict[str, object]:
+        """Return the card of the weights: all that is needed to make them again, and their metrics."""
         from galmeasure import __version__
         from galmeasure.weights import prior_domain
 
@@ -210,8 +242,8 @@ class Trainer:
             "metrics": self.metrics,
         }
 
-    def save_checkpoint(self):
-        """Write all that `run` needs to go on as if it had not stopped."""
+    def save_checkpoint(self) -> None:
+        """Write all that `run` needs to continue as if it had not stopped."""
         state = {
             "config": str(self.config.as_dict()),
             "step": self.step,
@@ -234,7 +266,7 @@ class Trainer:
             raise ValueError(msg)
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average = [each.to(self.device) for each in state["average"]]
+        self.average = [tensor.to(self.device) for tensor in state["average"]]
         self.step, self.seconds = state["step"], state["seconds"]
         self._pool_state = state["pool"] | {"generator": state["pool"]["generator"].cpu()}
 
@@ -249,9 +281,9 @@ class Trainer:
                 bar.update(done - bar.n)
 
     def _progress(self, minutes):
-        """Part of the schedule that is done."""
-        part = self.step / self.config.steps
-        return part if minutes is None else max(part, self.seconds / (60.0 * minutes))
+        """Fraction of the schedule that is done."""
+        fraction = self.step / self.config.steps
+        return fraction if minutes is None else max(fraction, self.seconds / (60.0 * minutes))
 
     def _train_step(self, progress):
         config = self.config
@@ -275,14 +307,14 @@ class Trainer:
     @contextlib.contextmanager
     def _averaged(self):
         """Put the averaged weights into the network for a while."""
-        own = [each.detach().clone() for each in self.network.parameters()]
+        trained = [tensor.detach().clone() for tensor in self.network.parameters()]
         with torch.no_grad():
             torch._foreach_copy_(list(self.network.parameters()), self.average)
         try:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(list(self.network.parameters()), own)
+                torch._foreach_copy_(list(self.network.parameters()), trained)
 
     def _held_out(self):
         """Stamps that training never sees."""
@@ -312,17 +344,19 @@ class Trainer:
             writer.writerow(row)
 
 
-def held_out_metrics(network, batches, *, bf16=False):
-    """How good the heads and the flow are on simulated stamps.
+def held_out_metrics(
+    network: SersicPosterior, batches: Iterable[tuple[StampInputs, torch.Tensor]], *, bf16: bool = False
+) -> dict[str, object]:
+    """Measure the heads and the flow on simulated stamps.
 
     Parameters
     ----------
     network : SersicPosterior
-        The network.
+        Network that is measured.
     batches : iterable of (StampInputs, Tensor)
-        Stamps and their truth, ``(B, 7)``.
+        Batches of stamps and their true parameters ``(B, 7)``.
     bf16 : bool, optional
-        As in `galmeasure.networks.SersicPosterior.encode`.
+        Precision of the encoder, see `galmeasure.networks.SersicPosterior.encode`. Default False.
 
     Returns
     -------
@@ -334,16 +368,16 @@ def held_out_metrics(network, batches, *, bf16=False):
     losses, count = dict.fromkeys(_WEIGHTS, 0.0), 0
     with torch.inference_mode():
         for inputs, parameters in batches:
-            for rows in torch.arange(len(inputs), device=parameters.device).split(_PIECE):
-                part, truth = _rows_of(inputs, rows), parameters[rows]
-                for name, value in network.loss(part, truth, bf16=bf16).items():
+            for rows in torch.arange(len(inputs), device=parameters.device).split(_CHUNK):
+                chunk, truth = _rows_of(inputs, rows), parameters[rows]
+                for name, value in network.loss(chunk, truth, bf16=bf16).items():
                     losses[name] += float(value) * len(rows)
-                summary = network.summarise(network.encode(part, bf16=bf16))
-                off = summary.mean - truth
-                pulls.append(off / summary.covariance.diagonal(dim1=1, dim2=2).sqrt())
+                summary = network.summarise(network.encode(chunk, bf16=bf16))
+                error = summary.mean - truth
+                pulls.append(error / summary.covariance.diagonal(dim1=1, dim2=2).sqrt())
                 for name in ("flux", "r_eff"):
-                    off[:, PARAMETER_INDEX[name]] /= truth[:, PARAMETER_INDEX[name]]
-                errors.append(off)
+                    error[:, PARAMETER_INDEX[name]] /= truth[:, PARAMETER_INDEX[name]]
+                errors.append(error)
                 low, high = summary.quantiles[:, :2], summary.quantiles[:, [4, 3]]
                 inside.append(((truth[:, None] > low) & (truth[:, None] < high)).double())
                 count += len(rows)
@@ -363,25 +397,25 @@ def held_out_metrics(network, batches, *, bf16=False):
     }
 
 
-def begin_with(network, weights):
-    """Take over, in place, those tensors of other weights that have the same name and shape.
+def begin_with(network: SersicPosterior, weights: str | PathLike) -> None:
+    """Copy tensors of other weights that have the same name and shape into a network, in place.
 
     Parameters
     ----------
     network : SersicPosterior
-        The network that is to be trained.
+        Network that is to be trained.
     weights : str or path-like
         Name of weights that galmeasure ships, or a file of weights.
     """
     from galmeasure.weights import load_network
 
-    given, own = load_network(weights).state_dict(), network.state_dict()
-    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
-    network.load_state_dict({**own, **fitting})
+    source, target = load_network(weights).state_dict(), network.state_dict()
+    same = {n: tensor for n, tensor in source.items() if n in target and target[n].shape == tensor.shape}
+    network.load_state_dict({**target, **same})
 
 
 def _rows_of(inputs, rows):
-    """Some of the stamps."""
+    """Select stamps by their rows."""
     maps = (getattr(inputs, name)[rows] for name in ("image", "error", "good", "gain"))
     return StampInputs(*maps, inputs.psf, inputs.psf_index[rows], inputs.psf_quality)
 
@@ -390,9 +424,9 @@ def _revision():
     """Revision of the source, if this is a git checkout."""
     folder = Path(__file__).parent
     try:
-        found = subprocess.run(
+        process = subprocess.run(
             ["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return found.stdout.strip()
+    return process.stdout.strip()

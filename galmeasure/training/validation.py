@@ -1,7 +1,10 @@
 """Held-out stamps from a table of ``galmeasure simulate``: a check of training by another code's galaxies."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,22 +16,28 @@ from galmeasure.parameters import PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.results.columns import TRUE, table_values
 from galmeasure.training.pool import training_psfs
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from os import PathLike
+
 __all__ = ["read_held_out"]
 
-_MAX_PIXELS = 2**22
+_MAX_PIXELS = 2**22  # of a batch, which limits its memory
 
 
-def read_held_out(path, device="cpu", clean_psf=True):
-    """Read stamps and their truth.
+def read_held_out(
+    path: str | PathLike, device: str = "cpu", clean_psf: bool = True
+) -> Iterator[tuple[StampInputs, torch.Tensor]]:
+    """Read stamps and their true parameters.
 
     Parameters
     ----------
     path : path-like
         Cutout table with columns ``true_<parameter>``, as `~galmeasure.training.make_dataset` writes it.
     device : str, optional
-        Torch device of the tensors.
+        Torch device of the tensors, for example "cpu" or "cuda". Default "cpu".
     clean_psf : bool, optional
-        Whether the network takes PSFs that were cleaned.
+        True if the network takes PSFs that were cleaned. Default True.
 
     Yields
     ------
@@ -66,7 +75,7 @@ def _stamps(batch, truth, device, clean_psf):
     gain = None if batch.gain is None else tensor(batch.gain)
     window = central_window(tensor(batch.shape, np.int64), image)
     native = (
-        network_psfs(tensor(each[None], np.float64), batch.psf_oversampling, size=CLEANING_SIZE) for each in batch.psf
+        network_psfs(tensor(psf[None], np.float64), batch.psf_oversampling, size=CLEANING_SIZE) for psf in batch.psf
     )
     psf, quality = training_psfs(torch.cat(list(native)), clean_psf)
     inputs: StampInputs = resize_stamps(image, error, good, gain, psf, tensor(batch.psf_index, np.int64), window)
