@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from galmeasure.networks import StampInputs, build_network
+from galmeasure.networks.base import PosteriorNetwork
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import get_prior
 from galmeasure.render.memory import reserve_heap
@@ -345,7 +346,7 @@ class Trainer:
 
 
 def held_out_metrics(
-    network: SersicPosterior, batches: Iterable[tuple[StampInputs, torch.Tensor]], *, bf16: bool = False
+    network: PosteriorNetwork, batches: Iterable[tuple[StampInputs, torch.Tensor]], *, bf16: bool = False
 ) -> dict[str, object]:
     """Measure the heads and the flow on simulated stamps.
 
@@ -397,7 +398,7 @@ def held_out_metrics(
     }
 
 
-def begin_with(network: SersicPosterior, weights: str | PathLike) -> None:
+def begin_with(network: PosteriorNetwork, weights: str | PathLike) -> None:
     """Copy tensors of other weights that have the same name and shape into a network, in place.
 
     Parameters
