@@ -19,6 +19,7 @@ from galmeasure.parameters import ParameterSpace, SersicParameter
 
 __all__ = [
     "Disc",
+    "Elementwise",
     "Linear",
     "Log",
     "Logit",
@@ -63,7 +64,7 @@ class Transform(Protocol):
         ...
 
 
-class _Elementwise:
+class Elementwise:
     """Transform whose columns do not mix."""
 
     def to_coordinates(self, columns: Sequence[Tensor], scale: Tensor | float) -> list[Tensor]:
@@ -81,7 +82,7 @@ class _Elementwise:
 
 
 @dataclass(frozen=True)
-class Linear(_Elementwise):
+class Linear(Elementwise):
     """The parameter itself."""
 
     def _forward(self, value, _scale):
@@ -99,7 +100,7 @@ class Linear(_Elementwise):
 
 
 @dataclass(frozen=True)
-class Log(_Elementwise):
+class Log(Elementwise):
     """Logarithm of a positive parameter.
 
     Parameters
@@ -130,7 +131,7 @@ class Log(_Elementwise):
 
 
 @dataclass(frozen=True)
-class Logit(_Elementwise):
+class Logit(Elementwise):
     """Logit between two bounds.
 
     Parameters
@@ -163,7 +164,7 @@ class Logit(_Elementwise):
 
 
 @dataclass(frozen=True)
-class LogitOfLog(_Elementwise):
+class LogitOfLog(Elementwise):
     """Logit of the logarithm between those of two positive bounds.
 
     Parameters
@@ -199,7 +200,7 @@ class LogitOfLog(_Elementwise):
 
 
 @dataclass(frozen=True)
-class LogitOfOffset(_Elementwise):
+class LogitOfOffset(Elementwise):
     """Logit of positions about the middle of a stamp.
 
     Parameters
@@ -231,7 +232,7 @@ class LogitOfOffset(_Elementwise):
 
 
 @dataclass(frozen=True)
-class Tanh(_Elementwise):
+class Tanh(Elementwise):
     """Inverse hyperbolic tangent of each component alone, for quantiles.
 
     Parameters
@@ -375,7 +376,7 @@ class SpaceTransform:
         space : ParameterSpace
             Parameters, in the order of the columns.
         transforms : mapping of str to Transform, optional
-            Name of the first parameter of a block, see `ParameterSpace.blocks`, and its transform; other blocks have
+            Name of the first parameter of a block, see `galmeasure.parameters.ParameterSpace.blocks`, and its transform; other blocks have
             that of the table, see `default_transform`.
 
         Returns

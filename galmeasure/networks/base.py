@@ -71,7 +71,7 @@ class PosteriorSummary:
     covariance : Tensor
         Covariance of the parameters, shape ``(B, 7, 7)``.
     quantiles : Tensor
-        Quantiles at the probabilities `LEVELS`, shape ``(B, 5, 7)``.
+        Quantiles at the probabilities ``LEVELS``, shape ``(B, 5, 7)``.
     """
 
     mean: torch.Tensor

@@ -32,11 +32,11 @@ class NetworkConfig:
     clean_psf : bool
         True for a network that takes PSFs which were cleaned by `galmeasure.networks.clean_psfs`, and their quality.
     psf_stretch : float
-        Stretch of the pixels of PSFs, see `galmeasure.networks.encoders.psf.PSFEncoder`.
+        Stretch of the pixels of PSFs, see ``galmeasure.networks.encoders.psf.PSFEncoder``.
     flow_transforms, flow_bins, flow_hidden, flow_context : int
         Neural spline flow: transforms, bins of the splines, width of the hidden layers, length of the context.
     encoder : str
-        Name of the encoder in `galmeasure.networks.registry.ENCODERS`.
+        Name of the encoder in ``galmeasure.networks.registry.ENCODERS``.
     encoder_options : dict
         Numbers, or tuples of numbers, that this encoder takes besides those above, by name.
     """

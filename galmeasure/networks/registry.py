@@ -53,7 +53,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 ENCODERS: dict[str, "str | type[Encoder]"] = {
     "mixer": "galmeasure.networks.encoders.mixer:StampEncoder",
 }
-"""Encoders by the name that configurations and the cards of weights store; see `galmeasure.networks.base.Encoder`."""
+"""Encoders by the name that configurations and the cards of weights store; see ``galmeasure.networks.base.Encoder``."""
 
 
 def network_class(architecture: str) -> "type[PosteriorNetwork]":
@@ -93,7 +93,7 @@ def encoder_class(encoder: str) -> "type[Encoder]":
     Returns
     -------
     type
-        Class with the methods of `galmeasure.networks.base.Encoder`.
+        Class with the methods of ``galmeasure.networks.base.Encoder``.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def register_encoder(name: str, encoder: "type[Encoder]") -> None:
         Name that a configuration gives as ``encoder``. Weights that were trained with it can be read by programs that
         have registered it under the same name.
     encoder : type
-        Class with the methods of `galmeasure.networks.base.Encoder`.
+        Class with the methods of ``galmeasure.networks.base.Encoder``.
 
     Raises
     ------
