@@ -376,7 +376,7 @@ class SpaceTransform:
         space : ParameterSpace
             Parameters, in the order of the columns.
         transforms : mapping of str to Transform, optional
-            Name of the first parameter of a block, see `galmeasure.parameters.ParameterSpace.blocks`, and its transform; other blocks have
+            Name of the first parameter of a block, see ``ParameterSpace.blocks``, and its transform; other blocks have
             that of the table, see `default_transform`.
 
         Returns
