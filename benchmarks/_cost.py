@@ -8,8 +8,8 @@ from pathlib import Path
 import _one_core  # noqa: F401
 import galsim
 import numpy as np
-from _judge import make_fitters
-from _skies import instruments
+from _answer_statistics import make_fitters
+from _instruments import instruments
 
 from galmeasure import Cutouts
 

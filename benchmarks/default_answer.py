@@ -11,8 +11,7 @@ from pathlib import Path
 import _one_core  # noqa: F401
 import click
 import numpy as np
-from _cost import in_own_process, one_galaxy, rates, stamp_cost
-from _judge import (
+from _answer_statistics import (
     JUDGED,
     SHARES,
     STATISTICS,
@@ -27,8 +26,8 @@ from _judge import (
     snr_bins,
     statistics,
 )
-from _report import metadata, report
-from _skies import (
+from _cost import in_own_process, one_galaxy, rates, stamp_cost
+from _instruments import (
     POPULATIONS,
     SIZE,
     assemble,
@@ -42,6 +41,7 @@ from _skies import (
     survey_instruments,
     survey_truth,
 )
+from _report import metadata, report
 from astropy.table import Table
 
 from galmeasure import Cutouts, decode_flags, get_weights

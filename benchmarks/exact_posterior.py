@@ -22,7 +22,7 @@ from _importance import Settings, sample_posterior
 from _markov import autocorrelation_time, stretch_moves
 from _posterior import PIECE, PRIOR, FluxFree, Galaxy, first_walkers, log_density, starting_mixtures
 from _report import RESULTS, metadata, report
-from _simulate import OVERSAMPLING
+from _study_galaxies import OVERSAMPLING
 from astropy.table import Table
 from tqdm import tqdm
 

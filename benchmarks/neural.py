@@ -14,7 +14,7 @@ import _one_core  # noqa: F401
 import numpy as np
 import torch
 from _report import metadata, report
-from _simulate import (
+from _study_galaxies import (
     PIXEL_SCALE,
     REFERENCE_FWHM,
     REFERENCE_SIGMA,

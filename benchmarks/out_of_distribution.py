@@ -14,7 +14,7 @@ import itertools
 import _one_core  # noqa: F401
 import numpy as np
 from _report import metadata, report
-from _strange import KINDS, draw_kind
+from _unusual_galaxies import KINDS, draw_kind
 from astropy.table import Table
 
 from galmeasure import LSQSersicFitter, NeuralSersicFitter, get_weights

@@ -17,7 +17,7 @@ import galsim
 import numpy as np
 import torch
 from _report import metadata, report
-from _simulate import TIGHT, draw_galaxy
+from _study_galaxies import TIGHT, draw_galaxy
 from astropy.io import fits
 from astropy.table import Table
 

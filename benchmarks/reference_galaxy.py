@@ -10,7 +10,7 @@ import _one_core  # noqa: F401
 import numpy as np
 import torch
 from _report import metadata, report
-from _simulate import (
+from _study_galaxies import (
     OVERSAMPLING,
     PIXEL_SCALE,
     REFERENCE_FWHM,

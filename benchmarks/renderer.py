@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from _quadrature import gaussian_mixture, quadrature_image
 from _report import metadata, report
-from _simulate import OVERSAMPLING, PSF_TIGHT, draw_galaxy, draw_psf
+from _study_galaxies import OVERSAMPLING, PSF_TIGHT, draw_galaxy, draw_psf
 from astropy.table import Table
 
 from galmeasure.psf.images import normalise_psf

@@ -15,9 +15,9 @@ from pathlib import Path
 import _one_core  # noqa: F401
 import numpy as np
 import torch
-from _peers import RUNNERS
+from _other_codes import RUNNERS
 from _report import metadata, report
-from _simulate import OVERSAMPLING, study_set_3
+from _study_galaxies import OVERSAMPLING, study_set_3
 from astropy.table import Table
 
 from galmeasure import Cutouts, LSQSersicFitter

@@ -103,7 +103,7 @@ def test_views_are_undone(benchmark):
 
 def test_turned_galaxies(benchmark):
     """Drawing turned parameters is the same as turning the image, as the ring test relies on."""
-    from _skies import draw, instruments
+    from _instruments import draw, instruments
 
     truth = np.array([[1.0, 1.25, 3.0, 0.2, -0.1, 31.8, 31.3]])
     instrument = instruments()["LSST"]
@@ -133,7 +133,7 @@ def test_shear_bias_of_known_errors(benchmark):
 
 
 def test_coverage_and_pulls_of_gaussian_answers(benchmark):
-    from _judge import Answer, statistics
+    from _answer_statistics import Answer, statistics
 
     rng, count = np.random.default_rng(2), 4000
     truth = np.full((count, 7), 5.0)
@@ -142,7 +142,7 @@ def test_coverage_and_pulls_of_gaussian_answers(benchmark):
     other = np.zeros(count)
     exact = Answer(values, errors, values - errors, values + errors, other, other.astype(int), other)
     doubled = Answer(2 * values - truth, errors, 2 * values - truth, values, other, other.astype(int), other)
-    from _judge import STATISTICS
+    from _answer_statistics import STATISTICS
 
     table = Table(rows=statistics(exact, doubled, truth, np.arange(count)), names=STATISTICS)
     assert np.allclose(table["inside"], 68.3, atol=3.0)
@@ -153,7 +153,7 @@ def test_coverage_and_pulls_of_gaussian_answers(benchmark):
 
 
 def test_noiseless_stamps_are_kept(tmp_path, benchmark):
-    from _skies import draw, instruments
+    from _instruments import draw, instruments
 
     truth = np.array([[1.0, 1.0, 2.0, 0.1, 0.0, 31.5, 31.5]])
     first = draw(instruments()["LSST"], truth, cache=tmp_path)

@@ -24,7 +24,7 @@ PSF_SIZE = 63
 ACCURATE = galsim.GSParams(
     folding_threshold=2e-3, maxk_threshold=1e-4, kvalue_accuracy=1e-6, xvalue_accuracy=1e-6, maximum_fft_size=16384
 )
-"""Stamps differ by at most 5e-5 of their norm from those of ``_simulate.TIGHT``: 0.05 sigma at S/N 1000."""
+"""Stamps differ by at most 5e-5 of their norm from those of ``_study_galaxies.TIGHT``: 0.05 sigma at S/N 1000."""
 
 N_GRID = np.round(np.geomspace(0.3, 6.2, 40), 3)
 """Sersic indices that are drawn: GalSim tabulates each of them once, which takes as long as drawing ten galaxies."""
