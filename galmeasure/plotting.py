@@ -1,6 +1,9 @@
 """Pictures of a fit: data, model, residual and radial profile. Matplotlib is imported when a picture is asked for."""
 
+from __future__ import annotations
+
 import operator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
@@ -10,12 +13,27 @@ from galmeasure.flags import decode_flags
 from galmeasure.parameters import PARAMETERS
 from galmeasure.results.frame import Frame
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from matplotlib.figure import Figure
+
+    from galmeasure.cutouts import Cutouts
+
 __all__ = ["elliptical_profile", "plot_fit"]
 
 _RESIDUAL_RANGE = 5.0  # sigma
 
 
-def elliptical_profile(image, error, good, centre, q, theta, *, n_bins=24):
+def elliptical_profile(
+    image: npt.ArrayLike,
+    error: npt.ArrayLike,
+    good: npt.ArrayLike,
+    centre: tuple[float, float],
+    q: float,
+    theta: float,
+    *,
+    n_bins: int = 24,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Mean of an image in elliptical annuli.
 
     Parameters
@@ -66,7 +84,14 @@ def elliptical_profile(image, error, good, centre, q, theta, *, n_bins=24):
     return total(radius) / count[some], total(image) / count[some], np.sqrt(total(error**2)) / count[some]
 
 
-def plot_fit(row, cutout, index=None, *, model=None, figure=None):
+def plot_fit(
+    row: Row | QTable,
+    cutout: Cutouts,
+    index: int | None = None,
+    *,
+    model: npt.ArrayLike | None = None,
+    figure: Figure | None = None,
+) -> Figure:
     """Draw data, model, residual and radial profile of one galaxy.
 
     Parameters
@@ -127,7 +152,7 @@ def _plain(value):
     return getattr(value, "value", value)
 
 
-def new_figure(width, height):
+def new_figure(width: float, height: float) -> Figure:
     """Empty figure of a size in inches, not known to ``pyplot``."""
     try:
         from matplotlib.figure import Figure
@@ -276,7 +301,7 @@ def _title(table):
     )
 
 
-def with_error(value, error):
+def with_error(value: float, error: float) -> str:
     """Value and error to the error's second digit; with a common power of ten where they are very small or large."""
     if not np.isfinite(value):
         return "nan"

@@ -1,6 +1,9 @@
 """Batches of cutouts for the fitters: scaled to unit noise, bad pixels masked, everything vectorised over a batch."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,6 +11,13 @@ from galmeasure.cutouts.border_noise import border_noise, masked_median
 from galmeasure.cutouts.noise import error_values
 from galmeasure.flags import Flag
 from galmeasure.parameters import N_PARAMETERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from galmeasure.cutouts.validate import Store
 
 __all__ = ["CutoutBatch", "PAD_MULTIPLE", "make_batch", "plan_batches"]
 
@@ -70,7 +80,9 @@ class CutoutBatch:
         return len(self.index)
 
 
-def plan_batches(shapes, rows, max_pixels, *, pad):
+def plan_batches(
+    shapes: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], max_pixels: int, *, pad: bool
+) -> Iterator[tuple[npt.NDArray[np.int64], tuple[int, int]]]:
     """Iterator of (rows, (ny, nx)) over groups of at most ``max_pixels`` pixels, at least one row each."""
     padded = -(-shapes[rows] // PAD_MULTIPLE) * PAD_MULTIPLE if pad else shapes[rows]
     if len(rows) == 0:
@@ -131,7 +143,7 @@ def _error_block(errors, rows, box):
     return have, block, 1.0
 
 
-def make_batch(store, rows, box):
+def make_batch(store: Store, rows: npt.NDArray[np.int64], box: tuple[int, int]) -> CutoutBatch:
     """:class:`CutoutBatch` of some rows.
 
     Parameters

@@ -1,6 +1,13 @@
 """Noise of a stack of cutouts: medians over the good pixels, and the estimate from the border."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["FRAME_WIDTH", "border_noise", "masked_median"]
 
@@ -13,7 +20,7 @@ _CLIP_SIGMA = 4.0
 _N_CLIPS = 3
 
 
-def masked_median(values, good):
+def masked_median(values: npt.NDArray[np.float64], good: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     """Median of the good values of each row.
 
     Parameters
@@ -37,7 +44,9 @@ def masked_median(values, good):
     return np.where(count > 0, median, np.nan)
 
 
-def border_noise(image, good, shape):
+def border_noise(
+    image: npt.NDArray[np.float64], good: npt.NDArray[np.bool_], shape: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
     """Gaussian noise of each cutout from its border: clipped median absolute deviation.
 
     Parameters

@@ -1,6 +1,9 @@
 """Cutouts: the validated, read-only set of images, errors, masks and PSFs that every fitter takes."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +13,12 @@ from galmeasure.cutouts.source_catalog import is_source_catalog, read_source_cat
 from galmeasure.cutouts.validate import build_store, row_index
 from galmeasure.utils.peer_arguments import refuse_words
 from galmeasure.utils.units import positive_integer, read_only
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import astropy.units as u
+    import numpy.typing as npt
 
 __all__ = ["CutoutBatch", "Cutouts"]
 
@@ -93,21 +102,21 @@ class Cutouts:
 
     def __init__(
         self,
-        cutouts,
-        psf=None,
+        cutouts: object,
+        psf: object = None,
         *,
-        error=None,
-        mask=None,
-        gain=None,
-        pixel_scale=None,
-        wcs=None,
-        psf_oversampling=1,
-        psf_flux=None,
-        psf_includes_pixel=True,
-        positions=None,
-        ids=None,
-        zero_point=None,
-        **others,
+        error: object = None,
+        mask: object = None,
+        gain: object = None,
+        pixel_scale: object = None,
+        wcs: object = None,
+        psf_oversampling: int = 1,
+        psf_flux: float | str | npt.ArrayLike | None = None,
+        psf_includes_pixel: bool = True,
+        positions: npt.ArrayLike | None = None,
+        ids: npt.ArrayLike | None = None,
+        zero_point: object = None,
+        **others: object,
     ):
         refuse_words("Cutouts", others, _ARGUMENTS)
         given = {
@@ -175,52 +184,52 @@ class Cutouts:
         return new
 
     @property
-    def shapes(self):
+    def shapes(self) -> npt.NDArray[np.int64]:
         """Shapes ny, nx of the cutouts, (N, 2)."""
         return self._store.shapes
 
     @property
-    def unit(self):
+    def unit(self) -> u.UnitBase | None:
         """Unit of the pixels, or None."""
         return self._store.unit
 
     @property
-    def ids(self):
+    def ids(self) -> np.ndarray:
         """Names or numbers of the cutouts, (N,)."""
         return self._store.ids
 
     @property
-    def gain(self):
+    def gain(self) -> npt.NDArray[np.float64] | None:
         """Electrons per unit of the pixels, (N,), or None."""
         return self._store.gain
 
     @property
-    def pixel_scale(self):
+    def pixel_scale(self) -> npt.NDArray[np.float64] | None:
         """Arcsec per pixel, (N,), or None."""
         return self._store.pixel_scale
 
     @property
-    def zero_point(self):
+    def zero_point(self) -> npt.NDArray[np.float64] | None:
         """Magnitude of a flux of one unit, (N,), or None."""
         return self._store.zero_point
 
     @property
-    def origin(self):
+    def origin(self) -> npt.NDArray[np.int64]:
         """x, y of the first pixel in the parent image, (N, 2): parent = local + origin; zeros if unknown."""
         return self._store.origin
 
     @property
-    def wcs(self):
+    def wcs(self) -> list | None:
         """World coordinate systems, a list of N (entries may repeat or be None), or None."""
         return None if self._store.wcs is None else list(self._store.wcs)
 
     @property
-    def wcs_in_parent(self):
+    def wcs_in_parent(self) -> bool:
         """Whether ``wcs`` take pixels of the parent image (True) or of the cutout (False)."""
         return self._store.wcs_in_parent
 
     @property
-    def psf_images(self):
+    def psf_images(self) -> list[npt.NDArray[np.float64]]:
         """Distinct PSFs, a list of read-only float64 arrays.
 
         Each sums to the fraction of the star's light that it holds: ``psf_flux``, or 1 minus an estimate of the flux
@@ -231,7 +240,7 @@ class Cutouts:
         return list(self._store.psfs.images)
 
     @property
-    def psf_flux(self):
+    def psf_flux(self) -> float | str | npt.NDArray[np.float64] | None:
         """What the argument ``psf_flux`` said: a number, ``"sum"``, ``"per cutout"``, or None if it was not given."""
         return self._store.psfs.given
 
@@ -242,21 +251,21 @@ class Cutouts:
         return self._store.psfs.meta | told
 
     @property
-    def psf_light_unknown(self):
+    def psf_light_unknown(self) -> npt.NDArray[np.bool_]:
         """Boolean (N,): more than 0.5 % of the star's light is, or may be, outside of the PSF image by estimate."""
         return self._store.psfs.light_unknown()
 
     @property
-    def psf_index(self):
+    def psf_index(self) -> npt.NDArray[np.int64]:
         """Index of each cutout's PSF in :attr:`psf_images`, (N,)."""
         return read_only(self._store.psfs.index)
 
     @property
-    def psf_oversampling(self):
+    def psf_oversampling(self) -> int:
         """Pixels of the PSF images per pixel of a cutout."""
         return self._store.psfs.oversampling
 
-    def image(self, i):
+    def image(self, i: int) -> np.ndarray:
         """Pixels of one cutout, as they were given.
 
         Parameters
@@ -271,7 +280,7 @@ class Cutouts:
         """
         return np.array(self._store.images[self._row(i)], dtype=np.float64)
 
-    def error(self, i):
+    def error(self, i: int) -> np.ndarray:
         """Noise of one cutout: what was given, or the estimate from the border.
 
         Parameters
@@ -295,7 +304,7 @@ class Cutouts:
             return np.full(shape, np.nan if not batch.good.any() else batch.scale[0])
         return np.full(shape, errors.values[i])
 
-    def mask(self, i):
+    def mask(self, i: int) -> npt.NDArray[np.bool_]:
         """Pixels of one cutout that are not used: masked by the user, not finite, or without a valid error.
 
         Parameters
@@ -312,7 +321,7 @@ class Cutouts:
         ny, nx = self.shapes[i]
         return ~self._batch(i).good[0, :ny, :nx]
 
-    def psf_image(self, i):
+    def psf_image(self, i: int) -> npt.NDArray[np.float64]:
         """Normalised PSF of one cutout.
 
         Parameters
@@ -327,7 +336,7 @@ class Cutouts:
         """
         return self._store.psfs.images[self._store.psfs.index[self._row(i)]]
 
-    def batches(self, max_pixels=2**20, select=None):
+    def batches(self, max_pixels: int = 2**20, select: npt.ArrayLike | None = None) -> Iterator[CutoutBatch]:
         """Iterate over batches of one shape, in order of the rows.
 
         Stacks are sliced; lists are grouped by shape, rounded up to multiples of 16 pixels. All work on pixels happens

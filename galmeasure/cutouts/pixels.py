@@ -1,6 +1,9 @@
 """The forms in which cutouts and masks arrive, brought to one: a stack, or a list of 2-D arrays."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import astropy.units as u
 import numpy as np
@@ -9,6 +12,9 @@ from galmeasure.cutouts.noise import read_uncertainty
 from galmeasure.cutouts.source_catalog import is_table
 from galmeasure.utils.arrays import boolean_mask, is_numbers, split_stack
 from galmeasure.utils.units import as_array, as_numbers, flux_unit, read_only, split_unit, unit_factor
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["Pixels", "adopt_unit", "mask_arrays", "read_pixels"]
 
@@ -35,7 +41,7 @@ class Pixels:
     unit_lost: bool = False
 
     @property
-    def shapes(self):
+    def shapes(self) -> npt.NDArray[np.int64]:
         """(N, 2) integer array of ny, nx."""
         if isinstance(self.images, list):
             return np.array([image.shape for image in self.images], dtype=np.int64)
@@ -52,7 +58,7 @@ def _is_cutout2d(item):
     return not isinstance(item, np.ndarray) and hasattr(item, "data") and hasattr(item, "origin_original")
 
 
-def read_pixels(cutouts):
+def read_pixels(cutouts: object) -> Pixels:
     """:class:`Pixels` of any accepted form of cutouts."""
     if cutouts is None:
         msg = "cutouts must be given: one cutout, a stack or a list of cutouts"
@@ -132,7 +138,7 @@ def _read_list(items):
     )
 
 
-def adopt_unit(pixels, error):
+def adopt_unit(pixels: Pixels, error: object) -> None:
     """Give pixels that lost their unit that of their errors, the only statement about it, if their numbers allow it.
 
     Raises
@@ -183,7 +189,7 @@ def _origin(item):
     return tuple(float(a - b) for a, b in zip(item.origin_original, inside, strict=True))
 
 
-def mask_arrays(mask, pixels):
+def mask_arrays(mask: object, pixels: Pixels) -> list:
     """Mask sources of :class:`Pixels` with the ``mask`` argument added: each a stack, or a list like the images."""
     if mask is None or mask is np.ma.nomask:
         return list(pixels.masks)

@@ -1,5 +1,7 @@
 """Stamps of the sources of a photutils SourceCatalog, which holds its image, segments, errors and mask."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
@@ -9,17 +11,17 @@ __all__ = ["is_source_catalog", "is_table", "read_source_catalog"]
 _SMALLEST, _LARGEST, _STEP = 32, 512, 16
 
 
-def is_source_catalog(item):
+def is_source_catalog(item: object) -> bool:
     """Whether an object is a photutils SourceCatalog."""
     return type(item).__name__ == "SourceCatalog" and hasattr(item, "bbox_xmin")
 
 
-def is_table(item):
+def is_table(item: object) -> bool:
     """Whether an object is a table of astropy, pandas or arrow, which holds no pixels to measure."""
     return hasattr(item, "colnames") or hasattr(item, "iloc") or hasattr(item, "column_names")
 
 
-def read_source_catalog(catalog):
+def read_source_catalog(catalog: object) -> dict[str, object]:
     """Arguments of `Cutouts` for the sources of a catalogue.
 
     Parameters

@@ -1,6 +1,9 @@
 """What a set of cutouts holds, and how the arguments of a user become it: the one place of validation."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +21,9 @@ from galmeasure.utils.units import (
     zero_point_values,
 )
 from galmeasure.utils.wcs import check_wcs, local_sky
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["Store", "build_store", "row_index"]
 
@@ -44,7 +50,7 @@ class Store:
     wcs: list | None
     wcs_in_parent: bool
 
-    def rows(self, key):
+    def rows(self, key: int | slice | npt.ArrayLike) -> Store:
         """The store of some of the rows; a slice gives views."""
         pick = _take(key)
         return replace(
@@ -77,22 +83,22 @@ def _take(key):
 
 
 def build_store(
-    cutouts,
-    psf=None,
+    cutouts: object,
+    psf: object = None,
     *,
-    error=None,
-    mask=None,
-    gain=None,
-    pixel_scale=None,
-    wcs=None,
-    psf_oversampling=1,
-    psf_flux=None,
-    psf_includes_pixel=True,
-    positions=None,
-    ids=None,
-    zero_point=None,
-    strict=True,
-):
+    error: object = None,
+    mask: object = None,
+    gain: object = None,
+    pixel_scale: object = None,
+    wcs: object = None,
+    psf_oversampling: int = 1,
+    psf_flux: float | str | npt.ArrayLike | None = None,
+    psf_includes_pixel: bool = True,
+    positions: npt.ArrayLike | None = None,
+    ids: npt.ArrayLike | None = None,
+    zero_point: object = None,
+    strict: bool = True,
+) -> Store:
     """:class:`Store` of the arguments of :class:`~galmeasure.Cutouts`, all of them checked.
 
     ``strict=False`` is for a part of a catalogue, of which all PSFs may be bad.
@@ -141,7 +147,7 @@ def build_store(
     )
 
 
-def row_index(key, n_rows):
+def row_index(key: npt.ArrayLike, n_rows: int) -> npt.NDArray[np.int64]:
     """Integer rows of an index array, list or boolean mask."""
     key = np.atleast_1d(np.asarray(key))
     if key.size == 0:

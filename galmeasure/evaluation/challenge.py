@@ -1,10 +1,21 @@
 """The metrics of the Euclid Morphology Challenge, so that results can be laid beside its tables."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from astropy.table import QTable
 
 from galmeasure.evaluation.matching import Matched, match_tables
 from galmeasure.evaluation.metrics import groups, pieces
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    import numpy.typing as npt
+    from astropy.table import Table
 
 __all__ = ["CHALLENGE_OUTLIER", "challenge_metrics"]
 
@@ -15,7 +26,16 @@ _MEASURES = {"flux": "relative", "r_eff_major": "relative", "r_eff": "relative",
 _COLUMNS = ("bias", "dispersion", "outlier_fraction", "within_1_sigma")
 
 
-def challenge_metrics(truth, result=None, *, bins=0, outlier=CHALLENGE_OUTLIER, n_bootstrap=200, seed=0, **options):
+def challenge_metrics(
+    truth: Table | Matched,
+    result: Table | None = None,
+    *,
+    bins: int | Mapping[str, npt.ArrayLike] = 0,
+    outlier: float = CHALLENGE_OUTLIER,
+    n_bootstrap: int = 200,
+    seed: int = 0,
+    **options: Any,
+) -> QTable:
     """Metrics as in the Euclid Morphology Challenge.
 
     Parameters

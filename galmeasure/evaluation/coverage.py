@@ -1,14 +1,25 @@
 """Whether posteriors are right: ranks of truths among draws (SBC) and expected coverage of regions (TARP)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy import stats
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
 
 __all__ = ["expected_coverage", "quantile_uniformity", "rank_uniformity", "sample_ranks"]
 
 _PIECE = 2**22  # numbers held at once
 
 
-def sample_ranks(truth, draws, rng=None):
+def sample_ranks(
+    truth: Mapping[str, npt.ArrayLike], draws: Mapping[str, npt.ArrayLike], rng: np.random.Generator | None = None
+) -> npt.NDArray[np.float64]:
     """Rank of each truth among its posterior draws, as a fraction: uniform if the posteriors are right.
 
     Parameters
@@ -47,7 +58,7 @@ def sample_ranks(truth, draws, rng=None):
     return ranks
 
 
-def rank_uniformity(ranks):
+def rank_uniformity(ranks: npt.ArrayLike) -> float:
     """P-value of the Kolmogorov-Smirnov test of ranks against the uniform distribution.
 
     Parameters
@@ -72,7 +83,7 @@ def rank_uniformity(ranks):
     return float(stats.kstest(ranks, "uniform").pvalue) if len(ranks) else np.nan
 
 
-def quantile_uniformity(below, levels=(0.158655, 0.5, 0.841345)):
+def quantile_uniformity(below: npt.ArrayLike, levels: Sequence[float] = (0.158655, 0.5, 0.841345)) -> float:
     """P-value of the chi-squared test of truths between quantiles: ranks where there are no draws.
 
     Parameters
@@ -109,7 +120,14 @@ def quantile_uniformity(below, levels=(0.158655, 0.5, 0.841345)):
     return float(stats.chisquare(cells, expected).pvalue)
 
 
-def expected_coverage(truth, draws, *, levels=51, n_bootstrap=100, rng=None):
+def expected_coverage(
+    truth: Mapping[str, npt.ArrayLike],
+    draws: Mapping[str, npt.ArrayLike],
+    *,
+    levels: int = 51,
+    n_bootstrap: int = 100,
+    rng: np.random.Generator | None = None,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Expected coverage of the joint posteriors, by tests of accuracy with random points (TARP).
 
     Parameters

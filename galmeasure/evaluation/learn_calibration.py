@@ -19,7 +19,11 @@ from galmeasure.results.columns import TRUE
 from galmeasure.results.frame import convert, plain_numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
+
+    from galmeasure.fitters.base import SersicFitterBase
 
 
 __all__ = ["CalibrationResult", "calibrate"]
@@ -51,7 +55,7 @@ class CalibrationResult:
     after: QTable
     n_left_out: int
 
-    def summary(self):
+    def summary(self) -> QTable:
         """Table of bias and coverage of each parameter before and after.
 
         Returns
@@ -69,7 +73,9 @@ class CalibrationResult:
         return table
 
 
-def calibrate(fitter, truth, result, *, about=None, seed=0):
+def calibrate(
+    fitter: SersicFitterBase, truth: Table, result: Table, *, about: Mapping[str, object] | None = None, seed: int = 0
+) -> CalibrationResult:
     """Learn a calibration from measurements of galaxies of known parameters.
 
     Parameters

@@ -1,6 +1,9 @@
 """Truths and results side by side: rows matched by id, units made equal, radii and shapes derived where they lack."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
@@ -10,6 +13,9 @@ from galmeasure.parameters import PARAMETER_NAMES, PARAMETERS, g_from_q_theta, g
 from galmeasure.results.columns import RESULT_FORMS, TRUE, TRUTH_FORMS, find_column
 from galmeasure.results.frame import convert, plain_numbers
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 __all__ = ["MEASURED", "Matched", "match_tables", "wrapped_angle"]
 
 MEASURED = (*PARAMETER_NAMES, "r_eff_major", "q", "theta", "mag")
@@ -18,7 +24,7 @@ MEASURED = (*PARAMETER_NAMES, "r_eff_major", "q", "theta", "mag")
 _UNITS = {"theta": u.deg, "mag": u.mag, "x": u.pix, "y": u.pix}
 
 
-def wrapped_angle(difference):
+def wrapped_angle(difference: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Difference of two position angles in degrees, within -90 to 90.
 
     Parameters
@@ -83,16 +89,16 @@ class Matched:
         return len(self.row)
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
         """Parameters that have truths and values."""
         return [name for name in MEASURED if name in self.truth and name in self.value]
 
-    def difference(self, name):
+    def difference(self, name: str) -> npt.NDArray[np.float64]:
         """Measured minus true values ``(N,)``; angles within -90 to 90 degrees."""
         delta = self.value[name] - self.truth[name]
         return wrapped_angle(delta) if name == "theta" else delta
 
-    def counts(self):
+    def counts(self) -> dict[str, int]:
         """Truths, those without a row, rows without a measurement, rows with a flag, and rows of no truth."""
         main = [name for name in PARAMETER_NAMES if name in self.value]
         measured = np.all([np.isfinite(self.value[name]) for name in main], axis=0)
@@ -106,7 +112,15 @@ class Matched:
         }
 
 
-def match_tables(truth, result, *, bounds=None, pixel_scale=None, zero_point=None, psf_fwhm=None):
+def match_tables(
+    truth: Table,
+    result: Table,
+    *,
+    bounds: Table | None = None,
+    pixel_scale: float | None = None,
+    zero_point: float | None = None,
+    psf_fwhm: npt.ArrayLike | None = None,
+) -> Matched:
     """Put a table of truths and a table of results side by side.
 
     Parameters
@@ -303,7 +317,7 @@ def _about(truth, result, row, values, psf_fwhm):
     return about
 
 
-def parameter_label(name):
+def parameter_label(name: str) -> str:
     """LaTeX of a parameter."""
     known = {p.name: p.latex for p in PARAMETERS}
     more = {"r_eff_major": r"$a_\mathrm{eff}$", "q": r"$q$", "theta": r"$\theta$", "mag": r"$m$"}

@@ -1,7 +1,10 @@
 """How good results are: bias, scatter, outliers, pulls, coverage and distance to the limit, with bootstrap errors."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import QTable
@@ -9,6 +12,12 @@ from scipy import stats
 
 from galmeasure.evaluation.coverage import expected_coverage, quantile_uniformity, rank_uniformity, sample_ranks
 from galmeasure.evaluation.matching import Matched, match_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy.typing as npt
+    from astropy.table import Row, Table
 
 __all__ = ["OUTLIER_SIGMA", "STATISTICS", "Comparison", "compare"]
 
@@ -76,31 +85,31 @@ class Comparison:
     coverage: tuple | None
 
     @property
-    def overall(self):
+    def overall(self) -> QTable:
         """Rows over all galaxies."""
         return self.table[self.table["by"] == "all"]
 
-    def row(self, parameter):
+    def row(self, parameter: str) -> Row:
         """Row of one parameter over all galaxies."""
         overall = self.overall
         return overall[list(overall["parameter"]).index(parameter)]
 
 
 def compare(
-    truth,
-    result,
+    truth: Table,
+    result: Table,
     *,
-    samples=None,
-    bounds=None,
-    limit=None,
-    bins=4,
-    pixel_scale=None,
-    zero_point=None,
-    psf_fwhm=None,
-    n_bootstrap=200,
-    seed=0,
-    name="result",
-):
+    samples: Table | None = None,
+    bounds: Table | None = None,
+    limit: Mapping[str, float] | None = None,
+    bins: int | Mapping[str, npt.ArrayLike] = 4,
+    pixel_scale: float | None = None,
+    zero_point: float | None = None,
+    psf_fwhm: npt.ArrayLike | None = None,
+    n_bootstrap: int = 200,
+    seed: int = 0,
+    name: str = "result",
+) -> Comparison:
     """Compare results with truths.
 
     Parameters
@@ -184,7 +193,7 @@ def compare(
     return Comparison(name, table, counts, matched, ranks, coverage)
 
 
-def match_draws(truth, samples, matched):
+def match_draws(truth: Table, samples: Table, matched: Matched) -> dict[str, npt.NDArray[np.float64]]:
     """Draws ``(N, S)`` of the parameters that are ranked, in the rows and units of the truths."""
     thinned = samples["id"] if "id" in samples.colnames else None
     draws, columns = {}, [name for name in _RANKED if name in samples.colnames and name in matched.truth]
@@ -210,7 +219,9 @@ def match_draws(truth, samples, matched):
     return draws
 
 
-def groups(about, bins, count):
+def groups(
+    about: Mapping[str, npt.NDArray[np.float64]], bins: int | Mapping[str, npt.ArrayLike], count: int
+) -> Iterator[tuple[str, float, float, npt.NDArray[np.bool_]]]:
     """Yield what galaxies are sorted by, the edges of the bin and which galaxies are in it; first all of them."""
     yield "all", np.nan, np.nan, np.ones(count, bool)
     for by, values in about.items():
@@ -297,7 +308,7 @@ def _statistics(column, inside, n_bootstrap, rng):
     return numbers
 
 
-def pieces(rounds, count):
+def pieces(rounds: int, count: int) -> list[int]:
     """Sizes of the parts in which rounds of a bootstrap are made."""
     size = max(1, _BATCH // count)
     return [min(size, rounds - start) for start in range(0, rounds, size)]

@@ -1,15 +1,24 @@
 """What refined posteriors are worth: their effective draws, where their rows come from, what they gain."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from galmeasure.flags import Flag
+
+if TYPE_CHECKING:
+    from astropy.table import QTable, Table
+
+    from galmeasure.evaluation.matching import Matched
 
 __all__ = ["is_refined", "paired_rmse", "refinement_summary"]
 
 _PARTS = (0.3, 0.05)
 
 
-def is_refined(table):
+def is_refined(table: Table) -> bool:
     """Whether a result has the columns of weighted draws.
 
     Parameters
@@ -25,7 +34,7 @@ def is_refined(table):
     return {"ess", "n_draws", "method"} <= set(table.colnames)
 
 
-def refinement_summary(table):
+def refinement_summary(table: Table) -> QTable:
     """Numbers on the weighted draws of a refined result.
 
     Parameters
@@ -73,7 +82,9 @@ def _of(statistic, values):
     return float(statistic(values)) if len(values) else np.nan
 
 
-def paired_rmse(refined, plain, name, *, n_bootstrap=200, seed=0):
+def paired_rmse(
+    refined: Matched, plain: Matched, name: str, *, n_bootstrap: int = 200, seed: int = 0
+) -> tuple[float, float]:
     """Ratio of the RMSE of two estimators on the same galaxies, and its error.
 
     Parameters

@@ -1,6 +1,9 @@
 """The PSFs of a set of cutouts: every accepted form brought to distinct, normalised images and an index."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,6 +12,9 @@ from galmeasure.psf.images import normalise_psf, psf_stats
 from galmeasure.psf.models import distinct_stack, draw_models, is_galsim, is_model, is_position_model, position_images
 from galmeasure.psf.repair import DELTA_OVERSAMPLING, convolve_with_pixel, delta_psf, fill_bad_pixels
 from galmeasure.utils.units import as_numbers, positive_integer, split_unit
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["PSFSet", "read_psf_set"]
 
@@ -41,19 +47,19 @@ class PSFSet:
     given: float | str | None = None
     meta: dict = field(default_factory=dict, repr=False)
 
-    def rows(self, key):
+    def rows(self, key: slice | npt.ArrayLike) -> PSFSet:
         """The same set for some of the cutouts; images are shared."""
         return replace(self, index=self.index[key])
 
-    def bad(self):
+    def bad(self) -> npt.NDArray[np.bool_]:
         """Boolean (N,): cutouts whose PSF cannot be used."""
         return ~self.ok[self.index]
 
-    def light_unknown(self):
+    def light_unknown(self) -> npt.NDArray[np.bool_]:
         """Boolean (N,): cutouts with much light of their PSF's star outside of its image, by estimate or perhaps."""
         return self.outside[self.index] > _MAX_OUTSIDE
 
-    def unusual(self, shapes, rows):
+    def unusual(self, shapes: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Boolean (B,): PSF of these rows is off centre, under-sampled, wider than the cutout, mended or missing."""
         fwhm, offset = self.fwhm[self.index[rows]], self.offset[self.index[rows]]
         with np.errstate(invalid="ignore"):
@@ -66,8 +72,16 @@ class PSFSet:
 
 
 def read_psf_set(
-    psf, *, shapes, oversampling=1, positions=None, pixel_scale=None, flux=None, includes_pixel=True, strict=True
-):
+    psf: object,
+    *,
+    shapes: npt.NDArray[np.int64],
+    oversampling: int = 1,
+    positions: npt.NDArray[np.float64] | None = None,
+    pixel_scale: npt.NDArray[np.float64] | None = None,
+    flux: float | str | npt.ArrayLike | None = None,
+    includes_pixel: bool = True,
+    strict: bool = True,
+) -> PSFSet:
     """:class:`PSFSet` of any accepted form of PSF.
 
     Parameters

@@ -1,11 +1,16 @@
 """The argument ``psf_flux``: the fraction of a star's light that its PSF image holds, where the user knows it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from galmeasure.utils.units import per_cutout
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["FLUX_OF_SUM", "PSFFlux", "hold_fluxes", "read_psf_flux"]
 
@@ -33,7 +38,7 @@ class PSFFlux:
     values: np.ndarray | None = None
 
 
-def read_psf_flux(flux, n_cutouts):
+def read_psf_flux(flux: float | str | npt.ArrayLike | None, n_cutouts: int) -> PSFFlux:
     """:class:`PSFFlux` of the argument ``psf_flux``.
 
     Parameters
@@ -76,7 +81,12 @@ def _possible(values):
         return (values > 0) & (values <= _LARGEST)
 
 
-def hold_fluxes(images, index, flux, sums=None):
+def hold_fluxes(
+    images: list[npt.NDArray[np.float64]],
+    index: npt.NDArray[np.int64],
+    flux: PSFFlux,
+    sums: npt.NDArray[np.float64] | None = None,
+) -> tuple[list[npt.NDArray[np.float64]], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """PSF images that sum to what a user says.
 
     Parameters

@@ -1,10 +1,16 @@
 """PSF images: normalisation, width and centre, and finding equal ones."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from galmeasure.psf.wings import missing_light
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["NormalisedPSFs", "PSFStats", "find_equal", "normalise_psf", "psf_stats"]
 
@@ -32,7 +38,9 @@ class NormalisedPSFs:
     outside: np.ndarray
 
 
-def normalise_psf(stack, oversampling=1):
+def normalise_psf(
+    stack: npt.NDArray[np.float64], oversampling: int = 1
+) -> tuple[NormalisedPSFs, npt.NDArray[np.bool_]]:
     """:class:`NormalisedPSFs` of a stack of PSF images, and which of them can be used.
 
     A PSF image that has a non-finite pixel, or whose sum is not positive, cannot be used; it comes back as zeros.
@@ -53,7 +61,7 @@ def normalise_psf(stack, oversampling=1):
     return NormalisedPSFs(images, np.maximum(light.fraction, light.error)), ok
 
 
-def psf_stats(stack, ok, oversampling=1):
+def psf_stats(stack: npt.NDArray[np.float64], ok: npt.NDArray[np.bool_], oversampling: int = 1) -> PSFStats:
     """:class:`PSFStats` of a stack of normalised PSF images, lengths in native pixels."""
     n_psf, ny, nx = stack.shape
     offset, fwhm = np.full(n_psf, np.nan), np.full(n_psf, np.nan)
@@ -106,7 +114,7 @@ def _sub_pixel_peak(log_ratio, peak_index):
     return shift, -0.25 * (left - right) * shift
 
 
-def find_equal(stack):
+def find_equal(stack: npt.NDArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Representatives and index of the distinct images of a stack: ``stack[i]`` equals ``stack[first[index[i]]]``.
 
     Parameters

@@ -1,10 +1,16 @@
 """PSF models of other packages turned into images: photutils, astropy, GalSim and PSFEx, none of them imported here."""
 
+from __future__ import annotations
+
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from galmeasure.psf.images import find_equal
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["MODEL_OVERSAMPLING", "draw_models", "is_model", "is_position_model", "position_images"]
 
@@ -16,7 +22,7 @@ _SCALE_STEP = 0.002
 _FOLDING = 1.0e-3
 
 
-def is_galsim(psf):
+def is_galsim(psf: object) -> bool:
     """Whether ``psf`` is a GalSim object."""
     return hasattr(psf, "drawImage") and hasattr(psf, "withFlux")
 
@@ -26,17 +32,19 @@ def _is_astropy_model(psf):
     return getattr(psf, "n_inputs", None) == 2 and callable(psf) and hasattr(psf, "param_names")
 
 
-def is_position_model(psf):
+def is_position_model(psf: object) -> bool:
     """Whether ``psf`` depends on the position in the parent image: GriddedPSFModel, PSFEx."""
     return hasattr(psf, "grid_xypos") or hasattr(psf, "images_at") or hasattr(psf, "image_at")
 
 
-def is_model(psf):
+def is_model(psf: object) -> bool:
     """Whether ``psf`` is one model that does not depend on the position."""
     return not isinstance(psf, np.ndarray) and not is_position_model(psf) and (is_galsim(psf) or _is_astropy_model(psf))
 
 
-def position_images(psf, positions):
+def position_images(
+    psf: object, positions: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], int]:
     """Images of a position-dependent PSF.
 
     Parameters
@@ -119,7 +127,9 @@ def _equal_pair(oversampling):
     return int(values[0])
 
 
-def draw_models(models, pixel_scale, shape):
+def draw_models(
+    models: list, pixel_scale: npt.NDArray[np.float64] | None, shape: tuple[int, int]
+) -> tuple[list[npt.NDArray[np.float64]], list[float | None], npt.NDArray[np.int64], int]:
     """Images of PSF models that do not depend on the position, each drawn once.
 
     Parameters
@@ -248,7 +258,7 @@ def _draw_galsim(psf, scale, shape):
     return np.array(image, dtype=np.float64), min(fraction, 1.0) if fraction > 0.5 else None
 
 
-def distinct_stack(stack):
+def distinct_stack(stack: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """(images (M, py, px), index (N,)) of a stack of images in which some may be equal."""
     first, index = find_equal(stack)
     return stack[first], index

@@ -1,7 +1,14 @@
 """PSF images made fit for use: bad pixels filled, the pixel's response added, and the image that stands for none."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["DELTA_OVERSAMPLING", "convolve_with_pixel", "delta_psf", "fill_bad_pixels"]
 
@@ -11,7 +18,9 @@ DELTA_OVERSAMPLING = 7
 _MAX_FILLED = 0.005  # fraction of the light in bad pixels beyond which nothing is left to fill them from
 
 
-def fill_bad_pixels(images):
+def fill_bad_pixels(
+    images: list[npt.NDArray[np.float64]] | npt.NDArray[np.float64],
+) -> tuple[list[npt.NDArray[np.float64]] | npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """PSF images whose few bad pixels are filled.
 
     A pixel that is not finite takes the value of the one opposite to it, or, if that is bad too, the value of the
@@ -59,7 +68,7 @@ def _filled(image, good):
     return image
 
 
-def convolve_with_pixel(image, oversampling=1):
+def convolve_with_pixel(image: npt.NDArray[np.float64], oversampling: int = 1) -> npt.NDArray[np.float64]:
     """PSF image with the response of a native pixel, a square over which it is averaged.
 
     Parameters
@@ -84,7 +93,7 @@ def convolve_with_pixel(image, oversampling=1):
     return padded[..., margin:-margin, margin:-margin]
 
 
-def delta_psf():
+def delta_psf() -> npt.NDArray[np.float64]:
     """Image for no PSF: the square of a pixel, at `DELTA_OVERSAMPLING` samples a pixel, which holds all the light."""
     image = np.zeros((3 * DELTA_OVERSAMPLING, 3 * DELTA_OVERSAMPLING))
     image[DELTA_OVERSAMPLING : 2 * DELTA_OVERSAMPLING, DELTA_OVERSAMPLING : 2 * DELTA_OVERSAMPLING] = 1.0

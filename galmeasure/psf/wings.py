@@ -1,9 +1,15 @@
 """Light of a star that its PSF image does not hold, estimated from the outer part of the image."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["MissingLight", "missing_flux_fraction", "missing_light"]
 
@@ -51,7 +57,7 @@ class MissingLight:
     error: np.ndarray
 
 
-def missing_light(stack, oversampling=1):
+def missing_light(stack: npt.NDArray[np.float64], oversampling: int = 1) -> MissingLight:
     """Light beyond each of a stack of PSF images, with its uncertainty.
 
     Three cases are told apart:
@@ -92,7 +98,7 @@ def missing_light(stack, oversampling=1):
     return MissingLight(fraction, error)
 
 
-def missing_flux_fraction(image, oversampling=1):
+def missing_flux_fraction(image: npt.ArrayLike, oversampling: int = 1) -> float | npt.NDArray[np.float64]:
     """Fraction of a PSF's flux that lies beyond its image.
 
     See :func:`missing_light`, which also gives its uncertainty.

@@ -1,9 +1,18 @@
 """Quantities derived from the seven Sersic parameters, with errors propagated from their covariance."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import astropy.units as u
 import numpy as np
 
 from galmeasure.parameters import PARAMETER_INDEX, g_to_q_theta
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
 
 __all__ = ["ab_zero_point", "magnitude", "shape_columns", "sky_shape_columns"]
 
@@ -13,7 +22,9 @@ MAX_THETA_ERR = 90.0 / np.sqrt(3.0)
 _POGSON = 2.5 / np.log(10.0)
 
 
-def shape_columns(values, covariance):
+def shape_columns(
+    values: npt.NDArray[np.float64], covariance: npt.NDArray[np.float64]
+) -> dict[str, npt.NDArray[np.float64]]:
     """Semi-major radius, axis ratio and position angle with their errors.
 
     Parameters
@@ -60,7 +71,12 @@ SQUARE = 1e-3
 _STEP = 1e-6
 
 
-def sky_shape_columns(values, covariance, jacobian, columns):
+def sky_shape_columns(
+    values: npt.NDArray[np.float64],
+    covariance: npt.NDArray[np.float64],
+    jacobian: npt.NDArray[np.float64],
+    columns: Mapping[str, npt.NDArray[np.float64]],
+) -> tuple[dict[str, npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
     """Semi-major radius, axis ratio and position angle on the sky, where pixels are not square on it.
 
     Parameters
@@ -122,7 +138,9 @@ def _quadratic(block, direction):
     return a**2 * block[:, 0, 0] + 2.0 * a * b * block[:, 0, 1] + b**2 * block[:, 1, 1]
 
 
-def ab_zero_point(unit, pixel_scale):
+def ab_zero_point(
+    unit: u.UnitBase | None, pixel_scale: npt.NDArray[np.float64] | None
+) -> float | npt.NDArray[np.float64] | None:
     """AB magnitude of a flux of 1 in ``unit`` (scalar or (N,)), or None if the unit is not physical.
 
     Surface brightnesses (MJy/sr) count if the pixel scale, arcsec, is known: fluxes are sums over pixels.
@@ -139,7 +157,9 @@ def ab_zero_point(unit, pixel_scale):
     return None
 
 
-def magnitude(flux, flux_err, zero_point):
+def magnitude(
+    flux: npt.NDArray[np.float64], flux_err: npt.NDArray[np.float64], zero_point: float | npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Magnitude and its error; NaN where the flux is not positive."""
     with np.errstate(all="ignore"):
         positive = np.where(flux > 0, flux, np.nan)

@@ -1,9 +1,12 @@
 """The one builder of the result table: columns, units, derived quantities, flags and meta."""
 
+from __future__ import annotations
+
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import astropy.units as u
 import numpy as np
@@ -14,6 +17,11 @@ from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
 from galmeasure.results.derived import ab_zero_point, magnitude, shape_columns, sky_shape_columns
 from galmeasure.results.frame import Frame
 from galmeasure.utils.wcs import local_sky
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from galmeasure.cutouts import Cutouts
 
 __all__ = ["Measurement", "build_table", "flat_meta"]
 
@@ -89,7 +97,13 @@ class Measurement:
     extra: dict = field(default_factory=dict)
 
 
-def build_table(cutouts, measurement, *, covariance=False, meta=None):
+def build_table(
+    cutouts: Cutouts,
+    measurement: Measurement,
+    *,
+    covariance: bool = False,
+    meta: Mapping[str, str | float] | None = None,
+) -> QTable:
     """Table of a measurement, one row per cutout in their order.
 
     Parameters
@@ -287,7 +301,7 @@ def _check_lengths(cutouts, measurement):
             raise ValueError(msg)
 
 
-def flat_meta(extra=None):
+def flat_meta(extra: Mapping[str, str | float] | None = None) -> dict[str, str | float]:
     """Flat meta with keys that FITS headers can hold."""
     meta = {
         "DATE": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),

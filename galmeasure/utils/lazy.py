@@ -1,12 +1,20 @@
 """Names of a package that are imported when they are first asked for, so that importing the package stays light."""
 
+from __future__ import annotations
+
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 __all__ = ["lazy_names"]
 
 
-def lazy_names(package, exports):
+def lazy_names(
+    package: str, exports: Mapping[str, str]
+) -> tuple[list[str], Callable[[str], object], Callable[[], list[str]]]:
     """Make a package give its public names on demand.
 
     Parameters

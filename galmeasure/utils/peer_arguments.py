@@ -1,5 +1,12 @@
 """Arguments by the names that other codes have for them: refused, with ours in the message."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 __all__ = ["refuse_words"]
 
 OURS = {
@@ -33,7 +40,7 @@ OURS = {
 """Our names, and by what others go elsewhere."""
 
 
-def refuse_words(function, given, known):
+def refuse_words(function: str, given: Mapping[str, object], known: Sequence[str]) -> None:
     """Raise if there are arguments that do not exist, with the name that was probably meant.
 
     Parameters

@@ -1,10 +1,16 @@
 """Units and numbers at the door: split quantities into plain arrays, and check what must be a number."""
 
+from __future__ import annotations
+
 import operator
+from typing import TYPE_CHECKING
 
 import astropy.units as u
 import numpy as np
 from astropy.units.function import FunctionUnitBase
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = [
     "as_array",
@@ -20,7 +26,7 @@ __all__ = [
 _ELECTRON = u.electron
 
 
-def split_unit(name, value):
+def split_unit(name: str, value: object) -> tuple[object, u.UnitBase | None, npt.NDArray | None]:
     """Array part, unit and mask of ``value``; the array is a view wherever that is possible."""
     mask = None
     if hasattr(value, "unmasked"):  # astropy Masked
@@ -42,7 +48,7 @@ def split_unit(name, value):
     return value, unit, mask
 
 
-def as_numbers(name, value):
+def as_numbers(name: str, value: object) -> np.ndarray:
     """``value`` as an array of real numbers, not copied if it is one already."""
     array = as_array(name, value)
     if array.dtype.kind not in "iuf":
@@ -51,7 +57,7 @@ def as_numbers(name, value):
     return array
 
 
-def as_array(name, value):
+def as_array(name: str, value: object) -> np.ndarray:
     """``value`` as an array, with the argument's name in the message if that is impossible."""
     try:
         return np.asarray(value)
@@ -66,14 +72,14 @@ def _kind_name(array):
     return kinds.get(array.dtype.kind, str(array.dtype))
 
 
-def read_only(array):
+def read_only(array: np.ndarray) -> np.ndarray:
     """View of an array that cannot be written to; the array itself stays as it is."""
     view = array.view() if isinstance(array, np.ma.MaskedArray) else array.view(np.ndarray)
     view.flags.writeable = False
     return view
 
 
-def flux_unit(name, unit):
+def flux_unit(name: str, unit: u.UnitBase | None) -> u.UnitBase | None:
     """The unit if pixel values can be measured in it, else ``ValueError``."""
     if unit is None:
         return None
@@ -83,7 +89,9 @@ def flux_unit(name, unit):
     return unit
 
 
-def unit_factor(name, unit, target, *, target_name="cutouts"):
+def unit_factor(
+    name: str, unit: u.UnitBase | None, target: u.UnitBase | None, *, target_name: str = "cutouts"
+) -> float:
     """Factor that brings numbers in ``unit`` to ``target``; both or neither must have a unit."""
     if unit is None and target is None:
         return 1.0
@@ -103,7 +111,9 @@ def unit_factor(name, unit, target, *, target_name="cutouts"):
         raise ValueError(msg) from err
 
 
-def per_cutout(name, value, n_cutouts, *, what="positive"):
+def per_cutout(
+    name: str, value: object, n_cutouts: int, *, what: str = "positive"
+) -> tuple[npt.NDArray[np.float64] | None, npt.NDArray[np.bool_]]:
     """Values of a per-cutout argument as read-only float64 ``(N,)``, and which of them are usable; None stays None.
 
     A scalar must be usable; of an array only the rows that are not usable are lost.
@@ -129,7 +139,7 @@ def per_cutout(name, value, n_cutouts, *, what="positive"):
     return read_only(values), usable
 
 
-def gain_values(gain, cutouts_unit):
+def gain_values(gain: object, cutouts_unit: u.UnitBase | None) -> object:
     """``gain`` in electrons per unit of the cutouts, stripped of its unit."""
     value, unit, mask = split_unit("gain", gain)
     if unit is None:
@@ -149,7 +159,7 @@ def gain_values(gain, cutouts_unit):
     return values if mask is None else np.ma.MaskedArray(values, mask=mask)
 
 
-def pixel_scale_values(pixel_scale):
+def pixel_scale_values(pixel_scale: object) -> object:
     """``pixel_scale`` in arcsec per pixel, stripped of its unit."""
     value, unit, mask = split_unit("pixel_scale", pixel_scale)
     if unit is None:
@@ -162,7 +172,7 @@ def pixel_scale_values(pixel_scale):
     raise ValueError(msg)
 
 
-def zero_point_values(zero_point):
+def zero_point_values(zero_point: object) -> object:
     """``zero_point`` in magnitudes, stripped of its unit."""
     value, unit, mask = split_unit("zero_point", zero_point)
     if unit is None:
@@ -175,7 +185,7 @@ def zero_point_values(zero_point):
     return values if mask is None else np.ma.MaskedArray(values, mask=mask)
 
 
-def positive_integer(name, value, *, largest=None):
+def positive_integer(name: str, value: object, *, largest: int | None = None) -> int:
     """``value`` as an int >= 1, and not above ``largest``."""
     try:
         number = operator.index(value)

@@ -1,9 +1,15 @@
 """Local geometry of celestial world coordinate systems: positions, pixel scale and orientation."""
 
+from __future__ import annotations
+
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["LocalSky", "check_wcs", "local_sky"]
 
@@ -22,12 +28,12 @@ class LocalSky:
     jacobian: np.ndarray
 
     @property
-    def pixel_scale(self):
+    def pixel_scale(self) -> npt.NDArray[np.float64]:
         """Arcsec per pixel (N,): root of the area of a pixel."""
         (a, b), (c, d) = np.moveaxis(self.jacobian, 0, -1)
         return np.sqrt(np.abs(a * d - b * c))
 
-    def position_angle(self, theta):
+    def position_angle(self, theta: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Angle east of north, degrees in [0, 180), of directions ``theta`` (N,), degrees from +x in pixels."""
         angle = np.radians(theta)
         direction = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
@@ -36,7 +42,7 @@ class LocalSky:
         return np.where(pa >= 180.0, 0.0, pa)
 
 
-def check_wcs(wcs, n_cutouts):
+def check_wcs(wcs: object, n_cutouts: int) -> list:
     """List of N world coordinate systems (or None each) of one or of a list."""
     entries = list(wcs) if isinstance(wcs, list | tuple) else [wcs] * n_cutouts
     if isinstance(wcs, np.ndarray) and wcs.dtype == object:
@@ -66,7 +72,7 @@ def _check_celestial(wcs):
         raise ValueError(msg)
 
 
-def local_sky(wcs, x, y):
+def local_sky(wcs: list, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> LocalSky:
     """:class:`LocalSky` of pixel positions; NaN where there is no WCS or no sky.
 
     Parameters

@@ -1,10 +1,22 @@
 """Figures of a report: truths against results, errors by S/N, calibration of posteriors. Matplotlib comes late."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy import stats
 
 from galmeasure.evaluation.matching import parameter_label
 from galmeasure.plotting import new_figure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from astropy.table import Table
+    from matplotlib.figure import Figure
+
+    from galmeasure.evaluation.metrics import Comparison
 
 __all__ = [
     "plot_calibration",
@@ -23,12 +35,12 @@ _RANKED = (*SHOWN, "x", "y")
 _LABELS = {"snr": "S/N", "n": "true Sersic index", "r_eff / PSF FWHM": "r_eff / PSF FWHM", "|g|": "|g|"}
 
 
-def colours(names):
+def colours(names: Sequence[str]) -> dict[str, str]:
     """Colour of each estimator, the same in all figures."""
     return {name: f"C{i}" for i, name in enumerate(names)}
 
 
-def plot_limits(comparisons):
+def plot_limits(comparisons: Sequence[Comparison]) -> Figure:
     """Errors in units of the Cramer-Rao bound, and of the exact posterior mean where that is known.
 
     Parameters
@@ -64,7 +76,7 @@ def plot_limits(comparisons):
     return figure
 
 
-def plot_predicted(comparison):
+def plot_predicted(comparison: Comparison) -> Figure:
     """Measured against true values of one estimator, coloured by S/N.
 
     Parameters
@@ -104,7 +116,7 @@ def plot_predicted(comparison):
     return figure
 
 
-def plot_errors(comparisons):
+def plot_errors(comparisons: Sequence[Comparison]) -> Figure:
     """Distributions of measured minus true values of several estimators.
 
     Parameters
@@ -137,7 +149,7 @@ def plot_errors(comparisons):
     return figure
 
 
-def plot_trends(comparisons):
+def plot_trends(comparisons: Sequence[Comparison]) -> Figure:
     """Bias and scatter in bins of S/N, Sersic index, size and ellipticity, with the Cramer-Rao bound.
 
     Parameters
@@ -197,7 +209,7 @@ def _limit_trend(line, comparisons, name):
         line[0].set_ylim(-0.6 * high, high)
 
 
-def plot_pulls(comparisons):
+def plot_pulls(comparisons: Sequence[Comparison]) -> Figure:
     """Distributions of measured minus true over error, with the unit Gaussian.
 
     Parameters
@@ -244,7 +256,7 @@ def _normal_scores(matched, name):
     return score[np.isfinite(score)]
 
 
-def plot_calibration(comparisons):
+def plot_calibration(comparisons: Sequence[Comparison]) -> Figure:
     """Fraction of truths inside central intervals against the credibility of these.
 
     Parameters
@@ -282,7 +294,7 @@ def plot_calibration(comparisons):
     return figure
 
 
-def plot_ranks(comparison, n_bins=20):
+def plot_ranks(comparison: Comparison, n_bins: int = 20) -> Figure:
     """Histograms of the ranks of the truths among posterior draws (SBC).
 
     Parameters
@@ -314,7 +326,7 @@ def plot_ranks(comparison, n_bins=20):
     return figure
 
 
-def plot_expected_coverage(comparisons):
+def plot_expected_coverage(comparisons: Sequence[Comparison]) -> Figure:
     """Expected coverage of joint posteriors against their credibility (TARP).
 
     Parameters
@@ -346,7 +358,7 @@ def plot_expected_coverage(comparisons):
     return figure
 
 
-def plot_reference(table):
+def plot_reference(table: Table) -> Figure:
     """Bias and standard deviation over noise draws of one galaxy, in units of the Cramer-Rao bound.
 
     Parameters

@@ -1,14 +1,27 @@
 """Images of a few galaxies: noisy, noiseless, model of the estimate, residual, on linear or logarithmic scales."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from galmeasure.fitters import make_model_images
 from galmeasure.plotting import new_figure
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+    from astropy.table import QTable
+    from matplotlib.figure import Figure
+
+    from galmeasure.cutouts import Cutouts
+
 __all__ = ["choose_rows", "plot_images"]
 
 
-def choose_rows(snr, count=4):
+def choose_rows(snr: npt.ArrayLike, count: int = 4) -> npt.NDArray[np.int64]:
     """Rows of galaxies whose S/N spread from low to high.
 
     Parameters
@@ -34,7 +47,15 @@ def choose_rows(snr, count=4):
     return order[np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))]
 
 
-def plot_images(cutouts, table, *, noiseless=None, scale="linear", labels=None, title=""):
+def plot_images(
+    cutouts: Cutouts,
+    table: QTable,
+    *,
+    noiseless: npt.ArrayLike | None = None,
+    scale: str = "linear",
+    labels: Sequence[str] | None = None,
+    title: str = "",
+) -> Figure:
     """Noisy image, noiseless image, model of the estimated parameters and residual of some galaxies.
 
     Parameters

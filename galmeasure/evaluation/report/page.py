@@ -1,14 +1,24 @@
 """A page that is written from top to bottom: texts, figures (embedded, and as PNG and PDF) and tables (ECSV, LaTeX)."""
 
+from __future__ import annotations
+
 import base64
 import io
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import Table
 
 from galmeasure.evaluation.matching import MEASURED, parameter_label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from os import PathLike
+
+    import numpy.typing as npt
+    from matplotlib.figure import Figure
 
 __all__ = ["Page"]
 
@@ -40,22 +50,22 @@ class Page:
         Of the page.
     """
 
-    def __init__(self, folder, title):
+    def __init__(self, folder: str | PathLike, title: str):
         self.folder, self.title = Path(folder), title
         self._pieces, self._sections = [], []
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def section(self, heading):
+    def section(self, heading: str) -> None:
         """Begin a section."""
         anchor = f"s{len(self._sections) + 1}"
         self._sections.append((anchor, heading))
         self._pieces.append(f'<h2 id="{anchor}">{escape(heading)}</h2>')
 
-    def text(self, *sentences):
+    def text(self, *sentences: str) -> None:
         """Add a paragraph."""
         self._pieces.append(f"<p>{escape(' '.join(sentences))}</p>")
 
-    def figure(self, figure, name, caption):
+    def figure(self, figure: Figure, name: str, caption: str) -> None:
         """Save a figure as PNG and PDF, and embed it."""
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110)
@@ -66,7 +76,7 @@ class Page:
         image = f'<img alt="{escape(caption.partition(".")[0])}" src="data:image/png;base64,{data}">'
         self._pieces.append(f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>")
 
-    def table(self, table, name, caption, *, grouped=False):
+    def table(self, table: Table, name: str, caption: str, *, grouped: bool = False) -> None:
         """Show a table of texts, and write it as LaTeX; grouped: what repeats in the first column is left out."""
         write_latex(table, self.folder / f"{name}.tex", caption)
         head = "".join(f"<th{_kind(table, column)}>{escape(column)}</th>" for column in table.colnames)
@@ -83,7 +93,7 @@ class Page:
         self._pieces.append(f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
         self._pieces.append(f'<p class="note">{escape(caption)}</p>')
 
-    def definitions(self, texts):
+    def definitions(self, texts: Iterable[tuple[str, str]]) -> None:
         """Show names and what they mean."""
         lines = "".join(
             f'<tr><td class="text"><code>{escape(name)}</code></td><td class="text">{escape(text)}</td></tr>'
@@ -91,7 +101,7 @@ class Page:
         )
         self._pieces.append(f'<div class="scroll"><table>{lines}</table></div>')
 
-    def write(self, name="index.html"):
+    def write(self, name: str = "index.html") -> Path:
         """Write the page; its path."""
         links = "".join(f'<a href="#{anchor}">{escape(heading)}</a> ' for anchor, heading in self._sections)
         first = next((i for i, piece in enumerate(self._pieces) if piece.startswith("<h2")), len(self._pieces))
@@ -114,7 +124,7 @@ def _kind(table, column):
     return ' class="text"' if first[:1].isalpha() and first.lower() != "nan" else ""
 
 
-def write_latex(table, path, caption=""):
+def write_latex(table: Table, path: str | PathLike, caption: str = "") -> None:
     """Write a table of texts as LaTeX; parameters become symbols.
 
     Parameters
@@ -143,6 +153,6 @@ def _latex(text):
     return symbol + text
 
 
-def numbers(values, digits=3):
+def numbers(values: npt.ArrayLike, digits: int = 3) -> list[str]:
     """Texts of numbers, a dash for NaN."""
     return ["-" if not np.isfinite(value) else f"{value:.{digits}g}" for value in np.atleast_1d(values)]

@@ -1,12 +1,18 @@
 """The study's table: bias and scatter over noise draws of one galaxy, beside the Cramer-Rao bound."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import QTable, Table
 
 from galmeasure.evaluation.matching import match_tables
 from galmeasure.evaluation.report.published import REFERENCE_BOUNDS, REFERENCE_RESULTS, STUDY_PARAMETERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["BASELINE", "Estimate", "ReferenceDraws", "reference_table"]
 
@@ -47,12 +53,12 @@ class Estimate:
     about: str = ""
 
     @property
-    def seconds_per_galaxy(self):
+    def seconds_per_galaxy(self) -> float:
         """Time of one row."""
         return self.seconds / len(self.table)
 
     @property
-    def core_seconds_per_galaxy(self):
+    def core_seconds_per_galaxy(self) -> float:
         """Processor time of one row."""
         return self.core_seconds / len(self.table)
 
@@ -79,7 +85,7 @@ class ReferenceDraws:
     estimates: list = field(default_factory=list)
 
 
-def reference_table(draws, *, published=True):
+def reference_table(draws: Sequence[ReferenceDraws], *, published: bool = True) -> QTable:
     """Bias and standard deviation of every estimator over noise draws, beside the Cramer-Rao bound.
 
     Parameters

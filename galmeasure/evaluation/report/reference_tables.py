@@ -1,5 +1,9 @@
 """The reference galaxy in a report: the study's table, with errors, and times beside each other."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from astropy.table import Table
 
@@ -7,10 +11,15 @@ from galmeasure.evaluation.report.page import numbers
 from galmeasure.evaluation.report.published import REFERENCE_BOUNDS
 from galmeasure.evaluation.report.reference import BASELINE
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from galmeasure.evaluation.report.reference import ReferenceDraws
+
 __all__ = ["in_brackets", "time_table", "time_text", "wide_reference"]
 
 
-def wide_reference(table, reference):
+def wide_reference(table: Table, reference: Sequence[ReferenceDraws]) -> Table:
     """A row for each S/N and estimator, a column for each parameter."""
     names = list(dict.fromkeys(str(name) for name in table["parameter"]))
     units = {"flux": " [1e5]", "r_eff": " [arcsec]"}
@@ -38,7 +47,7 @@ def _bias_and_std(row):
     return f"{in_brackets(row['bias'], row['bias_err'], '+')} / {in_brackets(row['std'], row['std_err'])}"
 
 
-def time_table(table):
+def time_table(table: Table) -> Table:
     """Times of the estimators, beside each other and that of the baseline."""
     found = {}
     for row in table[np.isfinite(table["seconds_per_galaxy"])]:
@@ -65,7 +74,7 @@ def _rounded(value, digits):
     return f"{float(f'{value:.{digits}g}'):g}" if np.isfinite(value) else "-"
 
 
-def in_brackets(value, error, sign=""):
+def in_brackets(value: float, error: float, sign: str = "") -> str:
     """Value with its error in units of its last digit, as in 0.061(7)."""
     if not (np.isfinite(error) and error > 0):
         return f"{value:{sign}.3g}"
@@ -74,7 +83,7 @@ def in_brackets(value, error, sign=""):
     return f"{value:{sign}.{digits}f}({last})"
 
 
-def time_text(seconds):
+def time_text(seconds: float) -> str:
     """Time as a text, to two digits."""
     if not np.isfinite(seconds):
         return "-"

@@ -1,7 +1,10 @@
 """A report on estimators: one page to read from top to bottom, its figures and its tables."""
 
+from __future__ import annotations
+
 import re
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import QTable, Table, vstack
@@ -19,29 +22,39 @@ from galmeasure.evaluation.report.reference_tables import time_table, time_text,
 from galmeasure.evaluation.report.texts import TEXTS
 from galmeasure.plotting import with_error
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from os import PathLike
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from galmeasure.cutouts import Cutouts
+    from galmeasure.evaluation.report.reference import Estimate, ReferenceDraws
+
 __all__ = ["file_name", "write_report"]
 
 _MAIN = ("flux", "n", "r_eff", "g1", "g2", "x", "y")
 
 
 def write_report(
-    folder,
-    truth,
-    estimates,
+    folder: str | PathLike,
+    truth: Table,
+    estimates: Sequence[Estimate],
     *,
-    cutouts=None,
-    noiseless=None,
-    bounds=None,
-    limit=None,
-    published=None,
-    reference=(),
-    title="Evaluation of galaxy measurements",
-    about=(),
-    zero_point=None,
-    pixel_scale=None,
-    n_bootstrap=200,
-    seed=0,
-):
+    cutouts: Cutouts | None = None,
+    noiseless: Mapping[int, npt.ArrayLike] | None = None,
+    bounds: Table | None = None,
+    limit: Mapping[str, float] | None = None,
+    published: Mapping[str, Mapping[str, float]] | None = None,
+    reference: Sequence[ReferenceDraws] = (),
+    title: str = "Evaluation of galaxy measurements",
+    about: Sequence[str] = (),
+    zero_point: float | None = None,
+    pixel_scale: float | None = None,
+    n_bootstrap: int = 200,
+    seed: int = 0,
+) -> Path:
     """Write a report on the results of one or several estimators.
 
     Parameters
@@ -330,6 +343,6 @@ def _label(comparisons, name):
     return f"{name} [{unit}]" if unit else name
 
 
-def file_name(name):
+def file_name(name: str) -> str:
     """Name of an estimator as part of the name of a file."""
     return re.sub(r"[^\w.+-]+", "_", name).strip("_").lower()

@@ -1,9 +1,16 @@
 """What a simulated data set holds: ranges of galaxies, PSF and noise; those of the study; files of options."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
 
 __all__ = ["DATASETS", "PSF_FAMILIES", "DatasetConfig", "get_dataset_config", "read_dataset_config"]
 
@@ -158,11 +165,11 @@ class DatasetConfig:
         object.__setattr__(self, "logarithmic", tuple(name for name in LOGARITHMIC if name in names))
 
     @property
-    def shared_psf(self):
+    def shared_psf(self) -> bool:
         """Whether all rows have the same PSF."""
         return self.psf_fwhm[0] == self.psf_fwhm[1]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, object]:
         """Fields as numbers, texts and lists, as a file of options has them; what is None is left out."""
         values = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values if v is not None}
@@ -212,7 +219,7 @@ DATASETS = {
 """Data sets of the study: its three sets, and noise draws of its reference galaxy at S/N 60 and 30."""
 
 
-def get_dataset_config(name):
+def get_dataset_config(name: str) -> DatasetConfig:
     """Configuration of one of the study's data sets.
 
     Parameters
@@ -242,7 +249,7 @@ def get_dataset_config(name):
     return DATASETS[str(name)]
 
 
-def make_config(values, base=None):
+def make_config(values: Mapping[str, object], base: DatasetConfig | None = None) -> DatasetConfig:
     """Configuration with some fields changed.
 
     Parameters
@@ -272,7 +279,7 @@ def make_config(values, base=None):
     return dataclasses.replace(base or DatasetConfig(), **values)
 
 
-def read_dataset_config(path, base=None):
+def read_dataset_config(path: str | PathLike, base: DatasetConfig | None = None) -> DatasetConfig:
     r"""Read a configuration from a TOML or YAML file.
 
     Parameters

@@ -1,14 +1,22 @@
 """The FITS file of a simulated data set while it grows: whole blocks are kept when a run is stopped."""
 
+from __future__ import annotations
+
 import io
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.io import fits
 
 from galmeasure.simulation.galsim.draw import BLOCK_ROWS, draw_psf, import_galsim, row_type
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from galmeasure.simulation.galsim.config import DatasetConfig
 
 __all__ = ["DatasetFile"]
 
@@ -67,7 +75,9 @@ class DatasetFile:
         If the rows of an earlier run are of another configuration, or another run is at work on them.
     """
 
-    def __init__(self, path, config, seed, size, noiseless, overwrite):
+    def __init__(
+        self, path: str | PathLike, config: DatasetConfig, seed: int, size: int, noiseless: bool, overwrite: bool
+    ):
         self.path, self.config, self.size, self.overwrite = Path(path), config, size, overwrite
         self.partial = self.path.with_name(f"{self.path.name}.partial")
         self._type = row_type(config, noiseless).newbyteorder(">")
@@ -183,7 +193,7 @@ class DatasetFile:
         self._file.write(self._table_header.tostring().encode())
         return self._file.tell()
 
-    def write(self, rows):
+    def write(self, rows: np.ndarray) -> None:
         """Append rows.
 
         Parameters
@@ -196,7 +206,7 @@ class DatasetFile:
         self._file.flush()
         self.n_rows += len(rows)
 
-    def finish(self):
+    def finish(self) -> None:
         """Close the table, add the PSF that all rows share, and give the file its name."""
         end = self._data + self.n_rows * self._type.itemsize
         self._file.truncate(end)

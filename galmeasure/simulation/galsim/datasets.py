@@ -1,20 +1,36 @@
 """Data sets drawn with GalSim, the reference: many processes, the same rows, resumable, one FITS file."""
 
+from __future__ import annotations
+
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from galmeasure.simulation.galsim.config import DatasetConfig, get_dataset_config
 from galmeasure.simulation.galsim.dataset_file import DatasetFile
 from galmeasure.simulation.galsim.draw import BLOCK_ROWS, block_rows, import_galsim
 from galmeasure.utils.processes import count_jobs, leave_with_parent, n_cores
 
+if TYPE_CHECKING:
+    from os import PathLike
+
 __all__ = ["make_dataset"]
 
 
-def make_dataset(path, config, size, *, seed=0, n_jobs=1, noiseless=False, overwrite=False, progress_bar=False):
+def make_dataset(
+    path: str | PathLike,
+    config: DatasetConfig | str,
+    size: int,
+    *,
+    seed: int = 0,
+    n_jobs: int = 1,
+    noiseless: bool = False,
+    overwrite: bool = False,
+    progress_bar: bool = False,
+) -> Path:
     """Simulate a data set and write it as a FITS table of cutouts.
 
     Parameters

@@ -1,11 +1,22 @@
 """Rows of a simulated data set, drawn with GalSim: a block at a time, the same whoever draws it."""
 
+from __future__ import annotations
+
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from galmeasure.render.profiles import TABLE_LOG_K, TABLE_LOG_N, load_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
+    import numpy.typing as npt
+
+    from galmeasure.simulation.galsim.config import DatasetConfig
 
 __all__ = ["BLOCK_ROWS", "block_rows", "draw_psf", "import_galsim", "row_type"]
 
@@ -18,7 +29,7 @@ _MARGIN = 0.02  # of the estimate of the S/N by which candidates are left out be
 _PSF_ACCURACY = (("folding_threshold", 2e-4), ("maxk_threshold", 1e-4))  # its wings are extrapolated when it is read
 
 
-def import_galsim():
+def import_galsim() -> ModuleType:
     """GalSim.
 
     Raises
@@ -34,7 +45,7 @@ def import_galsim():
     return galsim
 
 
-def row_type(config, noiseless):
+def row_type(config: DatasetConfig, noiseless: bool) -> np.dtype:
     """Type of a row: the columns of the table in order, stamps in single precision."""
     stamp = ("f4", (config.stamp_size, config.stamp_size))
     columns = [("id", "i8"), ("cutout", *stamp), ("error", "f8")]
@@ -47,7 +58,7 @@ def row_type(config, noiseless):
     return np.dtype(columns + [(f"true_{name}", "f8") for name in truth])
 
 
-def block_rows(config, seed, block, count, noiseless=False):
+def block_rows(config: DatasetConfig, seed: int, block: int, count: int, noiseless: bool = False) -> np.ndarray:
     """Draw the first rows of a block.
 
     Parameters
@@ -171,7 +182,7 @@ def _profile(config, fwhm, accuracy=None):
     return galsim.Moffat(beta=config.beta, fwhm=fwhm, **options)
 
 
-def draw_psf(config, fwhm):
+def draw_psf(config: DatasetConfig, fwhm: float) -> npt.NDArray[np.float32]:
     """Image of the PSF with the response of the pixel, the sum that of the light within it, single precision."""
     galsim = import_galsim()
     side = config.psf_size * config.psf_oversampling
@@ -198,7 +209,7 @@ def _may_pass(config, values):
     return (snr >= config.snr[0] * (1 - _MARGIN)) & (snr <= config.snr[1] * (1 + _MARGIN))
 
 
-def estimate_snr(config, values):
+def estimate_snr(config: DatasetConfig, values: Mapping[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
     """S/N of galaxies over the noise of the background, from the transforms of galaxy, PSF and pixel (Parseval)."""
     from scipy.ndimage import map_coordinates
 
