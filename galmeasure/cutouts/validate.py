@@ -9,7 +9,7 @@ import numpy as np
 
 from galmeasure.cutouts.noise import Errors, error_arrays
 from galmeasure.cutouts.pixels import adopt_unit, mask_arrays, read_pixels
-from galmeasure.psf.collection import PSFSet, read_psf_set
+from galmeasure.psf.collection import PSFCollection, read_psf_collection
 from galmeasure.utils.units import (
     as_array,
     as_numbers,
@@ -39,7 +39,7 @@ class Store:
     masks: list
     errors: Errors
     shapes: np.ndarray
-    psfs: PSFSet
+    psfs: PSFCollection
     bad_rows: np.ndarray
     ids: np.ndarray
     origin: np.ndarray
@@ -118,7 +118,7 @@ def build_store(
         centre = 0.5 * (shapes[:, ::-1] - 1) + (origin if in_parent else 0.0)
         scale = local_sky(entries, centre[:, 0], centre[:, 1]).pixel_scale
         good_scale = np.isfinite(scale) & (scale > 0)
-    psfs = read_psf_set(
+    psfs = read_psf_collection(
         psf,
         shapes=shapes,
         oversampling=psf_oversampling,

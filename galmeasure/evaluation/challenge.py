@@ -36,22 +36,22 @@ def challenge_metrics(
     seed: int = 0,
     **options: Any,
 ) -> QTable:
-    """Metrics as in the Euclid Morphology Challenge.
+    """Compute metrics as in the Euclid Morphology Challenge.
 
     Parameters
     ----------
     truth, result : `~astropy.table.Table`
-        One row a galaxy; see `match_tables`. ``truth`` may be what `match_tables` gives, without a result.
+        One row per galaxy; see `match_tables`. ``truth`` may be the value of `match_tables`, without a result.
     bins : int or dict, optional
-        As in `compare`; the papers have bins of magnitude.
+        Bins as in `compare`; the papers have bins of magnitude.
     outlier : float, optional
         Size of the error from which a galaxy is an outlier.
     n_bootstrap : int, optional
         Rounds of the bootstrap that gives the errors.
     seed : int, optional
-        Of the bootstrap.
+        Seed of the bootstrap. Default 0.
     **options
-        Of `match_tables`.
+        Further arguments of `match_tables`.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def challenge_metrics(
             complete = good.sum() / inside.sum() if inside.any() else np.nan
             rows.append((by, low, high, name, _MEASURES[name], int(good.sum()), complete, *values))
     names = ["by", "low", "high", "parameter", "measure", "n_used", "completeness"]
-    names += [each for column in _COLUMNS for each in (column, f"{column}_err")]
+    names += [name for column in _COLUMNS for name in (column, f"{column}_err")]
     return QTable(rows=rows, names=names, meta={**matched.counts(), "outlier": outlier})
 
 
@@ -129,9 +129,9 @@ def _metrics(error, covered, outlier, n_bootstrap, rng):
     def metrics(error, covered):
         bias = np.median(error, axis=-1)
         dispersion = np.quantile(np.abs(error - bias[..., None]), 0.68, axis=-1)
-        known = np.isfinite(covered)
+        is_known = np.isfinite(covered)
         with np.errstate(invalid="ignore"):
-            within = np.where(known, covered, 0.0).sum(-1) / known.sum(-1)
+            within = np.where(is_known, covered, 0.0).sum(-1) / is_known.sum(-1)
         return np.array([bias, dispersion, np.mean(np.abs(error) > outlier, axis=-1), within])
 
     found = metrics(error[None], covered[None])[:, 0]

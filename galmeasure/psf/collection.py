@@ -16,7 +16,7 @@ from galmeasure.utils.units import as_numbers, positive_integer, split_unit
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["PSFSet", "read_psf_set"]
+__all__ = ["PSFCollection", "read_psf_collection"]
 
 _MAX_OFFSET = 0.5 + 1e-6
 _MIN_FWHM = 1.5
@@ -25,7 +25,7 @@ _MAX_OUTSIDE = 0.005
 
 
 @dataclass(frozen=True)
-class PSFSet:
+class PSFCollection:
     """Distinct PSFs.
 
     ``images``: M float64 arrays, normalised. ``index`` (N,): image of each cutout. ``ok``, ``offset``, ``fwhm`` (M,):
@@ -47,7 +47,7 @@ class PSFSet:
     given: float | str | None = None
     meta: dict = field(default_factory=dict, repr=False)
 
-    def rows(self, key: slice | npt.ArrayLike) -> PSFSet:
+    def rows(self, key: slice | npt.ArrayLike) -> PSFCollection:
         """The same set for some of the cutouts; images are shared."""
         return replace(self, index=self.index[key])
 
@@ -71,7 +71,7 @@ class PSFSet:
             )
 
 
-def read_psf_set(
+def read_psf_collection(
     psf: object,
     *,
     shapes: npt.NDArray[np.int64],
@@ -81,8 +81,8 @@ def read_psf_set(
     flux: float | str | npt.ArrayLike | None = None,
     includes_pixel: bool = True,
     strict: bool = True,
-) -> PSFSet:
-    """:class:`PSFSet` of any accepted form of PSF.
+) -> PSFCollection:
+    """:class:`PSFCollection` of any accepted form of PSF.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def read_psf_set(
 
     Returns
     -------
-    PSFSet
+    PSFCollection
         The distinct PSFs.
     """
     n_cutouts = len(shapes)
@@ -143,7 +143,7 @@ def _check_includes_pixel(includes_pixel, psf):
 
 
 def _no_psf(n_cutouts, oversampling, flux):
-    """:class:`PSFSet` of no PSF: a delta function, averaged over the pixel."""
+    """:class:`PSFCollection` of no PSF: a delta function, averaged over the pixel."""
     for name, given in (("psf_oversampling", oversampling != 1), ("psf_flux", flux.told)):
         if given:
             msg = f"psf must be given with {name}, which describes its image"
@@ -167,7 +167,7 @@ def _is_list_of_models(psf, n_cutouts):
 
 
 def _from_models(psf, shapes, positions, pixel_scale, flux, includes_pixel):
-    """:class:`PSFSet` of a model or of a list of models."""
+    """:class:`PSFCollection` of a model or of a list of models."""
     n_cutouts = len(shapes)
     if is_position_model(psf):
         if positions is None:
@@ -247,7 +247,7 @@ def _image(name, value, n_dim):
 
 
 def _build(images, index, oversampling, n_cutouts, enclosed=None, *, flux, includes_pixel=True):
-    """:class:`PSFSet` of images and their index."""
+    """:class:`PSFCollection` of images and their index."""
     images, doubtful = fill_bad_pixels(images)
     if not includes_pixel:
         images = [convolve_with_pixel(image, oversampling) for image in images]
@@ -273,7 +273,7 @@ def _build(images, index, oversampling, n_cutouts, enclosed=None, *, flux, inclu
     for image in normalised:
         image.flags.writeable = False
     meta = {} if includes_pixel else {"PSFPIXEL": "convolved with the pixel"}
-    return PSFSet(normalised, index, oversampling, ok, offset, fwhm, outside, doubtful, flux.told, meta)
+    return PSFCollection(normalised, index, oversampling, ok, offset, fwhm, outside, doubtful, flux.told, meta)
 
 
 def _normalised(images, oversampling):

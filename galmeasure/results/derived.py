@@ -25,14 +25,14 @@ _POGSON = 2.5 / np.log(10.0)
 def shape_columns(
     values: npt.NDArray[np.float64], covariance: npt.NDArray[np.float64]
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Semi-major radius, axis ratio and position angle with their errors.
+    """Compute semi-major radius, axis ratio and position angle with their errors.
 
     Parameters
     ----------
     values : ndarray, shape (N, 7)
-        Parameters.
+        Parameters in the order of the table of parameters.
     covariance : ndarray, shape (N, 7, 7)
-        Their covariance.
+        Covariance of the parameters.
 
     Returns
     -------
@@ -77,18 +77,18 @@ def sky_shape_columns(
     jacobian: npt.NDArray[np.float64],
     columns: Mapping[str, npt.NDArray[np.float64]],
 ) -> tuple[dict[str, npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
-    """Semi-major radius, axis ratio and position angle on the sky, where pixels are not square on it.
+    """Compute semi-major radius, axis ratio and position angle on the sky, where pixels are not square on it.
 
     Parameters
     ----------
     values : ndarray, shape (N, 7)
-        Parameters, in pixels.
+        Parameters, lengths in pixels.
     covariance : ndarray, shape (N, 7, 7)
-        Their covariance.
+        Covariance of the parameters.
     jacobian : ndarray, shape (N, 2, 2)
         Arcsec towards (east, north) per pixel in (x, y).
     columns : dict of str to ndarray
-        What `shape_columns` gives for the pixel frame; rows with square pixels are taken from it.
+        Columns that `shape_columns` returns for the pixel frame; rows with square pixels are taken from them.
 
     Returns
     -------
@@ -114,10 +114,10 @@ def sky_shape_columns(
             slope[:, [i_1, i_2], i] = change
         turned = values[rows].copy()
         turned[:, [i_1, i_2]] = _sky_ellipticity(g, jacobian)
-        found = shape_columns(turned, slope @ covariance[rows] @ slope.transpose(0, 2, 1))
+        on_sky = shape_columns(turned, slope @ covariance[rows] @ slope.transpose(0, 2, 1))
         for name, column in columns.items():
-            column[rows] = found[name]
-        pa[rows] = found["theta"]
+            column[rows] = on_sky[name]
+        pa[rows] = on_sky["theta"]
     return columns, pa
 
 
@@ -141,9 +141,19 @@ def _quadratic(block, direction):
 def ab_zero_point(
     unit: u.UnitBase | None, pixel_scale: npt.NDArray[np.float64] | None
 ) -> float | npt.NDArray[np.float64] | None:
-    """AB magnitude of a flux of 1 in ``unit`` (scalar or (N,)), or None if the unit is not physical.
+    """Return the AB magnitude of a flux of 1, if the unit is physical.
 
-    Surface brightnesses (MJy/sr) count if the pixel scale, arcsec, is known: fluxes are sums over pixels.
+    Parameters
+    ----------
+    unit : UnitBase or None
+        Unit of the pixels. Surface brightnesses (MJy/sr) need the pixel scale, as fluxes are sums over pixels.
+    pixel_scale : ndarray, shape (N,), or None
+        Arcsec per pixel, where it is known.
+
+    Returns
+    -------
+    float or ndarray or None
+        Magnitude, of shape ``(N,)`` for surface brightnesses; None if the unit is not physical.
     """
     if unit is None:
         return None
@@ -160,7 +170,20 @@ def ab_zero_point(
 def magnitude(
     flux: npt.NDArray[np.float64], flux_err: npt.NDArray[np.float64], zero_point: float | npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Magnitude and its error; NaN where the flux is not positive."""
+    """Compute magnitudes and their errors.
+
+    Parameters
+    ----------
+    flux, flux_err : ndarray, shape (N,)
+        Fluxes and their 1-sigma errors.
+    zero_point : float or ndarray
+        Magnitude of a flux of 1.
+
+    Returns
+    -------
+    mag, mag_err : ndarray, shape (N,)
+        Magnitudes and errors; NaN where the flux is not positive.
+    """
     with np.errstate(all="ignore"):
         positive = np.where(flux > 0, flux, np.nan)
         return zero_point - 2.5 * np.log10(positive), _POGSON * flux_err / positive

@@ -58,28 +58,28 @@ _DESCRIPTIONS = {
 
 @dataclass
 class Measurement:
-    """What a fitter measures: arrays for all N rows, in flux units of the input and pixels of the cutout.
+    """Measurement of all N rows as arrays, in the flux unit of the input and in pixels of the cutout.
 
     Parameters
     ----------
     values : ndarray, shape (N, 7)
         Parameters in the order of `~galmeasure.parameters.PARAMETERS`; NaN where failed.
     covariance : ndarray, shape (N, 7, 7)
-        Their covariance.
+        Covariance of the parameters.
     flags : ndarray of int, shape (N,)
-        Quality bits.
+        Quality bits, see `galmeasure.decode_flags`.
     snr, chi2_reduced : ndarray, shape (N,)
-        Of the model at ``values``.
+        Signal-to-noise ratio and reduced chi-squared of the model at ``values``.
     n_pixels_fit : ndarray of int, shape (N,)
         Number of pixels used.
     init : ndarray, shape (N, 7), optional
-        Starting values.
+        Starting values of the parameters.
     quantiles : ndarray, shape (N, 3, 7), optional
         16, 50 and 84 % quantiles.
     crb : ndarray, shape (N, 7), optional
         Cramer-Rao bounds (standard deviations).
     method : str or ndarray of str, shape (N,), optional
-        What measured the rows.
+        Name of the method that measured each row.
     extra : dict of str to ndarray, optional
         More columns; those named ``flux...`` or ``background...`` are in the unit of the pixels.
     """
@@ -104,16 +104,16 @@ def build_table(
     covariance: bool = False,
     meta: Mapping[str, str | float] | None = None,
 ) -> QTable:
-    """Table of a measurement, one row per cutout in their order.
+    """Build the table of a measurement, one row per cutout in their order.
 
     Parameters
     ----------
     cutouts : Cutouts
-        What was measured.
+        Cutouts that were measured.
     measurement : Measurement
-        What was found.
+        Arrays that the fitter returned.
     covariance : bool, optional
-        Whether to add the column ``covariance``, (7, 7) per row, in the units of the other columns.
+        True to add the column ``covariance``, (7, 7) per row, in the units of the other columns. Default False.
     meta : dict, optional
         Entries for ``table.meta``: keys of at most 8 capitals, values str, int or float.
 
@@ -185,8 +185,8 @@ def _build(cutouts, measurement, covariance):
     table["method"].info.description = "what measured the row"
     table["flags"] = flags
     table["flags"].info.description = "quality bits, see galmeasure.decode_flags"
-    rest = [name for name in table.colnames if name not in FIRST_COLUMNS]
-    return table[[*FIRST_COLUMNS, *rest]]
+    further = [name for name in table.colnames if name not in FIRST_COLUMNS]
+    return table[[*FIRST_COLUMNS, *further]]
 
 
 class _Columns:
@@ -302,7 +302,18 @@ def _check_lengths(cutouts, measurement):
 
 
 def flat_meta(extra: Mapping[str, str | float] | None = None) -> dict[str, str | float]:
-    """Flat meta with keys that FITS headers can hold."""
+    """Return metadata of a table with keys and values that FITS headers can hold.
+
+    Parameters
+    ----------
+    extra : dict, optional
+        Further entries: keys of at most 8 capitals, values str, int or float.
+
+    Returns
+    -------
+    dict
+        Date, versions, meaning of the flags, definitions, and the further entries.
+    """
     meta = {
         "DATE": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
         "GALMEAS": _version("galmeasure"),
