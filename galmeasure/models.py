@@ -34,7 +34,7 @@ class PSFConvolvedSersic2D(Fittable2DModel):
     g1, g2 : float, optional
         Reduced shear, ``|g| = (a - b) / (a + b)``.
     x_0, y_0 : float, optional
-        Centre, pixels.
+        Coordinates of the centre in pixels.
     psf : array_like, PSF model
         As in `~galmeasure.Cutouts`: pixel response included.
     psf_oversampling : int, optional
@@ -80,7 +80,7 @@ class PSFConvolvedSersic2D(Fittable2DModel):
 
     # astropy takes annotations of this method for units, so it has none
     def evaluate(self, x, y, flux, n, r_eff, g1, g2, x_0, y_0):
-        """Flux per pixel at coordinates ``x``, ``y``."""
+        """Return the flux per pixel at coordinates ``x``, ``y``."""
         image, pixels = self._render(x, y, (flux, n, r_eff, g1, g2, x_0, y_0), jacobian=False)
         return image[pixels]
 
@@ -96,7 +96,7 @@ class PSFConvolvedSersic2D(Fittable2DModel):
         x_0: float,
         y_0: float,
     ) -> list[npt.NDArray[np.float64]]:
-        """Derivatives by the seven parameters at coordinates ``x``, ``y``."""
+        """Return the derivatives by the seven parameters at coordinates ``x``, ``y``."""
         images, pixels = self._render(x, y, (flux, n, r_eff, g1, g2, x_0, y_0), jacobian=True)
         return [image[pixels] for image in images]
 

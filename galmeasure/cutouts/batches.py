@@ -45,7 +45,7 @@ class CutoutBatch:
     error : ndarray of float32, broadcasts to ``image``
         Noise in units of ``scale``; 1 where bad.
     good : ndarray of bool, shape (B, ny, nx)
-        Pixels to use.
+        True for pixels that are used.
     shape : ndarray of int64, shape (B, 2)
         True ny, nx; pixels beyond are padding.
     scale : ndarray of float64, shape (B,)
@@ -83,7 +83,26 @@ class CutoutBatch:
 def plan_batches(
     shapes: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], max_pixels: int, *, pad: bool
 ) -> Iterator[tuple[npt.NDArray[np.int64], tuple[int, int]]]:
-    """Iterator of (rows, (ny, nx)) over groups of at most ``max_pixels`` pixels, at least one row each."""
+    """Divide rows into batches of one shape.
+
+    Parameters
+    ----------
+    shapes : ndarray of int, shape (N, 2)
+        ny, nx of the cutouts.
+    rows : ndarray of int, shape (B,)
+        Rows to divide, ascending.
+    max_pixels : int
+        Largest number of pixels of a batch; a batch has at least one row.
+    pad : bool
+        True to round shapes up to multiples of `PAD_MULTIPLE`.
+
+    Yields
+    ------
+    rows : ndarray of int
+        Rows of a batch.
+    box : tuple of int
+        ny, nx of the padded cutouts.
+    """
     padded = -(-shapes[rows] // PAD_MULTIPLE) * PAD_MULTIPLE if pad else shapes[rows]
     if len(rows) == 0:
         return
@@ -151,7 +170,7 @@ def make_batch(store: Store, rows: npt.NDArray[np.int64], box: tuple[int, int]) 
     store : object
         Has ``images``, ``masks``, ``errors``, ``shapes``, ``gain``, ``bad_rows`` and ``psfs``.
     rows : ndarray of int64, shape (B,)
-        Rows, ascending.
+        Rows of the batch, ascending.
     box : tuple of int
         ny, nx of the batch.
 

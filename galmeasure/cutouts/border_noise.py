@@ -21,14 +21,14 @@ _N_CLIPS = 3
 
 
 def masked_median(values: npt.NDArray[np.float64], good: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Median of the good values of each row.
+    """Compute the median of the good values of each row.
 
     Parameters
     ----------
     values : ndarray, shape (B, P)
-        Values; not modified.
+        Values, which are not modified.
     good : ndarray of bool, shape (B, P)
-        Which values count.
+        True for values that count.
 
     Returns
     -------
@@ -47,16 +47,16 @@ def masked_median(values: npt.NDArray[np.float64], good: npt.NDArray[np.bool_]) 
 def border_noise(
     image: npt.NDArray[np.float64], good: npt.NDArray[np.bool_], shape: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
-    """Gaussian noise of each cutout from its border: clipped median absolute deviation.
+    """Estimate the Gaussian noise of each cutout from its border, by the clipped median absolute deviation.
 
     Parameters
     ----------
     image : ndarray, shape (B, ny, nx)
-        Pixel values.
+        Pixel values of the cutouts.
     good : ndarray of bool, shape (B, ny, nx)
         Pixels that may be used.
     shape : ndarray of int, shape (B, 2)
-        True ny, nx of each cutout; what lies beyond is padding.
+        True ny, nx of each cutout; pixels beyond are padding.
 
     Returns
     -------

@@ -63,7 +63,7 @@ class Cutouts:
         images are not normalised, and their sums are this fraction. Estimated from the outer part of each image if not
         given, see :attr:`psf_images`.
     psf_includes_pixel : bool, optional
-        Whether the images and models of the PSF include the response of the detector's pixel. If not, as for the
+        True if the images and models of the PSF include the response of the detector's pixel. If False, as for the
         oversampled images of GALFIT, petrofit and Tiny Tim, they are convolved with the square of a cutout's pixel.
     positions : array_like, shape (N, 2), optional
         x, y of the centre of each cutout, ``((nx-1)/2, (ny-1)/2)``, in the parent image.
@@ -225,7 +225,7 @@ class Cutouts:
 
     @property
     def wcs_in_parent(self) -> bool:
-        """Whether ``wcs`` take pixels of the parent image (True) or of the cutout (False)."""
+        """True if ``wcs`` take pixels of the parent image, False if they take those of the cutout."""
         return self._store.wcs_in_parent
 
     @property
@@ -241,14 +241,14 @@ class Cutouts:
 
     @property
     def psf_flux(self) -> float | str | npt.NDArray[np.float64] | None:
-        """What the argument ``psf_flux`` said: a number, ``"sum"``, ``"per cutout"``, or None if it was not given."""
+        """Argument ``psf_flux`` in short: a number, ``"sum"``, ``"per cutout"``, or None if it was not given."""
         return self._store.psfs.given
 
     @property
     def psf_meta(self) -> dict:
-        """What the metadata of result tables say of the PSF, a dict: that there is none, or what was done to it."""
-        told = {} if self.psf_flux is None else {"PSFFLUX": self.psf_flux}
-        return self._store.psfs.meta | told
+        """Entries about the PSF for the metadata of result tables: that there is none, or changes made to it."""
+        given = {} if self.psf_flux is None else {"PSFFLUX": self.psf_flux}
+        return self._store.psfs.meta | given
 
     @property
     def psf_light_unknown(self) -> npt.NDArray[np.bool_]:
@@ -271,7 +271,7 @@ class Cutouts:
         Parameters
         ----------
         i : int
-            Row.
+            Number of the row.
 
         Returns
         -------
@@ -286,7 +286,7 @@ class Cutouts:
         Parameters
         ----------
         i : int
-            Row.
+            Number of the row.
 
         Returns
         -------
@@ -310,7 +310,7 @@ class Cutouts:
         Parameters
         ----------
         i : int
-            Row.
+            Number of the row.
 
         Returns
         -------
@@ -327,12 +327,12 @@ class Cutouts:
         Parameters
         ----------
         i : int
-            Row.
+            Number of the row.
 
         Returns
         -------
         ndarray of float64, shape (py, px)
-            PSF, read-only.
+            Image of the PSF, read-only.
         """
         return self._store.psfs.images[self._store.psfs.index[self._row(i)]]
 
@@ -352,7 +352,7 @@ class Cutouts:
         Yields
         ------
         CutoutBatch
-            A batch.
+            Batch of cutouts of one shape.
         """
         max_pixels = positive_integer("max_pixels", max_pixels)
         rows = np.arange(len(self)) if select is None else np.unique(row_index(select, len(self)))

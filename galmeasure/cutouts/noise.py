@@ -142,7 +142,7 @@ def _from_list(entries, pixels):
 
 
 def error_values(array: np.ndarray, power: float, factor: float) -> npt.NDArray[np.float64]:
-    """Standard deviations, float64, of a stored error: ``factor * array**(1/power)``; NaN where there is none."""
+    """Return the standard deviations of a stored error: ``factor * array**(1/power)``; NaN where there is none."""
     with np.errstate(all="ignore"):
         values = np.asarray(array, dtype=np.float64)
         if power != 1:
@@ -153,7 +153,7 @@ def error_values(array: np.ndarray, power: float, factor: float) -> npt.NDArray[
 def read_uncertainty(
     uncertainty: object, unit: u.UnitBase | None, shape: tuple[int, ...], name: str
 ) -> tuple[np.ndarray, float, float] | None:
-    """(array, power, factor) of an NDUncertainty: error = factor * array**(1/power); None stays None."""
+    """Return (array, power, factor) of an NDUncertainty: error = factor * array**(1/power); None stays None."""
     if uncertainty is None:
         return None
     kind = getattr(uncertainty, "uncertainty_type", None)

@@ -24,7 +24,7 @@ _SAME_UNIT = 30.0  # noise over error beyond which they are in different units
 
 @dataclass
 class Pixels:
-    """What the argument ``cutouts`` holds, before the other arguments are looked at.
+    """Content of the argument ``cutouts``, before the other arguments are looked at.
 
     ``images`` is an array (N, ny, nx) or a list of N 2-D arrays. ``masks`` is a list of mask sources, each shaped like
     ``images`` (None entries allowed in lists). ``errors`` (list of (array, power, factor) or None), ``wcs`` (list) and
@@ -49,12 +49,12 @@ class Pixels:
 
 
 def _is_nddata(item):
-    """Whether an object is NDData-like (NDData, CCDData)."""
+    """Test if an object is NDData-like (NDData, CCDData)."""
     return not isinstance(item, np.ndarray) and hasattr(item, "data") and hasattr(item, "uncertainty")
 
 
 def _is_cutout2d(item):
-    """Whether an object is a Cutout2D."""
+    """Test if an object is a Cutout2D."""
     return not isinstance(item, np.ndarray) and hasattr(item, "data") and hasattr(item, "origin_original")
 
 
@@ -165,10 +165,10 @@ def adopt_unit(pixels: Pixels, error: object) -> None:
 
 
 def _lost_its_unit(item):
-    """Whether a Cutout2D reaches beyond its image, where astropy gives its pixels without their unit."""
+    """Test if a Cutout2D reaches beyond its image, where astropy gives its pixels without their unit."""
     if not _is_cutout2d(item) or isinstance(item.data, u.Quantity):
         return False
-    inside = tuple(part.stop - part.start for part in item.slices_cutout)
+    inside = tuple(span.stop - span.start for span in item.slices_cutout)
     return inside != np.shape(item.data)
 
 

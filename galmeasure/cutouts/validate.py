@@ -1,4 +1,4 @@
-"""What a set of cutouts holds, and how the arguments of a user become it: the one place of validation."""
+"""Content of a set of cutouts, and how the arguments of a user become it: the one place of validation."""
 
 from __future__ import annotations
 
@@ -148,7 +148,25 @@ def build_store(
 
 
 def row_index(key: npt.ArrayLike, n_rows: int) -> npt.NDArray[np.int64]:
-    """Integer rows of an index array, list or boolean mask."""
+    """Return the integer rows of an index array, a list or a boolean mask.
+
+    Parameters
+    ----------
+    key : array_like of int or bool
+        Index of rows, negative ones counted from the end, or a mask.
+    n_rows : int
+        Number of rows that there are.
+
+    Returns
+    -------
+    ndarray of int64
+        Rows from 0 on.
+
+    Raises
+    ------
+    TypeError, IndexError
+        If the key is of another kind, or out of range.
+    """
     key = np.atleast_1d(np.asarray(key))
     if key.size == 0:
         return np.zeros(0, dtype=np.int64)

@@ -23,29 +23,29 @@ _FOLDING = 1.0e-3
 
 
 def is_galsim(psf: object) -> bool:
-    """Whether ``psf`` is a GalSim object."""
+    """Test if ``psf`` is a GalSim object."""
     return hasattr(psf, "drawImage") and hasattr(psf, "withFlux")
 
 
 def _is_astropy_model(psf):
-    """Whether ``psf`` is an astropy (or photutils) model of two inputs."""
+    """Test if ``psf`` is an astropy (or photutils) model of two inputs."""
     return getattr(psf, "n_inputs", None) == 2 and callable(psf) and hasattr(psf, "param_names")
 
 
 def is_position_model(psf: object) -> bool:
-    """Whether ``psf`` depends on the position in the parent image: GriddedPSFModel, PSFEx."""
+    """Test if ``psf`` depends on the position in the parent image: GriddedPSFModel, PSFEx."""
     return hasattr(psf, "grid_xypos") or hasattr(psf, "images_at") or hasattr(psf, "image_at")
 
 
 def is_model(psf: object) -> bool:
-    """Whether ``psf`` is one model that does not depend on the position."""
+    """Test if ``psf`` is one model that does not depend on the position."""
     return not isinstance(psf, np.ndarray) and not is_position_model(psf) and (is_galsim(psf) or _is_astropy_model(psf))
 
 
 def position_images(
     psf: object, positions: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], int]:
-    """Images of a position-dependent PSF.
+    """Draw images of a position-dependent PSF.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def position_images(
     Returns
     -------
     images : ndarray, shape (M, py, px)
-        PSF images.
+        Distinct images of the PSF.
     index : ndarray of int, shape (N,)
         Image of every position; -1 where the position is not finite.
     oversampling : int
@@ -130,7 +130,7 @@ def _equal_pair(oversampling):
 def draw_models(
     models: list, pixel_scale: npt.NDArray[np.float64] | None, shape: tuple[int, int]
 ) -> tuple[list[npt.NDArray[np.float64]], list[float | None], npt.NDArray[np.int64], int]:
-    """Images of PSF models that do not depend on the position, each drawn once.
+    """Draw images of PSF models that do not depend on the position, each once.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def draw_models(
     Returns
     -------
     images : list of ndarray
-        Distinct images.
+        Images of the distinct models.
     enclosed : list of float or None
         Flux fraction inside each image where the model knows it.
     index : ndarray of int, shape (N,) or (1,)
@@ -259,6 +259,6 @@ def _draw_galsim(psf, scale, shape):
 
 
 def distinct_stack(stack: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """(images (M, py, px), index (N,)) of a stack of images in which some may be equal."""
+    """Return distinct images (M, py, px) and index (N,) of a stack of images in which some may be equal."""
     first, index = find_equal(stack)
     return stack[first], index

@@ -21,7 +21,7 @@ _MAX_FILLED = 0.005  # fraction of the light in bad pixels beyond which nothing 
 def fill_bad_pixels(
     images: list[npt.NDArray[np.float64]] | npt.NDArray[np.float64],
 ) -> tuple[list[npt.NDArray[np.float64]] | npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """PSF images whose few bad pixels are filled.
+    """Fill the few bad pixels of PSF images.
 
     A pixel that is not finite takes the value of the one opposite to it, or, if that is bad too, the value of the
     nearest good pixel, falling with the third power of the radius as the wings of PSFs do.
@@ -34,10 +34,10 @@ def fill_bad_pixels(
     Returns
     -------
     images : list of ndarray, or ndarray
-        The same images, float64 copies of those that were filled; an image stays as it is if more than 0.5 % of its
+        Given images, float64 copies of those that were filled; an image stays as it is if more than 0.5 % of its
         light would be invented. A list if any was filled.
     filled : ndarray of bool, shape (M,)
-        Which of them were filled.
+        True for images that were filled.
     """
     with np.errstate(all="ignore"):
         bad = ~np.isfinite([np.sum(image, dtype=np.float64) for image in images])
@@ -69,7 +69,7 @@ def _filled(image, good):
 
 
 def convolve_with_pixel(image: npt.NDArray[np.float64], oversampling: int = 1) -> npt.NDArray[np.float64]:
-    """PSF image with the response of a native pixel, a square over which it is averaged.
+    """Convolve a PSF image with the response of a native pixel, a square over which it is averaged.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def convolve_with_pixel(image: npt.NDArray[np.float64], oversampling: int = 1) -
 
 
 def delta_psf() -> npt.NDArray[np.float64]:
-    """Image for no PSF: the square of a pixel, at `DELTA_OVERSAMPLING` samples a pixel, which holds all the light."""
+    """Return the image for no PSF: the square of a pixel at `DELTA_OVERSAMPLING` samples per pixel, with sum 1."""
     image = np.zeros((3 * DELTA_OVERSAMPLING, 3 * DELTA_OVERSAMPLING))
     image[DELTA_OVERSAMPLING : 2 * DELTA_OVERSAMPLING, DELTA_OVERSAMPLING : 2 * DELTA_OVERSAMPLING] = 1.0
     return image

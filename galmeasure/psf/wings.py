@@ -58,7 +58,7 @@ class MissingLight:
 
 
 def missing_light(stack: npt.NDArray[np.float64], oversampling: int = 1) -> MissingLight:
-    """Light beyond each of a stack of PSF images, with its uncertainty.
+    """Estimate the light beyond each of a stack of PSF images, with its uncertainty.
 
     Three cases are told apart:
 
@@ -99,7 +99,7 @@ def missing_light(stack: npt.NDArray[np.float64], oversampling: int = 1) -> Miss
 
 
 def missing_flux_fraction(image: npt.ArrayLike, oversampling: int = 1) -> float | npt.NDArray[np.float64]:
-    """Fraction of a PSF's flux that lies beyond its image.
+    """Estimate the fraction of a PSF's flux that lies beyond its image.
 
     See :func:`missing_light`, which also gives its uncertainty.
 

@@ -20,16 +20,16 @@ def lazy_names(
     Parameters
     ----------
     package : str
-        Its ``__name__``.
+        Name of the package, its ``__name__``.
     exports : dict of str to str
         Module that holds each name: of the package, or a full name that begins with ``galmeasure.``.
 
     Returns
     -------
     names : list of str
-        The package's ``__all__``.
+        Public names, for the package's ``__all__``.
     get, names_now : callable
-        Its ``__getattr__`` and ``__dir__``.
+        Functions for its ``__getattr__`` and ``__dir__``.
     """
     names = sorted(exports)
 

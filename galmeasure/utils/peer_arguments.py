@@ -37,7 +37,7 @@ OURS = {
     "ids": ("id", "names", "name", "labels", "label", "source_id"),
     "progress_bar": ("progress", "verbose", "show_progress", "tqdm"),
 }  # fmt: skip
-"""Our names, and by what others go elsewhere."""
+"""Names of arguments here, and those that other codes use for them."""
 
 
 def refuse_words(function: str, given: Mapping[str, object], known: Sequence[str]) -> None:
@@ -46,11 +46,11 @@ def refuse_words(function: str, given: Mapping[str, object], known: Sequence[str
     Parameters
     ----------
     function : str
-        Name of what was called, for the message.
+        Name of the function that was called, for the message.
     given : dict
-        The arguments that are not known.
+        Arguments that do not exist, by name.
     known : sequence of str
-        Names of the arguments that are.
+        Names of the arguments that exist.
 
     Raises
     ------

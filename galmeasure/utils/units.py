@@ -1,4 +1,4 @@
-"""Units and numbers at the door: split quantities into plain arrays, and check what must be a number."""
+"""Units and numbers of arguments: split quantities into plain arrays, and check that numbers are numbers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ELECTRON = u.electron
 
 
 def split_unit(name: str, value: object) -> tuple[object, u.UnitBase | None, npt.NDArray | None]:
-    """Array part, unit and mask of ``value``; the array is a view wherever that is possible."""
+    """Split a value into array, unit and mask; the array is a view wherever that is possible."""
     mask = None
     if hasattr(value, "unmasked"):  # astropy Masked
         mask, value = value.mask, value.unmasked
@@ -49,7 +49,7 @@ def split_unit(name: str, value: object) -> tuple[object, u.UnitBase | None, npt
 
 
 def as_numbers(name: str, value: object) -> np.ndarray:
-    """``value`` as an array of real numbers, not copied if it is one already."""
+    """Return a value as an array of real numbers, not copied if it is one already."""
     array = as_array(name, value)
     if array.dtype.kind not in "iuf":
         msg = f"{name} must hold real numbers, not {_kind_name(array)}"
@@ -58,7 +58,7 @@ def as_numbers(name: str, value: object) -> np.ndarray:
 
 
 def as_array(name: str, value: object) -> np.ndarray:
-    """``value`` as an array, with the argument's name in the message if that is impossible."""
+    """Return a value as an array, with the argument's name in the message if that is impossible."""
     try:
         return np.asarray(value)
     except (TypeError, ValueError) as err:
@@ -73,14 +73,14 @@ def _kind_name(array):
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """View of an array that cannot be written to; the array itself stays as it is."""
+    """Return a view of an array that cannot be written to; the array itself stays as it is."""
     view = array.view() if isinstance(array, np.ma.MaskedArray) else array.view(np.ndarray)
     view.flags.writeable = False
     return view
 
 
 def flux_unit(name: str, unit: u.UnitBase | None) -> u.UnitBase | None:
-    """The unit if pixel values can be measured in it, else ``ValueError``."""
+    """Return a unit if pixel values can be measured in it, else raise ``ValueError``."""
     if unit is None:
         return None
     if isinstance(unit, FunctionUnitBase) or unit.is_equivalent(u.mag):
@@ -92,7 +92,7 @@ def flux_unit(name: str, unit: u.UnitBase | None) -> u.UnitBase | None:
 def unit_factor(
     name: str, unit: u.UnitBase | None, target: u.UnitBase | None, *, target_name: str = "cutouts"
 ) -> float:
-    """Factor that brings numbers in ``unit`` to ``target``; both or neither must have a unit."""
+    """Return the factor that converts numbers in ``unit`` to ``target``; both or neither must have a unit."""
     if unit is None and target is None:
         return 1.0
     if unit is None or target is None:
@@ -114,9 +114,9 @@ def unit_factor(
 def per_cutout(
     name: str, value: object, n_cutouts: int, *, what: str = "positive"
 ) -> tuple[npt.NDArray[np.float64] | None, npt.NDArray[np.bool_]]:
-    """Values of a per-cutout argument as read-only float64 ``(N,)``, and which of them are usable; None stays None.
+    """Return values of a per-cutout argument as read-only float64 ``(N,)``, and a mask of the usable ones.
 
-    A scalar must be usable; of an array only the rows that are not usable are lost.
+    A scalar must be usable; of an array only the rows that are not usable are lost. None stays None.
     """
     if value is None:
         return None, np.ones(n_cutouts, dtype=bool)
@@ -140,7 +140,7 @@ def per_cutout(
 
 
 def gain_values(gain: object, cutouts_unit: u.UnitBase | None) -> object:
-    """``gain`` in electrons per unit of the cutouts, stripped of its unit."""
+    """Return the gain in electrons per unit of the cutouts, without its unit."""
     value, unit, mask = split_unit("gain", gain)
     if unit is None:
         return gain
@@ -160,7 +160,7 @@ def gain_values(gain: object, cutouts_unit: u.UnitBase | None) -> object:
 
 
 def pixel_scale_values(pixel_scale: object) -> object:
-    """``pixel_scale`` in arcsec per pixel, stripped of its unit."""
+    """Return the pixel scale in arcsec per pixel, without its unit."""
     value, unit, mask = split_unit("pixel_scale", pixel_scale)
     if unit is None:
         return pixel_scale
@@ -173,7 +173,7 @@ def pixel_scale_values(pixel_scale: object) -> object:
 
 
 def zero_point_values(zero_point: object) -> object:
-    """``zero_point`` in magnitudes, stripped of its unit."""
+    """Return the zero point in magnitudes, without its unit."""
     value, unit, mask = split_unit("zero_point", zero_point)
     if unit is None:
         return zero_point
@@ -186,7 +186,7 @@ def zero_point_values(zero_point: object) -> object:
 
 
 def positive_integer(name: str, value: object, *, largest: int | None = None) -> int:
-    """``value`` as an int >= 1, and not above ``largest``."""
+    """Return a value as an int >= 1, and not above ``largest``."""
     try:
         number = operator.index(value)
     except TypeError:

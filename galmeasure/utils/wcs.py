@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalSky", "check_wcs", "local_sky"]
 
-_STEP = 0.5
+_STEP = 0.5  # pixels to either side, for derivatives
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class LocalSky:
 
     @property
     def pixel_scale(self) -> npt.NDArray[np.float64]:
-        """Arcsec per pixel (N,): root of the area of a pixel."""
+        """Pixel scale (N,) in arcsec per pixel: root of the area of a pixel."""
         (a, b), (c, d) = np.moveaxis(self.jacobian, 0, -1)
         return np.sqrt(np.abs(a * d - b * c))
 
     def position_angle(self, theta: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Angle east of north, degrees in [0, 180), of directions ``theta`` (N,), degrees from +x in pixels."""
+        """Return angles east of north, degrees in [0, 180), of directions (N,) in degrees from +x in pixels."""
         angle = np.radians(theta)
         direction = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
         east, north = np.einsum("nij,nj->in", self.jacobian, direction)
@@ -43,7 +43,7 @@ class LocalSky:
 
 
 def check_wcs(wcs: object, n_cutouts: int) -> list:
-    """List of N world coordinate systems (or None each) of one or of a list."""
+    """Return a list of N world coordinate systems (or None) from one or from a list."""
     entries = list(wcs) if isinstance(wcs, list | tuple) else [wcs] * n_cutouts
     if isinstance(wcs, np.ndarray) and wcs.dtype == object:
         entries = list(wcs)
@@ -73,7 +73,7 @@ def _check_celestial(wcs):
 
 
 def local_sky(wcs: list, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> LocalSky:
-    """:class:`LocalSky` of pixel positions; NaN where there is no WCS or no sky.
+    """Compute sky coordinates around pixel positions; NaN where there is no WCS or no sky.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def local_sky(wcs: list, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64])
     Returns
     -------
     LocalSky
-        Positions and Jacobians.
+        Sky positions and Jacobians of the pixels.
     """
     ra, dec, jacobian = np.full(len(x), np.nan), np.full(len(x), np.nan), np.full((len(x), 2, 2), np.nan)
     groups = {}
@@ -122,7 +122,7 @@ def _icrs(wcs, x, y):
 
 
 def _is_fits_icrs(wcs):
-    """Whether a FITS WCS gives ICRS right ascension and declination as they are; saves most of the time."""
+    """Test if a FITS WCS gives ICRS right ascension and declination as they are; saves most of the time."""
     fits = getattr(wcs, "wcs", None)
     if fits is None or not hasattr(fits, "radesys"):
         return False

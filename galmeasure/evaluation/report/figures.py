@@ -36,7 +36,18 @@ _LABELS = {"snr": "S/N", "n": "true Sersic index", "r_eff / PSF FWHM": "r_eff / 
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """Colour of each estimator, the same in all figures."""
+    """Choose the colour of each estimator, the same in all figures.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of the estimators in their order.
+
+    Returns
+    -------
+    dict of str to str
+        Colour of matplotlib by name.
+    """
     return {name: f"C{i}" for i, name in enumerate(names)}
 
 
@@ -46,7 +57,7 @@ def plot_limits(comparisons: Sequence[Comparison]) -> Figure:
     Parameters
     ----------
     comparisons : list of Comparison
-        One an estimator.
+        One comparison per estimator.
 
     Returns
     -------
@@ -82,7 +93,7 @@ def plot_predicted(comparison: Comparison) -> Figure:
     Parameters
     ----------
     comparison : Comparison
-        What `compare` gives.
+        Comparison that `compare` returns.
 
     Returns
     -------
@@ -122,7 +133,7 @@ def plot_errors(comparisons: Sequence[Comparison]) -> Figure:
     Parameters
     ----------
     comparisons : list of Comparison
-        One an estimator.
+        One comparison per estimator.
 
     Returns
     -------
@@ -155,7 +166,7 @@ def plot_trends(comparisons: Sequence[Comparison]) -> Figure:
     Parameters
     ----------
     comparisons : list of Comparison
-        One an estimator.
+        One comparison per estimator.
 
     Returns
     -------
@@ -215,7 +226,7 @@ def plot_pulls(comparisons: Sequence[Comparison]) -> Figure:
     Parameters
     ----------
     comparisons : list of Comparison
-        Of estimators that give errors.
+        Comparisons of estimators that give errors.
 
     Returns
     -------
@@ -262,8 +273,8 @@ def plot_calibration(comparisons: Sequence[Comparison]) -> Figure:
     Parameters
     ----------
     comparisons : list of Comparison
-        Of estimators that give errors; ranks among draws are used where there are some, otherwise quantiles, with half
-        a Gaussian to either side of the median, otherwise Gaussian errors.
+        Comparisons of estimators that give errors; ranks among draws are used where there are some, otherwise quantiles,
+        with half a Gaussian to either side of the median, otherwise Gaussian errors.
 
     Returns
     -------
@@ -300,7 +311,7 @@ def plot_ranks(comparison: Comparison, n_bins: int = 20) -> Figure:
     Parameters
     ----------
     comparison : Comparison
-        Made with draws.
+        Made with draws of the posteriors.
     n_bins : int, optional
         Bins of the histograms.
 
@@ -332,7 +343,7 @@ def plot_expected_coverage(comparisons: Sequence[Comparison]) -> Figure:
     Parameters
     ----------
     comparisons : list of Comparison
-        Made with draws.
+        Made with draws of the posteriors.
 
     Returns
     -------
@@ -364,7 +375,7 @@ def plot_reference(table: Table) -> Figure:
     Parameters
     ----------
     table : `~astropy.table.Table`
-        What `reference_table` gives.
+        Table that `reference_table` returns.
 
     Returns
     -------

@@ -29,7 +29,7 @@ def choose_rows(snr: npt.ArrayLike, count: int = 4) -> npt.NDArray[np.int64]:
     snr : array_like
         S/N of the galaxies.
     count : int, optional
-        How many to choose.
+        Number of rows to choose. Default 4.
 
     Returns
     -------
@@ -65,13 +65,13 @@ def plot_images(
     table : `~astropy.table.Table`
         Their results, columns ``<p>_fit``.
     noiseless : (N, ny, nx) array_like, optional
-        Images without noise.
+        Images without noise, shown beside the others.
     scale : {"linear", "log"}, optional
-        Of the brightness.
+        Scale of the brightness. Default "linear".
     labels : list of str, optional
         A line beside each galaxy.
     title : str, optional
-        Above the figure.
+        Title above the figure.
 
     Returns
     -------

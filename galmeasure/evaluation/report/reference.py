@@ -29,19 +29,19 @@ class Estimate:
     Parameters
     ----------
     name : str
-        Of the estimator.
+        Name of the estimator.
     table : `~astropy.table.Table`
-        Its results, see `match_tables`.
+        Results of the estimator, see `match_tables`.
     samples : `~astropy.table.Table`, optional
         Draws from its posteriors.
     seconds : float, optional
-        Time it took for all rows.
+        Time for all rows in seconds.
     core_seconds : float, optional
-        Processor time of it, all threads together.
+        Processor time for all rows in seconds, all threads together.
     plain : str, optional
         Name of the estimator that this one refines.
     about : str, optional
-        What it is.
+        One sentence about the estimator.
     """
 
     name: str
@@ -65,14 +65,14 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceDraws:
-    """Noise draws of one galaxy and what estimators made of them.
+    """Noise draws of one galaxy and the results of estimators on them.
 
     Parameters
     ----------
     snr : int
         Rounded signal-to-noise ratio, by which published numbers are found.
     truth : `~astropy.table.Table`
-        One row a draw, all the same.
+        One row per draw, all equal.
     bounds : `~astropy.table.Table`
         Cramer-Rao bounds ``<p>_crb``, one row.
     estimates : list of Estimate
@@ -86,7 +86,7 @@ class ReferenceDraws:
 
 
 def reference_table(draws: Sequence[ReferenceDraws], *, published: bool = True) -> QTable:
-    """Bias and standard deviation of every estimator over noise draws, beside the Cramer-Rao bound.
+    """Compute bias and standard deviation of every estimator over noise draws, beside the Cramer-Rao bound.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def reference_table(draws: Sequence[ReferenceDraws], *, published: bool = True) 
     Returns
     -------
     `~astropy.table.QTable`
-        A row for each S/N, estimator and parameter: ``n_used`` draws, ``n_failed`` without a result, ``bias``, ``std``
+        One row per S/N, estimator and parameter: ``n_used`` draws, ``n_failed`` without a result, ``bias``, ``std``
         and ``rmse`` with their errors, ``bound``, ``rmse_over_bound``, and the times a galaxy; flux in 1e5, r_eff in
         the unit of the truth. Published numbers have no errors, and ``n_used`` 0; their bound is the published one.
 

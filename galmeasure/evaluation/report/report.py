@@ -60,13 +60,13 @@ def write_report(
     Parameters
     ----------
     folder : path-like
-        Where it goes: ``index.html`` (self-contained), figures as PNG and PDF, tables as ECSV and LaTeX.
+        Folder to write: ``index.html`` (self-contained), figures as PNG and PDF, tables as ECSV and LaTeX.
     truth : `~astropy.table.Table`
-        One row a galaxy; see `match_tables`.
+        One row per galaxy; see `match_tables`.
     estimates : list of Estimate
-        The results; names must differ.
+        Results of the estimators, whose names must differ.
     cutouts : Cutouts, optional
-        The galaxies in the order of ``truth``, to show some of them.
+        Cutouts in the order of ``truth``, of which the report shows a few.
     noiseless : dict of int to array_like, optional
         Images without noise by row of ``truth``; these rows are shown.
     bounds : `~astropy.table.Table`, optional
@@ -78,16 +78,16 @@ def write_report(
     reference : list of ReferenceDraws, optional
         Noise draws of the reference galaxy.
     title : str, optional
-        Of the page.
+        Title of the page.
     about : list of str, optional
-        Sentences on what was measured and how.
+        Sentences about the measurements, shown at the top.
     zero_point, pixel_scale, n_bootstrap, seed
-        See `compare`.
+        Same arguments as in `compare`.
 
     Returns
     -------
     Path
-        The page.
+        Path of the page.
 
     Raises
     ------
@@ -174,7 +174,7 @@ def _truth_figures(page, comparisons):
 
 
 def _limits(page, comparisons):
-    """How far from the bound, and from the exact posterior."""
+    """Comparison with the bound and with the exact posterior."""
     kinds = ("typical_over_crb", "scatter_over_crb", "rmse_over_limit")
     if not any(np.isfinite(c.overall[kind]).any() for c in comparisons for kind in kinds):
         return
@@ -234,7 +234,7 @@ def _posteriors(page, comparisons):
 
 
 def _refinement(page, comparisons, estimates, n_bootstrap, seed):
-    """What weighted draws are worth, and what they gain."""
+    """Quality of weighted draws, and their gain."""
     pairs = [(c, e) for c, e in zip(comparisons, estimates, strict=True) if is_refined(e.table)]
     if not pairs:
         return

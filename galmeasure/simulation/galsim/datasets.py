@@ -38,26 +38,26 @@ def make_dataset(
     path : path-like
         File to write, ending in .fits.
     config : DatasetConfig or str
-        What it holds; a text names one of the study's, see :data:`~galmeasure.training.DATASETS`.
+        Configuration, or the name of one of the study's, see :data:`~galmeasure.training.DATASETS`.
     size : int
-        Number of galaxies.
+        Number of galaxies to draw.
     seed : int, optional
-        Of the random numbers. The rows depend on the configuration and the seed only, neither on ``n_jobs`` nor on
+        Seed of the random numbers. The rows depend on the configuration and the seed only, neither on ``n_jobs`` nor on
         ``size``: a smaller data set holds the first rows of a larger one.
     n_jobs : int, optional
-        Processes; -1 for one a core. As with all of Python's processes that are spawned, a script that asks for more
-        than one needs ``if __name__ == "__main__":``.
+        Number of processes; -1 for one per core. As with all of Python's processes that are spawned, a script that
+        asks for more than one needs ``if __name__ == "__main__":``.
     noiseless : bool, optional
-        Write the stamps without noise too, as a column ``noiseless``.
+        True to write the stamps without noise too, as a column ``noiseless``.
     overwrite : bool, optional
-        Whether an existing file may be replaced.
+        True if an existing file may be replaced. Default False.
     progress_bar : bool, optional
-        Show one on the standard error.
+        True to show a progress bar on standard error. Default False.
 
     Returns
     -------
     Path
-        The file.
+        Path of the file.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def _bar(file, shown):
 
 
 def _blocks(tasks, n_jobs):
-    """Rows of each task, in order; at most two blocks a process are under way."""
+    """Rows of each task, in order; at most two blocks per process are under way."""
     if n_jobs <= 1:
         for task in tasks:
             yield block_rows(*task)

@@ -30,7 +30,12 @@ _PSF_ACCURACY = (("folding_threshold", 2e-4), ("maxk_threshold", 1e-4))  # its w
 
 
 def import_galsim() -> ModuleType:
-    """GalSim.
+    """Import GalSim.
+
+    Returns
+    -------
+    module
+        GalSim, if it is installed.
 
     Raises
     ------
@@ -46,7 +51,20 @@ def import_galsim() -> ModuleType:
 
 
 def row_type(config: DatasetConfig, noiseless: bool) -> np.dtype:
-    """Type of a row: the columns of the table in order, stamps in single precision."""
+    """Return the type of a row: the columns of the table in order, stamps in single precision.
+
+    Parameters
+    ----------
+    config : DatasetConfig
+        Configuration of the data set.
+    noiseless : bool
+        True if rows have the stamp without noise.
+
+    Returns
+    -------
+    numpy.dtype
+        Structured type.
+    """
     stamp = ("f4", (config.stamp_size, config.stamp_size))
     columns = [("id", "i8"), ("cutout", *stamp), ("error", "f8")]
     if not config.shared_psf:
@@ -64,15 +82,15 @@ def block_rows(config: DatasetConfig, seed: int, block: int, count: int, noisele
     Parameters
     ----------
     config : DatasetConfig
-        What to draw.
+        Configuration of the data set.
     seed : int
-        Of the data set.
+        Seed of the data set.
     block : int
         Number of the block, from 0; row r of the data set is in block ``r // BLOCK_ROWS``.
     count : int
-        Rows, at most `BLOCK_ROWS`; they do not depend on how many there are.
+        Number of rows, at most `BLOCK_ROWS`; they do not depend on how many there are.
     noiseless : bool, optional
-        Whether the rows have the stamp without noise.
+        True if the rows have the stamp without noise. Default False.
 
     Returns
     -------
@@ -183,7 +201,20 @@ def _profile(config, fwhm, accuracy=None):
 
 
 def draw_psf(config: DatasetConfig, fwhm: float) -> npt.NDArray[np.float32]:
-    """Image of the PSF with the response of the pixel, the sum that of the light within it, single precision."""
+    """Draw the image of a PSF with the response of the pixel.
+
+    Parameters
+    ----------
+    config : DatasetConfig
+        Configuration with the profile and the sampling.
+    fwhm : float
+        Width of the PSF without the pixel, arcsec.
+
+    Returns
+    -------
+    ndarray
+        Image in single precision, whose sum is the fraction of the light within it.
+    """
     galsim = import_galsim()
     side = config.psf_size * config.psf_oversampling
     pixel = galsim.Pixel(config.pixel_scale)
@@ -210,7 +241,20 @@ def _may_pass(config, values):
 
 
 def estimate_snr(config: DatasetConfig, values: Mapping[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    """S/N of galaxies over the noise of the background, from the transforms of galaxy, PSF and pixel (Parseval)."""
+    """Estimate S/N over the noise of the background from the transforms of galaxy, PSF and pixel (Parseval).
+
+    Parameters
+    ----------
+    config : DatasetConfig
+        Configuration of the data set.
+    values : dict of str to ndarray
+        Parameters of the galaxies, each of shape ``(N,)``.
+
+    Returns
+    -------
+    ndarray, shape (N,)
+        Estimated ratios.
+    """
     from scipy.ndimage import map_coordinates
 
     log_k = np.linspace(math.log(1e-3), math.log(5.0), 60)  # radians per pixel
