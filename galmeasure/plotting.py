@@ -163,7 +163,7 @@ def new_figure(width: float, height: float) -> Figure:
     Returns
     -------
     `~matplotlib.figure.Figure`
-        The empty figure.
+        Empty figure of that size.
 
     Raises
     ------

@@ -120,8 +120,8 @@ def _plane(source, rows, box, dtype, fill):
     """Planes of a stack or of a list of 2-D arrays as one new array (B, ny, nx) of ``dtype``, padded with ``fill``."""
     if isinstance(source, np.ndarray):
         contiguous = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
-        part = source[rows[0] : rows[-1] + 1] if contiguous else source[rows]
-        return part != 0 if dtype is bool else part.astype(dtype)
+        planes = source[rows[0] : rows[-1] + 1] if contiguous else source[rows]
+        return planes != 0 if dtype is bool else planes.astype(dtype)
     block = np.full((len(rows), *box), fill, dtype=dtype)
     for plane, row in zip(block, rows, strict=True):
         entry = source[row]
@@ -183,18 +183,18 @@ def make_batch(store: Store, rows: npt.NDArray[np.int64], box: tuple[int, int]) 
     flags = np.zeros(len(rows), dtype=np.int64)
     with np.errstate(all="ignore"):
         image = _plane(store.images, rows, box, _work_dtype(store.images, rows), 0.0)
-        wanted = _inside(shape, box)
+        unmasked = _inside(shape, box)
         for source in store.masks:
-            wanted &= ~_plane(source, rows, box, bool, False)
-        n_wanted = np.count_nonzero(wanted, axis=(1, 2))
+            unmasked &= ~_plane(source, rows, box, bool, False)
+        n_unmasked = np.count_nonzero(unmasked, axis=(1, 2))
         good = np.isfinite(image)
-        good &= wanted
+        good &= unmasked
         sigma, relative = _noise(store, rows, box, image, good, shape, flags)
         scale = np.where((sigma >= _SCALE_RANGE[0]) & (sigma <= _SCALE_RANGE[1]), sigma, np.nan)
         image = _scaled(image, scale, good)
         n_good = np.count_nonzero(good, axis=(1, 2))
         gain = None if store.gain is None else np.clip(store.gain[rows] * scale, *_GAIN_RANGE)
-    flags[n_good < n_wanted] |= Flag.NONFINITE_PIXELS
+    flags[n_good < n_unmasked] |= Flag.NONFINITE_PIXELS
     flags[_many_masked(good, n_good, shape)] |= Flag.MANY_MASKED
     flags[store.psfs.unusual(store.shapes, rows)] |= Flag.PSF_UNUSUAL
     failed = ~np.isfinite(scale) | store.bad_rows[rows] | (n_good <= N_PARAMETERS)
@@ -210,10 +210,10 @@ def _noise(store, rows, box, image, good, shape, flags):
     if estimate.any():
         sigma[estimate] = border_noise(image[estimate], good[estimate], shape[estimate])
         flags[estimate] |= Flag.ERROR_ESTIMATED
-    found = _error_block(errors, rows, box)
-    if found is None:
+    maps = _error_block(errors, rows, box)
+    if maps is None:
         return sigma, None
-    have, block, factor = found
+    have, block, factor = maps
     valid = np.isfinite(block) & (block > 0) & good[have]
     median = masked_median(block.reshape(len(have), -1), valid.reshape(len(have), -1))
     ratio = np.empty(block.shape, dtype=np.float32)

@@ -136,9 +136,9 @@ class Cutouts:
             self._store = cutouts._store
             return
         if is_source_catalog(cutouts):
-            own = read_source_catalog(cutouts)
-            cutouts = own.pop("cutouts")
-            given |= {name: value for name, value in own.items() if given[name] is None}
+            arguments = read_source_catalog(cutouts)
+            cutouts = arguments.pop("cutouts")
+            given |= {name: value for name, value in arguments.items() if given[name] is None}
         images = {"psf_oversampling": psf_oversampling, "psf_includes_pixel": psf_includes_pixel}
         self._store = build_store(cutouts, **images, **given)
 

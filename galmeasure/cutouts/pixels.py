@@ -118,8 +118,8 @@ def _read_list(items):
         origins.append(_origin(item))
     lost = [unit is None and _lost_its_unit(item) for unit, item in zip(units, items, strict=True)]
     kept = [unit for unit, is_lost in zip(units, lost, strict=True) if not is_lost]
-    known = kept[0] if kept and None not in kept else None
-    units = [known if is_lost else unit for unit, is_lost in zip(units, lost, strict=True)]
+    common = kept[0] if kept and None not in kept else None
+    units = [common if is_lost else unit for unit, is_lost in zip(units, lost, strict=True)]
     factors = [unit_factor(f"cutouts[{i}]", unit, units[0], target_name="cutouts[0]") for i, unit in enumerate(units)]
     images = [
         image if factor == 1.0 else read_only(image * factor) for image, factor in zip(images, factors, strict=True)

@@ -134,11 +134,11 @@ def _metrics(error, covered, outlier, n_bootstrap, rng):
             within = np.where(is_known, covered, 0.0).sum(-1) / is_known.sum(-1)
         return np.array([bias, dispersion, np.mean(np.abs(error) > outlier, axis=-1), within])
 
-    found = metrics(error[None], covered[None])[:, 0]
+    values = metrics(error[None], covered[None])[:, 0]
     again = np.zeros((len(_COLUMNS), 0))
     if n_bootstrap:
         sizes = pieces(n_bootstrap, len(error))
         picks = (rng.integers(len(error), size=(size, len(error))) for size in sizes)
         again = np.concatenate([metrics(error[pick], covered[pick]) for pick in picks], axis=1)
     spread = again.std(axis=1) if n_bootstrap else np.full(len(_COLUMNS), np.nan)
-    return [each for pair in zip(found, spread, strict=True) for each in pair]
+    return [number for pair in zip(values, spread, strict=True) for number in pair]

@@ -323,7 +323,7 @@ def parameter_label(name: str) -> str:
     Parameters
     ----------
     name : str
-        Name among `MEASURED`.
+        Name among those in `MEASURED`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How good results are: bias, scatter, outliers, pulls, coverage and distance to the limit, with bootstrap errors."""
+"""Statistics of results: bias, scatter, outliers, pulls, coverage and distance to the limit, with bootstrap errors."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def compare(
         for label, column in _columns(matched, limit or {}, ranks):
             rows.append((by, low, high, label, column.pop("unit"), *_statistics(column, inside, n_bootstrap, rng)))
     names = ["by", "low", "high", "parameter", "unit", "n_used", "n_failed"]
-    names += [each for statistic in STATISTICS for each in (statistic, f"{statistic}_err")]
+    names += [column for statistic in STATISTICS for column in (statistic, f"{statistic}_err")]
     table = QTable(rows=rows, names=names)
     for statistic, text in STATISTICS.items():
         table[statistic].info.description = text

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NormalisedPSFs", "PSFStats", "find_equal", "normalise_psf", "psf_stats"]
 
-_CHUNK = 2**21  # pixels worked on at once, some 16 MB of temporaries each
+_CHUNK = 2**21  # pixels worked on at once: an array of them is 16 MB
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def psf_stats(stack: npt.NDArray[np.float64], ok: npt.NDArray[np.bool_], oversam
     Parameters
     ----------
     stack : ndarray, shape (M, ny, nx)
-        Normalised images.
+        Normalised images of PSFs.
     ok : ndarray of bool, shape (M,)
         Images that can be used; others get NaN.
     oversampling : int, optional

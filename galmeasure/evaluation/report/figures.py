@@ -74,8 +74,8 @@ def plot_limits(comparisons: Sequence[Comparison]) -> Figure:
         axis.axhline(1, color="0.4", lw=1)
         for i, c in enumerate(comparisons):
             shift = 0.6 * ((i + 0.5) / len(comparisons) - 0.5)
-            rows = {place: c.row(name) for place, name in enumerate(names) if name in c.matched.names}
-            axis.errorbar([place + shift for place in rows], [row[kind] for row in rows.values()],
+            rows = {k: c.row(name) for k, name in enumerate(names) if name in c.matched.names}
+            axis.errorbar([k + shift for k in rows], [row[kind] for row in rows.values()],
                           [row[f"{kind}_err"] for row in rows.values()], color=tint[c.name], fmt="o", ms=5,
                           capsize=2, label=c.name)  # fmt: skip
         axis.set_xticks(range(len(names)), [parameter_label(name) for name in names])
@@ -273,8 +273,8 @@ def plot_calibration(comparisons: Sequence[Comparison]) -> Figure:
     Parameters
     ----------
     comparisons : list of Comparison
-        Comparisons of estimators that give errors; ranks among draws are used where there are some, otherwise quantiles,
-        with half a Gaussian to either side of the median, otherwise Gaussian errors.
+        Comparisons of estimators that give errors; ranks among draws are used where there are some,
+        otherwise quantiles, with half a Gaussian to either side of the median, otherwise Gaussian errors.
 
     Returns
     -------
@@ -295,8 +295,8 @@ def plot_calibration(comparisons: Sequence[Comparison]) -> Figure:
             else:
                 inside = 2 * stats.norm.cdf(np.abs(_normal_scores(c.matched, name))) - 1
             if len(inside):
-                found = np.searchsorted(np.sort(inside), levels, side="right") / len(inside)
-                axis.plot(levels, found - levels, color=tint[c.name], lw=1.5, label=c.name)
+                fraction = np.searchsorted(np.sort(inside), levels, side="right") / len(inside)
+                axis.plot(levels, fraction - levels, color=tint[c.name], lw=1.5, label=c.name)
         axis.set(xlabel="credibility", title=parameter_label(name), xlim=(0, 1))
     low, high = axes[0].get_ylim()
     axes[0].set_ylim(min(low, -0.08), max(high, 0.08))
@@ -394,10 +394,10 @@ def plot_reference(table: Table) -> Figure:
             axis.axvspan(-1, 1, color="0.9", lw=0)
             axis.axvline(0, color="0.5", lw=0.8)
             for row in table[(table["snr"] == snr) & (table["parameter"] == name)]:
-                place, colour = estimators.index(str(row["estimator"])), tint.get(str(row["estimator"]), "0.4")
+                height, colour = estimators.index(str(row["estimator"])), tint.get(str(row["estimator"]), "0.4")
                 bias, std = row["bias"] / row["bound"], row["std"] / row["bound"]
                 face = colour if row["n_used"] else "w"
-                axis.errorbar(bias, place, xerr=std, color=colour, marker="o", ms=4, mfc=face, capsize=2)
+                axis.errorbar(bias, height, xerr=std, color=colour, marker="o", ms=4, mfc=face, capsize=2)
             axis.set_title(f"{parameter_label(name)}, S/N {snr}", fontsize="small")
         line[0].set_yticks(range(len(estimators)), estimators, fontsize="small")
         line[0].set_ylim(len(estimators) - 0.5, -0.5)
@@ -424,9 +424,9 @@ def _log_axis(axis):
 
 def _short_numbers(axis):
     """Common powers of ten of long numbers at the ends of the axes."""
-    for one in (axis.xaxis, axis.yaxis):
-        if hasattr(one.get_major_formatter(), "set_powerlimits"):
-            one.get_major_formatter().set_powerlimits((-3, 4))
+    for coordinate in (axis.xaxis, axis.yaxis):
+        if hasattr(coordinate.get_major_formatter(), "set_powerlimits"):
+            coordinate.get_major_formatter().set_powerlimits((-3, 4))
 
 
 def _span(values):

@@ -117,11 +117,11 @@ def reference_table(draws: Sequence[ReferenceDraws], *, published: bool = True) 
     Xception CNN (published); autoencoder (published); baseline fit (published); mine
     """
     rows = []
-    for part in draws:
+    for draws_of_snr in draws:
         if published:
-            rows += _published_rows(part.snr)
-        for estimate in part.estimates:
-            rows += _measured_rows(part, estimate)
+            rows += _published_rows(draws_of_snr.snr)
+        for estimate in draws_of_snr.estimates:
+            rows += _measured_rows(draws_of_snr, estimate)
     names = ("snr", "estimator", "parameter", "n_used", "n_failed", "bias", "bias_err", "std", "std_err", "rmse",
              "rmse_err", "bound", "rmse_over_bound", "seconds_per_galaxy", "core_seconds_per_galaxy")  # fmt: skip
     return QTable(rows=rows, names=names)
@@ -137,20 +137,20 @@ def _published_rows(snr):
     return rows
 
 
-def _measured_rows(part, estimate):
+def _measured_rows(draws, estimate):
     table = estimate.table
-    matched = match_tables(part.truth[: len(table)], table)
+    matched = match_tables(draws.truth[: len(table)], table)
     rows = []
     for parameter, unit in zip(STUDY_PARAMETERS, _UNITS, strict=True):
         delta = matched.difference(parameter) / unit
         good = delta[np.isfinite(delta)]
-        bound = float(getattr(part.bounds[f"{parameter}_crb"][0], "value", part.bounds[f"{parameter}_crb"][0])) / unit
+        bound = float(getattr(draws.bounds[f"{parameter}_crb"][0], "value", draws.bounds[f"{parameter}_crb"][0])) / unit
         numbers = [np.nan] * 6
         if len(good) > 1:
             bias, std, rmse = good.mean(), good.std(ddof=1), np.sqrt(np.mean(good**2))
             errors = std / np.sqrt(len(good)), std / np.sqrt(2 * (len(good) - 1)), _rmse_error(good, rmse)
             numbers = [bias, errors[0], std, errors[1], rmse, errors[2]]
-        rows.append((part.snr, estimate.name, parameter, len(good), len(delta) - len(good), *numbers, bound,
+        rows.append((draws.snr, estimate.name, parameter, len(good), len(delta) - len(good), *numbers, bound,
                      numbers[4] / bound, estimate.seconds_per_galaxy, estimate.core_seconds_per_galaxy))  # fmt: skip
     return rows
 

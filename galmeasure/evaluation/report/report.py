@@ -240,18 +240,18 @@ def _refinement(page, comparisons, estimates, n_bootstrap, seed):
         return
     page.section("What the refinement is worth")
     page.text(TEXTS["refinement"])
-    found = {c.name: refinement_summary(e.table) for c, e in pairs}
-    names = list(dict.fromkeys(key for each in found.values() for key in each))
+    summaries = {c.name: refinement_summary(e.table) for c, e in pairs}
+    names = list(dict.fromkeys(key for summary in summaries.values() for key in summary))
     names.sort(key=lambda name: name.startswith("log evidence"))
     table = Table({"quantity": names})
-    for name, each in found.items():
-        table[name] = numbers([each.get(key, np.nan) for key in names], 4)
+    for name, summary in summaries.items():
+        table[name] = numbers([summary.get(key, np.nan) for key in names], 4)
     page.table(table, "refinement", TEXTS["refinement table"])
     by_name = {c.name: c for c in comparisons}
     pairs = [(c, by_name[e.plain]) for c, e in pairs if e.plain in by_name]
     if not pairs:
         return
-    parameters = [name for name in _MAIN if all(name in each.matched.names for pair in pairs for each in pair)]
+    parameters = [name for name in _MAIN if all(name in c.matched.names for pair in pairs for c in pair)]
     table = Table({"parameter": parameters})
     for c, plain in pairs:
         ratios = (paired_rmse(c.matched, plain.matched, p, n_bootstrap=n_bootstrap, seed=seed) for p in parameters)
@@ -286,9 +286,9 @@ def _images(page, cutouts, truth, estimates, snr, noiseless):
             figure = plot_images(
                 cutouts[rows],
                 QTable(estimate.table)[row],
-                noiseless=[noiseless[each] for each in rows] if noiseless else None,
+                noiseless=[noiseless[i] for i in rows] if noiseless else None,
                 scale=scale,
-                labels=[f"S/N {snr[each]:.0f}" for each in rows],
+                labels=[f"S/N {snr[i]:.0f}" for i in rows],
                 title=estimate.name,
             )
             text = TEXTS["images figure"].format(name=estimate.name, scale=word)

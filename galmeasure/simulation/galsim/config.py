@@ -225,7 +225,7 @@ def get_dataset_config(name: str) -> DatasetConfig:
     Parameters
     ----------
     name : str
-        Name among :data:`~galmeasure.training.DATASETS`.
+        Name of an entry of :data:`~galmeasure.training.DATASETS`.
 
     Returns
     -------

@@ -63,7 +63,7 @@ def row_type(config: DatasetConfig, noiseless: bool) -> np.dtype:
     Returns
     -------
     numpy.dtype
-        Structured type.
+        Structured type of a row.
     """
     stamp = ("f4", (config.stamp_size, config.stamp_size))
     columns = [("id", "i8"), ("cutout", *stamp), ("error", "f8")]
@@ -253,7 +253,7 @@ def estimate_snr(config: DatasetConfig, values: Mapping[str, npt.NDArray[np.floa
     Returns
     -------
     ndarray, shape (N,)
-        Estimated ratios.
+        Estimated signal-to-noise ratios.
     """
     from scipy.ndimage import map_coordinates
 
