@@ -185,8 +185,8 @@ def _build(cutouts, measurement, covariance):
     table["method"].info.description = "what measured the row"
     table["flags"] = flags
     table["flags"].info.description = "quality bits, see galmeasure.decode_flags"
-    further = [name for name in table.colnames if name not in FIRST_COLUMNS]
-    return table[[*FIRST_COLUMNS, *further]]
+    rest = [name for name in table.colnames if name not in FIRST_COLUMNS]
+    return table[[*FIRST_COLUMNS, *rest]]
 
 
 class _Columns:

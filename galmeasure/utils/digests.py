@@ -19,6 +19,10 @@ DIGEST = "sha256"
 """Entry of a card, or of a JSON file, that holds its digest."""
 
 
+_LARGEST = 2**1023
+"""Integers beyond this have no floating-point number."""
+
+
 def json_digest(content: Mapping[str, object]) -> str:
     """Compute the digest of plain JSON, whatever the order of its keys; the entry that holds the digest is left out.
 
@@ -42,7 +46,9 @@ def _as_floats(value):
         return {str(name): _as_floats(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_as_floats(each) for each in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST:
+        return float(value)
+    return value
 
 
 def companion_card(card: Mapping[str, object], tensors: Mapping[str, Any]) -> dict[str, object]:
