@@ -76,7 +76,7 @@ def plot_images(
     Returns
     -------
     `~matplotlib.figure.Figure`
-        A row a galaxy. The residual is the noisy image minus the model over the error; where there is a noiseless
+        One row per galaxy. The residual is the noisy image minus the model over the error; where there is a noiseless
         image, a last column shows the model minus that over the same.
 
     Raises

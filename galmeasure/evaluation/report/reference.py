@@ -99,7 +99,7 @@ def reference_table(draws: Sequence[ReferenceDraws], *, published: bool = True) 
     -------
     `~astropy.table.QTable`
         One row per S/N, estimator and parameter: ``n_used`` draws, ``n_failed`` without a result, ``bias``, ``std``
-        and ``rmse`` with their errors, ``bound``, ``rmse_over_bound``, and the times a galaxy; flux in 1e5, r_eff in
+        and ``rmse`` with their errors, ``bound``, ``rmse_over_bound``, and the times per galaxy; flux in 1e5, r_eff in
         the unit of the truth. Published numbers have no errors, and ``n_used`` 0; their bound is the published one.
 
     Examples
