@@ -1,5 +1,9 @@
 """A PSF-convolved Sersic model for astropy's modelling and for photutils."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from astropy.modeling import Fittable2DModel, Parameter
@@ -7,6 +11,9 @@ from astropy.modeling import Fittable2DModel, Parameter
 from galmeasure.cutouts import Cutouts
 from galmeasure.parameters import G_MAX, PARAMETERS
 from galmeasure.render import prepare_psf, render_sersic
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["PSFConvolvedSersic2D"]
 
@@ -27,7 +34,7 @@ class PSFConvolvedSersic2D(Fittable2DModel):
     g1, g2 : float, optional
         Reduced shear, ``|g| = (a - b) / (a + b)``.
     x_0, y_0 : float, optional
-        Centre, pixels.
+        Coordinates of the centre in pixels.
     psf : array_like, PSF model
         As in `~galmeasure.Cutouts`: pixel response included.
     psf_oversampling : int, optional
@@ -65,19 +72,31 @@ class PSFConvolvedSersic2D(Fittable2DModel):
     x_0 = Parameter(default=0.0, description=PARAMETERS[5].description)
     y_0 = Parameter(default=0.0, description=PARAMETERS[6].description)
 
-    def __init__(self, *args, psf, psf_oversampling=1, **kwargs):
+    def __init__(self, *args: float, psf: object, psf_oversampling: int = 1, **kwargs: object):
         stamp = Cutouts(np.zeros((8, 8)), psf, error=1.0, psf_oversampling=psf_oversampling)
         self._psf = torch.from_numpy(np.array(stamp.psf_image(0), dtype=float))[None]
         self._oversampling = stamp.psf_oversampling
         super().__init__(*args, **kwargs)
 
+    # astropy takes annotations of this method for units, so it has none
     def evaluate(self, x, y, flux, n, r_eff, g1, g2, x_0, y_0):
-        """Flux per pixel at coordinates ``x``, ``y``."""
+        """Return the flux per pixel at coordinates ``x``, ``y``."""
         image, pixels = self._render(x, y, (flux, n, r_eff, g1, g2, x_0, y_0), jacobian=False)
         return image[pixels]
 
-    def fit_deriv(self, x, y, flux, n, r_eff, g1, g2, x_0, y_0):
-        """Derivatives by the seven parameters at coordinates ``x``, ``y``."""
+    def fit_deriv(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        flux: float,
+        n: float,
+        r_eff: float,
+        g1: float,
+        g2: float,
+        x_0: float,
+        y_0: float,
+    ) -> list[npt.NDArray[np.float64]]:
+        """Return the derivatives by the seven parameters at coordinates ``x``, ``y``."""
         images, pixels = self._render(x, y, (flux, n, r_eff, g1, g2, x_0, y_0), jacobian=True)
         return [image[pixels] for image in images]
 

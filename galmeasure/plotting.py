@@ -1,6 +1,9 @@
 """Pictures of a fit: data, model, residual and radial profile. Matplotlib is imported when a picture is asked for."""
 
+from __future__ import annotations
+
 import operator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
@@ -10,20 +13,35 @@ from galmeasure.flags import decode_flags
 from galmeasure.parameters import PARAMETERS
 from galmeasure.results.frame import Frame
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from matplotlib.figure import Figure
+
+    from galmeasure.cutouts import Cutouts
+
 __all__ = ["elliptical_profile", "plot_fit"]
 
 _RESIDUAL_RANGE = 5.0  # sigma
 
 
-def elliptical_profile(image, error, good, centre, q, theta, *, n_bins=24):
-    """Mean of an image in elliptical annuli.
+def elliptical_profile(
+    image: npt.ArrayLike,
+    error: npt.ArrayLike,
+    good: npt.ArrayLike,
+    centre: tuple[float, float],
+    q: float,
+    theta: float,
+    *,
+    n_bins: int = 24,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Compute the mean of an image in elliptical annuli.
 
     Parameters
     ----------
     image, error : (ny, nx) array_like
         Pixels and their 1-sigma errors.
     good : (ny, nx) array_like of bool
-        Pixels to use.
+        True for pixels that are used.
     centre : (float, float)
         x and y of the centre, in pixels.
     q, theta : float
@@ -58,15 +76,22 @@ def elliptical_profile(image, error, good, centre, q, theta, *, n_bins=24):
     use = good & (index < n_bins) & np.isfinite(image) & np.isfinite(error)
     index = index[use]
     count = np.bincount(index, minlength=n_bins)
-    some = count > 0
+    filled = count > 0
 
     def total(values):
-        return np.bincount(index, values[use], n_bins)[some]
+        return np.bincount(index, values[use], n_bins)[filled]
 
-    return total(radius) / count[some], total(image) / count[some], np.sqrt(total(error**2)) / count[some]
+    return total(radius) / count[filled], total(image) / count[filled], np.sqrt(total(error**2)) / count[filled]
 
 
-def plot_fit(row, cutout, index=None, *, model=None, figure=None):
+def plot_fit(
+    row: Row | QTable,
+    cutout: Cutouts,
+    index: int | None = None,
+    *,
+    model: npt.ArrayLike | None = None,
+    figure: Figure | None = None,
+) -> Figure:
     """Draw data, model, residual and radial profile of one galaxy.
 
     Parameters
@@ -76,11 +101,11 @@ def plot_fit(row, cutout, index=None, *, model=None, figure=None):
     cutout : `~galmeasure.Cutouts`
         The galaxy's cutout, or all cutouts together with ``index``.
     index : int, optional
-        Which one of ``cutout`` to draw. May be left out when there is one.
+        Row of ``cutout`` to draw; not needed when it holds one galaxy.
     model : (ny, nx) array_like, optional
         Model image. By default it is drawn from the row.
     figure : `~matplotlib.figure.Figure`, optional
-        Where to draw; a new figure by default. It is not known to ``pyplot``: save it with
+        Figure to draw in; a new one by default. It is not known to ``pyplot``: save it with
         ``figure.savefig``, or give ``figure=plt.figure()`` to show it in a window.
 
     Returns
@@ -127,8 +152,24 @@ def _plain(value):
     return getattr(value, "value", value)
 
 
-def new_figure(width, height):
-    """Empty figure of a size in inches, not known to ``pyplot``."""
+def new_figure(width: float, height: float) -> Figure:
+    """Make an empty figure that is not known to ``pyplot``.
+
+    Parameters
+    ----------
+    width, height : float
+        Size of the figure in inches.
+
+    Returns
+    -------
+    `~matplotlib.figure.Figure`
+        Empty figure of that size.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as err:
@@ -186,7 +227,7 @@ def _draw_images(axes, table, cutout, image, model, error, good):
     x0, y0 = cutout.origin[0]
     ny, nx = image.shape
     extent = (x0 - 0.5, x0 + nx - 0.5, y0 - 0.5, y0 + ny - 0.5)
-    place = {"origin": "lower", "extent": extent, "interpolation": "nearest"}
+    options = {"origin": "lower", "extent": extent, "interpolation": "nearest"}
     noise = float(np.median(error[good])) if good.any() else 1.0
     peak = max(float(np.max(image[good])) if good.any() else 0.0, 10 * noise)
     scale = ImageNormalize(vmin=-3 * noise, vmax=peak, stretch=AsinhStretch(min(1.0, 5 * noise / peak)), clip=False)
@@ -194,7 +235,7 @@ def _draw_images(axes, table, cutout, image, model, error, good):
     diverging = mpl.colormaps["RdBu_r"].with_extremes(bad="0.75")
     unit = "" if cutout.unit is None else f" [{cutout.unit}]"
 
-    shown = axes[0].imshow(np.where(good, image, np.nan), norm=scale, cmap=grey, **place)
+    shown = axes[0].imshow(np.where(good, image, np.nan), norm=scale, cmap=grey, **options)
     axes[0].set_title(f"data{unit}")
     axes[0].set_ylabel("y [pixel]")
     axes[1].set_title(f"model{unit}")
@@ -208,9 +249,9 @@ def _draw_images(axes, table, cutout, image, model, error, good):
             axis.text(0.5, 0.5, "no model", ha="center", va="center", transform=axis.transAxes)
         axes[0].figure.colorbar(shown, ax=axes[0], shrink=0.75)
         return
-    axes[1].imshow(model, norm=scale, cmap=grey, **place)
+    axes[1].imshow(model, norm=scale, cmap=grey, **options)
     residual = np.where(good, (image - model) / error, np.nan)
-    wheel = axes[2].imshow(residual, vmin=-_RESIDUAL_RANGE, vmax=_RESIDUAL_RANGE, cmap=diverging, **place)
+    wheel = axes[2].imshow(residual, vmin=-_RESIDUAL_RANGE, vmax=_RESIDUAL_RANGE, cmap=diverging, **options)
     axes[0].figure.colorbar(shown, ax=list(axes[:2]), shrink=0.75, ticks=_ticks(noise, peak))
     axes[0].figure.colorbar(wheel, ax=axes[2], shrink=0.75, extend="both")
     (x, y), radius = _pixels(table, cutout)
@@ -276,8 +317,19 @@ def _title(table):
     )
 
 
-def with_error(value, error):
-    """Value and error to the error's second digit; with a common power of ten where they are very small or large."""
+def with_error(value: float, error: float) -> str:
+    """Format a value and its error to the second digit of the error.
+
+    Parameters
+    ----------
+    value, error : float
+        Number and its 1-sigma error.
+
+    Returns
+    -------
+    str
+        Text, with a common power of ten where the numbers are very small or large.
+    """
     if not np.isfinite(value):
         return "nan"
     if not (np.isfinite(error) and error > 0):

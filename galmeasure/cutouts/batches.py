@@ -1,6 +1,9 @@
 """Batches of cutouts for the fitters: scaled to unit noise, bad pixels masked, everything vectorised over a batch."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,6 +11,13 @@ from galmeasure.cutouts.border_noise import border_noise, masked_median
 from galmeasure.cutouts.noise import error_values
 from galmeasure.flags import Flag
 from galmeasure.parameters import N_PARAMETERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from galmeasure.cutouts.validate import Store
 
 __all__ = ["CutoutBatch", "PAD_MULTIPLE", "make_batch", "plan_batches"]
 
@@ -35,7 +45,7 @@ class CutoutBatch:
     error : ndarray of float32, broadcasts to ``image``
         Noise in units of ``scale``; 1 where bad.
     good : ndarray of bool, shape (B, ny, nx)
-        Pixels to use.
+        True for pixels that are used.
     shape : ndarray of int64, shape (B, 2)
         True ny, nx; pixels beyond are padding.
     scale : ndarray of float64, shape (B,)
@@ -70,8 +80,29 @@ class CutoutBatch:
         return len(self.index)
 
 
-def plan_batches(shapes, rows, max_pixels, *, pad):
-    """Iterator of (rows, (ny, nx)) over groups of at most ``max_pixels`` pixels, at least one row each."""
+def plan_batches(
+    shapes: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], max_pixels: int, *, pad: bool
+) -> Iterator[tuple[npt.NDArray[np.int64], tuple[int, int]]]:
+    """Divide rows into batches of one shape.
+
+    Parameters
+    ----------
+    shapes : ndarray of int, shape (N, 2)
+        ny, nx of the cutouts.
+    rows : ndarray of int, shape (B,)
+        Rows to divide, ascending.
+    max_pixels : int
+        Largest number of pixels of a batch; a batch has at least one row.
+    pad : bool
+        True to round shapes up to multiples of `PAD_MULTIPLE`.
+
+    Yields
+    ------
+    rows : ndarray of int
+        Rows of a batch.
+    box : tuple of int
+        ny, nx of the padded cutouts.
+    """
     padded = -(-shapes[rows] // PAD_MULTIPLE) * PAD_MULTIPLE if pad else shapes[rows]
     if len(rows) == 0:
         return
@@ -89,8 +120,8 @@ def _plane(source, rows, box, dtype, fill):
     """Planes of a stack or of a list of 2-D arrays as one new array (B, ny, nx) of ``dtype``, padded with ``fill``."""
     if isinstance(source, np.ndarray):
         contiguous = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
-        part = source[rows[0] : rows[-1] + 1] if contiguous else source[rows]
-        return part != 0 if dtype is bool else part.astype(dtype)
+        planes = source[rows[0] : rows[-1] + 1] if contiguous else source[rows]
+        return planes != 0 if dtype is bool else planes.astype(dtype)
     block = np.full((len(rows), *box), fill, dtype=dtype)
     for plane, row in zip(block, rows, strict=True):
         entry = source[row]
@@ -131,7 +162,7 @@ def _error_block(errors, rows, box):
     return have, block, 1.0
 
 
-def make_batch(store, rows, box):
+def make_batch(store: Store, rows: npt.NDArray[np.int64], box: tuple[int, int]) -> CutoutBatch:
     """:class:`CutoutBatch` of some rows.
 
     Parameters
@@ -139,7 +170,7 @@ def make_batch(store, rows, box):
     store : object
         Has ``images``, ``masks``, ``errors``, ``shapes``, ``gain``, ``bad_rows`` and ``psfs``.
     rows : ndarray of int64, shape (B,)
-        Rows, ascending.
+        Rows of the batch, ascending.
     box : tuple of int
         ny, nx of the batch.
 
@@ -152,18 +183,18 @@ def make_batch(store, rows, box):
     flags = np.zeros(len(rows), dtype=np.int64)
     with np.errstate(all="ignore"):
         image = _plane(store.images, rows, box, _work_dtype(store.images, rows), 0.0)
-        wanted = _inside(shape, box)
+        unmasked = _inside(shape, box)
         for source in store.masks:
-            wanted &= ~_plane(source, rows, box, bool, False)
-        n_wanted = np.count_nonzero(wanted, axis=(1, 2))
+            unmasked &= ~_plane(source, rows, box, bool, False)
+        n_unmasked = np.count_nonzero(unmasked, axis=(1, 2))
         good = np.isfinite(image)
-        good &= wanted
+        good &= unmasked
         sigma, relative = _noise(store, rows, box, image, good, shape, flags)
         scale = np.where((sigma >= _SCALE_RANGE[0]) & (sigma <= _SCALE_RANGE[1]), sigma, np.nan)
         image = _scaled(image, scale, good)
         n_good = np.count_nonzero(good, axis=(1, 2))
         gain = None if store.gain is None else np.clip(store.gain[rows] * scale, *_GAIN_RANGE)
-    flags[n_good < n_wanted] |= Flag.NONFINITE_PIXELS
+    flags[n_good < n_unmasked] |= Flag.NONFINITE_PIXELS
     flags[_many_masked(good, n_good, shape)] |= Flag.MANY_MASKED
     flags[store.psfs.unusual(store.shapes, rows)] |= Flag.PSF_UNUSUAL
     failed = ~np.isfinite(scale) | store.bad_rows[rows] | (n_good <= N_PARAMETERS)
@@ -179,10 +210,10 @@ def _noise(store, rows, box, image, good, shape, flags):
     if estimate.any():
         sigma[estimate] = border_noise(image[estimate], good[estimate], shape[estimate])
         flags[estimate] |= Flag.ERROR_ESTIMATED
-    found = _error_block(errors, rows, box)
-    if found is None:
+    maps = _error_block(errors, rows, box)
+    if maps is None:
         return sigma, None
-    have, block, factor = found
+    have, block, factor = maps
     valid = np.isfinite(block) & (block > 0) & good[have]
     median = masked_median(block.reshape(len(have), -1), valid.reshape(len(have), -1))
     ratio = np.empty(block.shape, dtype=np.float32)

@@ -1,6 +1,13 @@
 """Noise of a stack of cutouts: medians over the good pixels, and the estimate from the border."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["FRAME_WIDTH", "border_noise", "masked_median"]
 
@@ -13,15 +20,15 @@ _CLIP_SIGMA = 4.0
 _N_CLIPS = 3
 
 
-def masked_median(values, good):
-    """Median of the good values of each row.
+def masked_median(values: npt.NDArray[np.float64], good: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Compute the median of the good values of each row.
 
     Parameters
     ----------
     values : ndarray, shape (B, P)
-        Values; not modified.
+        Values, which are not modified.
     good : ndarray of bool, shape (B, P)
-        Which values count.
+        True for values that count.
 
     Returns
     -------
@@ -37,17 +44,19 @@ def masked_median(values, good):
     return np.where(count > 0, median, np.nan)
 
 
-def border_noise(image, good, shape):
-    """Gaussian noise of each cutout from its border: clipped median absolute deviation.
+def border_noise(
+    image: npt.NDArray[np.float64], good: npt.NDArray[np.bool_], shape: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Estimate the Gaussian noise of each cutout from its border, by the clipped median absolute deviation.
 
     Parameters
     ----------
     image : ndarray, shape (B, ny, nx)
-        Pixel values.
+        Pixel values of the cutouts.
     good : ndarray of bool, shape (B, ny, nx)
         Pixels that may be used.
     shape : ndarray of int, shape (B, 2)
-        True ny, nx of each cutout; what lies beyond is padding.
+        True ny, nx of each cutout; pixels beyond are padding.
 
     Returns
     -------

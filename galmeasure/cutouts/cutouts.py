@@ -1,6 +1,9 @@
 """Cutouts: the validated, read-only set of images, errors, masks and PSFs that every fitter takes."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +13,12 @@ from galmeasure.cutouts.source_catalog import is_source_catalog, read_source_cat
 from galmeasure.cutouts.validate import build_store, row_index
 from galmeasure.utils.peer_arguments import refuse_words
 from galmeasure.utils.units import positive_integer, read_only
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import astropy.units as u
+    import numpy.typing as npt
 
 __all__ = ["CutoutBatch", "Cutouts"]
 
@@ -54,7 +63,7 @@ class Cutouts:
         images are not normalised, and their sums are this fraction. Estimated from the outer part of each image if not
         given, see :attr:`psf_images`.
     psf_includes_pixel : bool, optional
-        Whether the images and models of the PSF include the response of the detector's pixel. If not, as for the
+        True if the images and models of the PSF include the response of the detector's pixel. If False, as for the
         oversampled images of GALFIT, petrofit and Tiny Tim, they are convolved with the square of a cutout's pixel.
     positions : array_like, shape (N, 2), optional
         x, y of the centre of each cutout, ``((nx-1)/2, (ny-1)/2)``, in the parent image.
@@ -93,21 +102,21 @@ class Cutouts:
 
     def __init__(
         self,
-        cutouts,
-        psf=None,
+        cutouts: object,
+        psf: object = None,
         *,
-        error=None,
-        mask=None,
-        gain=None,
-        pixel_scale=None,
-        wcs=None,
-        psf_oversampling=1,
-        psf_flux=None,
-        psf_includes_pixel=True,
-        positions=None,
-        ids=None,
-        zero_point=None,
-        **others,
+        error: object = None,
+        mask: object = None,
+        gain: object = None,
+        pixel_scale: object = None,
+        wcs: object = None,
+        psf_oversampling: int = 1,
+        psf_flux: float | str | npt.ArrayLike | None = None,
+        psf_includes_pixel: bool = True,
+        positions: npt.ArrayLike | None = None,
+        ids: npt.ArrayLike | None = None,
+        zero_point: object = None,
+        **others: object,
     ):
         refuse_words("Cutouts", others, _ARGUMENTS)
         given = {
@@ -127,9 +136,9 @@ class Cutouts:
             self._store = cutouts._store
             return
         if is_source_catalog(cutouts):
-            own = read_source_catalog(cutouts)
-            cutouts = own.pop("cutouts")
-            given |= {name: value for name, value in own.items() if given[name] is None}
+            arguments = read_source_catalog(cutouts)
+            cutouts = arguments.pop("cutouts")
+            given |= {name: value for name, value in arguments.items() if given[name] is None}
         images = {"psf_oversampling": psf_oversampling, "psf_includes_pixel": psf_includes_pixel}
         self._store = build_store(cutouts, **images, **given)
 
@@ -175,52 +184,52 @@ class Cutouts:
         return new
 
     @property
-    def shapes(self):
+    def shapes(self) -> npt.NDArray[np.int64]:
         """Shapes ny, nx of the cutouts, (N, 2)."""
         return self._store.shapes
 
     @property
-    def unit(self):
+    def unit(self) -> u.UnitBase | None:
         """Unit of the pixels, or None."""
         return self._store.unit
 
     @property
-    def ids(self):
+    def ids(self) -> np.ndarray:
         """Names or numbers of the cutouts, (N,)."""
         return self._store.ids
 
     @property
-    def gain(self):
+    def gain(self) -> npt.NDArray[np.float64] | None:
         """Electrons per unit of the pixels, (N,), or None."""
         return self._store.gain
 
     @property
-    def pixel_scale(self):
+    def pixel_scale(self) -> npt.NDArray[np.float64] | None:
         """Arcsec per pixel, (N,), or None."""
         return self._store.pixel_scale
 
     @property
-    def zero_point(self):
+    def zero_point(self) -> npt.NDArray[np.float64] | None:
         """Magnitude of a flux of one unit, (N,), or None."""
         return self._store.zero_point
 
     @property
-    def origin(self):
+    def origin(self) -> npt.NDArray[np.int64]:
         """x, y of the first pixel in the parent image, (N, 2): parent = local + origin; zeros if unknown."""
         return self._store.origin
 
     @property
-    def wcs(self):
+    def wcs(self) -> list | None:
         """World coordinate systems, a list of N (entries may repeat or be None), or None."""
         return None if self._store.wcs is None else list(self._store.wcs)
 
     @property
-    def wcs_in_parent(self):
-        """Whether ``wcs`` take pixels of the parent image (True) or of the cutout (False)."""
+    def wcs_in_parent(self) -> bool:
+        """True if ``wcs`` take pixels of the parent image, False if they take those of the cutout."""
         return self._store.wcs_in_parent
 
     @property
-    def psf_images(self):
+    def psf_images(self) -> list[npt.NDArray[np.float64]]:
         """Distinct PSFs, a list of read-only float64 arrays.
 
         Each sums to the fraction of the star's light that it holds: ``psf_flux``, or 1 minus an estimate of the flux
@@ -231,38 +240,38 @@ class Cutouts:
         return list(self._store.psfs.images)
 
     @property
-    def psf_flux(self):
-        """What the argument ``psf_flux`` said: a number, ``"sum"``, ``"per cutout"``, or None if it was not given."""
+    def psf_flux(self) -> float | str | npt.NDArray[np.float64] | None:
+        """Argument ``psf_flux`` in short: a number, ``"sum"``, ``"per cutout"``, or None if it was not given."""
         return self._store.psfs.given
 
     @property
     def psf_meta(self) -> dict:
-        """What the metadata of result tables say of the PSF, a dict: that there is none, or what was done to it."""
-        told = {} if self.psf_flux is None else {"PSFFLUX": self.psf_flux}
-        return self._store.psfs.meta | told
+        """Entries about the PSF for the metadata of result tables: that there is none, or changes made to it."""
+        given = {} if self.psf_flux is None else {"PSFFLUX": self.psf_flux}
+        return self._store.psfs.meta | given
 
     @property
-    def psf_light_unknown(self):
+    def psf_light_unknown(self) -> npt.NDArray[np.bool_]:
         """Boolean (N,): more than 0.5 % of the star's light is, or may be, outside of the PSF image by estimate."""
         return self._store.psfs.light_unknown()
 
     @property
-    def psf_index(self):
+    def psf_index(self) -> npt.NDArray[np.int64]:
         """Index of each cutout's PSF in :attr:`psf_images`, (N,)."""
         return read_only(self._store.psfs.index)
 
     @property
-    def psf_oversampling(self):
+    def psf_oversampling(self) -> int:
         """Pixels of the PSF images per pixel of a cutout."""
         return self._store.psfs.oversampling
 
-    def image(self, i):
+    def image(self, i: int) -> np.ndarray:
         """Pixels of one cutout, as they were given.
 
         Parameters
         ----------
         i : int
-            Row.
+            Number of the row.
 
         Returns
         -------
@@ -271,13 +280,13 @@ class Cutouts:
         """
         return np.array(self._store.images[self._row(i)], dtype=np.float64)
 
-    def error(self, i):
+    def error(self, i: int) -> np.ndarray:
         """Noise of one cutout: what was given, or the estimate from the border.
 
         Parameters
         ----------
         i : int
-            Row.
+            Number of the row.
 
         Returns
         -------
@@ -295,13 +304,13 @@ class Cutouts:
             return np.full(shape, np.nan if not batch.good.any() else batch.scale[0])
         return np.full(shape, errors.values[i])
 
-    def mask(self, i):
+    def mask(self, i: int) -> npt.NDArray[np.bool_]:
         """Pixels of one cutout that are not used: masked by the user, not finite, or without a valid error.
 
         Parameters
         ----------
         i : int
-            Row.
+            Number of the row.
 
         Returns
         -------
@@ -312,22 +321,22 @@ class Cutouts:
         ny, nx = self.shapes[i]
         return ~self._batch(i).good[0, :ny, :nx]
 
-    def psf_image(self, i):
+    def psf_image(self, i: int) -> npt.NDArray[np.float64]:
         """Normalised PSF of one cutout.
 
         Parameters
         ----------
         i : int
-            Row.
+            Number of the row.
 
         Returns
         -------
         ndarray of float64, shape (py, px)
-            PSF, read-only.
+            Image of the PSF, read-only.
         """
         return self._store.psfs.images[self._store.psfs.index[self._row(i)]]
 
-    def batches(self, max_pixels=2**20, select=None):
+    def batches(self, max_pixels: int = 2**20, select: npt.ArrayLike | None = None) -> Iterator[CutoutBatch]:
         """Iterate over batches of one shape, in order of the rows.
 
         Stacks are sliced; lists are grouped by shape, rounded up to multiples of 16 pixels. All work on pixels happens
@@ -343,7 +352,7 @@ class Cutouts:
         Yields
         ------
         CutoutBatch
-            A batch.
+            Batch of cutouts of one shape.
         """
         max_pixels = positive_integer("max_pixels", max_pixels)
         rows = np.arange(len(self)) if select is None else np.unique(row_index(select, len(self)))

@@ -1,11 +1,18 @@
 """The forms in which the noise arrives, brought to one: a number per cutout, a stack, or a list of maps."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from galmeasure.utils.arrays import boolean_mask, is_numbers, split_stack
 from galmeasure.utils.units import as_numbers, read_only, split_unit, unit_factor
+
+if TYPE_CHECKING:
+    import astropy.units as u
+    import numpy.typing as npt
 
 __all__ = ["Errors", "error_arrays", "error_values", "read_uncertainty"]
 
@@ -27,7 +34,7 @@ class Errors:
     factor: float = 1.0
 
 
-def error_arrays(error, pixels):
+def error_arrays(error: object, pixels: Any) -> Errors:
     """(:class:`Errors`, mask sources that the error brings) of the ``error`` argument and of :class:`Pixels`."""
     n_cutouts = len(pixels.images)
     nothing = Errors(np.full(n_cutouts, np.nan), np.ones(n_cutouts, dtype=bool))
@@ -134,8 +141,8 @@ def _from_list(entries, pixels):
     return Errors(values, estimate, maps if any(m is not None for m in maps) else None)
 
 
-def error_values(array, power, factor):
-    """Standard deviations, float64, of a stored error: ``factor * array**(1/power)``; NaN where there is none."""
+def error_values(array: np.ndarray, power: float, factor: float) -> npt.NDArray[np.float64]:
+    """Return the standard deviations of a stored error: ``factor * array**(1/power)``; NaN where there is none."""
     with np.errstate(all="ignore"):
         values = np.asarray(array, dtype=np.float64)
         if power != 1:
@@ -143,8 +150,10 @@ def error_values(array, power, factor):
         return values * factor
 
 
-def read_uncertainty(uncertainty, unit, shape, name):
-    """(array, power, factor) of an NDUncertainty: error = factor * array**(1/power); None stays None."""
+def read_uncertainty(
+    uncertainty: object, unit: u.UnitBase | None, shape: tuple[int, ...], name: str
+) -> tuple[np.ndarray, float, float] | None:
+    """Return (array, power, factor) of an NDUncertainty: error = factor * array**(1/power); None stays None."""
     if uncertainty is None:
         return None
     kind = getattr(uncertainty, "uncertainty_type", None)

@@ -1,6 +1,9 @@
 """The forms in which cutouts and masks arrive, brought to one: a stack, or a list of 2-D arrays."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import astropy.units as u
 import numpy as np
@@ -10,6 +13,9 @@ from galmeasure.cutouts.source_catalog import is_table
 from galmeasure.utils.arrays import boolean_mask, is_numbers, split_stack
 from galmeasure.utils.units import as_array, as_numbers, flux_unit, read_only, split_unit, unit_factor
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 __all__ = ["Pixels", "adopt_unit", "mask_arrays", "read_pixels"]
 
 
@@ -18,7 +24,7 @@ _SAME_UNIT = 30.0  # noise over error beyond which they are in different units
 
 @dataclass
 class Pixels:
-    """What the argument ``cutouts`` holds, before the other arguments are looked at.
+    """Content of the argument ``cutouts``, before the other arguments are looked at.
 
     ``images`` is an array (N, ny, nx) or a list of N 2-D arrays. ``masks`` is a list of mask sources, each shaped like
     ``images`` (None entries allowed in lists). ``errors`` (list of (array, power, factor) or None), ``wcs`` (list) and
@@ -35,7 +41,7 @@ class Pixels:
     unit_lost: bool = False
 
     @property
-    def shapes(self):
+    def shapes(self) -> npt.NDArray[np.int64]:
         """(N, 2) integer array of ny, nx."""
         if isinstance(self.images, list):
             return np.array([image.shape for image in self.images], dtype=np.int64)
@@ -43,16 +49,16 @@ class Pixels:
 
 
 def _is_nddata(item):
-    """Whether an object is NDData-like (NDData, CCDData)."""
+    """Test if an object is NDData-like (NDData, CCDData)."""
     return not isinstance(item, np.ndarray) and hasattr(item, "data") and hasattr(item, "uncertainty")
 
 
 def _is_cutout2d(item):
-    """Whether an object is a Cutout2D."""
+    """Test if an object is a Cutout2D."""
     return not isinstance(item, np.ndarray) and hasattr(item, "data") and hasattr(item, "origin_original")
 
 
-def read_pixels(cutouts):
+def read_pixels(cutouts: object) -> Pixels:
     """:class:`Pixels` of any accepted form of cutouts."""
     if cutouts is None:
         msg = "cutouts must be given: one cutout, a stack or a list of cutouts"
@@ -112,8 +118,8 @@ def _read_list(items):
         origins.append(_origin(item))
     lost = [unit is None and _lost_its_unit(item) for unit, item in zip(units, items, strict=True)]
     kept = [unit for unit, is_lost in zip(units, lost, strict=True) if not is_lost]
-    known = kept[0] if kept and None not in kept else None
-    units = [known if is_lost else unit for unit, is_lost in zip(units, lost, strict=True)]
+    common = kept[0] if kept and None not in kept else None
+    units = [common if is_lost else unit for unit, is_lost in zip(units, lost, strict=True)]
     factors = [unit_factor(f"cutouts[{i}]", unit, units[0], target_name="cutouts[0]") for i, unit in enumerate(units)]
     images = [
         image if factor == 1.0 else read_only(image * factor) for image, factor in zip(images, factors, strict=True)
@@ -132,7 +138,7 @@ def _read_list(items):
     )
 
 
-def adopt_unit(pixels, error):
+def adopt_unit(pixels: Pixels, error: object) -> None:
     """Give pixels that lost their unit that of their errors, the only statement about it, if their numbers allow it.
 
     Raises
@@ -159,10 +165,10 @@ def adopt_unit(pixels, error):
 
 
 def _lost_its_unit(item):
-    """Whether a Cutout2D reaches beyond its image, where astropy gives its pixels without their unit."""
+    """Test if a Cutout2D reaches beyond its image, where astropy gives its pixels without their unit."""
     if not _is_cutout2d(item) or isinstance(item.data, u.Quantity):
         return False
-    inside = tuple(part.stop - part.start for part in item.slices_cutout)
+    inside = tuple(span.stop - span.start for span in item.slices_cutout)
     return inside != np.shape(item.data)
 
 
@@ -183,7 +189,7 @@ def _origin(item):
     return tuple(float(a - b) for a, b in zip(item.origin_original, inside, strict=True))
 
 
-def mask_arrays(mask, pixels):
+def mask_arrays(mask: object, pixels: Pixels) -> list:
     """Mask sources of :class:`Pixels` with the ``mask`` argument added: each a stack, or a list like the images."""
     if mask is None or mask is np.ma.nomask:
         return list(pixels.masks)

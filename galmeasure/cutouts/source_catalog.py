@@ -1,5 +1,7 @@
 """Stamps of the sources of a photutils SourceCatalog, which holds its image, segments, errors and mask."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
@@ -9,23 +11,23 @@ __all__ = ["is_source_catalog", "is_table", "read_source_catalog"]
 _SMALLEST, _LARGEST, _STEP = 32, 512, 16
 
 
-def is_source_catalog(item):
-    """Whether an object is a photutils SourceCatalog."""
+def is_source_catalog(item: object) -> bool:
+    """Test if an object is a photutils SourceCatalog."""
     return type(item).__name__ == "SourceCatalog" and hasattr(item, "bbox_xmin")
 
 
-def is_table(item):
-    """Whether an object is a table of astropy, pandas or arrow, which holds no pixels to measure."""
+def is_table(item: object) -> bool:
+    """Test if an object is a table of astropy, pandas or arrow, which holds no pixels to measure."""
     return hasattr(item, "colnames") or hasattr(item, "iloc") or hasattr(item, "column_names")
 
 
-def read_source_catalog(catalog):
-    """Arguments of `Cutouts` for the sources of a catalogue.
+def read_source_catalog(catalog: object) -> dict[str, object]:
+    """Return arguments of `Cutouts` for the sources of a catalogue.
 
     Parameters
     ----------
     catalog : photutils.segmentation.SourceCatalog
-        The catalogue, made from a background-subtracted image.
+        Catalogue made from a background-subtracted image.
 
     Returns
     -------
@@ -52,18 +54,18 @@ def read_source_catalog(catalog):
     error = error << unit if unit is not None and error is not None and getattr(error, "unit", None) is None else error
     labels = np.atleast_1d(catalog.labels)
     ends = [np.atleast_1d(getattr(catalog, f"bbox_{name}")) for name in ("xmin", "xmax", "ymin", "ymax")]
-    found = {"cutouts": [], "mask": [], "error": [], "positions": []}
+    arguments = {"cutouts": [], "mask": [], "error": [], "positions": []}
     for label, x_min, x_max, y_min, y_max in zip(labels, *ends, strict=True):
         rows, columns = _stamp(x_min, x_max, y_min, y_max, segments.shape)
         others = segments[rows, columns]
         bad = (others != 0) & (others != label)
-        found["mask"].append(bad if mask is None else bad | mask[rows, columns])
-        found["cutouts"].append(data[rows, columns])
-        found["error"].append(None if error is None else error[rows, columns])
-        found["positions"].append((0.5 * (columns.start + columns.stop - 1), 0.5 * (rows.start + rows.stop - 1)))
+        arguments["mask"].append(bad if mask is None else bad | mask[rows, columns])
+        arguments["cutouts"].append(data[rows, columns])
+        arguments["error"].append(None if error is None else error[rows, columns])
+        arguments["positions"].append((0.5 * (columns.start + columns.stop - 1), 0.5 * (rows.start + rows.stop - 1)))
     if error is None:
-        del found["error"]
-    return {**found, "ids": labels, "wcs": _sky(getattr(catalog, "wcs", None))}
+        del arguments["error"]
+    return {**arguments, "ids": labels, "wcs": _sky(getattr(catalog, "wcs", None))}
 
 
 def _stamp(x_min, x_max, y_min, y_max, shape):

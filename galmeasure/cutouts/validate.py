@@ -1,12 +1,15 @@
-"""What a set of cutouts holds, and how the arguments of a user become it: the one place of validation."""
+"""Content of a set of cutouts, and how the arguments of a user become it: the one place of validation."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from galmeasure.cutouts.noise import Errors, error_arrays
 from galmeasure.cutouts.pixels import adopt_unit, mask_arrays, read_pixels
-from galmeasure.psf.collection import PSFSet, read_psf_set
+from galmeasure.psf.collection import PSFCollection, read_psf_collection
 from galmeasure.utils.units import (
     as_array,
     as_numbers,
@@ -18,6 +21,9 @@ from galmeasure.utils.units import (
     zero_point_values,
 )
 from galmeasure.utils.wcs import check_wcs, local_sky
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["Store", "build_store", "row_index"]
 
@@ -33,7 +39,7 @@ class Store:
     masks: list
     errors: Errors
     shapes: np.ndarray
-    psfs: PSFSet
+    psfs: PSFCollection
     bad_rows: np.ndarray
     ids: np.ndarray
     origin: np.ndarray
@@ -44,7 +50,7 @@ class Store:
     wcs: list | None
     wcs_in_parent: bool
 
-    def rows(self, key):
+    def rows(self, key: int | slice | npt.ArrayLike) -> Store:
         """The store of some of the rows; a slice gives views."""
         pick = _take(key)
         return replace(
@@ -77,22 +83,22 @@ def _take(key):
 
 
 def build_store(
-    cutouts,
-    psf=None,
+    cutouts: object,
+    psf: object = None,
     *,
-    error=None,
-    mask=None,
-    gain=None,
-    pixel_scale=None,
-    wcs=None,
-    psf_oversampling=1,
-    psf_flux=None,
-    psf_includes_pixel=True,
-    positions=None,
-    ids=None,
-    zero_point=None,
-    strict=True,
-):
+    error: object = None,
+    mask: object = None,
+    gain: object = None,
+    pixel_scale: object = None,
+    wcs: object = None,
+    psf_oversampling: int = 1,
+    psf_flux: float | str | npt.ArrayLike | None = None,
+    psf_includes_pixel: bool = True,
+    positions: npt.ArrayLike | None = None,
+    ids: npt.ArrayLike | None = None,
+    zero_point: object = None,
+    strict: bool = True,
+) -> Store:
     """:class:`Store` of the arguments of :class:`~galmeasure.Cutouts`, all of them checked.
 
     ``strict=False`` is for a part of a catalogue, of which all PSFs may be bad.
@@ -112,7 +118,7 @@ def build_store(
         centre = 0.5 * (shapes[:, ::-1] - 1) + (origin if in_parent else 0.0)
         scale = local_sky(entries, centre[:, 0], centre[:, 1]).pixel_scale
         good_scale = np.isfinite(scale) & (scale > 0)
-    psfs = read_psf_set(
+    psfs = read_psf_collection(
         psf,
         shapes=shapes,
         oversampling=psf_oversampling,
@@ -141,8 +147,26 @@ def build_store(
     )
 
 
-def row_index(key, n_rows):
-    """Integer rows of an index array, list or boolean mask."""
+def row_index(key: npt.ArrayLike, n_rows: int) -> npt.NDArray[np.int64]:
+    """Return the integer rows of an index array, a list or a boolean mask.
+
+    Parameters
+    ----------
+    key : array_like of int or bool
+        Index of rows, negative ones counted from the end, or a mask.
+    n_rows : int
+        Number of rows that there are.
+
+    Returns
+    -------
+    ndarray of int64
+        Rows from 0 on.
+
+    Raises
+    ------
+    TypeError, IndexError
+        If the key is of another kind, or out of range.
+    """
     key = np.atleast_1d(np.asarray(key))
     if key.size == 0:
         return np.zeros(0, dtype=np.int64)

@@ -1,10 +1,21 @@
 """The metrics of the Euclid Morphology Challenge, so that results can be laid beside its tables."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from astropy.table import QTable
 
 from galmeasure.evaluation.matching import Matched, match_tables
 from galmeasure.evaluation.metrics import groups, pieces
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    import numpy.typing as npt
+    from astropy.table import Table
 
 __all__ = ["CHALLENGE_OUTLIER", "challenge_metrics"]
 
@@ -15,23 +26,32 @@ _MEASURES = {"flux": "relative", "r_eff_major": "relative", "r_eff": "relative",
 _COLUMNS = ("bias", "dispersion", "outlier_fraction", "within_1_sigma")
 
 
-def challenge_metrics(truth, result=None, *, bins=0, outlier=CHALLENGE_OUTLIER, n_bootstrap=200, seed=0, **options):
-    """Metrics as in the Euclid Morphology Challenge.
+def challenge_metrics(
+    truth: Table | Matched,
+    result: Table | None = None,
+    *,
+    bins: int | Mapping[str, npt.ArrayLike] = 0,
+    outlier: float = CHALLENGE_OUTLIER,
+    n_bootstrap: int = 200,
+    seed: int = 0,
+    **options: Any,
+) -> QTable:
+    """Compute metrics as in the Euclid Morphology Challenge.
 
     Parameters
     ----------
     truth, result : `~astropy.table.Table`
-        One row a galaxy; see `match_tables`. ``truth`` may be what `match_tables` gives, without a result.
+        One row per galaxy; see `match_tables`. ``truth`` may be the value of `match_tables`, without a result.
     bins : int or dict, optional
-        As in `compare`; the papers have bins of magnitude.
+        Bins as in `compare`; the papers have bins of magnitude.
     outlier : float, optional
         Size of the error from which a galaxy is an outlier.
     n_bootstrap : int, optional
         Rounds of the bootstrap that gives the errors.
     seed : int, optional
-        Of the bootstrap.
+        Seed of the bootstrap. Default 0.
     **options
-        Of `match_tables`.
+        Further arguments of `match_tables`.
 
     Returns
     -------
@@ -81,7 +101,7 @@ def challenge_metrics(truth, result=None, *, bins=0, outlier=CHALLENGE_OUTLIER, 
             complete = good.sum() / inside.sum() if inside.any() else np.nan
             rows.append((by, low, high, name, _MEASURES[name], int(good.sum()), complete, *values))
     names = ["by", "low", "high", "parameter", "measure", "n_used", "completeness"]
-    names += [each for column in _COLUMNS for each in (column, f"{column}_err")]
+    names += [name for column in _COLUMNS for name in (column, f"{column}_err")]
     return QTable(rows=rows, names=names, meta={**matched.counts(), "outlier": outlier})
 
 
@@ -109,16 +129,16 @@ def _metrics(error, covered, outlier, n_bootstrap, rng):
     def metrics(error, covered):
         bias = np.median(error, axis=-1)
         dispersion = np.quantile(np.abs(error - bias[..., None]), 0.68, axis=-1)
-        known = np.isfinite(covered)
+        is_known = np.isfinite(covered)
         with np.errstate(invalid="ignore"):
-            within = np.where(known, covered, 0.0).sum(-1) / known.sum(-1)
+            within = np.where(is_known, covered, 0.0).sum(-1) / is_known.sum(-1)
         return np.array([bias, dispersion, np.mean(np.abs(error) > outlier, axis=-1), within])
 
-    found = metrics(error[None], covered[None])[:, 0]
+    values = metrics(error[None], covered[None])[:, 0]
     again = np.zeros((len(_COLUMNS), 0))
     if n_bootstrap:
         sizes = pieces(n_bootstrap, len(error))
         picks = (rng.integers(len(error), size=(size, len(error))) for size in sizes)
         again = np.concatenate([metrics(error[pick], covered[pick]) for pick in picks], axis=1)
     spread = again.std(axis=1) if n_bootstrap else np.full(len(_COLUMNS), np.nan)
-    return [each for pair in zip(found, spread, strict=True) for each in pair]
+    return [number for pair in zip(values, spread, strict=True) for number in pair]

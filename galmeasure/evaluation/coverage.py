@@ -1,15 +1,26 @@
-"""Whether posteriors are right: ranks of truths among draws (SBC) and expected coverage of regions (TARP)."""
+"""Tests of posteriors: ranks of truths among draws (SBC) and expected coverage of regions (TARP)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
 __all__ = ["expected_coverage", "quantile_uniformity", "rank_uniformity", "sample_ranks"]
 
-_PIECE = 2**22  # numbers held at once
+_CHUNK = 2**22  # numbers of draws held at once
 
 
-def sample_ranks(truth, draws, rng=None):
-    """Rank of each truth among its posterior draws, as a fraction: uniform if the posteriors are right.
+def sample_ranks(
+    truth: Mapping[str, npt.ArrayLike], draws: Mapping[str, npt.ArrayLike], rng: np.random.Generator | None = None
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Rank each truth among its posterior draws, as a fraction: uniform if the posteriors are right.
 
     Parameters
     ----------
@@ -41,13 +52,13 @@ def sample_ranks(truth, draws, rng=None):
     ranks = {}
     for name, values in draws.items():
         values, true = np.asarray(values, dtype=float), np.asarray(truth[name], dtype=float)
-        known = np.isfinite(values).all(axis=1) & np.isfinite(true)
+        is_known = np.isfinite(values).all(axis=1) & np.isfinite(true)
         below = (values < true[:, None]).sum(axis=1)
-        ranks[name] = np.where(known, (below + rng.random(len(true))) / (values.shape[1] + 1), np.nan)
+        ranks[name] = np.where(is_known, (below + rng.random(len(true))) / (values.shape[1] + 1), np.nan)
     return ranks
 
 
-def rank_uniformity(ranks):
+def rank_uniformity(ranks: npt.ArrayLike) -> float:
     """P-value of the Kolmogorov-Smirnov test of ranks against the uniform distribution.
 
     Parameters
@@ -58,7 +69,7 @@ def rank_uniformity(ranks):
     Returns
     -------
     float
-        NaN without ranks.
+        P-value; NaN if there are no ranks.
 
     Examples
     --------
@@ -72,21 +83,21 @@ def rank_uniformity(ranks):
     return float(stats.kstest(ranks, "uniform").pvalue) if len(ranks) else np.nan
 
 
-def quantile_uniformity(below, levels=(0.158655, 0.5, 0.841345)):
+def quantile_uniformity(below: npt.ArrayLike, levels: Sequence[float] = (0.158655, 0.5, 0.841345)) -> float:
     """P-value of the chi-squared test of truths between quantiles: ranks where there are no draws.
 
     Parameters
     ----------
     below : (L, N) array_like
-        Whether each of the N truths is below each quantile, 0 or 1, in order of the quantiles; truths without all
-        of them (NaN) are left out, and so is a quantile that no truth has.
+        1 where a truth is below a quantile, else 0, in order of the quantiles; truths without all of them (NaN)
+        are left out, and so is a quantile that no truth has.
     levels : (L,) array_like, optional
         Probabilities of the quantiles, by default those of one Gaussian error to both sides, and of the median.
 
     Returns
     -------
     float
-        NaN without quantiles.
+        P-value; NaN if there are no quantiles.
 
     Examples
     --------
@@ -109,8 +120,15 @@ def quantile_uniformity(below, levels=(0.158655, 0.5, 0.841345)):
     return float(stats.chisquare(cells, expected).pvalue)
 
 
-def expected_coverage(truth, draws, *, levels=51, n_bootstrap=100, rng=None):
-    """Expected coverage of the joint posteriors, by tests of accuracy with random points (TARP).
+def expected_coverage(
+    truth: Mapping[str, npt.ArrayLike],
+    draws: Mapping[str, npt.ArrayLike],
+    *,
+    levels: int = 51,
+    n_bootstrap: int = 100,
+    rng: np.random.Generator | None = None,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Compute the expected coverage of the joint posteriors, by tests of accuracy with random points (TARP).
 
     Parameters
     ----------
@@ -123,7 +141,7 @@ def expected_coverage(truth, draws, *, levels=51, n_bootstrap=100, rng=None):
     n_bootstrap : int, optional
         Rounds of the bootstrap over galaxies and reference points that gives the error.
     rng : `~numpy.random.Generator`, optional
-        Draws the reference points.
+        Source of the reference points.
 
     Returns
     -------
@@ -159,13 +177,13 @@ def expected_coverage(truth, draws, *, levels=51, n_bootstrap=100, rng=None):
     rng = np.random.default_rng(0) if rng is None else rng
     names = list(draws)
     true = np.stack([np.asarray(truth[name], dtype=float) for name in names], axis=1)
-    known = np.isfinite(true).all(axis=1)
+    is_known = np.isfinite(true).all(axis=1)
     for name in names:
-        known &= np.isfinite(np.asarray(draws[name])).all(axis=1)
+        is_known &= np.isfinite(np.asarray(draws[name])).all(axis=1)
     credibility = np.linspace(0.0, 1.0, levels)
-    if not known.any():
+    if not is_known.any():
         return credibility, np.full(levels, np.nan), np.full(levels, np.nan)
-    true, rows = true[known], np.flatnonzero(known)
+    true, rows = true[is_known], np.flatnonzero(is_known)
     low, span = true.min(axis=0), np.ptp(true, axis=0)
     varies = span > 0
     if not varies.any():
@@ -175,12 +193,12 @@ def expected_coverage(truth, draws, *, levels=51, n_bootstrap=100, rng=None):
     reference = low + span * rng.random(true.shape)
     distance = np.sqrt((((true - reference) / span) ** 2).sum(axis=1))
     nearer = np.zeros(len(rows))
-    size = max(1, _PIECE // (len(names) * np.asarray(draws[names[0]]).shape[1]))
+    size = max(1, _CHUNK // (len(names) * np.asarray(draws[names[0]]).shape[1]))
     for start in range(0, len(rows), size):
-        part = slice(start, start + size)
-        values = np.stack([np.asarray(draws[name], dtype=float)[rows[part]] for name in names], axis=2)
-        far = np.sqrt((((values - reference[part, None]) / span) ** 2).sum(axis=2))
-        nearer[part] = ((far < distance[part, None]).sum(axis=1) + rng.random(len(far))) / (far.shape[1] + 1)
+        chunk = slice(start, start + size)
+        values = np.stack([np.asarray(draws[name], dtype=float)[rows[chunk]] for name in names], axis=2)
+        far = np.sqrt((((values - reference[chunk, None]) / span) ** 2).sum(axis=2))
+        nearer[chunk] = ((far < distance[chunk, None]).sum(axis=1) + rng.random(len(far))) / (far.shape[1] + 1)
     picks = rng.integers(len(rows), size=(n_bootstrap, len(rows)))
     again = np.array([_cumulative(nearer[pick], credibility) for pick in picks])
     error = again.std(axis=0) if n_bootstrap else np.full(levels, np.nan)

@@ -1,4 +1,4 @@
-"""A calibration learned from measurements of known galaxies, and what it is worth, by cross-validation."""
+"""Learning a calibration from measurements of known galaxies, and its gain, by cross-validation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from galmeasure.results.columns import TRUE
 from galmeasure.results.frame import convert, plain_numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
+
+    from galmeasure.fitters.base import SersicFitterBase
 
 
 __all__ = ["CalibrationResult", "calibrate"]
@@ -32,7 +36,7 @@ _QUANTILES = ("q16", "q50", "q84")
 
 @dataclass(frozen=True, eq=False)
 class CalibrationResult:
-    """What `calibrate` finds.
+    """Calibration that `calibrate` learns, and measurements before and after it.
 
     Parameters
     ----------
@@ -51,8 +55,8 @@ class CalibrationResult:
     after: QTable
     n_left_out: int
 
-    def summary(self):
-        """Table of bias and coverage of each parameter before and after.
+    def summary(self) -> QTable:
+        """Return a table of bias and coverage of each parameter before and after.
 
         Returns
         -------
@@ -64,26 +68,28 @@ class CalibrationResult:
         table = QTable({"parameter": list(PARAMETER_NAMES)})
         for key in ("bias", "coverage_68", "coverage_95", "coverage_q"):
             for when, suffix in (("before", ""), ("after", "_after")):
-                found = self.calibration.metrics[when]
-                table[key + suffix] = [found[name].get(key, np.nan) for name in PARAMETER_NAMES]
+                metrics = self.calibration.metrics[when]
+                table[key + suffix] = [metrics[name].get(key, np.nan) for name in PARAMETER_NAMES]
         return table
 
 
-def calibrate(fitter, truth, result, *, about=None, seed=0):
+def calibrate(
+    fitter: SersicFitterBase, truth: Table, result: Table, *, about: Mapping[str, object] | None = None, seed: int = 0
+) -> CalibrationResult:
     """Learn a calibration from measurements of galaxies of known parameters.
 
     Parameters
     ----------
     fitter : SersicFitterBase
-        What measured them, without a calibration.
+        Fitter that measured the galaxies, without a calibration.
     truth : `~astropy.table.Table`
-        One row a galaxy: ``true_<p>`` of the seven parameters and ``true_psf_fwhm``, as `inject_galaxies` gives them.
+        One row per galaxy: ``true_<p>`` of the seven parameters and ``true_psf_fwhm``, as `inject_galaxies` gives them.
     result : `~astropy.table.Table`
         Result of the fitter, in the order of the truths.
     about : dict, optional
         Entries of the calibration's ``about``: where the galaxies come from.
     seed : int, optional
-        Of the halves of the cross-validation.
+        Seed of the halves of the cross-validation. Default 0.
 
     Returns
     -------
@@ -119,8 +125,8 @@ def calibrate(fitter, truth, result, *, about=None, seed=0):
     after["quantiles"] = None if arrays["quantiles"] is None else arrays["quantiles"].copy()
     for half in (0, 1):
         learned, rows = _learn(_rows(arrays, halves != half), point), halves == half
-        found = _correct(learned, _rows(arrays, rows))
-        for key, value in zip(("values", "covariance", "quantiles"), found, strict=True):
+        corrected = _correct(learned, _rows(arrays, rows))
+        for key, value in zip(("values", "covariance", "quantiles"), corrected, strict=True):
             if value is not None:
                 after[key][rows] = value
     metrics = {
@@ -217,8 +223,8 @@ def column_numbers(table: Table, name: str, role: str, unit: u.UnitBase) -> npt.
         msg = f"{role} has no column {name}"
         raise ValueError(msg)
     label, parameter = f"{role}[{name!r}]", name.removeprefix("true_").removesuffix("_fit")
-    own_unit, target = (None if each == u.dimensionless_unscaled else each for each in (table[name].unit, unit))
-    return convert(parameter, plain_numbers(table[name], label), own_unit, target, label)
+    units = (None if unit == u.dimensionless_unscaled else unit for unit in (table[name].unit, unit))
+    return convert(parameter, plain_numbers(table[name], label), *units, label)
 
 
 def _table(result, arrays):

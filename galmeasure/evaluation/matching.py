@@ -1,6 +1,9 @@
-"""Truths and results side by side: rows matched by id, units made equal, radii and shapes derived where they lack."""
+"""Truths and results side by side: rows matched by id, units made equal, missing radii and shapes derived."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
@@ -10,6 +13,9 @@ from galmeasure.parameters import PARAMETER_NAMES, PARAMETERS, g_from_q_theta, g
 from galmeasure.results.columns import RESULT_FORMS, TRUE, TRUTH_FORMS, find_column
 from galmeasure.results.frame import convert, plain_numbers
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 __all__ = ["MEASURED", "Matched", "match_tables", "wrapped_angle"]
 
 MEASURED = (*PARAMETER_NAMES, "r_eff_major", "q", "theta", "mag")
@@ -18,18 +24,18 @@ MEASURED = (*PARAMETER_NAMES, "r_eff_major", "q", "theta", "mag")
 _UNITS = {"theta": u.deg, "mag": u.mag, "x": u.pix, "y": u.pix}
 
 
-def wrapped_angle(difference):
-    """Difference of two position angles in degrees, within -90 to 90.
+def wrapped_angle(difference: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Wrap a difference of two position angles to -90 to 90 degrees.
 
     Parameters
     ----------
     difference : array_like
-        Degrees.
+        Differences of angles in degrees.
 
     Returns
     -------
     ndarray
-        The same modulo 180.
+        Differences modulo 180 degrees.
 
     Examples
     --------
@@ -42,7 +48,7 @@ def wrapped_angle(difference):
 
 @dataclass(frozen=True)
 class Matched:
-    """Truths and what was measured of them, one row a truth, plain numbers in equal units.
+    """Truths and their measurements, one row per truth, plain numbers in equal units.
 
     Parameters
     ----------
@@ -58,7 +64,7 @@ class Matched:
     unit : dict of str to str
         Units, ``""`` where there is none.
     about : dict of str to ndarray
-        What to sort galaxies by: ``snr``, ``n``, ``r_eff / PSF FWHM`` and ``|g|``, as far as they are known.
+        Quantities to sort galaxies by: ``snr``, ``n``, ``r_eff / PSF FWHM`` and ``|g|``, as far as they are known.
     row : ndarray of int
         Row of the result, -1 where it has none.
     n_extra : int
@@ -83,17 +89,17 @@ class Matched:
         return len(self.row)
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
         """Parameters that have truths and values."""
         return [name for name in MEASURED if name in self.truth and name in self.value]
 
-    def difference(self, name):
-        """Measured minus true values ``(N,)``; angles within -90 to 90 degrees."""
+    def difference(self, name: str) -> npt.NDArray[np.float64]:
+        """Return measured minus true values ``(N,)`` of a parameter; angles within -90 to 90 degrees."""
         delta = self.value[name] - self.truth[name]
         return wrapped_angle(delta) if name == "theta" else delta
 
-    def counts(self):
-        """Truths, those without a row, rows without a measurement, rows with a flag, and rows of no truth."""
+    def counts(self) -> dict[str, int]:
+        """Count truths, those without a row, rows without a measurement, rows with a flag, and rows of no truth."""
         main = [name for name in PARAMETER_NAMES if name in self.value]
         measured = np.all([np.isfinite(self.value[name]) for name in main], axis=0)
         missing = self.row < 0
@@ -106,20 +112,28 @@ class Matched:
         }
 
 
-def match_tables(truth, result, *, bounds=None, pixel_scale=None, zero_point=None, psf_fwhm=None):
+def match_tables(
+    truth: Table,
+    result: Table,
+    *,
+    bounds: Table | None = None,
+    pixel_scale: float | None = None,
+    zero_point: float | None = None,
+    psf_fwhm: npt.ArrayLike | None = None,
+) -> Matched:
     """Put a table of truths and a table of results side by side.
 
     Parameters
     ----------
     truth : `~astropy.table.Table`
-        One row a galaxy: ``true_<p>``, ``<p>_true`` or ``<p>``, for any of the seven parameters, ``r_eff_major``,
+        One row per galaxy: ``true_<p>``, ``<p>_true`` or ``<p>``, for any of the seven parameters, ``r_eff_major``,
         ``q``, ``theta`` and ``mag``; ``id``, ``true_snr`` (or ``true_snr_total``) and ``true_psf_fwhm`` are used as
         well if they are there.
     result : `~astropy.table.Table`
-        One row a measurement: ``<p>_fit`` or ``<p>``, and where there are ``<p>_err``, ``<p>_q16``, ``<p>_q50``,
+        One row per measurement: ``<p>_fit`` or ``<p>``, and where there are ``<p>_err``, ``<p>_q16``, ``<p>_q50``,
         ``<p>_q84``, ``<p>_crb``, ``flags``. Rows are matched by ``id``; without one, in order.
     bounds : `~astropy.table.Table`, optional
-        Cramer-Rao bounds, columns ``<p>_crb``, one row a truth; instead of those of the result.
+        Cramer-Rao bounds, columns ``<p>_crb``, one row per truth; instead of those of the result.
     pixel_scale : float, optional
         Arcsec per pixel, where one table gives radii in arcsec and the other in pixels.
     zero_point : float, optional
@@ -130,7 +144,7 @@ def match_tables(truth, result, *, bounds=None, pixel_scale=None, zero_point=Non
     Returns
     -------
     Matched
-        One row a truth.
+        One row per truth.
 
     Raises
     ------
@@ -204,8 +218,8 @@ def _match_rows(truth, result):
             raise ValueError(msg)
         return np.arange(len(truth)), 0
     keys = [_keys(table["id"], name) for name, table in (("truth", truth), ("result", result))]
-    place = {key: i for i, key in enumerate(keys[1])}
-    row = np.array([place.get(key, -1) for key in keys[0]])
+    row_of = {key: i for i, key in enumerate(keys[1])}
+    row = np.array([row_of.get(key, -1) for key in keys[0]])
     if (row < 0).all():
         msg = f"result has none of the ids of truth (truth: {keys[0][0]}, ..., result: {keys[1][0]}, ...)"
         raise ValueError(msg)
@@ -267,8 +281,8 @@ def _derive(values, units, zero_point):
             positive = np.where(values["flux"] > 0, values["flux"], np.nan)
             values.setdefault("mag", zero_point - 2.5 * np.log10(positive))
     units.setdefault("theta", u.deg)
-    for name, other in (("r_eff", "r_eff_major"), ("r_eff_major", "r_eff")):
-        units.setdefault(name, units.get(other))
+    for name, source in (("r_eff", "r_eff_major"), ("r_eff_major", "r_eff")):
+        units.setdefault(name, units.get(source))
 
 
 def _placed(column, row):
@@ -284,7 +298,7 @@ def _flagged(result, row):
 
 
 def _about(truth, result, row, values, psf_fwhm):
-    """What to sort galaxies by; the S/N is the measured one only where no true one is known."""
+    """Quantities to sort galaxies by; the S/N is the measured one only where no true one is known."""
     about = {}
     names = (find_column(truth, name, forms) for forms in ((TRUE,), ("{}",)) for name in ("snr_total", "snr"))
     name = next((name for name in names if name is not None), None)
@@ -303,8 +317,19 @@ def _about(truth, result, row, values, psf_fwhm):
     return about
 
 
-def parameter_label(name):
-    """LaTeX of a parameter."""
-    known = {p.name: p.latex for p in PARAMETERS}
+def parameter_label(name: str) -> str:
+    """Return the LaTeX symbol of a parameter.
+
+    Parameters
+    ----------
+    name : str
+        Name among those in `MEASURED`.
+
+    Returns
+    -------
+    str
+        Symbol for labels of plots.
+    """
+    symbols = {p.name: p.latex for p in PARAMETERS}
     more = {"r_eff_major": r"$a_\mathrm{eff}$", "q": r"$q$", "theta": r"$\theta$", "mag": r"$m$"}
-    return {**known, **more}[name]
+    return {**symbols, **more}[name]

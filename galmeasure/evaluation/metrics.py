@@ -1,7 +1,10 @@
-"""How good results are: bias, scatter, outliers, pulls, coverage and distance to the limit, with bootstrap errors."""
+"""Statistics of results: bias, scatter, outliers, pulls, coverage and distance to the limit, with bootstrap errors."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import QTable
@@ -9,6 +12,12 @@ from scipy import stats
 
 from galmeasure.evaluation.coverage import expected_coverage, quantile_uniformity, rank_uniformity, sample_ranks
 from galmeasure.evaluation.matching import Matched, match_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy.typing as npt
+    from astropy.table import Row, Table
 
 __all__ = ["OUTLIER_SIGMA", "STATISTICS", "Comparison", "compare"]
 
@@ -47,21 +56,21 @@ _BATCH = 2**20  # numbers resampled at once
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` finds.
+    """Statistics of one estimator that `compare` computes.
 
     Parameters
     ----------
     name : str
-        Of the estimator.
+        Name of the estimator.
     table : `~astropy.table.QTable`
-        A row for each parameter, over all galaxies (``by`` is ``"all"``) and in bins of ``by`` from ``low`` to
+        One row per parameter, over all galaxies (``by`` is ``"all"``) and in bins of ``by`` from ``low`` to
         ``high``: ``parameter``, ``unit``, ``n_used``, ``n_failed`` and the statistics in `STATISTICS`, each with
         its bootstrap error ``<statistic>_err``. NaN where something is not known.
     counts : dict
         ``n_truth``, ``n_missing`` (truths without a row), ``n_failed`` (rows without a measurement), ``n_flagged`` and
         ``n_extra`` (rows of no truth).
     matched : Matched
-        The numbers behind it.
+        Truths and measurements that were compared.
     ranks : dict of str to ndarray
         Fraction of the posterior draws below each truth, ``(N,)``, where draws were given.
     coverage : tuple of ndarray or None
@@ -76,54 +85,54 @@ class Comparison:
     coverage: tuple | None
 
     @property
-    def overall(self):
+    def overall(self) -> QTable:
         """Rows over all galaxies."""
         return self.table[self.table["by"] == "all"]
 
-    def row(self, parameter):
-        """Row of one parameter over all galaxies."""
+    def row(self, parameter: str) -> Row:
+        """Return the row of one parameter over all galaxies."""
         overall = self.overall
         return overall[list(overall["parameter"]).index(parameter)]
 
 
 def compare(
-    truth,
-    result,
+    truth: Table,
+    result: Table,
     *,
-    samples=None,
-    bounds=None,
-    limit=None,
-    bins=4,
-    pixel_scale=None,
-    zero_point=None,
-    psf_fwhm=None,
-    n_bootstrap=200,
-    seed=0,
-    name="result",
-):
+    samples: Table | None = None,
+    bounds: Table | None = None,
+    limit: Mapping[str, float] | None = None,
+    bins: int | Mapping[str, npt.ArrayLike] = 4,
+    pixel_scale: float | None = None,
+    zero_point: float | None = None,
+    psf_fwhm: npt.ArrayLike | None = None,
+    n_bootstrap: int = 200,
+    seed: int = 0,
+    name: str = "result",
+) -> Comparison:
     """Compare results with truths.
 
     Parameters
     ----------
     truth, result : `~astropy.table.Table`
-        One row a galaxy; see `match_tables`.
+        One row per galaxy; see `match_tables`.
     samples : `~astropy.table.Table`, optional
         Posterior draws, as `galmeasure.NeuralSersicFitter.sample` gives them: vectors in the columns ``<p>``.
     bounds : `~astropy.table.Table`, optional
-        Cramer-Rao bounds ``<p>_crb``, one row a truth; see `cramer_rao_bounds`. By default those of the result.
+        Cramer-Rao bounds ``<p>_crb``, one row per truth; see `cramer_rao_bounds`. By default those of the result.
     limit : dict of str to float, optional
         RMSE of the exact posterior mean by parameter, in the units of the truths.
     bins : int or dict, optional
         Bins with equal numbers of galaxies in S/N, n, r_eff over the PSF's FWHM and the modulus of the shear; or
         the edges for each of ``"snr"``, ``"n"``, ``"r_eff / PSF FWHM"``, ``"|g|"``. 0 for none.
     pixel_scale, zero_point, psf_fwhm
-        See `match_tables`.
+        Same arguments as in `match_tables`.
     n_bootstrap : int, optional
         Rounds of the bootstrap that gives the errors.
     seed : int, optional
-        Of the bootstrap, and of the reference points of the coverage.
+        Seed of the bootstrap and of the reference points of the coverage. Default 0.
     name : str, optional
-        Of the estimator.
+        Name of the estimator. Default "result".
 
     Returns
     -------
@@ -174,7 +183,7 @@ def compare(
         for label, column in _columns(matched, limit or {}, ranks):
             rows.append((by, low, high, label, column.pop("unit"), *_statistics(column, inside, n_bootstrap, rng)))
     names = ["by", "low", "high", "parameter", "unit", "n_used", "n_failed"]
-    names += [each for statistic in STATISTICS for each in (statistic, f"{statistic}_err")]
+    names += [column for statistic in STATISTICS for column in (statistic, f"{statistic}_err")]
     table = QTable(rows=rows, names=names)
     for statistic, text in STATISTICS.items():
         table[statistic].info.description = text
@@ -184,8 +193,28 @@ def compare(
     return Comparison(name, table, counts, matched, ranks, coverage)
 
 
-def match_draws(truth, samples, matched):
-    """Draws ``(N, S)`` of the parameters that are ranked, in the rows and units of the truths."""
+def match_draws(truth: Table, samples: Table, matched: Matched) -> dict[str, npt.NDArray[np.float64]]:
+    """Match posterior draws to truths.
+
+    Parameters
+    ----------
+    truth : `~astropy.table.Table`
+        One row per galaxy, with ``id`` if the draws have it.
+    samples : `~astropy.table.Table`
+        Vectors of draws in columns named after parameters.
+    matched : Matched
+        Truths, whose units the draws get.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Draws ``(N, S)`` of the parameters that are ranked, in the rows and units of the truths.
+
+    Raises
+    ------
+    ValueError
+        If there are no vectors of draws, or rows cannot be matched.
+    """
     thinned = samples["id"] if "id" in samples.colnames else None
     draws, columns = {}, [name for name in _RANKED if name in samples.colnames and name in matched.truth]
     if not columns:
@@ -193,8 +222,8 @@ def match_draws(truth, samples, matched):
         raise ValueError(msg)
     row = np.arange(len(truth))
     if thinned is not None and "id" in truth.colnames:
-        place = {str(key): i for i, key in enumerate(np.asarray(thinned).tolist())}
-        row = np.array([place.get(str(key), -1) for key in np.asarray(truth["id"]).tolist()])
+        row_of = {str(key): i for i, key in enumerate(np.asarray(thinned).tolist())}
+        row = np.array([row_of.get(str(key), -1) for key in np.asarray(truth["id"]).tolist()])
     elif len(samples) != len(truth):
         msg = f"samples must have one row per truth: {len(truth)}, not {len(samples)}"
         raise ValueError(msg)
@@ -210,8 +239,29 @@ def match_draws(truth, samples, matched):
     return draws
 
 
-def groups(about, bins, count):
-    """Yield what galaxies are sorted by, the edges of the bin and which galaxies are in it; first all of them."""
+def groups(
+    about: Mapping[str, npt.NDArray[np.float64]], bins: int | Mapping[str, npt.ArrayLike], count: int
+) -> Iterator[tuple[str, float, float, npt.NDArray[np.bool_]]]:
+    """Sort galaxies into bins.
+
+    Parameters
+    ----------
+    about : dict of str to ndarray
+        Quantities to sort by, each of shape ``(N,)``.
+    bins : int or dict
+        Number of bins with equal numbers of galaxies, or edges by quantity.
+    count : int
+        Number of galaxies, N.
+
+    Yields
+    ------
+    by : str
+        Name of the quantity; first ``"all"``, with all galaxies.
+    low, high : float
+        Edges of the bin.
+    inside : ndarray of bool, shape (N,)
+        Galaxies in the bin.
+    """
     yield "all", np.nan, np.nan, np.ones(count, bool)
     for by, values in about.items():
         edges = bins.get(by) if isinstance(bins, dict) else _equal_edges(values, bins)
@@ -253,12 +303,12 @@ def _columns(matched, limit, ranks):
 
 
 def _inside(matched, name):
-    """Whether the truth is in the 1-sigma interval, 0, 1 or NaN, or None where there is none."""
+    """Return 1 where the truth is in the 1-sigma interval, else 0 or NaN; None if there is no interval."""
     truth = matched.truth[name]
     if name in matched.quantiles:
         low, _, high = matched.quantiles[name].T
-        known = np.isfinite(low) & np.isfinite(high)
-        return np.where(known, (truth >= low) & (truth <= high), np.nan)
+        is_known = np.isfinite(low) & np.isfinite(high)
+        return np.where(is_known, (truth >= low) & (truth <= high), np.nan)
     if name in matched.error:
         delta, error = matched.difference(name), matched.error[name]
         return np.where(np.isfinite(delta) & np.isfinite(error), np.abs(delta) <= error, np.nan)
@@ -266,7 +316,7 @@ def _inside(matched, name):
 
 
 def _below(matched, name):
-    """Whether the truth is below each quantile, 0, 1 or NaN."""
+    """Return 1 where the truth is below a quantile, else 0 or NaN, for each quantile."""
     if name not in matched.quantiles:
         return {}
     truth, quantiles = matched.truth[name], matched.quantiles[name].T
@@ -284,7 +334,7 @@ def _statistics(column, inside, n_bootstrap, rng):
     numbers = [count, int(inside.sum()) - count]
     if count < 2:
         return numbers + [np.nan] * (2 * len(STATISTICS))
-    found = _all_statistics(picked, limit)
+    statistics = _all_statistics(picked, limit)
     again = []
     for size in pieces(n_bootstrap, count):
         picks = rng.integers(count, size=(size, count))
@@ -292,13 +342,24 @@ def _statistics(column, inside, n_bootstrap, rng):
     for statistic in STATISTICS:
         spread = np.nan
         if again and not statistic.endswith("_p"):
-            spread = float(np.std(np.concatenate([part[statistic] for part in again])))
-        numbers += [float(found[statistic][0]), spread]
+            spread = float(np.std(np.concatenate([chunk[statistic] for chunk in again])))
+        numbers += [float(statistics[statistic][0]), spread]
     return numbers
 
 
-def pieces(rounds, count):
-    """Sizes of the parts in which rounds of a bootstrap are made."""
+def pieces(rounds: int, count: int) -> list[int]:
+    """Divide the rounds of a bootstrap into chunks that fit into memory.
+
+    Parameters
+    ----------
+    rounds, count : int
+        Numbers of rounds and of galaxies in each.
+
+    Returns
+    -------
+    list of int
+        Numbers of rounds of the chunks.
+    """
     size = max(1, _BATCH // count)
     return [min(size, rounds - start) for start in range(0, rounds, size)]
 
@@ -311,52 +372,52 @@ def _all_statistics(columns, limit, tests=True):
     mean, scatter = delta.mean(-1), delta.std(-1, ddof=1)
     low, median, high = np.percentile(delta, [_LOW, 50.0, _HIGH], axis=-1)
     robust, rmse = (high - low) / 2, np.sqrt((delta**2).mean(-1))
-    found = dict.fromkeys(STATISTICS, nothing)
-    found |= {"bias": mean, "median_bias": median, "scatter": scatter, "robust_scatter": robust, "rmse": rmse}
-    found["outlier_fraction"] = np.mean(np.abs(delta - median[:, None]) > OUTLIER_SIGMA * robust[:, None], axis=-1)
+    statistics = dict.fromkeys(STATISTICS, nothing)
+    statistics |= {"bias": mean, "median_bias": median, "scatter": scatter, "robust_scatter": robust, "rmse": rmse}
+    statistics["outlier_fraction"] = np.mean(np.abs(delta - median[:, None]) > OUTLIER_SIGMA * robust[:, None], axis=-1)
     with np.errstate(all="ignore"):
         if "bound" in columns:
-            known = np.isfinite(columns["bound"]) & (columns["bound"] > 0)
-            bound = np.where(known, columns["bound"], np.nan)
-            found["scatter_over_crb"] = _nan_std(np.where(known, delta, np.nan)) / np.sqrt(_nan_mean(bound**2))
-            found["typical_over_crb"] = _robust(delta / bound)
+            has_bound = np.isfinite(columns["bound"]) & (columns["bound"] > 0)
+            bound = np.where(has_bound, columns["bound"], np.nan)
+            statistics["scatter_over_crb"] = _nan_std(np.where(has_bound, delta, np.nan)) / np.sqrt(_nan_mean(bound**2))
+            statistics["typical_over_crb"] = _robust(delta / bound)
         if limit is not None:
-            found["rmse_over_limit"] = rmse / limit
+            statistics["rmse_over_limit"] = rmse / limit
         if "error" in columns:
             pull = np.where(columns["error"] > 0, delta / columns["error"], np.nan)
-            found["pull_mean"], found["pull_std"] = _nan_mean(pull), _nan_std(pull)
-            found["coverage_95"] = _nan_mean(np.where(np.isfinite(pull), np.abs(pull) <= 2.0, np.nan))
+            statistics["pull_mean"], statistics["pull_std"] = _nan_mean(pull), _nan_std(pull)
+            statistics["coverage_95"] = _nan_mean(np.where(np.isfinite(pull), np.abs(pull) <= 2.0, np.nan))
             if tests:
-                found["pull_p"] = np.array([_normal_p(each) for each in pull])
+                statistics["pull_p"] = np.array([_normal_p(row) for row in pull])
         if "inside" in columns:
-            found["coverage_68"] = _nan_mean(columns["inside"])
-        found |= {name: _nan_mean(columns[name]) for name in _BELOW if name in columns}
+            statistics["coverage_68"] = _nan_mean(columns["inside"])
+        statistics |= {name: _nan_mean(columns[name]) for name in _BELOW if name in columns}
         if _BELOW[0] in columns and tests:
-            found["quantile_p"] = np.array([quantile_uniformity(np.stack([columns[key][0] for key in _BELOW]))])
+            statistics["quantile_p"] = np.array([quantile_uniformity(np.stack([columns[key][0] for key in _BELOW]))])
         if "rank" in columns and tests:
-            found["rank_p"] = np.array([rank_uniformity(each) for each in columns["rank"]])
-    return found
+            statistics["rank_p"] = np.array([rank_uniformity(row) for row in columns["rank"]])
+    return statistics
 
 
 def _nan_mean(values):
-    """Mean along the last axis of what is finite, NaN without a warning where nothing is."""
-    known = np.isfinite(values)
-    return np.where(known, values, 0.0).sum(-1) / known.sum(-1)
+    """Mean along the last axis of finite values, NaN without a warning where there are none."""
+    finite = np.isfinite(values)
+    return np.where(finite, values, 0.0).sum(-1) / finite.sum(-1)
 
 
 def _nan_std(values):
-    known = np.isfinite(values)
-    residual = np.where(known, values - _nan_mean(values)[..., None], 0.0)
-    return np.sqrt((residual**2).sum(-1) / (known.sum(-1) - 1))
+    finite = np.isfinite(values)
+    residual = np.where(finite, values - _nan_mean(values)[..., None], 0.0)
+    return np.sqrt((residual**2).sum(-1) / (finite.sum(-1) - 1))
 
 
 def _robust(values):
-    """Half of the interval from 16 to 84 % of what is finite."""
+    """Half of the interval from 16 to 84 % of finite values."""
     if np.isfinite(values).all():
         low, high = np.percentile(values, [_LOW, _HIGH], axis=-1)
         return (high - low) / 2
-    some = [each[np.isfinite(each)] for each in values]
-    return np.array([np.diff(np.percentile(each, [_LOW, _HIGH]))[0] / 2 if len(each) else np.nan for each in some])
+    finite = [row[np.isfinite(row)] for row in values]
+    return np.array([np.diff(np.percentile(row, [_LOW, _HIGH]))[0] / 2 if len(row) else np.nan for row in finite])
 
 
 def _normal_p(pull):

@@ -1,21 +1,30 @@
-"""What refined posteriors are worth: their effective draws, where their rows come from, what they gain."""
+"""Quality of refined posteriors: effective draws, methods of the rows, and gain over the unrefined ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from galmeasure.flags import Flag
 
+if TYPE_CHECKING:
+    from astropy.table import QTable, Table
+
+    from galmeasure.evaluation.matching import Matched
+
 __all__ = ["is_refined", "paired_rmse", "refinement_summary"]
 
-_PARTS = (0.3, 0.05)
+_EFFICIENCIES = (0.3, 0.05)  # below the first a posterior is rough, below the second it is poor
 
 
-def is_refined(table):
-    """Whether a result has the columns of weighted draws.
+def is_refined(table: Table) -> bool:
+    """Test if a result has the columns of weighted draws.
 
     Parameters
     ----------
     table : `~astropy.table.Table`
-        The result.
+        Result table of any fitter.
 
     Returns
     -------
@@ -25,21 +34,21 @@ def is_refined(table):
     return {"ess", "n_draws", "method"} <= set(table.colnames)
 
 
-def refinement_summary(table):
-    """Numbers on the weighted draws of a refined result.
+def refinement_summary(table: Table) -> QTable:
+    """Summarise the weighted draws of a refined result.
 
     Parameters
     ----------
     table : `~astropy.table.Table`
-        A result of ``NeuralSersicFitter(refine="importance")``.
+        Result table of ``NeuralSersicFitter(refine="importance")``.
 
     Returns
     -------
     dict of str to float
-        By what they are: medians of ``ess / n_draws`` and of ``ess``, fractions of galaxies with less than 0.3 and 0.05
-        of ``ess / n_draws``, the mean and the largest number of draws, the fraction flagged ``poor_proposal``, that of
-        each ``method``, and quantiles of ``log_evidence``. Galaxies without draws enter only the fractions of the last
-        two kinds.
+        Numbers by their description: medians of ``ess / n_draws`` and of ``ess``, fractions of galaxies with less than
+        0.3 and 0.05 of ``ess / n_draws``, the mean and the largest number of draws, the fraction flagged
+        ``poor_proposal``, that of each ``method``, and quantiles of ``log_evidence``. Galaxies without draws enter only
+        the fractions of the last two kinds.
 
     Examples
     --------
@@ -52,36 +61,40 @@ def refinement_summary(table):
     """
     ess, count = (np.ma.filled(np.ma.asarray(table[name]).astype(float), np.nan) for name in ("ess", "n_draws"))
     drawn = (count > 0) & np.isfinite(ess)
-    part = ess[drawn] / count[drawn]
-    found = {"median ess / draws": _of(np.median, part)}
-    found |= {f"ess / draws below {least:g}": _of(np.mean, part < least) for least in _PARTS}
-    found |= {"median ess": _of(np.median, ess[drawn]), "mean draws": _of(np.mean, count[drawn])}
-    found["most draws"] = _of(np.max, count[drawn])
+    efficiency = ess[drawn] / count[drawn]
+    summary = {"median ess / draws": _of(np.median, efficiency)}
+    summary |= {f"ess / draws below {least:g}": _of(np.mean, efficiency < least) for least in _EFFICIENCIES}
+    summary |= {"median ess": _of(np.median, ess[drawn]), "mean draws": _of(np.mean, count[drawn])}
+    summary["most draws"] = _of(np.max, count[drawn])
     if "flags" in table.colnames:
-        found["flagged poor_proposal"] = float(np.mean((np.asarray(table["flags"]) & int(Flag.POOR_PROPOSAL)) > 0))
+        summary["flagged poor_proposal"] = float(np.mean((np.asarray(table["flags"]) & int(Flag.POOR_PROPOSAL)) > 0))
     method = np.asarray(table["method"]).astype(str)
-    found |= {f"method {name}": float(np.mean(method == name)) for name in dict.fromkeys(method.tolist())}
+    summary |= {f"method {name}": float(np.mean(method == name)) for name in dict.fromkeys(method.tolist())}
     if "log_evidence" in table.colnames:
         evidence = np.ma.filled(np.ma.asarray(table["log_evidence"]).astype(float), np.nan)
         evidence = evidence[np.isfinite(evidence)]
         for level in (16, 50, 84):
-            found[f"log evidence, {level} % quantile"] = _of(lambda values, q=level: np.percentile(values, q), evidence)
-    return found
+            summary[f"log evidence, {level} % quantile"] = _of(
+                lambda values, q=level: np.percentile(values, q), evidence
+            )
+    return summary
 
 
 def _of(statistic, values):
     return float(statistic(values)) if len(values) else np.nan
 
 
-def paired_rmse(refined, plain, name, *, n_bootstrap=200, seed=0):
-    """Ratio of the RMSE of two estimators on the same galaxies, and its error.
+def paired_rmse(
+    refined: Matched, plain: Matched, name: str, *, n_bootstrap: int = 200, seed: int = 0
+) -> tuple[float, float]:
+    """Compute the ratio of the RMSE of two estimators on the same galaxies, and its error.
 
     Parameters
     ----------
     refined, plain : Matched
-        Their results of the same truths.
+        Results of the two estimators on the same truths.
     name : str
-        Of the parameter.
+        Name of the parameter.
     n_bootstrap, seed : int, optional
         Rounds of the bootstrap over galaxies that gives the error, and its seed.
 

@@ -1,6 +1,9 @@
 """The PSFs of a set of cutouts: every accepted form brought to distinct, normalised images and an index."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,16 +13,19 @@ from galmeasure.psf.models import distinct_stack, draw_models, is_galsim, is_mod
 from galmeasure.psf.repair import DELTA_OVERSAMPLING, convolve_with_pixel, delta_psf, fill_bad_pixels
 from galmeasure.utils.units import as_numbers, positive_integer, split_unit
 
-__all__ = ["PSFSet", "read_psf_set"]
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
-_MAX_OFFSET = 0.5 + 1e-6
-_MIN_FWHM = 1.5
+__all__ = ["PSFCollection", "read_psf_collection"]
+
+_MAX_OFFSET = 0.5 + 1e-6  # pixels: the centroid of a star in the middle of an image of even side is within
+_MIN_FWHM = 1.5  # pixels; narrower PSFs are under-sampled
 _MAX_OVERSAMPLING = 100
 _MAX_OUTSIDE = 0.005
 
 
 @dataclass(frozen=True)
-class PSFSet:
+class PSFCollection:
     """Distinct PSFs.
 
     ``images``: M float64 arrays, normalised. ``index`` (N,): image of each cutout. ``ok``, ``offset``, ``fwhm`` (M,):
@@ -41,20 +47,20 @@ class PSFSet:
     given: float | str | None = None
     meta: dict = field(default_factory=dict, repr=False)
 
-    def rows(self, key):
-        """The same set for some of the cutouts; images are shared."""
+    def rows(self, key: slice | npt.ArrayLike) -> PSFCollection:
+        """Return the collection of selected cutouts, with the same images."""
         return replace(self, index=self.index[key])
 
-    def bad(self):
-        """Boolean (N,): cutouts whose PSF cannot be used."""
+    def bad(self) -> npt.NDArray[np.bool_]:
+        """Return a mask (N,) of cutouts whose PSF cannot be used."""
         return ~self.ok[self.index]
 
-    def light_unknown(self):
-        """Boolean (N,): cutouts with much light of their PSF's star outside of its image, by estimate or perhaps."""
+    def light_unknown(self) -> npt.NDArray[np.bool_]:
+        """Return a mask (N,) of cutouts whose PSF image may lack much of the light of the star."""
         return self.outside[self.index] > _MAX_OUTSIDE
 
-    def unusual(self, shapes, rows):
-        """Boolean (B,): PSF of these rows is off centre, under-sampled, wider than the cutout, mended or missing."""
+    def unusual(self, shapes: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Return a mask (B,) of rows with a PSF off centre, under-sampled, wider than the cutout, mended or missing."""
         fwhm, offset = self.fwhm[self.index[rows]], self.offset[self.index[rows]]
         with np.errstate(invalid="ignore"):
             return (
@@ -65,10 +71,18 @@ class PSFSet:
             )
 
 
-def read_psf_set(
-    psf, *, shapes, oversampling=1, positions=None, pixel_scale=None, flux=None, includes_pixel=True, strict=True
-):
-    """:class:`PSFSet` of any accepted form of PSF.
+def read_psf_collection(
+    psf: object,
+    *,
+    shapes: npt.NDArray[np.int64],
+    oversampling: int = 1,
+    positions: npt.NDArray[np.float64] | None = None,
+    pixel_scale: npt.NDArray[np.float64] | None = None,
+    flux: float | str | npt.ArrayLike | None = None,
+    includes_pixel: bool = True,
+    strict: bool = True,
+) -> PSFCollection:
+    """Read a PSF of any accepted form.
 
     Parameters
     ----------
@@ -83,16 +97,16 @@ def read_psf_set(
     pixel_scale : ndarray, shape (N,), optional
         Arcsec per pixel, for GalSim objects.
     flux : float, array_like or "sum", optional
-        The argument ``psf_flux`` of :class:`~galmeasure.Cutouts`.
+        Argument ``psf_flux`` of :class:`~galmeasure.Cutouts`.
     includes_pixel : bool, optional
-        Whether the pixel's response is in the images and models; if not they are convolved with it.
+        True if the pixel's response is in the images and models; if False they are convolved with it.
     strict : bool, optional
-        Whether it is an error if none of several PSFs can be used.
+        True if it is an error that none of several PSFs can be used.
 
     Returns
     -------
-    PSFSet
-        The distinct PSFs.
+    PSFCollection
+        Distinct PSFs and the index of each cutout's.
     """
     n_cutouts = len(shapes)
     if isinstance(psf, str | bytes):
@@ -107,15 +121,17 @@ def read_psf_set(
         if oversampling != 1:
             msg = "psf_oversampling is for PSF images; a PSF model is sampled as it needs"
             raise ValueError(msg)
-        found = _from_models(psf, shapes, positions, pixel_scale, flux, includes_pixel)
+        collection = _from_models(psf, shapes, positions, pixel_scale, flux, includes_pixel)
     else:
-        found = _build(*_read_images(psf, n_cutouts), oversampling, n_cutouts, flux=flux, includes_pixel=includes_pixel)
-    if (strict or getattr(psf, "ndim", 3) == 2) and found.bad().all():
+        collection = _build(
+            *_read_images(psf, n_cutouts), oversampling, n_cutouts, flux=flux, includes_pixel=includes_pixel
+        )
+    if (strict or getattr(psf, "ndim", 3) == 2) and collection.bad().all():
         msg = "psf must have only finite pixels and a positive sum (and finite positions, if it depends on them)"
         if flux.told:
             msg = f"psf_flux {flux.RULE}; and {msg}"
         raise ValueError(msg)
-    return found
+    return collection
 
 
 def _check_includes_pixel(includes_pixel, psf):
@@ -129,18 +145,18 @@ def _check_includes_pixel(includes_pixel, psf):
 
 
 def _no_psf(n_cutouts, oversampling, flux):
-    """:class:`PSFSet` of no PSF: a delta function, averaged over the pixel."""
+    """:class:`PSFCollection` of no PSF: a delta function, averaged over the pixel."""
     for name, given in (("psf_oversampling", oversampling != 1), ("psf_flux", flux.told)):
         if given:
             msg = f"psf must be given with {name}, which describes its image"
             raise ValueError(msg)
     image = delta_psf()
-    found = _build(image[None], np.zeros(1, dtype=np.int64), DELTA_OVERSAMPLING, n_cutouts, [1.0], flux=flux)
-    return replace(found, doubtful=np.ones(1, dtype=bool), meta={"PSF": "none: a delta function"})
+    collection = _build(image[None], np.zeros(1, dtype=np.int64), DELTA_OVERSAMPLING, n_cutouts, [1.0], flux=flux)
+    return replace(collection, doubtful=np.ones(1, dtype=bool), meta={"PSF": "none: a delta function"})
 
 
 def _is_list_of_models(psf, n_cutouts):
-    """Whether ``psf`` is a list of models, one per cutout."""
+    """Test if ``psf`` is a list of models, one per cutout."""
     if not isinstance(psf, list | tuple) or not any(is_model(entry) or is_position_model(entry) for entry in psf):
         return False
     if not all(is_model(entry) for entry in psf):
@@ -153,7 +169,7 @@ def _is_list_of_models(psf, n_cutouts):
 
 
 def _from_models(psf, shapes, positions, pixel_scale, flux, includes_pixel):
-    """:class:`PSFSet` of a model or of a list of models."""
+    """:class:`PSFCollection` of a model or of a list of models."""
     n_cutouts = len(shapes)
     if is_position_model(psf):
         if positions is None:
@@ -210,7 +226,7 @@ def _as_array_if_regular(psf):
 
 
 def _regular(nested):
-    """Whether nested lists make a regular array."""
+    """Test if nested lists make a regular array."""
     try:
         np.asarray(nested)
     except ValueError:
@@ -233,7 +249,7 @@ def _image(name, value, n_dim):
 
 
 def _build(images, index, oversampling, n_cutouts, enclosed=None, *, flux, includes_pixel=True):
-    """:class:`PSFSet` of images and their index."""
+    """:class:`PSFCollection` of images and their index."""
     images, doubtful = fill_bad_pixels(images)
     if not includes_pixel:
         images = [convolve_with_pixel(image, oversampling) for image in images]
@@ -259,18 +275,18 @@ def _build(images, index, oversampling, n_cutouts, enclosed=None, *, flux, inclu
     for image in normalised:
         image.flags.writeable = False
     meta = {} if includes_pixel else {"PSFPIXEL": "convolved with the pixel"}
-    return PSFSet(normalised, index, oversampling, ok, offset, fwhm, outside, doubtful, flux.told, meta)
+    return PSFCollection(normalised, index, oversampling, ok, offset, fwhm, outside, doubtful, flux.told, meta)
 
 
 def _normalised(images, oversampling):
     """Normalised images, and arrays of whether each can be used, of its offset, width and light outside."""
     if len({image.shape for image in images}) == 1:
-        found, ok = normalise_psf(images, oversampling)
-        stats = psf_stats(found.images, ok, oversampling)
-        return list(found.images), ok, stats.offset, stats.fwhm, found.outside
-    parts = [normalise_psf(image[None], oversampling) for image in images]
-    normalised, ok = [part[0].images[0] for part in parts], np.array([part[1][0] for part in parts])
-    outside = np.array([part[0].outside[0] for part in parts])
-    stats = [psf_stats(part[0].images, part[1], oversampling) for part in parts]
+        normalised, ok = normalise_psf(images, oversampling)
+        stats = psf_stats(normalised.images, ok, oversampling)
+        return list(normalised.images), ok, stats.offset, stats.fwhm, normalised.outside
+    pairs = [normalise_psf(image[None], oversampling) for image in images]
+    stats = [psf_stats(psf.images, ok, oversampling) for psf, ok in pairs]
+    normalised, ok = [psf.images[0] for psf, _ in pairs], np.array([ok[0] for _, ok in pairs])
+    outside = np.array([psf.outside[0] for psf, _ in pairs])
     offset, fwhm = np.array([s.offset[0] for s in stats]), np.array([s.fwhm[0] for s in stats])
     return normalised, ok, offset, fwhm, outside

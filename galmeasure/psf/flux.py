@@ -1,11 +1,16 @@
 """The argument ``psf_flux``: the fraction of a star's light that its PSF image holds, where the user knows it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from galmeasure.utils.units import per_cutout
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["FLUX_OF_SUM", "PSFFlux", "hold_fluxes", "read_psf_flux"]
 
@@ -17,7 +22,7 @@ _LARGEST = 1.05  # noise and over-subtracted sky can lift the sum of an image th
 
 @dataclass(frozen=True)
 class PSFFlux:
-    """What a user says about the light in PSF images.
+    """Light in PSF images as the user gives it.
 
     Parameters
     ----------
@@ -33,20 +38,20 @@ class PSFFlux:
     values: np.ndarray | None = None
 
 
-def read_psf_flux(flux, n_cutouts):
-    """:class:`PSFFlux` of the argument ``psf_flux``.
+def read_psf_flux(flux: float | str | npt.ArrayLike | None, n_cutouts: int) -> PSFFlux:
+    """Read the argument ``psf_flux``.
 
     Parameters
     ----------
     flux : float, array_like of shape (N,), "sum" or None
-        The argument.
+        Value of the argument ``psf_flux``.
     n_cutouts : int
         Number of cutouts, N.
 
     Returns
     -------
     PSFFlux
-        The fractions.
+        Fractions of the light within the images.
 
     Raises
     ------
@@ -71,13 +76,18 @@ def read_psf_flux(flux, n_cutouts):
 
 
 def _possible(values):
-    """Whether fractions are in the range."""
+    """Test if fractions are in the range."""
     with np.errstate(invalid="ignore"):
         return (values > 0) & (values <= _LARGEST)
 
 
-def hold_fluxes(images, index, flux, sums=None):
-    """PSF images that sum to what a user says.
+def hold_fluxes(
+    images: list[npt.NDArray[np.float64]],
+    index: npt.NDArray[np.int64],
+    flux: PSFFlux,
+    sums: npt.NDArray[np.float64] | None = None,
+) -> tuple[list[npt.NDArray[np.float64]], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Scale PSF images to the sums that a user gives.
 
     Parameters
     ----------
@@ -86,7 +96,7 @@ def hold_fluxes(images, index, flux, sums=None):
     index : ndarray of int, shape (N,)
         Image of each cutout, -1 for none.
     flux : PSFFlux
-        What the user says.
+        Fractions of the light as the user gives them.
     sums : ndarray, shape (M,), optional
         Sums of the images as they were given, for ``"sum"``.
 
@@ -97,19 +107,19 @@ def hold_fluxes(images, index, flux, sums=None):
     index : ndarray of int, shape (N,)
         Image of each cutout, -1 for none.
     kind : ndarray of int, shape (K,)
-        Which of the given images each of them is.
+        Index of the given image of each of them.
     """
-    kind, place, fractions = np.arange(len(images)), index, sums
+    kind, new_index, fractions = np.arange(len(images)), index, sums
     if flux.values is not None:
         pairs = np.stack([index.astype(np.float64), np.nan_to_num(flux.values)], axis=1)[index >= 0]
         pairs, inverse = np.unique(pairs, axis=0, return_inverse=True)
         if not len(pairs):
             return images, index, kind
         kind, fractions = pairs[:, 0].astype(np.int64), pairs[:, 1]
-        place = np.full(len(index), -1, dtype=np.int64)
-        place[index >= 0] = inverse.reshape(-1)
+        new_index = np.full(len(index), -1, dtype=np.int64)
+        new_index[index >= 0] = inverse.reshape(-1)
     fractions = np.where(_possible(fractions), fractions, 0.0)
-    return [_with_sum(images[k], value) for k, value in zip(kind, fractions, strict=True)], place, kind
+    return [_with_sum(images[k], value) for k, value in zip(kind, fractions, strict=True)], new_index, kind
 
 
 def _with_sum(image, value):

@@ -1,19 +1,25 @@
 """PSF images: normalisation, width and centre, and finding equal ones."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from galmeasure.psf.wings import missing_light
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 __all__ = ["NormalisedPSFs", "PSFStats", "find_equal", "normalise_psf", "psf_stats"]
 
-_CHUNK = 2**21
+_CHUNK = 2**21  # pixels worked on at once: an array of them is 16 MB
 
 
 @dataclass(frozen=True)
 class PSFStats:
-    """What is known of each PSF of a set (M,): ``ok``, ``offset`` of the centroid and ``fwhm`` in native pixels."""
+    """Properties of each PSF of a collection (M,): ``ok``, ``offset`` of the centroid and ``fwhm`` in native pixels."""
 
     ok: np.ndarray
     offset: np.ndarray
@@ -32,8 +38,10 @@ class NormalisedPSFs:
     outside: np.ndarray
 
 
-def normalise_psf(stack, oversampling=1):
-    """:class:`NormalisedPSFs` of a stack of PSF images, and which of them can be used.
+def normalise_psf(
+    stack: npt.NDArray[np.float64], oversampling: int = 1
+) -> tuple[NormalisedPSFs, npt.NDArray[np.bool_]]:
+    """Normalise a stack of PSF images, and test which of them can be used.
 
     A PSF image that has a non-finite pixel, or whose sum is not positive, cannot be used; it comes back as zeros.
     Others sum to 1 minus the flux missing beyond the image.
@@ -53,24 +61,39 @@ def normalise_psf(stack, oversampling=1):
     return NormalisedPSFs(images, np.maximum(light.fraction, light.error)), ok
 
 
-def psf_stats(stack, ok, oversampling=1):
-    """:class:`PSFStats` of a stack of normalised PSF images, lengths in native pixels."""
+def psf_stats(stack: npt.NDArray[np.float64], ok: npt.NDArray[np.bool_], oversampling: int = 1) -> PSFStats:
+    """Measure centroids and widths of a stack of normalised PSF images.
+
+    Parameters
+    ----------
+    stack : ndarray, shape (M, ny, nx)
+        Normalised images of PSFs.
+    ok : ndarray of bool, shape (M,)
+        Images that can be used; others get NaN.
+    oversampling : int, optional
+        Image pixels per native pixel. Default 1.
+
+    Returns
+    -------
+    PSFStats
+        Offsets and widths in native pixels.
+    """
     n_psf, ny, nx = stack.shape
     offset, fwhm = np.full(n_psf, np.nan), np.full(n_psf, np.nan)
     y, x = np.arange(ny) - 0.5 * (ny - 1), np.arange(nx) - 0.5 * (nx - 1)
     rows = np.flatnonzero(ok)
     for start in range(0, len(rows), max(1, _CHUNK // (ny * nx))):
-        part = rows[start : start + max(1, _CHUNK // (ny * nx))]
-        images = stack[part]
-        index = images.reshape(len(part), -1).argmax(axis=1)
-        peak = images.reshape(len(part), -1)[np.arange(len(part)), index]
+        chunk = rows[start : start + max(1, _CHUNK // (ny * nx))]
+        images = stack[chunk]
+        index = images.reshape(len(chunk), -1).argmax(axis=1)
+        peak = images.reshape(len(chunk), -1)[np.arange(len(chunk)), index]
         weight = np.maximum(images - 0.1 * peak[:, None, None], 0.0)
         norm = weight.sum(axis=(1, 2))
         norm = np.where(norm > 0, norm, 1.0)
-        offset[part] = np.hypot(weight.sum(axis=1) @ x / norm, weight.sum(axis=2) @ y / norm) / oversampling
-        along_x = _half_width(images[np.arange(len(part)), index // nx], index % nx)
-        along_y = _half_width(images[np.arange(len(part)), :, index % nx], index // nx)
-        fwhm[part] = 0.5 * (along_x + along_y) / oversampling
+        offset[chunk] = np.hypot(weight.sum(axis=1) @ x / norm, weight.sum(axis=2) @ y / norm) / oversampling
+        along_x = _half_width(images[np.arange(len(chunk)), index // nx], index % nx)
+        along_y = _half_width(images[np.arange(len(chunk)), :, index % nx], index // nx)
+        fwhm[chunk] = 0.5 * (along_x + along_y) / oversampling
     return PSFStats(ok, offset, fwhm)
 
 
@@ -106,8 +129,8 @@ def _sub_pixel_peak(log_ratio, peak_index):
     return shift, -0.25 * (left - right) * shift
 
 
-def find_equal(stack):
-    """Representatives and index of the distinct images of a stack: ``stack[i]`` equals ``stack[first[index[i]]]``.
+def find_equal(stack: npt.NDArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Find the distinct images of a stack: ``stack[i]`` equals ``stack[first[index[i]]]``.
 
     Parameters
     ----------

@@ -1,10 +1,16 @@
 """PSF models of other packages turned into images: photutils, astropy, GalSim and PSFEx, none of them imported here."""
 
+from __future__ import annotations
+
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from galmeasure.psf.images import find_equal
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["MODEL_OVERSAMPLING", "draw_models", "is_model", "is_position_model", "position_images"]
 
@@ -16,28 +22,30 @@ _SCALE_STEP = 0.002
 _FOLDING = 1.0e-3
 
 
-def is_galsim(psf):
-    """Whether ``psf`` is a GalSim object."""
+def is_galsim(psf: object) -> bool:
+    """Test if ``psf`` is a GalSim object."""
     return hasattr(psf, "drawImage") and hasattr(psf, "withFlux")
 
 
 def _is_astropy_model(psf):
-    """Whether ``psf`` is an astropy (or photutils) model of two inputs."""
+    """Test if ``psf`` is an astropy (or photutils) model of two inputs."""
     return getattr(psf, "n_inputs", None) == 2 and callable(psf) and hasattr(psf, "param_names")
 
 
-def is_position_model(psf):
-    """Whether ``psf`` depends on the position in the parent image: GriddedPSFModel, PSFEx."""
+def is_position_model(psf: object) -> bool:
+    """Test if ``psf`` depends on the position in the parent image: GriddedPSFModel, PSFEx."""
     return hasattr(psf, "grid_xypos") or hasattr(psf, "images_at") or hasattr(psf, "image_at")
 
 
-def is_model(psf):
-    """Whether ``psf`` is one model that does not depend on the position."""
+def is_model(psf: object) -> bool:
+    """Test if ``psf`` is one model that does not depend on the position."""
     return not isinstance(psf, np.ndarray) and not is_position_model(psf) and (is_galsim(psf) or _is_astropy_model(psf))
 
 
-def position_images(psf, positions):
-    """Images of a position-dependent PSF.
+def position_images(
+    psf: object, positions: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], int]:
+    """Draw images of a position-dependent PSF.
 
     Parameters
     ----------
@@ -49,7 +57,7 @@ def position_images(psf, positions):
     Returns
     -------
     images : ndarray, shape (M, py, px)
-        PSF images.
+        Distinct images of the PSF.
     index : ndarray of int, shape (N,)
         Image of every position; -1 where the position is not finite.
     oversampling : int
@@ -119,8 +127,10 @@ def _equal_pair(oversampling):
     return int(values[0])
 
 
-def draw_models(models, pixel_scale, shape):
-    """Images of PSF models that do not depend on the position, each drawn once.
+def draw_models(
+    models: list, pixel_scale: npt.NDArray[np.float64] | None, shape: tuple[int, int]
+) -> tuple[list[npt.NDArray[np.float64]], list[float | None], npt.NDArray[np.int64], int]:
+    """Draw images of PSF models that do not depend on the position, each once.
 
     Parameters
     ----------
@@ -134,7 +144,7 @@ def draw_models(models, pixel_scale, shape):
     Returns
     -------
     images : list of ndarray
-        Distinct images.
+        Images of the distinct models.
     enclosed : list of float or None
         Flux fraction inside each image where the model knows it.
     index : ndarray of int, shape (N,) or (1,)
@@ -248,7 +258,7 @@ def _draw_galsim(psf, scale, shape):
     return np.array(image, dtype=np.float64), min(fraction, 1.0) if fraction > 0.5 else None
 
 
-def distinct_stack(stack):
-    """(images (M, py, px), index (N,)) of a stack of images in which some may be equal."""
+def distinct_stack(stack: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Return distinct images (M, py, px) and index (N,) of a stack of images in which some may be equal."""
     first, index = find_equal(stack)
     return stack[first], index

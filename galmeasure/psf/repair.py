@@ -1,7 +1,14 @@
 """PSF images made fit for use: bad pixels filled, the pixel's response added, and the image that stands for none."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["DELTA_OVERSAMPLING", "convolve_with_pixel", "delta_psf", "fill_bad_pixels"]
 
@@ -11,8 +18,10 @@ DELTA_OVERSAMPLING = 7
 _MAX_FILLED = 0.005  # fraction of the light in bad pixels beyond which nothing is left to fill them from
 
 
-def fill_bad_pixels(images):
-    """PSF images whose few bad pixels are filled.
+def fill_bad_pixels(
+    images: list[npt.NDArray[np.float64]] | npt.NDArray[np.float64],
+) -> tuple[list[npt.NDArray[np.float64]] | npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Fill the few bad pixels of PSF images.
 
     A pixel that is not finite takes the value of the one opposite to it, or, if that is bad too, the value of the
     nearest good pixel, falling with the third power of the radius as the wings of PSFs do.
@@ -25,10 +34,10 @@ def fill_bad_pixels(images):
     Returns
     -------
     images : list of ndarray, or ndarray
-        The same images, float64 copies of those that were filled; an image stays as it is if more than 0.5 % of its
+        Given images, float64 copies of those that were filled; an image stays as it is if more than 0.5 % of its
         light would be invented. A list if any was filled.
     filled : ndarray of bool, shape (M,)
-        Which of them were filled.
+        True for images that were filled.
     """
     with np.errstate(all="ignore"):
         bad = ~np.isfinite([np.sum(image, dtype=np.float64) for image in images])
@@ -59,8 +68,8 @@ def _filled(image, good):
     return image
 
 
-def convolve_with_pixel(image, oversampling=1):
-    """PSF image with the response of a native pixel, a square over which it is averaged.
+def convolve_with_pixel(image: npt.NDArray[np.float64], oversampling: int = 1) -> npt.NDArray[np.float64]:
+    """Convolve a PSF image with the response of a native pixel, a square over which it is averaged.
 
     Parameters
     ----------
@@ -84,8 +93,8 @@ def convolve_with_pixel(image, oversampling=1):
     return padded[..., margin:-margin, margin:-margin]
 
 
-def delta_psf():
-    """Image for no PSF: the square of a pixel, at `DELTA_OVERSAMPLING` samples a pixel, which holds all the light."""
+def delta_psf() -> npt.NDArray[np.float64]:
+    """Return the image for no PSF: the square of a pixel at `DELTA_OVERSAMPLING` samples per pixel, with sum 1."""
     image = np.zeros((3 * DELTA_OVERSAMPLING, 3 * DELTA_OVERSAMPLING))
     image[DELTA_OVERSAMPLING : 2 * DELTA_OVERSAMPLING, DELTA_OVERSAMPLING : 2 * DELTA_OVERSAMPLING] = 1.0
     return image

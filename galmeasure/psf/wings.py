@@ -1,9 +1,15 @@
 """Light of a star that its PSF image does not hold, estimated from the outer part of the image."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["MissingLight", "missing_flux_fraction", "missing_light"]
 
@@ -51,8 +57,8 @@ class MissingLight:
     error: np.ndarray
 
 
-def missing_light(stack, oversampling=1):
-    """Light beyond each of a stack of PSF images, with its uncertainty.
+def missing_light(stack: npt.NDArray[np.float64], oversampling: int = 1) -> MissingLight:
+    """Estimate the light beyond each of a stack of PSF images, with its uncertainty.
 
     Three cases are told apart:
 
@@ -86,14 +92,14 @@ def missing_light(stack, oversampling=1):
                 fraction[rows], error[rows] = _ringed_wing(stack[rows], bands, oversampling)
             if annuli is not None:
                 clean = _clean_wing(stack[rows], annuli)
-                found = np.isfinite(clean)
-                fraction[rows] = np.where(found, clean, fraction[rows])
-                error[rows] = np.where(found, _CLEAN_ERROR * clean, error[rows])
+                is_clean = np.isfinite(clean)
+                fraction[rows] = np.where(is_clean, clean, fraction[rows])
+                error[rows] = np.where(is_clean, _CLEAN_ERROR * clean, error[rows])
     return MissingLight(fraction, error)
 
 
-def missing_flux_fraction(image, oversampling=1):
-    """Fraction of a PSF's flux that lies beyond its image.
+def missing_flux_fraction(image: npt.ArrayLike, oversampling: int = 1) -> float | npt.NDArray[np.float64]:
+    """Estimate the fraction of a PSF's flux that lies beyond its image.
 
     See :func:`missing_light`, which also gives its uncertainty.
 
@@ -240,11 +246,11 @@ def _ringed_wing(stack, bands, oversampling):
     error = np.sqrt(noise_outside**2 + on_pedestal**2 + spikes**2 + (_DIFFRACTION_ERROR * outside) ** 2)
     fraction, error = outside / (total + outside), error / (total + outside)
     exponent = -_slope(np.log(np.where(flux > 0, flux, np.nan) / n_pixels), np.log(bands.radius))
-    known = (exponent > _DIFFRACTION_RANGE[0]) & (exponent < _DIFFRACTION_RANGE[1])
-    known &= (fraction > 0) & (fraction < _MAX_MISSING) & (error < _MAX_PULL * fraction)
+    is_ringed = (exponent > _DIFFRACTION_RANGE[0]) & (exponent < _DIFFRACTION_RANGE[1])
+    is_ringed &= (fraction > 0) & (fraction < _MAX_MISSING) & (error < _MAX_PULL * fraction)
     growth = (_BANDS[-1] / _BANDS[-2]) ** (_SLOWEST - 2.0) - 1.0
     most = (np.abs(flux[:, -1]) + 2.0 * noise[:, -1]) / growth / np.abs(total)
-    return np.where(known, fraction, 0.0), np.where(known, error, np.nan_to_num(most, nan=np.inf))
+    return np.where(is_ringed, fraction, 0.0), np.where(is_ringed, error, np.nan_to_num(most, nan=np.inf))
 
 
 def _spike_share(flat, bands):

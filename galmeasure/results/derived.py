@@ -1,9 +1,18 @@
 """Quantities derived from the seven Sersic parameters, with errors propagated from their covariance."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import astropy.units as u
 import numpy as np
 
 from galmeasure.parameters import PARAMETER_INDEX, g_to_q_theta
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
 
 __all__ = ["ab_zero_point", "magnitude", "shape_columns", "sky_shape_columns"]
 
@@ -13,15 +22,17 @@ MAX_THETA_ERR = 90.0 / np.sqrt(3.0)
 _POGSON = 2.5 / np.log(10.0)
 
 
-def shape_columns(values, covariance):
-    """Semi-major radius, axis ratio and position angle with their errors.
+def shape_columns(
+    values: npt.NDArray[np.float64], covariance: npt.NDArray[np.float64]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Compute semi-major radius, axis ratio and position angle with their errors.
 
     Parameters
     ----------
     values : ndarray, shape (N, 7)
-        Parameters.
+        Parameters in the order of the table of parameters.
     covariance : ndarray, shape (N, 7, 7)
-        Their covariance.
+        Covariance of the parameters.
 
     Returns
     -------
@@ -60,19 +71,24 @@ SQUARE = 1e-3
 _STEP = 1e-6
 
 
-def sky_shape_columns(values, covariance, jacobian, columns):
-    """Semi-major radius, axis ratio and position angle on the sky, where pixels are not square on it.
+def sky_shape_columns(
+    values: npt.NDArray[np.float64],
+    covariance: npt.NDArray[np.float64],
+    jacobian: npt.NDArray[np.float64],
+    columns: Mapping[str, npt.NDArray[np.float64]],
+) -> tuple[dict[str, npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
+    """Compute semi-major radius, axis ratio and position angle on the sky, where pixels are not square on it.
 
     Parameters
     ----------
     values : ndarray, shape (N, 7)
-        Parameters, in pixels.
+        Parameters, lengths in pixels.
     covariance : ndarray, shape (N, 7, 7)
-        Their covariance.
+        Covariance of the parameters.
     jacobian : ndarray, shape (N, 2, 2)
         Arcsec towards (east, north) per pixel in (x, y).
     columns : dict of str to ndarray
-        What `shape_columns` gives for the pixel frame; rows with square pixels are taken from it.
+        Columns that `shape_columns` returns for the pixel frame; rows with square pixels are taken from them.
 
     Returns
     -------
@@ -98,10 +114,10 @@ def sky_shape_columns(values, covariance, jacobian, columns):
             slope[:, [i_1, i_2], i] = change
         turned = values[rows].copy()
         turned[:, [i_1, i_2]] = _sky_ellipticity(g, jacobian)
-        found = shape_columns(turned, slope @ covariance[rows] @ slope.transpose(0, 2, 1))
+        on_sky = shape_columns(turned, slope @ covariance[rows] @ slope.transpose(0, 2, 1))
         for name, column in columns.items():
-            column[rows] = found[name]
-        pa[rows] = found["theta"]
+            column[rows] = on_sky[name]
+        pa[rows] = on_sky["theta"]
     return columns, pa
 
 
@@ -122,10 +138,22 @@ def _quadratic(block, direction):
     return a**2 * block[:, 0, 0] + 2.0 * a * b * block[:, 0, 1] + b**2 * block[:, 1, 1]
 
 
-def ab_zero_point(unit, pixel_scale):
-    """AB magnitude of a flux of 1 in ``unit`` (scalar or (N,)), or None if the unit is not physical.
+def ab_zero_point(
+    unit: u.UnitBase | None, pixel_scale: npt.NDArray[np.float64] | None
+) -> float | npt.NDArray[np.float64] | None:
+    """Return the AB magnitude of a flux of 1, if the unit is physical.
 
-    Surface brightnesses (MJy/sr) count if the pixel scale, arcsec, is known: fluxes are sums over pixels.
+    Parameters
+    ----------
+    unit : UnitBase or None
+        Unit of the pixels. Surface brightnesses (MJy/sr) need the pixel scale, as fluxes are sums over pixels.
+    pixel_scale : ndarray, shape (N,), or None
+        Arcsec per pixel, where it is known.
+
+    Returns
+    -------
+    float or ndarray or None
+        Magnitude, of shape ``(N,)`` for surface brightnesses; None if the unit is not physical.
     """
     if unit is None:
         return None
@@ -139,8 +167,23 @@ def ab_zero_point(unit, pixel_scale):
     return None
 
 
-def magnitude(flux, flux_err, zero_point):
-    """Magnitude and its error; NaN where the flux is not positive."""
+def magnitude(
+    flux: npt.NDArray[np.float64], flux_err: npt.NDArray[np.float64], zero_point: float | npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Compute magnitudes and their errors.
+
+    Parameters
+    ----------
+    flux, flux_err : ndarray, shape (N,)
+        Fluxes and their 1-sigma errors.
+    zero_point : float or ndarray
+        Magnitude of a flux of 1.
+
+    Returns
+    -------
+    mag, mag_err : ndarray, shape (N,)
+        Magnitudes and errors; NaN where the flux is not positive.
+    """
     with np.errstate(all="ignore"):
         positive = np.where(flux > 0, flux, np.nan)
         return zero_point - 2.5 * np.log10(positive), _POGSON * flux_err / positive

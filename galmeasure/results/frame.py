@@ -64,7 +64,7 @@ class Frame:
         Returns
         -------
         Frame
-            Their frame.
+            Frame of the cutouts.
         """
         return cls(cutouts.unit, cutouts.pixel_scale, cutouts.origin)
 
@@ -135,7 +135,7 @@ class Frame:
         Parameters
         ----------
         name, values, difference
-            As in `numbers`.
+            Same arguments as those of `numbers`.
 
         Returns
         -------
@@ -241,7 +241,7 @@ def convert(
     Returns
     -------
     ndarray
-        Numbers in ``target``.
+        Numbers in the unit ``target``.
 
     Raises
     ------
@@ -275,7 +275,7 @@ def plain_numbers(column: npt.ArrayLike, argument: str) -> npt.NDArray[np.float6
     Returns
     -------
     ndarray
-        Double precision numbers.
+        Numbers in double precision.
 
     Raises
     ------

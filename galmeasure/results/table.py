@@ -1,9 +1,12 @@
 """The one builder of the result table: columns, units, derived quantities, flags and meta."""
 
+from __future__ import annotations
+
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import astropy.units as u
 import numpy as np
@@ -15,6 +18,11 @@ from galmeasure.results.derived import ab_zero_point, magnitude, shape_columns, 
 from galmeasure.results.formats import set_formats
 from galmeasure.results.frame import Frame
 from galmeasure.utils.wcs import local_sky
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from galmeasure.cutouts import Cutouts
 
 __all__ = ["Measurement", "build_table", "flat_meta"]
 
@@ -51,28 +59,28 @@ _DESCRIPTIONS = {
 
 @dataclass
 class Measurement:
-    """What a fitter measures: arrays for all N rows, in flux units of the input and pixels of the cutout.
+    """Measurement of all N rows as arrays, in the flux unit of the input and in pixels of the cutout.
 
     Parameters
     ----------
     values : ndarray, shape (N, 7)
         Parameters in the order of `~galmeasure.parameters.PARAMETERS`; NaN where failed.
     covariance : ndarray, shape (N, 7, 7)
-        Their covariance.
+        Covariance of the parameters.
     flags : ndarray of int, shape (N,)
-        Quality bits.
+        Quality bits, see `galmeasure.decode_flags`.
     snr, chi2_reduced : ndarray, shape (N,)
-        Of the model at ``values``.
+        Signal-to-noise ratio and reduced chi-squared of the model at ``values``.
     n_pixels_fit : ndarray of int, shape (N,)
         Number of pixels used.
     init : ndarray, shape (N, 7), optional
-        Starting values.
+        Starting values of the parameters.
     quantiles : ndarray, shape (N, 3, 7), optional
         16, 50 and 84 % quantiles.
     crb : ndarray, shape (N, 7), optional
         Cramer-Rao bounds (standard deviations).
     method : str or ndarray of str, shape (N,), optional
-        What measured the rows.
+        Name of the method that measured each row.
     extra : dict of str to ndarray, optional
         More columns; those named ``flux...`` or ``background...`` are in the unit of the pixels.
     """
@@ -90,17 +98,23 @@ class Measurement:
     extra: dict = field(default_factory=dict)
 
 
-def build_table(cutouts, measurement, *, covariance=False, meta=None):
-    """Table of a measurement, one row per cutout in their order.
+def build_table(
+    cutouts: Cutouts,
+    measurement: Measurement,
+    *,
+    covariance: bool = False,
+    meta: Mapping[str, str | float] | None = None,
+) -> QTable:
+    """Build the table of a measurement, one row per cutout in their order.
 
     Parameters
     ----------
     cutouts : Cutouts
-        What was measured.
+        Cutouts that were measured.
     measurement : Measurement
-        What was found.
+        Arrays that the fitter returned.
     covariance : bool, optional
-        Whether to add the column ``covariance``, (7, 7) per row, in the units of the other columns.
+        True to add the column ``covariance``, (7, 7) per row, in the units of the other columns. Default False.
     meta : dict, optional
         Entries for ``table.meta``: keys of at most 8 capitals, values str, int or float.
 
@@ -288,8 +302,19 @@ def _check_lengths(cutouts, measurement):
             raise ValueError(msg)
 
 
-def flat_meta(extra=None):
-    """Flat meta with keys that FITS headers can hold."""
+def flat_meta(extra: Mapping[str, str | float] | None = None) -> dict[str, str | float]:
+    """Return metadata of a table with keys and values that FITS headers can hold.
+
+    Parameters
+    ----------
+    extra : dict, optional
+        Further entries: keys of at most 8 capitals, values str, int or float.
+
+    Returns
+    -------
+    dict
+        Date, versions, meaning of the flags, definitions, and the further entries.
+    """
     meta = {
         "DATE": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
         "GALMEAS": _version("galmeasure"),

@@ -281,7 +281,7 @@ def core_radius(sky: SkySource) -> float:
     Returns
     -------
     float
-        Radius in pixels.
+        Radius around a galaxy in pixels.
     """
     width = sky_psf_fwhm(sky)
     return max(_CORE[0], _CORE[1] * width) if np.isfinite(width) else _CORE[0]

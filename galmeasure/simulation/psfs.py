@@ -236,9 +236,11 @@ def _airy(k, width, numbers):
     """Autocorrelation of an annular pupil of unit outer radius (O'Neill 1956, JOSA 46, 285)."""
     inner = (_OBSCURATION[0] + numbers[:, 0] * (_OBSCURATION[1] - _OBSCURATION[0]))[:, None, None]
     distance = k * (width / (_AIRY * torch.pi))[:, None, None]  # 2 at the cut-off
-    one = torch.ones_like(distance)
+    outer = torch.ones_like(distance)
     inner = inner.expand_as(distance).clamp_min(1e-3)
-    overlap = _overlap(one, one, distance) - 2.0 * _overlap(one, inner, distance) + _overlap(inner, inner, distance)
+    overlap = (
+        _overlap(outer, outer, distance) - 2.0 * _overlap(outer, inner, distance) + _overlap(inner, inner, distance)
+    )
     return overlap / (torch.pi * (1.0 - inner**2))
 
 

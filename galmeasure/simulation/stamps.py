@@ -201,7 +201,7 @@ class ExpectedStamps:
         Returns
         -------
         SimulatedStamps
-            Noisy stamps.
+            Stamps with noise added.
         """
         image, error, gain = add_noise(
             self.expected, self.error, self.good, self.electrons, self.shot_noise_in_error_map, self.smoothed, generator

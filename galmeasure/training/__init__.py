@@ -1,4 +1,4 @@
-"""What it takes to train networks: simulated stamps on the fly, and reference data sets drawn with GalSim."""
+"""Training of networks: simulated stamps on the fly, and reference data sets drawn with GalSim."""
 
 from galmeasure.utils.lazy import lazy_names
 

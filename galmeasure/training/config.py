@@ -116,7 +116,7 @@ def list_training_configs() -> list[str]:
     Returns
     -------
     list of str
-        Names for `read_training_config`.
+        Names that `read_training_config` takes.
 
     Examples
     --------

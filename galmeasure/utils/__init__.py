@@ -1,1 +1,1 @@
-"""What knows no galaxy: arrays, units, files, coordinates, processes."""
+"""Helpers that know no galaxies: arrays, units, files, coordinates, processes."""

@@ -1,9 +1,17 @@
 """Digests that files carry of what they hold, so that a flipped bit is noticed: independent of how it is written."""
 
+from __future__ import annotations
+
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
 from galmeasure.exceptions import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
 
 __all__ = ["DIGEST", "check_companion", "companion_card", "json_digest"]
 
@@ -15,25 +23,25 @@ _LARGEST = 2**1023
 """Integers beyond this have no floating-point number."""
 
 
-def json_digest(content):
-    """Digest of plain JSON, whatever the order of its keys; the entry that holds the digest is left out.
+def json_digest(content: Mapping[str, object]) -> str:
+    """Compute the digest of plain JSON, whatever the order of its keys; the entry that holds the digest is left out.
 
     Parameters
     ----------
     content : dict
-        What a file holds, as JSON reads it.
+        Content of a file, as JSON reads it.
 
     Returns
     -------
     str
-        Hexadecimal SHA-256.
+        SHA-256 in hexadecimal digits.
     """
-    rest = {name: value for name, value in content.items() if name != DIGEST}
-    return hashlib.sha256(json.dumps(_as_floats(rest), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    digested = {name: value for name, value in content.items() if name != DIGEST}
+    return hashlib.sha256(json.dumps(_as_floats(digested), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _as_floats(value):
-    """The same with all numbers as floats, since other programs write 1.0 as 1."""
+    """Convert all numbers to floats, since other programs write 1.0 as 1."""
     if isinstance(value, dict):
         return {str(name): _as_floats(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -43,15 +51,15 @@ def _as_floats(value):
     return value
 
 
-def companion_card(card, tensors):
-    """Card of a file that lies beside weights, with its digest.
+def companion_card(card: Mapping[str, object], tensors: Mapping[str, Any]) -> dict[str, object]:
+    """Add the digest to the card of a file that lies beside weights.
 
     Parameters
     ----------
     card : dict
-        What the file says of itself, plain JSON.
+        Card of the file, plain JSON.
     tensors : dict of str to torch.Tensor
-        What the file holds beside the card, on the CPU.
+        Tensors of the file beside the card, on the CPU.
 
     Returns
     -------
@@ -61,19 +69,25 @@ def companion_card(card, tensors):
     return {**card, DIGEST: _digest(card, tensors)}
 
 
-def check_companion(path, content, card, tensors, known=None):
+def check_companion(
+    path: Path,
+    content: bytes,
+    card: Mapping[str, object],
+    tensors: Mapping[str, Any],
+    known: str | None = None,
+) -> None:
     """Check a file that lies beside weights against its digest.
 
     Parameters
     ----------
     path : pathlib.Path
-        The file, for messages.
+        Path of the file, for messages.
     content : bytes
         Everything in the file, for its checksum.
     card : dict
         Card that was read from the file.
     tensors : dict of str to torch.Tensor
-        What it holds beside the card.
+        Tensors that the file holds beside the card.
     known : str, optional
         SHA-256 of the whole file that came with galmeasure. It counts where the card has no digest, as in files of
         earlier versions; where neither is there nothing is checked.

@@ -1,6 +1,7 @@
 """Files that are either written whole or not at all, and what is said of those that cannot be read."""
 
 import secrets
+from os import PathLike
 from pathlib import Path
 
 __all__ = ["in_brief", "write_whole"]
@@ -12,7 +13,7 @@ def in_brief(text, most=200):
     return line if len(line) <= most else f"{line[: most - 4]} ..."
 
 
-def write_whole(path, content):
+def write_whole(path: str | PathLike, content: bytes) -> None:
     """Write bytes to a file under another name, then rename it."""
     path = Path(path)
     temporary = path.with_name(f".galmeasure-{secrets.token_hex(8)}.tmp")

@@ -1,27 +1,35 @@
 """Names of a package that are imported when they are first asked for, so that importing the package stays light."""
 
+from __future__ import annotations
+
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 __all__ = ["lazy_names"]
 
 
-def lazy_names(package, exports):
+def lazy_names(
+    package: str, exports: Mapping[str, str]
+) -> tuple[list[str], Callable[[str], object], Callable[[], list[str]]]:
     """Make a package give its public names on demand.
 
     Parameters
     ----------
     package : str
-        Its ``__name__``.
+        Name of the package, its ``__name__``.
     exports : dict of str to str
         Module that holds each name: of the package, or a full name that begins with ``galmeasure.``.
 
     Returns
     -------
     names : list of str
-        The package's ``__all__``.
+        Public names, for the package's ``__all__``.
     get, names_now : callable
-        Its ``__getattr__`` and ``__dir__``.
+        Functions for its ``__getattr__`` and ``__dir__``.
     """
     names = sorted(exports)
 

@@ -1,5 +1,12 @@
 """Arguments by the names that other codes have for them: refused, with ours in the message."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 __all__ = ["refuse_words"]
 
 OURS = {
@@ -30,20 +37,20 @@ OURS = {
     "ids": ("id", "names", "name", "labels", "label", "source_id"),
     "progress_bar": ("progress", "verbose", "show_progress", "tqdm"),
 }  # fmt: skip
-"""Our names, and by what others go elsewhere."""
+"""Names of arguments here, and those that other codes use for them."""
 
 
-def refuse_words(function, given, known):
+def refuse_words(function: str, given: Mapping[str, object], known: Sequence[str]) -> None:
     """Raise if there are arguments that do not exist, with the name that was probably meant.
 
     Parameters
     ----------
     function : str
-        Name of what was called, for the message.
+        Name of the function that was called, for the message.
     given : dict
-        The arguments that are not known.
+        Arguments that do not exist, by name.
     known : sequence of str
-        Names of the arguments that are.
+        Names of the arguments that exist.
 
     Raises
     ------

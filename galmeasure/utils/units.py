@@ -1,10 +1,16 @@
-"""Units and numbers at the door: split quantities into plain arrays, and check what must be a number."""
+"""Units and numbers of arguments: split quantities into plain arrays, and check that numbers are numbers."""
+
+from __future__ import annotations
 
 import operator
+from typing import TYPE_CHECKING
 
 import astropy.units as u
 import numpy as np
 from astropy.units.function import FunctionUnitBase
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = [
     "as_array",
@@ -20,8 +26,8 @@ __all__ = [
 _ELECTRON = u.electron
 
 
-def split_unit(name, value):
-    """Array part, unit and mask of ``value``; the array is a view wherever that is possible."""
+def split_unit(name: str, value: object) -> tuple[object, u.UnitBase | None, npt.NDArray | None]:
+    """Split a value into array, unit and mask; the array is a view wherever that is possible."""
     mask = None
     if hasattr(value, "unmasked"):  # astropy Masked
         mask, value = value.mask, value.unmasked
@@ -42,8 +48,8 @@ def split_unit(name, value):
     return value, unit, mask
 
 
-def as_numbers(name, value):
-    """``value`` as an array of real numbers, not copied if it is one already."""
+def as_numbers(name: str, value: object) -> np.ndarray:
+    """Return a value as an array of real numbers, not copied if it is one already."""
     array = as_array(name, value)
     if array.dtype.kind not in "iuf":
         msg = f"{name} must hold real numbers, not {_kind_name(array)}"
@@ -51,8 +57,8 @@ def as_numbers(name, value):
     return array
 
 
-def as_array(name, value):
-    """``value`` as an array, with the argument's name in the message if that is impossible."""
+def as_array(name: str, value: object) -> np.ndarray:
+    """Return a value as an array, with the argument's name in the message if that is impossible."""
     try:
         return np.asarray(value)
     except (TypeError, ValueError) as err:
@@ -66,15 +72,15 @@ def _kind_name(array):
     return kinds.get(array.dtype.kind, str(array.dtype))
 
 
-def read_only(array):
-    """View of an array that cannot be written to; the array itself stays as it is."""
+def read_only(array: np.ndarray) -> np.ndarray:
+    """Return a view of an array that cannot be written to; the array itself stays as it is."""
     view = array.view() if isinstance(array, np.ma.MaskedArray) else array.view(np.ndarray)
     view.flags.writeable = False
     return view
 
 
-def flux_unit(name, unit):
-    """The unit if pixel values can be measured in it, else ``ValueError``."""
+def flux_unit(name: str, unit: u.UnitBase | None) -> u.UnitBase | None:
+    """Return a unit if pixel values can be measured in it, else raise ``ValueError``."""
     if unit is None:
         return None
     if isinstance(unit, FunctionUnitBase) or unit.is_equivalent(u.mag):
@@ -83,8 +89,10 @@ def flux_unit(name, unit):
     return unit
 
 
-def unit_factor(name, unit, target, *, target_name="cutouts"):
-    """Factor that brings numbers in ``unit`` to ``target``; both or neither must have a unit."""
+def unit_factor(
+    name: str, unit: u.UnitBase | None, target: u.UnitBase | None, *, target_name: str = "cutouts"
+) -> float:
+    """Return the factor that converts numbers in ``unit`` to ``target``; both or neither must have a unit."""
     if unit is None and target is None:
         return 1.0
     if unit is None or target is None:
@@ -103,10 +111,12 @@ def unit_factor(name, unit, target, *, target_name="cutouts"):
         raise ValueError(msg) from err
 
 
-def per_cutout(name, value, n_cutouts, *, what="positive"):
-    """Values of a per-cutout argument as read-only float64 ``(N,)``, and which of them are usable; None stays None.
+def per_cutout(
+    name: str, value: object, n_cutouts: int, *, what: str = "positive"
+) -> tuple[npt.NDArray[np.float64] | None, npt.NDArray[np.bool_]]:
+    """Return values of a per-cutout argument as read-only float64 ``(N,)``, and a mask of the usable ones.
 
-    A scalar must be usable; of an array only the rows that are not usable are lost.
+    A scalar must be usable; of an array only the rows that are not usable are lost. None stays None.
     """
     if value is None:
         return None, np.ones(n_cutouts, dtype=bool)
@@ -129,8 +139,8 @@ def per_cutout(name, value, n_cutouts, *, what="positive"):
     return read_only(values), usable
 
 
-def gain_values(gain, cutouts_unit):
-    """``gain`` in electrons per unit of the cutouts, stripped of its unit."""
+def gain_values(gain: object, cutouts_unit: u.UnitBase | None) -> object:
+    """Return the gain in electrons per unit of the cutouts, without its unit."""
     value, unit, mask = split_unit("gain", gain)
     if unit is None:
         return gain
@@ -149,8 +159,8 @@ def gain_values(gain, cutouts_unit):
     return values if mask is None else np.ma.MaskedArray(values, mask=mask)
 
 
-def pixel_scale_values(pixel_scale):
-    """``pixel_scale`` in arcsec per pixel, stripped of its unit."""
+def pixel_scale_values(pixel_scale: object) -> object:
+    """Return the pixel scale in arcsec per pixel, without its unit."""
     value, unit, mask = split_unit("pixel_scale", pixel_scale)
     if unit is None:
         return pixel_scale
@@ -162,8 +172,8 @@ def pixel_scale_values(pixel_scale):
     raise ValueError(msg)
 
 
-def zero_point_values(zero_point):
-    """``zero_point`` in magnitudes, stripped of its unit."""
+def zero_point_values(zero_point: object) -> object:
+    """Return the zero point in magnitudes, without its unit."""
     value, unit, mask = split_unit("zero_point", zero_point)
     if unit is None:
         return zero_point
@@ -175,8 +185,8 @@ def zero_point_values(zero_point):
     return values if mask is None else np.ma.MaskedArray(values, mask=mask)
 
 
-def positive_integer(name, value, *, largest=None):
-    """``value`` as an int >= 1, and not above ``largest``."""
+def positive_integer(name: str, value: object, *, largest: int | None = None) -> int:
+    """Return a value as an int >= 1, and not above ``largest``."""
     try:
         number = operator.index(value)
     except TypeError:

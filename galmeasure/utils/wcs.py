@@ -1,13 +1,19 @@
 """Local geometry of celestial world coordinate systems: positions, pixel scale and orientation."""
 
+from __future__ import annotations
+
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 __all__ = ["LocalSky", "check_wcs", "local_sky"]
 
-_STEP = 0.5
+_STEP = 0.5  # pixels to either side, for derivatives
 
 
 @dataclass(frozen=True)
@@ -22,13 +28,13 @@ class LocalSky:
     jacobian: np.ndarray
 
     @property
-    def pixel_scale(self):
-        """Arcsec per pixel (N,): root of the area of a pixel."""
+    def pixel_scale(self) -> npt.NDArray[np.float64]:
+        """Pixel scale (N,) in arcsec per pixel: root of the area of a pixel."""
         (a, b), (c, d) = np.moveaxis(self.jacobian, 0, -1)
         return np.sqrt(np.abs(a * d - b * c))
 
-    def position_angle(self, theta):
-        """Angle east of north, degrees in [0, 180), of directions ``theta`` (N,), degrees from +x in pixels."""
+    def position_angle(self, theta: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return angles east of north, degrees in [0, 180), of directions (N,) in degrees from +x in pixels."""
         angle = np.radians(theta)
         direction = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
         east, north = np.einsum("nij,nj->in", self.jacobian, direction)
@@ -36,8 +42,8 @@ class LocalSky:
         return np.where(pa >= 180.0, 0.0, pa)
 
 
-def check_wcs(wcs, n_cutouts):
-    """List of N world coordinate systems (or None each) of one or of a list."""
+def check_wcs(wcs: object, n_cutouts: int) -> list:
+    """Return a list of N world coordinate systems (or None) from one or from a list."""
     entries = list(wcs) if isinstance(wcs, list | tuple) else [wcs] * n_cutouts
     if isinstance(wcs, np.ndarray) and wcs.dtype == object:
         entries = list(wcs)
@@ -66,8 +72,8 @@ def _check_celestial(wcs):
         raise ValueError(msg)
 
 
-def local_sky(wcs, x, y):
-    """:class:`LocalSky` of pixel positions; NaN where there is no WCS or no sky.
+def local_sky(wcs: list, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> LocalSky:
+    """Compute sky coordinates around pixel positions; NaN where there is no WCS or no sky.
 
     Parameters
     ----------
@@ -79,7 +85,7 @@ def local_sky(wcs, x, y):
     Returns
     -------
     LocalSky
-        Positions and Jacobians.
+        Sky positions and Jacobians of the pixels.
     """
     ra, dec, jacobian = np.full(len(x), np.nan), np.full(len(x), np.nan), np.full((len(x), 2, 2), np.nan)
     groups = {}
@@ -116,7 +122,7 @@ def _icrs(wcs, x, y):
 
 
 def _is_fits_icrs(wcs):
-    """Whether a FITS WCS gives ICRS right ascension and declination as they are; saves most of the time."""
+    """Test if a FITS WCS gives ICRS right ascension and declination as they are; saves most of the time."""
     fits = getattr(wcs, "wcs", None)
     if fits is None or not hasattr(fits, "radesys"):
         return False

@@ -1,10 +1,22 @@
 """Figures of a report: truths against results, errors by S/N, calibration of posteriors. Matplotlib comes late."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy import stats
 
 from galmeasure.evaluation.matching import parameter_label
 from galmeasure.plotting import new_figure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from astropy.table import Table
+    from matplotlib.figure import Figure
+
+    from galmeasure.evaluation.metrics import Comparison
 
 __all__ = [
     "plot_calibration",
@@ -23,18 +35,29 @@ _RANKED = (*SHOWN, "x", "y")
 _LABELS = {"snr": "S/N", "n": "true Sersic index", "r_eff / PSF FWHM": "r_eff / PSF FWHM", "|g|": "|g|"}
 
 
-def colours(names):
-    """Colour of each estimator, the same in all figures."""
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """Choose the colour of each estimator, the same in all figures.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of the estimators in their order.
+
+    Returns
+    -------
+    dict of str to str
+        Colour of matplotlib by name.
+    """
     return {name: f"C{i}" for i, name in enumerate(names)}
 
 
-def plot_limits(comparisons):
+def plot_limits(comparisons: Sequence[Comparison]) -> Figure:
     """Errors in units of the Cramer-Rao bound, and of the exact posterior mean where that is known.
 
     Parameters
     ----------
     comparisons : list of Comparison
-        One an estimator.
+        One comparison per estimator.
 
     Returns
     -------
@@ -51,8 +74,8 @@ def plot_limits(comparisons):
         axis.axhline(1, color="0.4", lw=1)
         for i, c in enumerate(comparisons):
             shift = 0.6 * ((i + 0.5) / len(comparisons) - 0.5)
-            rows = {place: c.row(name) for place, name in enumerate(names) if name in c.matched.names}
-            axis.errorbar([place + shift for place in rows], [row[kind] for row in rows.values()],
+            rows = {k: c.row(name) for k, name in enumerate(names) if name in c.matched.names}
+            axis.errorbar([k + shift for k in rows], [row[kind] for row in rows.values()],
                           [row[f"{kind}_err"] for row in rows.values()], color=tint[c.name], fmt="o", ms=5,
                           capsize=2, label=c.name)  # fmt: skip
         axis.set_xticks(range(len(names)), [parameter_label(name) for name in names])
@@ -64,13 +87,13 @@ def plot_limits(comparisons):
     return figure
 
 
-def plot_predicted(comparison):
+def plot_predicted(comparison: Comparison) -> Figure:
     """Measured against true values of one estimator, coloured by S/N.
 
     Parameters
     ----------
     comparison : Comparison
-        What `compare` gives.
+        Comparison that `compare` returns.
 
     Returns
     -------
@@ -104,13 +127,13 @@ def plot_predicted(comparison):
     return figure
 
 
-def plot_errors(comparisons):
+def plot_errors(comparisons: Sequence[Comparison]) -> Figure:
     """Distributions of measured minus true values of several estimators.
 
     Parameters
     ----------
     comparisons : list of Comparison
-        One an estimator.
+        One comparison per estimator.
 
     Returns
     -------
@@ -137,13 +160,13 @@ def plot_errors(comparisons):
     return figure
 
 
-def plot_trends(comparisons):
+def plot_trends(comparisons: Sequence[Comparison]) -> Figure:
     """Bias and scatter in bins of S/N, Sersic index, size and ellipticity, with the Cramer-Rao bound.
 
     Parameters
     ----------
     comparisons : list of Comparison
-        One an estimator.
+        One comparison per estimator.
 
     Returns
     -------
@@ -197,13 +220,13 @@ def _limit_trend(line, comparisons, name):
         line[0].set_ylim(-0.6 * high, high)
 
 
-def plot_pulls(comparisons):
+def plot_pulls(comparisons: Sequence[Comparison]) -> Figure:
     """Distributions of measured minus true over error, with the unit Gaussian.
 
     Parameters
     ----------
     comparisons : list of Comparison
-        Of estimators that give errors.
+        Comparisons of estimators that give errors.
 
     Returns
     -------
@@ -244,14 +267,14 @@ def _normal_scores(matched, name):
     return score[np.isfinite(score)]
 
 
-def plot_calibration(comparisons):
+def plot_calibration(comparisons: Sequence[Comparison]) -> Figure:
     """Fraction of truths inside central intervals against the credibility of these.
 
     Parameters
     ----------
     comparisons : list of Comparison
-        Of estimators that give errors; ranks among draws are used where there are some, otherwise quantiles, with half
-        a Gaussian to either side of the median, otherwise Gaussian errors.
+        Comparisons of estimators that give errors; ranks among draws are used where there are some,
+        otherwise quantiles, with half a Gaussian to either side of the median, otherwise Gaussian errors.
 
     Returns
     -------
@@ -272,8 +295,8 @@ def plot_calibration(comparisons):
             else:
                 inside = 2 * stats.norm.cdf(np.abs(_normal_scores(c.matched, name))) - 1
             if len(inside):
-                found = np.searchsorted(np.sort(inside), levels, side="right") / len(inside)
-                axis.plot(levels, found - levels, color=tint[c.name], lw=1.5, label=c.name)
+                fraction = np.searchsorted(np.sort(inside), levels, side="right") / len(inside)
+                axis.plot(levels, fraction - levels, color=tint[c.name], lw=1.5, label=c.name)
         axis.set(xlabel="credibility", title=parameter_label(name), xlim=(0, 1))
     low, high = axes[0].get_ylim()
     axes[0].set_ylim(min(low, -0.08), max(high, 0.08))
@@ -282,13 +305,13 @@ def plot_calibration(comparisons):
     return figure
 
 
-def plot_ranks(comparison, n_bins=20):
+def plot_ranks(comparison: Comparison, n_bins: int = 20) -> Figure:
     """Histograms of the ranks of the truths among posterior draws (SBC).
 
     Parameters
     ----------
     comparison : Comparison
-        Made with draws.
+        Made with draws of the posteriors.
     n_bins : int, optional
         Bins of the histograms.
 
@@ -314,13 +337,13 @@ def plot_ranks(comparison, n_bins=20):
     return figure
 
 
-def plot_expected_coverage(comparisons):
+def plot_expected_coverage(comparisons: Sequence[Comparison]) -> Figure:
     """Expected coverage of joint posteriors against their credibility (TARP).
 
     Parameters
     ----------
     comparisons : list of Comparison
-        Made with draws.
+        Made with draws of the posteriors.
 
     Returns
     -------
@@ -346,13 +369,13 @@ def plot_expected_coverage(comparisons):
     return figure
 
 
-def plot_reference(table):
+def plot_reference(table: Table) -> Figure:
     """Bias and standard deviation over noise draws of one galaxy, in units of the Cramer-Rao bound.
 
     Parameters
     ----------
     table : `~astropy.table.Table`
-        What `reference_table` gives.
+        Table that `reference_table` returns.
 
     Returns
     -------
@@ -371,10 +394,10 @@ def plot_reference(table):
             axis.axvspan(-1, 1, color="0.9", lw=0)
             axis.axvline(0, color="0.5", lw=0.8)
             for row in table[(table["snr"] == snr) & (table["parameter"] == name)]:
-                place, colour = estimators.index(str(row["estimator"])), tint.get(str(row["estimator"]), "0.4")
+                height, colour = estimators.index(str(row["estimator"])), tint.get(str(row["estimator"]), "0.4")
                 bias, std = row["bias"] / row["bound"], row["std"] / row["bound"]
                 face = colour if row["n_used"] else "w"
-                axis.errorbar(bias, place, xerr=std, color=colour, marker="o", ms=4, mfc=face, capsize=2)
+                axis.errorbar(bias, height, xerr=std, color=colour, marker="o", ms=4, mfc=face, capsize=2)
             axis.set_title(f"{parameter_label(name)}, S/N {snr}", fontsize="small")
         line[0].set_yticks(range(len(estimators)), estimators, fontsize="small")
         line[0].set_ylim(len(estimators) - 0.5, -0.5)
@@ -401,9 +424,9 @@ def _log_axis(axis):
 
 def _short_numbers(axis):
     """Common powers of ten of long numbers at the ends of the axes."""
-    for one in (axis.xaxis, axis.yaxis):
-        if hasattr(one.get_major_formatter(), "set_powerlimits"):
-            one.get_major_formatter().set_powerlimits((-3, 4))
+    for coordinate in (axis.xaxis, axis.yaxis):
+        if hasattr(coordinate.get_major_formatter(), "set_powerlimits"):
+            coordinate.get_major_formatter().set_powerlimits((-3, 4))
 
 
 def _span(values):

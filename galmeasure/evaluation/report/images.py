@@ -1,14 +1,27 @@
 """Images of a few galaxies: noisy, noiseless, model of the estimate, residual, on linear or logarithmic scales."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from galmeasure.fitters import make_model_images
 from galmeasure.plotting import new_figure
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+    from astropy.table import QTable
+    from matplotlib.figure import Figure
+
+    from galmeasure.cutouts import Cutouts
+
 __all__ = ["choose_rows", "plot_images"]
 
 
-def choose_rows(snr, count=4):
+def choose_rows(snr: npt.ArrayLike, count: int = 4) -> npt.NDArray[np.int64]:
     """Rows of galaxies whose S/N spread from low to high.
 
     Parameters
@@ -16,7 +29,7 @@ def choose_rows(snr, count=4):
     snr : array_like
         S/N of the galaxies.
     count : int, optional
-        How many to choose.
+        Number of rows to choose. Default 4.
 
     Returns
     -------
@@ -34,7 +47,15 @@ def choose_rows(snr, count=4):
     return order[np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))]
 
 
-def plot_images(cutouts, table, *, noiseless=None, scale="linear", labels=None, title=""):
+def plot_images(
+    cutouts: Cutouts,
+    table: QTable,
+    *,
+    noiseless: npt.ArrayLike | None = None,
+    scale: str = "linear",
+    labels: Sequence[str] | None = None,
+    title: str = "",
+) -> Figure:
     """Noisy image, noiseless image, model of the estimated parameters and residual of some galaxies.
 
     Parameters
@@ -44,18 +65,18 @@ def plot_images(cutouts, table, *, noiseless=None, scale="linear", labels=None, 
     table : `~astropy.table.Table`
         Their results, columns ``<p>_fit``.
     noiseless : (N, ny, nx) array_like, optional
-        Images without noise.
+        Images without noise, shown beside the others.
     scale : {"linear", "log"}, optional
-        Of the brightness.
+        Scale of the brightness. Default "linear".
     labels : list of str, optional
         A line beside each galaxy.
     title : str, optional
-        Above the figure.
+        Title above the figure.
 
     Returns
     -------
     `~matplotlib.figure.Figure`
-        A row a galaxy. The residual is the noisy image minus the model over the error; where there is a noiseless
+        One row per galaxy. The residual is the noisy image minus the model over the error; where there is a noiseless
         image, a last column shows the model minus that over the same.
 
     Raises

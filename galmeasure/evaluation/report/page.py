@@ -1,14 +1,24 @@
 """A page that is written from top to bottom: texts, figures (embedded, and as PNG and PDF) and tables (ECSV, LaTeX)."""
 
+from __future__ import annotations
+
 import base64
 import io
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import Table
 
 from galmeasure.evaluation.matching import MEASURED, parameter_label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from os import PathLike
+
+    import numpy.typing as npt
+    from matplotlib.figure import Figure
 
 __all__ = ["Page"]
 
@@ -35,27 +45,27 @@ class Page:
     Parameters
     ----------
     folder : path-like
-        Where figures and tables go.
+        Folder for figures and tables.
     title : str
-        Of the page.
+        Title of the page.
     """
 
-    def __init__(self, folder, title):
+    def __init__(self, folder: str | PathLike, title: str):
         self.folder, self.title = Path(folder), title
-        self._pieces, self._sections = [], []
+        self._blocks, self._sections = [], []
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def section(self, heading):
+    def section(self, heading: str) -> None:
         """Begin a section."""
         anchor = f"s{len(self._sections) + 1}"
         self._sections.append((anchor, heading))
-        self._pieces.append(f'<h2 id="{anchor}">{escape(heading)}</h2>')
+        self._blocks.append(f'<h2 id="{anchor}">{escape(heading)}</h2>')
 
-    def text(self, *sentences):
+    def text(self, *sentences: str) -> None:
         """Add a paragraph."""
-        self._pieces.append(f"<p>{escape(' '.join(sentences))}</p>")
+        self._blocks.append(f"<p>{escape(' '.join(sentences))}</p>")
 
-    def figure(self, figure, name, caption):
+    def figure(self, figure: Figure, name: str, caption: str) -> None:
         """Save a figure as PNG and PDF, and embed it."""
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110)
@@ -64,9 +74,9 @@ class Page:
         (self.folder / f"{name}.png").write_bytes(buffer.getvalue())
         data = base64.b64encode(buffer.getvalue()).decode()
         image = f'<img alt="{escape(caption.partition(".")[0])}" src="data:image/png;base64,{data}">'
-        self._pieces.append(f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>")
+        self._blocks.append(f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>")
 
-    def table(self, table, name, caption, *, grouped=False):
+    def table(self, table: Table, name: str, caption: str, *, grouped: bool = False) -> None:
         """Show a table of texts, and write it as LaTeX; grouped: what repeats in the first column is left out."""
         write_latex(table, self.folder / f"{name}.tex", caption)
         head = "".join(f"<th{_kind(table, column)}>{escape(column)}</th>" for column in table.colnames)
@@ -80,28 +90,28 @@ class Page:
                 f"<td{_kind(table, c)}>{escape(cell)}</td>" for c, cell in zip(table.colnames, cells, strict=True)
             )
             body += "</tr>"
-        self._pieces.append(f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
-        self._pieces.append(f'<p class="note">{escape(caption)}</p>')
+        self._blocks.append(f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
+        self._blocks.append(f'<p class="note">{escape(caption)}</p>')
 
-    def definitions(self, texts):
+    def definitions(self, texts: Iterable[tuple[str, str]]) -> None:
         """Show names and what they mean."""
         lines = "".join(
             f'<tr><td class="text"><code>{escape(name)}</code></td><td class="text">{escape(text)}</td></tr>'
             for name, text in texts
         )
-        self._pieces.append(f'<div class="scroll"><table>{lines}</table></div>')
+        self._blocks.append(f'<div class="scroll"><table>{lines}</table></div>')
 
-    def write(self, name="index.html"):
-        """Write the page; its path."""
+    def write(self, name: str = "index.html") -> Path:
+        """Write the page and return its path."""
         links = "".join(f'<a href="#{anchor}">{escape(heading)}</a> ' for anchor, heading in self._sections)
-        first = next((i for i, piece in enumerate(self._pieces) if piece.startswith("<h2")), len(self._pieces))
-        pieces = [*self._pieces[:first], f"<nav>{links}</nav>", *self._pieces[first:]]
+        first = next((i for i, block in enumerate(self._blocks) if block.startswith("<h2")), len(self._blocks))
+        blocks = [*self._blocks[:first], f"<nav>{links}</nav>", *self._blocks[first:]]
         path = self.folder / name
         path.write_text(
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{escape(self.title)}</title><style>{_STYLE}</style></head>\n<body><h1>{escape(self.title)}</h1>\n"
-            + "\n".join(pieces)
+            + "\n".join(blocks)
             + "\n</body></html>\n",
             encoding="utf-8",
         )
@@ -114,17 +124,17 @@ def _kind(table, column):
     return ' class="text"' if first[:1].isalpha() and first.lower() != "nan" else ""
 
 
-def write_latex(table, path, caption=""):
+def write_latex(table: Table, path: str | PathLike, caption: str = "") -> None:
     """Write a table of texts as LaTeX; parameters become symbols.
 
     Parameters
     ----------
     table : `~astropy.table.Table`
-        Columns of texts.
+        Table whose columns are texts.
     path : path-like
-        File to write.
+        LaTeX file to write.
     caption : str, optional
-        Of the table.
+        Caption of the table.
     """
     ready = Table()
     for column in table.colnames:
@@ -134,15 +144,28 @@ def write_latex(table, path, caption=""):
 
 
 def _latex(text):
-    name, _, rest = text.partition(" ")
+    name, _, suffix = text.partition(" ")
     symbol = ""
     if name in MEASURED:
-        symbol, text = parameter_label(name), (f" {rest}" if rest else "")
+        symbol, text = parameter_label(name), (f" {suffix}" if suffix else "")
     for letter, safe in _SAFE:
         text = text.replace(letter, safe)
     return symbol + text
 
 
-def numbers(values, digits=3):
-    """Texts of numbers, a dash for NaN."""
+def numbers(values: npt.ArrayLike, digits: int = 3) -> list[str]:
+    """Format numbers as texts.
+
+    Parameters
+    ----------
+    values : array_like
+        One number or several.
+    digits : int, optional
+        Number of significant digits. Default 3.
+
+    Returns
+    -------
+    list of str
+        One text per number, a dash for NaN.
+    """
     return ["-" if not np.isfinite(value) else f"{value:.{digits}g}" for value in np.atleast_1d(values)]

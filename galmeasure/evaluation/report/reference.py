@@ -1,12 +1,18 @@
 """The study's table: bias and scatter over noise draws of one galaxy, beside the Cramer-Rao bound."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import QTable, Table
 
 from galmeasure.evaluation.matching import match_tables
 from galmeasure.evaluation.report.published import REFERENCE_BOUNDS, REFERENCE_RESULTS, STUDY_PARAMETERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["BASELINE", "Estimate", "ReferenceDraws", "reference_table"]
 
@@ -23,19 +29,19 @@ class Estimate:
     Parameters
     ----------
     name : str
-        Of the estimator.
+        Name of the estimator.
     table : `~astropy.table.Table`
-        Its results, see `match_tables`.
+        Results of the estimator, see `match_tables`.
     samples : `~astropy.table.Table`, optional
         Draws from its posteriors.
     seconds : float, optional
-        Time it took for all rows.
+        Time for all rows in seconds.
     core_seconds : float, optional
-        Processor time of it, all threads together.
+        Processor time for all rows in seconds, all threads together.
     plain : str, optional
         Name of the estimator that this one refines.
     about : str, optional
-        What it is.
+        One sentence about the estimator.
     """
 
     name: str
@@ -47,26 +53,26 @@ class Estimate:
     about: str = ""
 
     @property
-    def seconds_per_galaxy(self):
+    def seconds_per_galaxy(self) -> float:
         """Time of one row."""
         return self.seconds / len(self.table)
 
     @property
-    def core_seconds_per_galaxy(self):
+    def core_seconds_per_galaxy(self) -> float:
         """Processor time of one row."""
         return self.core_seconds / len(self.table)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceDraws:
-    """Noise draws of one galaxy and what estimators made of them.
+    """Noise draws of one galaxy and the results of estimators on them.
 
     Parameters
     ----------
     snr : int
         Rounded signal-to-noise ratio, by which published numbers are found.
     truth : `~astropy.table.Table`
-        One row a draw, all the same.
+        One row per draw, all equal.
     bounds : `~astropy.table.Table`
         Cramer-Rao bounds ``<p>_crb``, one row.
     estimates : list of Estimate
@@ -79,8 +85,8 @@ class ReferenceDraws:
     estimates: list = field(default_factory=list)
 
 
-def reference_table(draws, *, published=True):
-    """Bias and standard deviation of every estimator over noise draws, beside the Cramer-Rao bound.
+def reference_table(draws: Sequence[ReferenceDraws], *, published: bool = True) -> QTable:
+    """Compute bias and standard deviation of every estimator over noise draws, beside the Cramer-Rao bound.
 
     Parameters
     ----------
@@ -92,8 +98,8 @@ def reference_table(draws, *, published=True):
     Returns
     -------
     `~astropy.table.QTable`
-        A row for each S/N, estimator and parameter: ``n_used`` draws, ``n_failed`` without a result, ``bias``, ``std``
-        and ``rmse`` with their errors, ``bound``, ``rmse_over_bound``, and the times a galaxy; flux in 1e5, r_eff in
+        One row per S/N, estimator and parameter: ``n_used`` draws, ``n_failed`` without a result, ``bias``, ``std``
+        and ``rmse`` with their errors, ``bound``, ``rmse_over_bound``, and the times per galaxy; flux in 1e5, r_eff in
         the unit of the truth. Published numbers have no errors, and ``n_used`` 0; their bound is the published one.
 
     Examples
@@ -111,11 +117,11 @@ def reference_table(draws, *, published=True):
     Xception CNN (published); autoencoder (published); baseline fit (published); mine
     """
     rows = []
-    for part in draws:
+    for draws_of_snr in draws:
         if published:
-            rows += _published_rows(part.snr)
-        for estimate in part.estimates:
-            rows += _measured_rows(part, estimate)
+            rows += _published_rows(draws_of_snr.snr)
+        for estimate in draws_of_snr.estimates:
+            rows += _measured_rows(draws_of_snr, estimate)
     names = ("snr", "estimator", "parameter", "n_used", "n_failed", "bias", "bias_err", "std", "std_err", "rmse",
              "rmse_err", "bound", "rmse_over_bound", "seconds_per_galaxy", "core_seconds_per_galaxy")  # fmt: skip
     return QTable(rows=rows, names=names)
@@ -131,20 +137,20 @@ def _published_rows(snr):
     return rows
 
 
-def _measured_rows(part, estimate):
+def _measured_rows(draws, estimate):
     table = estimate.table
-    matched = match_tables(part.truth[: len(table)], table)
+    matched = match_tables(draws.truth[: len(table)], table)
     rows = []
     for parameter, unit in zip(STUDY_PARAMETERS, _UNITS, strict=True):
         delta = matched.difference(parameter) / unit
         good = delta[np.isfinite(delta)]
-        bound = float(getattr(part.bounds[f"{parameter}_crb"][0], "value", part.bounds[f"{parameter}_crb"][0])) / unit
+        bound = float(getattr(draws.bounds[f"{parameter}_crb"][0], "value", draws.bounds[f"{parameter}_crb"][0])) / unit
         numbers = [np.nan] * 6
         if len(good) > 1:
             bias, std, rmse = good.mean(), good.std(ddof=1), np.sqrt(np.mean(good**2))
             errors = std / np.sqrt(len(good)), std / np.sqrt(2 * (len(good) - 1)), _rmse_error(good, rmse)
             numbers = [bias, errors[0], std, errors[1], rmse, errors[2]]
-        rows.append((part.snr, estimate.name, parameter, len(good), len(delta) - len(good), *numbers, bound,
+        rows.append((draws.snr, estimate.name, parameter, len(good), len(delta) - len(good), *numbers, bound,
                      numbers[4] / bound, estimate.seconds_per_galaxy, estimate.core_seconds_per_galaxy))  # fmt: skip
     return rows
 

@@ -1,5 +1,9 @@
 """The reference galaxy in a report: the study's table, with errors, and times beside each other."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from astropy.table import Table
 
@@ -7,24 +11,42 @@ from galmeasure.evaluation.report.page import numbers
 from galmeasure.evaluation.report.published import REFERENCE_BOUNDS
 from galmeasure.evaluation.report.reference import BASELINE
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from galmeasure.evaluation.report.reference import ReferenceDraws
+
 __all__ = ["in_brackets", "time_table", "time_text", "wide_reference"]
 
 
-def wide_reference(table, reference):
-    """A row for each S/N and estimator, a column for each parameter."""
+def wide_reference(table: Table, reference: Sequence[ReferenceDraws]) -> Table:
+    """Arrange the reference table with one row per S/N and estimator, and one column per parameter.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        Table that `reference_table` returns.
+    reference : list of ReferenceDraws
+        Noise draws in the order of the rows.
+
+    Returns
+    -------
+    `~astropy.table.Table`
+        Table of texts for a page.
+    """
     names = list(dict.fromkeys(str(name) for name in table["parameter"]))
     units = {"flux": " [1e5]", "r_eff": " [arcsec]"}
     rows = []
-    for part in reference:
-        label, here = f"S/N {part.snr}", table[table["snr"] == part.snr]
+    for draws in reference:
+        label, here = f"S/N {draws.snr}", table[table["snr"] == draws.snr]
         bounds = {str(row["parameter"]): row["bound"] for row in here if row["n_used"]}
         rows.append((label, "Cramer-Rao bound", "", *numbers([bounds.get(name, np.nan) for name in names])))
-        if part.snr in REFERENCE_BOUNDS:
-            rows.append((label, "Cramer-Rao bound (published)", "", *numbers(REFERENCE_BOUNDS[part.snr])))
+        if draws.snr in REFERENCE_BOUNDS:
+            rows.append((label, "Cramer-Rao bound (published)", "", *numbers(REFERENCE_BOUNDS[draws.snr])))
         for estimator in dict.fromkeys(str(name) for name in here["estimator"]):
-            found = {str(row["parameter"]): row for row in here if str(row["estimator"]) == estimator}
-            used = max(int(row["n_used"]) for row in found.values())
-            cells = (_bias_and_std(found[name]) if name in found else "-" for name in names)
+            row_of = {str(row["parameter"]): row for row in here if str(row["estimator"]) == estimator}
+            used = max(int(row["n_used"]) for row in row_of.values())
+            cells = (_bias_and_std(row_of[name]) if name in row_of else "-" for name in names)
             rows.append((label, estimator, str(used) if used else "", *cells))
     return Table(rows=rows, names=("galaxy", "estimator", "draws", *(f"{n}{units.get(n, '')}" for n in names)))
 
@@ -38,22 +60,33 @@ def _bias_and_std(row):
     return f"{in_brackets(row['bias'], row['bias_err'], '+')} / {in_brackets(row['std'], row['std_err'])}"
 
 
-def time_table(table):
-    """Times of the estimators, beside each other and that of the baseline."""
-    found = {}
+def time_table(table: Table) -> Table:
+    """Arrange the times of the estimators beside each other and that of the baseline.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        Table that `reference_table` returns.
+
+    Returns
+    -------
+    `~astropy.table.Table`
+        Table of texts for a page; empty without times.
+    """
+    rows_of = {}
     for row in table[np.isfinite(table["seconds_per_galaxy"])]:
-        found.setdefault(str(row["estimator"]), {})[row["snr"]] = row
+        rows_of.setdefault(str(row["estimator"]), {})[row["snr"]] = row
     kinds = ("seconds", "core_seconds")
     mean = {
         name: {kind: np.mean([row[f"{kind}_per_galaxy"] for row in rows.values()]) for kind in kinds}
-        for name, rows in found.items()
+        for name, rows in rows_of.items()
     }
     slowest = mean.get(BASELINE, {"core_seconds": np.nan})
     rows = [
-        (name, str(sum(row["n_used"] for row in found[name].values())), time_text(each["seconds"]),
-         time_text(each["core_seconds"]), _rounded(1.0 / each["seconds"], 3),
-         "-" if name == BASELINE else _rounded(slowest["core_seconds"] / each["core_seconds"], 2))
-        for name, each in mean.items()
+        (name, str(sum(row["n_used"] for row in rows_of[name].values())), time_text(times["seconds"]),
+         time_text(times["core_seconds"]), _rounded(1.0 / times["seconds"], 3),
+         "-" if name == BASELINE else _rounded(slowest["core_seconds"] / times["core_seconds"], 2))
+        for name, times in mean.items()
     ]  # fmt: skip
     names = ("estimator", "galaxies", "time per galaxy", "core time per galaxy", "galaxies a second",
              "times as fast as the baseline, by core time")  # fmt: skip
@@ -65,8 +98,8 @@ def _rounded(value, digits):
     return f"{float(f'{value:.{digits}g}'):g}" if np.isfinite(value) else "-"
 
 
-def in_brackets(value, error, sign=""):
-    """Value with its error in units of its last digit, as in 0.061(7)."""
+def in_brackets(value: float, error: float, sign: str = "") -> str:
+    """Format a value with its error in units of its last digit, as in 0.061(7)."""
     if not (np.isfinite(error) and error > 0):
         return f"{value:{sign}.3g}"
     digits = max(0, -int(np.floor(np.log10(error))))
@@ -74,8 +107,8 @@ def in_brackets(value, error, sign=""):
     return f"{value:{sign}.{digits}f}({last})"
 
 
-def time_text(seconds):
-    """Time as a text, to two digits."""
+def time_text(seconds: float) -> str:
+    """Format a time in seconds to two digits, NaN as a dash."""
     if not np.isfinite(seconds):
         return "-"
     value, unit = (seconds, "s") if seconds >= 0.9995 else (1e3 * seconds, "ms")

@@ -1,7 +1,10 @@
 """A report on estimators: one page to read from top to bottom, its figures and its tables."""
 
+from __future__ import annotations
+
 import re
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import QTable, Table, vstack
@@ -19,41 +22,51 @@ from galmeasure.evaluation.report.reference_tables import time_table, time_text,
 from galmeasure.evaluation.report.texts import TEXTS
 from galmeasure.plotting import with_error
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from os import PathLike
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from galmeasure.cutouts import Cutouts
+    from galmeasure.evaluation.report.reference import Estimate, ReferenceDraws
+
 __all__ = ["file_name", "write_report"]
 
 _MAIN = ("flux", "n", "r_eff", "g1", "g2", "x", "y")
 
 
 def write_report(
-    folder,
-    truth,
-    estimates,
+    folder: str | PathLike,
+    truth: Table,
+    estimates: Sequence[Estimate],
     *,
-    cutouts=None,
-    noiseless=None,
-    bounds=None,
-    limit=None,
-    published=None,
-    reference=(),
-    title="Evaluation of galaxy measurements",
-    about=(),
-    zero_point=None,
-    pixel_scale=None,
-    n_bootstrap=200,
-    seed=0,
-):
+    cutouts: Cutouts | None = None,
+    noiseless: Mapping[int, npt.ArrayLike] | None = None,
+    bounds: Table | None = None,
+    limit: Mapping[str, float] | None = None,
+    published: Mapping[str, Mapping[str, float]] | None = None,
+    reference: Sequence[ReferenceDraws] = (),
+    title: str = "Evaluation of galaxy measurements",
+    about: Sequence[str] = (),
+    zero_point: float | None = None,
+    pixel_scale: float | None = None,
+    n_bootstrap: int = 200,
+    seed: int = 0,
+) -> Path:
     """Write a report on the results of one or several estimators.
 
     Parameters
     ----------
     folder : path-like
-        Where it goes: ``index.html`` (self-contained), figures as PNG and PDF, tables as ECSV and LaTeX.
+        Folder to write: ``index.html`` (self-contained), figures as PNG and PDF, tables as ECSV and LaTeX.
     truth : `~astropy.table.Table`
-        One row a galaxy; see `match_tables`.
+        One row per galaxy; see `match_tables`.
     estimates : list of Estimate
-        The results; names must differ.
+        Results of the estimators, whose names must differ.
     cutouts : Cutouts, optional
-        The galaxies in the order of ``truth``, to show some of them.
+        Cutouts in the order of ``truth``, of which the report shows a few.
     noiseless : dict of int to array_like, optional
         Images without noise by row of ``truth``; these rows are shown.
     bounds : `~astropy.table.Table`, optional
@@ -65,16 +78,16 @@ def write_report(
     reference : list of ReferenceDraws, optional
         Noise draws of the reference galaxy.
     title : str, optional
-        Of the page.
+        Title of the page.
     about : list of str, optional
-        Sentences on what was measured and how.
+        Sentences about the measurements, shown at the top.
     zero_point, pixel_scale, n_bootstrap, seed
-        See `compare`.
+        Same arguments as in `compare`.
 
     Returns
     -------
     Path
-        The page.
+        Path of the page.
 
     Raises
     ------
@@ -161,7 +174,7 @@ def _truth_figures(page, comparisons):
 
 
 def _limits(page, comparisons):
-    """How far from the bound, and from the exact posterior."""
+    """Comparison with the bound and with the exact posterior."""
     kinds = ("typical_over_crb", "scatter_over_crb", "rmse_over_limit")
     if not any(np.isfinite(c.overall[kind]).any() for c in comparisons for kind in kinds):
         return
@@ -221,24 +234,24 @@ def _posteriors(page, comparisons):
 
 
 def _refinement(page, comparisons, estimates, n_bootstrap, seed):
-    """What weighted draws are worth, and what they gain."""
+    """Quality of weighted draws, and their gain."""
     pairs = [(c, e) for c, e in zip(comparisons, estimates, strict=True) if is_refined(e.table)]
     if not pairs:
         return
     page.section("What the refinement is worth")
     page.text(TEXTS["refinement"])
-    found = {c.name: refinement_summary(e.table) for c, e in pairs}
-    names = list(dict.fromkeys(key for each in found.values() for key in each))
+    summaries = {c.name: refinement_summary(e.table) for c, e in pairs}
+    names = list(dict.fromkeys(key for summary in summaries.values() for key in summary))
     names.sort(key=lambda name: name.startswith("log evidence"))
     table = Table({"quantity": names})
-    for name, each in found.items():
-        table[name] = numbers([each.get(key, np.nan) for key in names], 4)
+    for name, summary in summaries.items():
+        table[name] = numbers([summary.get(key, np.nan) for key in names], 4)
     page.table(table, "refinement", TEXTS["refinement table"])
     by_name = {c.name: c for c in comparisons}
     pairs = [(c, by_name[e.plain]) for c, e in pairs if e.plain in by_name]
     if not pairs:
         return
-    parameters = [name for name in _MAIN if all(name in each.matched.names for pair in pairs for each in pair)]
+    parameters = [name for name in _MAIN if all(name in c.matched.names for pair in pairs for c in pair)]
     table = Table({"parameter": parameters})
     for c, plain in pairs:
         ratios = (paired_rmse(c.matched, plain.matched, p, n_bootstrap=n_bootstrap, seed=seed) for p in parameters)
@@ -273,9 +286,9 @@ def _images(page, cutouts, truth, estimates, snr, noiseless):
             figure = plot_images(
                 cutouts[rows],
                 QTable(estimate.table)[row],
-                noiseless=[noiseless[each] for each in rows] if noiseless else None,
+                noiseless=[noiseless[i] for i in rows] if noiseless else None,
                 scale=scale,
-                labels=[f"S/N {snr[each]:.0f}" for each in rows],
+                labels=[f"S/N {snr[i]:.0f}" for i in rows],
                 title=estimate.name,
             )
             text = TEXTS["images figure"].format(name=estimate.name, scale=word)
@@ -330,6 +343,6 @@ def _label(comparisons, name):
     return f"{name} [{unit}]" if unit else name
 
 
-def file_name(name):
+def file_name(name: str) -> str:
     """Name of an estimator as part of the name of a file."""
     return re.sub(r"[^\w.+-]+", "_", name).strip("_").lower()

@@ -1,4 +1,4 @@
-"""What a report says beside its figures and tables."""
+"""Texts of a report beside its figures and tables."""
 
 __all__ = ["TEXTS"]
 

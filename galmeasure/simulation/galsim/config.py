@@ -1,9 +1,16 @@
-"""What a simulated data set holds: ranges of galaxies, PSF and noise; those of the study; files of options."""
+"""Configuration of a simulated data set: ranges of galaxies, PSF and noise; those of the study; files of options."""
+
+from __future__ import annotations
 
 import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
 
 __all__ = ["DATASETS", "PSF_FAMILIES", "DatasetConfig", "get_dataset_config", "read_dataset_config"]
 
@@ -35,7 +42,7 @@ def _option(default, text):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    """What a simulated data set holds; the defaults are those of the study's first set.
+    """Configuration of a simulated data set; the defaults are those of the study's first set.
 
     A range is a pair of numbers, equal for a fixed value (one number does as well); values are uniform in it.
 
@@ -66,18 +73,18 @@ class DatasetConfig:
     beta : float, optional
         Exponent of the Moffat profile.
     gain : float, optional
-        Electrons per adu.
+        Gain in electrons per adu.
     stamp_size : int, optional
         Side of the stamps, pixels.
     pixel_scale : float, optional
-        Arcsec per pixel.
+        Pixel scale in arcsec per pixel.
     psf_size : int, optional
         Side of the PSF images, pixels of the stamp.
     psf_oversampling : int, optional
         Samples in a pixel of the PSF images.
     share_n : int, optional
-        So many successive candidates share a Sersic index, which GalSim takes long to prepare. Each row has the same
-        distribution as with 1, but rows near each other are not independent.
+        Number of successive candidates that share a Sersic index, which GalSim takes long to prepare. Each row has the
+        same distribution as with 1, but rows near each other are not independent.
 
     Raises
     ------
@@ -158,12 +165,12 @@ class DatasetConfig:
         object.__setattr__(self, "logarithmic", tuple(name for name in LOGARITHMIC if name in names))
 
     @property
-    def shared_psf(self):
-        """Whether all rows have the same PSF."""
+    def shared_psf(self) -> bool:
+        """True if all rows have the same PSF."""
         return self.psf_fwhm[0] == self.psf_fwhm[1]
 
-    def to_dict(self):
-        """Fields as numbers, texts and lists, as a file of options has them; what is None is left out."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields as numbers, texts and lists, as in a file of options, without those that are None."""
         values = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values if v is not None}
 
@@ -212,18 +219,18 @@ DATASETS = {
 """Data sets of the study: its three sets, and noise draws of its reference galaxy at S/N 60 and 30."""
 
 
-def get_dataset_config(name):
-    """Configuration of one of the study's data sets.
+def get_dataset_config(name: str) -> DatasetConfig:
+    """Return the configuration of one of the study's data sets.
 
     Parameters
     ----------
     name : str
-        One of :data:`~galmeasure.training.DATASETS`.
+        Name of an entry of :data:`~galmeasure.training.DATASETS`.
 
     Returns
     -------
     DatasetConfig
-        The configuration.
+        Configuration of the data set.
 
     Raises
     ------
@@ -242,37 +249,37 @@ def get_dataset_config(name):
     return DATASETS[str(name)]
 
 
-def make_config(values, base=None):
-    """Configuration with some fields changed.
+def make_config(values: Mapping[str, object], base: DatasetConfig | None = None) -> DatasetConfig:
+    """Change fields of a configuration.
 
     Parameters
     ----------
     values : dict
         Fields of `DatasetConfig`. A range ``g`` replaces the fixed shear of ``base``.
     base : DatasetConfig, optional
-        Has the other fields.
+        Configuration with the other fields.
 
     Returns
     -------
     DatasetConfig
-        The configuration.
+        Configuration of the data set.
 
     Raises
     ------
     ValueError
         If a name is not one of a field.
     """
-    known = {f.name for f in dataclasses.fields(DatasetConfig)}
+    options = {f.name for f in dataclasses.fields(DatasetConfig)}
     for name in values:
-        if name not in known:
-            msg = f"{name} is not an option of a data set; there are {', '.join(sorted(known))}"
+        if name not in options:
+            msg = f"{name} is not an option of a data set; there are {', '.join(sorted(options))}"
             raise ValueError(msg)
     if "g" in values:
         values = {"g1": None, "g2": None, **values}
     return dataclasses.replace(base or DatasetConfig(), **values)
 
 
-def read_dataset_config(path, base=None):
+def read_dataset_config(path: str | PathLike, base: DatasetConfig | None = None) -> DatasetConfig:
     r"""Read a configuration from a TOML or YAML file.
 
     Parameters
@@ -281,12 +288,12 @@ def read_dataset_config(path, base=None):
         File ending in .toml, .yaml or .yml, with fields of `DatasetConfig`; ``dataset`` names one of
         :data:`~galmeasure.training.DATASETS` that has the others.
     base : DatasetConfig, optional
-        Has the others instead.
+        Configuration with the other fields instead.
 
     Returns
     -------
     DatasetConfig
-        The configuration.
+        Configuration of the data set.
 
     Raises
     ------

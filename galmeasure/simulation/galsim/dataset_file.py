@@ -1,14 +1,22 @@
 """The FITS file of a simulated data set while it grows: whole blocks are kept when a run is stopped."""
 
+from __future__ import annotations
+
 import io
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.io import fits
 
 from galmeasure.simulation.galsim.draw import BLOCK_ROWS, draw_psf, import_galsim, row_type
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from galmeasure.simulation.galsim.config import DatasetConfig
 
 __all__ = ["DatasetFile"]
 
@@ -38,22 +46,22 @@ class DatasetFile:
     Parameters
     ----------
     path : path-like
-        The data set.
+        FITS file of the data set.
     config : DatasetConfig
-        What it holds.
+        Configuration of the data set.
     seed : int
-        Of its random numbers.
+        Seed of the random numbers.
     size : int
-        Rows it is to have.
+        Number of rows of the data set.
     noiseless : bool
-        Whether it has the stamps without noise.
+        True if stamps without noise are written too.
     overwrite : bool
-        Whether an existing file may be replaced.
+        True if an existing file may be replaced.
 
     Attributes
     ----------
     partial : Path
-        The temporary name.
+        Temporary name of the file.
     n_rows : int
         Rows that are there; at the start, those that an earlier run of the same configuration left.
 
@@ -67,7 +75,9 @@ class DatasetFile:
         If the rows of an earlier run are of another configuration, or another run is at work on them.
     """
 
-    def __init__(self, path, config, seed, size, noiseless, overwrite):
+    def __init__(
+        self, path: str | PathLike, config: DatasetConfig, seed: int, size: int, noiseless: bool, overwrite: bool
+    ):
         self.path, self.config, self.size, self.overwrite = Path(path), config, size, overwrite
         self.partial = self.path.with_name(f"{self.path.name}.partial")
         self._type = row_type(config, noiseless).newbyteorder(">")
@@ -160,12 +170,12 @@ class DatasetFile:
         """Go on after the last whole block of an earlier run."""
         try:
             fits.Header.fromfile(self._file)
-            found = fits.Header.fromfile(self._file)
+            old_header = fits.Header.fromfile(self._file)
         except (OSError, EOFError, ValueError) as err:
             msg = f"{self.partial}: is not the beginning of a data set; delete it to start again"
             raise ValueError(msg) from err
         self._data = self._file.tell()
-        different = _differences(found, header)
+        different = _differences(old_header, header)
         if different:
             msg = (
                 f"{self.partial}: holds the rows of a stopped run of another configuration ({', '.join(different)}); "
@@ -174,7 +184,7 @@ class DatasetFile:
             raise ValueError(msg)
         rows = (self.partial.stat().st_size - self._data) // self._type.itemsize
         self.n_rows = self.size if rows >= self.size else rows // BLOCK_ROWS * BLOCK_ROWS
-        self._table_header = found
+        self._table_header = old_header
 
     def _write_header(self, n_rows):
         """Write the table's header, with its number of rows; the position of the data."""
@@ -183,20 +193,20 @@ class DatasetFile:
         self._file.write(self._table_header.tostring().encode())
         return self._file.tell()
 
-    def write(self, rows):
+    def write(self, rows: np.ndarray) -> None:
         """Append rows.
 
         Parameters
         ----------
         rows : ndarray
-            Of the type `row_type`.
+            Structured array of the type `row_type`.
         """
         self._file.seek(self._data + self.n_rows * self._type.itemsize)
         self._file.write(rows.astype(self._type).tobytes())
         self._file.flush()
         self.n_rows += len(rows)
 
-    def finish(self):
+    def finish(self) -> None:
         """Close the table, add the PSF that all rows share, and give the file its name."""
         end = self._data + self.n_rows * self._type.itemsize
         self._file.truncate(end)
@@ -215,13 +225,13 @@ class DatasetFile:
         self.partial.replace(self.path)
 
 
-def _differences(found, wanted):
-    """What two headers do not agree in, in words."""
-    before, now = json.loads(found.get("SIMCONF", "{}")), json.loads(wanted["SIMCONF"])
+def _differences(old, new):
+    """Differences between two headers in words."""
+    before, now = json.loads(old.get("SIMCONF", "{}")), json.loads(new["SIMCONF"])
     names = {"SIMSEED": "seed", "SIMBLOCK": "rows of a block", "SIMVERS": "version of the simulation"}
-    before.update({text: found.get(key) for key, text in names.items()})
-    now.update({text: wanted[key] for key, text in names.items()})
-    before["noiseless"], now["noiseless"] = ("noiseless" in _column_names(h) for h in (found, wanted))
+    before.update({text: old.get(key) for key, text in names.items()})
+    now.update({text: new[key] for key, text in names.items()})
+    before["noiseless"], now["noiseless"] = ("noiseless" in _column_names(h) for h in (old, new))
     changed = [key for key in now | before if before.get(key) != now.get(key)]
     return [f"{key} {before.get(key)}, not {now.get(key)}" for key in changed]
 

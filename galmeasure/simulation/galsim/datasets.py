@@ -1,20 +1,36 @@
 """Data sets drawn with GalSim, the reference: many processes, the same rows, resumable, one FITS file."""
 
+from __future__ import annotations
+
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from galmeasure.simulation.galsim.config import DatasetConfig, get_dataset_config
 from galmeasure.simulation.galsim.dataset_file import DatasetFile
 from galmeasure.simulation.galsim.draw import BLOCK_ROWS, block_rows, import_galsim
 from galmeasure.utils.processes import count_jobs, leave_with_parent, n_cores
 
+if TYPE_CHECKING:
+    from os import PathLike
+
 __all__ = ["make_dataset"]
 
 
-def make_dataset(path, config, size, *, seed=0, n_jobs=1, noiseless=False, overwrite=False, progress_bar=False):
+def make_dataset(
+    path: str | PathLike,
+    config: DatasetConfig | str,
+    size: int,
+    *,
+    seed: int = 0,
+    n_jobs: int = 1,
+    noiseless: bool = False,
+    overwrite: bool = False,
+    progress_bar: bool = False,
+) -> Path:
     """Simulate a data set and write it as a FITS table of cutouts.
 
     Parameters
@@ -22,26 +38,26 @@ def make_dataset(path, config, size, *, seed=0, n_jobs=1, noiseless=False, overw
     path : path-like
         File to write, ending in .fits.
     config : DatasetConfig or str
-        What it holds; a text names one of the study's, see :data:`~galmeasure.training.DATASETS`.
+        Configuration, or the name of one of the study's, see :data:`~galmeasure.training.DATASETS`.
     size : int
-        Number of galaxies.
+        Number of galaxies to draw.
     seed : int, optional
-        Of the random numbers. The rows depend on the configuration and the seed only, neither on ``n_jobs`` nor on
+        Seed of the random numbers. The rows depend on the configuration and the seed only, neither on ``n_jobs`` nor on
         ``size``: a smaller data set holds the first rows of a larger one.
     n_jobs : int, optional
-        Processes; -1 for one a core. As with all of Python's processes that are spawned, a script that asks for more
-        than one needs ``if __name__ == "__main__":``.
+        Number of processes; -1 for one per core. As with all of Python's processes that are spawned, a script that
+        asks for more than one needs ``if __name__ == "__main__":``.
     noiseless : bool, optional
-        Write the stamps without noise too, as a column ``noiseless``.
+        True to write the stamps without noise too, as a column ``noiseless``.
     overwrite : bool, optional
-        Whether an existing file may be replaced.
+        True if an existing file may be replaced. Default False.
     progress_bar : bool, optional
-        Show one on the standard error.
+        True to show a progress bar on standard error. Default False.
 
     Returns
     -------
     Path
-        The file.
+        Path of the file.
 
     Raises
     ------
@@ -122,7 +138,7 @@ def _bar(file, shown):
 
 
 def _blocks(tasks, n_jobs):
-    """Rows of each task, in order; at most two blocks a process are under way."""
+    """Rows of each task, in order; at most two blocks per process are under way."""
     if n_jobs <= 1:
         for task in tasks:
             yield block_rows(*task)

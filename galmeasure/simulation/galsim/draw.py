@@ -1,11 +1,22 @@
 """Rows of a simulated data set, drawn with GalSim: a block at a time, the same whoever draws it."""
 
+from __future__ import annotations
+
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from galmeasure.render.profiles import TABLE_LOG_K, TABLE_LOG_N, load_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
+    import numpy.typing as npt
+
+    from galmeasure.simulation.galsim.config import DatasetConfig
 
 __all__ = ["BLOCK_ROWS", "block_rows", "draw_psf", "import_galsim", "row_type"]
 
@@ -18,8 +29,13 @@ _MARGIN = 0.02  # of the estimate of the S/N by which candidates are left out be
 _PSF_ACCURACY = (("folding_threshold", 2e-4), ("maxk_threshold", 1e-4))  # its wings are extrapolated when it is read
 
 
-def import_galsim():
-    """GalSim.
+def import_galsim() -> ModuleType:
+    """Import GalSim.
+
+    Returns
+    -------
+    module
+        GalSim, if it is installed.
 
     Raises
     ------
@@ -34,8 +50,21 @@ def import_galsim():
     return galsim
 
 
-def row_type(config, noiseless):
-    """Type of a row: the columns of the table in order, stamps in single precision."""
+def row_type(config: DatasetConfig, noiseless: bool) -> np.dtype:
+    """Return the type of a row: the columns of the table in order, stamps in single precision.
+
+    Parameters
+    ----------
+    config : DatasetConfig
+        Configuration of the data set.
+    noiseless : bool
+        True if rows have the stamp without noise.
+
+    Returns
+    -------
+    numpy.dtype
+        Structured type of a row.
+    """
     stamp = ("f4", (config.stamp_size, config.stamp_size))
     columns = [("id", "i8"), ("cutout", *stamp), ("error", "f8")]
     if not config.shared_psf:
@@ -47,21 +76,21 @@ def row_type(config, noiseless):
     return np.dtype(columns + [(f"true_{name}", "f8") for name in truth])
 
 
-def block_rows(config, seed, block, count, noiseless=False):
+def block_rows(config: DatasetConfig, seed: int, block: int, count: int, noiseless: bool = False) -> np.ndarray:
     """Draw the first rows of a block.
 
     Parameters
     ----------
     config : DatasetConfig
-        What to draw.
+        Configuration of the data set.
     seed : int
-        Of the data set.
+        Seed of the data set.
     block : int
         Number of the block, from 0; row r of the data set is in block ``r // BLOCK_ROWS``.
     count : int
-        Rows, at most `BLOCK_ROWS`; they do not depend on how many there are.
+        Number of rows, at most `BLOCK_ROWS`; they do not depend on how many there are.
     noiseless : bool, optional
-        Whether the rows have the stamp without noise.
+        True if the rows have the stamp without noise. Default False.
 
     Returns
     -------
@@ -171,8 +200,21 @@ def _profile(config, fwhm, accuracy=None):
     return galsim.Moffat(beta=config.beta, fwhm=fwhm, **options)
 
 
-def draw_psf(config, fwhm):
-    """Image of the PSF with the response of the pixel, the sum that of the light within it, single precision."""
+def draw_psf(config: DatasetConfig, fwhm: float) -> npt.NDArray[np.float32]:
+    """Draw the image of a PSF with the response of the pixel.
+
+    Parameters
+    ----------
+    config : DatasetConfig
+        Configuration with the profile and the sampling.
+    fwhm : float
+        Width of the PSF without the pixel, arcsec.
+
+    Returns
+    -------
+    ndarray
+        Image in single precision, whose sum is the fraction of the light within it.
+    """
     galsim = import_galsim()
     side = config.psf_size * config.psf_oversampling
     pixel = galsim.Pixel(config.pixel_scale)
@@ -198,8 +240,21 @@ def _may_pass(config, values):
     return (snr >= config.snr[0] * (1 - _MARGIN)) & (snr <= config.snr[1] * (1 + _MARGIN))
 
 
-def estimate_snr(config, values):
-    """S/N of galaxies over the noise of the background, from the transforms of galaxy, PSF and pixel (Parseval)."""
+def estimate_snr(config: DatasetConfig, values: Mapping[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Estimate S/N over the noise of the background from the transforms of galaxy, PSF and pixel (Parseval).
+
+    Parameters
+    ----------
+    config : DatasetConfig
+        Configuration of the data set.
+    values : dict of str to ndarray
+        Parameters of the galaxies, each of shape ``(N,)``.
+
+    Returns
+    -------
+    ndarray, shape (N,)
+        Estimated signal-to-noise ratios.
+    """
     from scipy.ndimage import map_coordinates
 
     log_k = np.linspace(math.log(1e-3), math.log(5.0), 60)  # radians per pixel
