@@ -186,9 +186,10 @@ class NeuralSersicFitter(SersicFitterBase):
             summaries = summarise(posteriors, tensors, self.summary, self._weights.domain, self._prior())
             self._store(summaries, posteriors, batch, measurement)
             refined = self._refine(posteriors, tensors, init, measurement)
-            rows, quality = self._quality(posteriors, tensors, measurement.values)
+            network_models = None if typical is None else self._network_models(posteriors, tensors)
+            rows, quality = self._quality(posteriors, tensors, measurement.values, network_models)
             if typical is not None:
-                self._score(typical, self._observed(posteriors, tensors), measurement)
+                self._score(typical, self._observed(posteriors, tensors, network_models), measurement)
         if len(rows):
             self._store_quality(rows, quality, summaries, batch, measurement)
             self._widen(summaries, refined, batch, measurement)
@@ -200,7 +201,8 @@ class NeuralSersicFitter(SersicFitterBase):
         def look(batch):
             with torch.inference_mode():
                 tensors = BatchTensors.of(batch, self.device)
-                return batch, self._observed(self._posteriors(tensors, residuals=True), tensors)
+                posteriors = self._posteriors(tensors, residuals=True)
+                return batch, self._observed(posteriors, tensors, self._network_models(posteriors, tensors))
 
         for _, observed in self._each_batch(cutouts, look, False):
             yield observed
@@ -253,20 +255,28 @@ class NeuralSersicFitter(SersicFitterBase):
         fwhm = tensors.psf_fwhm()[rows] / window.block
         return PriorRatio(self._prior(), self._weights.get_prior(), snr[rows], flux, fwhm)
 
-    def _quality(self, posteriors, tensors, values):
-        """Rows and quality of their models, from the evaluation where that is enough."""
+    def _network_models(self, posteriors, tensors):
+        """Means of the network alone, rows and their quality with residuals; None where there is an evaluation."""
+        if posteriors.evaluation is not None:
+            return None
+        values = posteriors.network_values(len(tensors))
+        return values, *batch_quality(tensors, values, psfs=posteriors.psfs, residuals=True)
+
+    def _quality(self, posteriors, tensors, values, network_models):
+        """Rows and quality of their models, from what was rendered already where that is enough."""
         if posteriors.evaluation is not None and self.refine == "auto" and not self.crb:
             return posteriors.quality(values)
+        if network_models is not None and not self.crb and np.array_equal(values, network_models[0], equal_nan=True):
+            return network_models[1:]
         return batch_quality(tensors, values, psfs=posteriors.psfs, crb=self.crb)
 
-    def _observed(self, posteriors, tensors):
+    def _observed(self, posteriors, tensors, network_models):
         """Input of the score: residuals of the evaluation, or of the network's means where there is none."""
         view = network_view(posteriors, tensors)
-        if posteriors.evaluation is not None:
+        if network_models is None:
             values, residual = posteriors.evaluation.values, posteriors.evaluation.residual
             return observe(view, values, posteriors.evaluation.evaluation.snr, residual, tensors.good)
-        values = posteriors.network_values(len(tensors))
-        rows, quality = batch_quality(tensors, values, psfs=posteriors.psfs, residuals=True)
+        values, rows, quality = network_models
         index = torch.from_numpy(rows).to(self.device)
         snr = torch.full((len(tensors),), torch.nan, dtype=torch.float64, device=self.device)
         residual = torch.zeros_like(tensors.image)
