@@ -178,6 +178,26 @@ def test_import_is_light(module):
     assert done.stdout.strip() == ""
 
 
+def lazy_packages():
+    """Path of the ``__init__`` of each package whose names are imported on demand, and its table of exports."""
+    for path in sorted(PACKAGE.rglob("__init__.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_EXPORTS":
+                yield path, ast.literal_eval(node.value)
+
+
+def test_stubs_tell_the_names_that_are_imported_on_demand():
+    """Type checkers and editors do not see these otherwise."""
+    packages = list(lazy_packages())
+    assert len(packages) > 10
+    for path, exports in packages:
+        package = ".".join(("galmeasure", *path.parent.relative_to(PACKAGE).parts))
+        modules = {k: v if v.startswith("galmeasure.") else f"{package}.{v}" for k, v in exports.items()}
+        stub = ast.parse(path.with_suffix(".pyi").read_text(encoding="utf-8"))
+        told = {alias.asname: node.module for node in stub.body for alias in node.names}
+        assert told == modules, path
+
+
 def test_every_public_name_is_there():
     for name in galmeasure.__all__:
         assert getattr(galmeasure, name) is not None

@@ -1,0 +1,13 @@
+from galmeasure._version import __version__ as __version__
+from galmeasure.cutouts import Cutouts as Cutouts
+from galmeasure.exceptions import GalmeasureWarning as GalmeasureWarning
+from galmeasure.fitters import LSQSersicFitter as LSQSersicFitter
+from galmeasure.fitters import NeuralSersicFitter as NeuralSersicFitter
+from galmeasure.flags import FLAGS as FLAGS
+from galmeasure.flags import Flag as Flag
+from galmeasure.flags import decode_flags as decode_flags
+from galmeasure.io import read_cutouts as read_cutouts
+from galmeasure.io import read_psf as read_psf
+from galmeasure.models import PSFConvolvedSersic2D as PSFConvolvedSersic2D
+from galmeasure.weights import get_weights as get_weights
+from galmeasure.weights import list_weights as list_weights

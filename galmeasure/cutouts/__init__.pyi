@@ -1,0 +1,1 @@
+from galmeasure.cutouts.cutouts import Cutouts as Cutouts

@@ -1,0 +1,1 @@
+from galmeasure.fitters.lsq.fitter import LSQSersicFitter as LSQSersicFitter

@@ -1,0 +1,9 @@
+from galmeasure.priors.distributions import Disc as Disc
+from galmeasure.priors.distributions import LogNormal as LogNormal
+from galmeasure.priors.distributions import Range as Range
+from galmeasure.priors.distributions import SizeRelation as SizeRelation
+from galmeasure.priors.prior import PRIORS as PRIORS
+from galmeasure.priors.prior import Population as Population
+from galmeasure.priors.prior import Prior as Prior
+from galmeasure.priors.prior import get_prior as get_prior
+from galmeasure.priors.prior import prior_from_dict as prior_from_dict

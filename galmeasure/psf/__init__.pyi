@@ -1,0 +1,1 @@
+from galmeasure.psf.collection import PSFCollection as PSFCollection

@@ -1,0 +1,15 @@
+from galmeasure.simulation.cutouts import simulate_cutouts as simulate_cutouts
+from galmeasure.simulation.galsim.config import DATASETS as DATASETS
+from galmeasure.simulation.galsim.config import DatasetConfig as DatasetConfig
+from galmeasure.simulation.galsim.config import get_dataset_config as get_dataset_config
+from galmeasure.simulation.galsim.config import read_dataset_config as read_dataset_config
+from galmeasure.simulation.galsim.datasets import make_dataset as make_dataset
+from galmeasure.simulation.injection import GalaxiesLike as GalaxiesLike
+from galmeasure.simulation.injection import add_galaxies as add_galaxies
+from galmeasure.simulation.injection import galaxies_of_prior as galaxies_of_prior
+from galmeasure.simulation.injection import inject_galaxies as inject_galaxies
+from galmeasure.simulation.psf_knowledge import PSFKnowledge as PSFKnowledge
+from galmeasure.simulation.psfs import draw_psfs as draw_psfs
+from galmeasure.simulation.stamps import SimulatedStamps as SimulatedStamps
+from galmeasure.simulation.stamps import SimulationConfig as SimulationConfig
+from galmeasure.simulation.stamps import simulate_stamps as simulate_stamps
