@@ -407,9 +407,9 @@ def test_command_weights_ood(tmp_path):
 
 
 def test_command_weights_keeps_the_file_of_shipped_weights():
-    path = typical_path(get_weights("survey-v1").path)
+    path = typical_path(get_weights("survey-v3").path)
     before = path.read_bytes()
-    done = CliRunner().invoke(cli, ["weights", "survey-v1", "--ood", "2000"])
+    done = CliRunner().invoke(cli, ["weights", "survey-v3", "--ood", "2000"])
     assert done.exit_code != 0
     assert path.read_bytes() == before
 
