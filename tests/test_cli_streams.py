@@ -194,5 +194,5 @@ def test_next_step(folder, capsys):
     assert "next: the same command with --rows 0:20 --plots FOLDER shows the first fits\n" in capsys.readouterr().out
     cutout_table("sim.fits", {"error": np.ones(7), "true_n": np.ones(7)})
     assert call("sim.fits") == 0
-    expected = "next: galmeasure evaluate --dataset sim.fits --method none --catalog sim_galmeasure.fits\n"
+    expected = "next: galmeasure evaluate sim_galmeasure.fits --against sim.fits\n"
     assert expected in capsys.readouterr().out

@@ -262,7 +262,7 @@ def _next_step(catalog, output, source, plots):
     if source.kind == "multi-extension file" and len(source) == 1 and source.n_pixels(np.arange(1))[0] > FIELD_SIDE**2:
         return f"{source.path} was measured as one galaxy; did you mean --image {source.path} --detect?"
     if any(name.lower().startswith("true_") for name in source.column_names):
-        return f"galmeasure evaluate --dataset {catalog} --method none --catalog {output}"
+        return f"galmeasure evaluate {output} --against {catalog}"
     if plots is not None:
         return ""
     return "the same command with --rows 0:20 --plots FOLDER shows the first fits"
