@@ -53,21 +53,23 @@ def _double(network):
 
 def _ascend(network, context, start, spread):
     """Adam in units of the posterior's width; the best point on the way is the answer."""
-    step = torch.zeros_like(start)
-    mean, square = torch.zeros_like(start), torch.zeros_like(start)
+    step = torch.zeros_like(start, requires_grad=True)
+    optimizer = torch.optim.Adam([step], lr=_RATE, betas=_DECAYS, maximize=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda iteration: 1.0 - iteration / _STEPS)
     best, best_density = None, None
-    for i in range(1, _STEPS + 1):
-        step = step.detach().requires_grad_()
+    for _ in range(_STEPS):
         point = network.transform.inverse(start + spread * step, context.flux_scale)
         density = network.log_prob(context, point)
-        (gradient,) = torch.autograd.grad(density.sum(), step)
+        optimizer.zero_grad()
+        density.sum().backward(inputs=[step])
+        step.grad.nan_to_num_(posinf=0.0, neginf=0.0)
         with torch.no_grad():
-            better = density > best_density if best is not None else torch.ones_like(density, dtype=torch.bool)
-            best = torch.where(better[:, None], point, best) if best is not None else point
-            best_density = torch.where(better, density, best_density) if best_density is not None else density
-            gradient = torch.nan_to_num(gradient, posinf=0.0, neginf=0.0)
-            mean = _DECAYS[0] * mean + (1.0 - _DECAYS[0]) * gradient
-            square = _DECAYS[1] * square + (1.0 - _DECAYS[1]) * gradient**2
-            size = (mean / (1.0 - _DECAYS[0] ** i)) / ((square / (1.0 - _DECAYS[1] ** i)).sqrt() + 1e-8)
-            step = step + _RATE * (1.0 - (i - 1) / _STEPS) * size
+            if best is None:
+                best, best_density = point, density
+            else:
+                better = density > best_density
+                best = torch.where(better[:, None], point, best)
+                best_density = torch.where(better, density, best_density)
+        optimizer.step()
+        schedule.step()
     return best.detach()
