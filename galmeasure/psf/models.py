@@ -96,26 +96,20 @@ def _distinct_positions(positions):
 
 def _gridded_images(model, places):
     """Bilinear interpolation of the images of a GriddedPSFModel, constant outside of its grid."""
+    from scipy.interpolate import RegularGridInterpolator
+
     data = np.asarray(model.data, dtype=np.float64)
     if len(data) == 1:
         return np.repeat(data, len(places), axis=0)
     grid = np.asarray(model.grid_xypos, dtype=np.float64)
-    axes = [np.unique(grid[:, i]) for i in (0, 1)]
-    lookup = {(x, y): i for i, (x, y) in enumerate(grid)}
-    order = np.array([[lookup[x, y] for x in axes[0]] for y in axes[1]])
-    low, weight = [], []
-    for axis, coordinate in zip(axes, places.T, strict=True):
-        inside = np.clip(coordinate, axis[0], axis[-1])
-        i = np.clip(np.searchsorted(axis, inside, side="right") - 1, 0, max(len(axis) - 2, 0))
-        j = np.minimum(i + 1, len(axis) - 1)
-        step = np.where(j > i, axis[j] - axis[i], 1.0)
-        low.append((i, j))
-        weight.append((inside - axis[i]) / step)
-    (i0, i1), (j0, j1) = low
-    wx, wy = weight[0][:, None, None], weight[1][:, None, None]
-    bottom = (1 - wx) * data[order[j0, i0]] + wx * data[order[j0, i1]]
-    top = (1 - wx) * data[order[j1, i0]] + wx * data[order[j1, i1]]
-    return (1 - wy) * bottom + wy * top
+    x_axis, y_axis = np.unique(grid[:, 0]), np.unique(grid[:, 1])
+    number = {(x, y): i for i, (x, y) in enumerate(grid)}
+    images = data[np.array([[number[x, y] for x in x_axis] for y in y_axis])]
+    axes = {0: y_axis, 1: x_axis}
+    points = np.stack([np.clip(places[:, 1], *y_axis[[0, -1]]), np.clip(places[:, 0], *x_axis[[0, -1]])], axis=1)
+    along = [i for i, axis in axes.items() if len(axis) > 1]  # nothing varies along an axis of one value
+    images = images.squeeze(tuple(set(axes) - set(along)))
+    return RegularGridInterpolator([axes[i] for i in along], images)(points[:, along])
 
 
 def _equal_pair(oversampling):
