@@ -1,5 +1,6 @@
 """The format ``galmeasure`` of astropy's tables: the table as it was, and flags with their meanings."""
 
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,8 @@ import pytest
 from astropy import units as u
 from astropy.table import MaskedColumn, QTable, Table
 
+from galmeasure.evaluation import read_results
+from galmeasure.exceptions import CatalogError
 from galmeasure.flags import FLAGS, Flag, decode_flags
 from galmeasure.results.table import flat_meta
 
@@ -101,3 +104,14 @@ def test_importing_the_package_is_enough_and_stays_light(tmp_path, first):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "not_converged,at_bound"
+
+
+@pytest.mark.parametrize("read", [read_results, lambda path: QTable.read(path, format="galmeasure")])
+def test_a_votable_whose_data_are_elsewhere_is_refused(tmp_path, read):
+    path = tmp_path / "result.votable"
+    QTable({"id": [1, 2], "n_fit": [1.0, 2.0]}).write(path, format="votable")
+    assert len(read(path)) == 2
+    elsewhere = '<DATA><BINARY><STREAM href="file:///x"/></BINARY></DATA>'
+    path.write_text(re.sub(r"<DATA>.*</DATA>", elsewhere, path.read_text(), flags=re.DOTALL))
+    with pytest.raises(CatalogError, match=r"result\.votable: .*STREAM with href"):
+        read(path)

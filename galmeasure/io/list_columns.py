@@ -28,7 +28,7 @@ from galmeasure.io.fits_files import (
 )
 from galmeasure.io.names import PIXEL_NAMES, SKY_NAMES, find_pair
 
-__all__ = ["N_WHOLE", "read_list"]
+__all__ = ["N_WHOLE", "checked_votable", "read_list"]
 
 N_WHOLE = "N_WHOLE"
 """Entry of the metadata of a list that ends early: the rows that are whole, from the first one on."""
@@ -204,10 +204,24 @@ def _is_number(text):
     return True
 
 
-def _read_votable(path):
-    """The list of a VOTable; one whose data are elsewhere (a STREAM with href) is refused."""
-    from astropy.io.votable import parse
+def checked_votable(path: str | os.PathLike) -> bytes:
+    """Read a VOTable and check it before it is parsed.
 
+    Parameters
+    ----------
+    path : path-like
+        File of the VOTable.
+
+    Returns
+    -------
+    bytes
+        Content of the file.
+
+    Raises
+    ------
+    CatalogError
+        If it is no VOTable, its data are elsewhere (a ``STREAM`` with ``href``), or it promises more data than it has.
+    """
     with open_binary(path) as file:
         content = file.read()
     text = content.replace(b"\0", b"") if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content[:4] else content
@@ -218,6 +232,14 @@ def _read_votable(path):
         msg = f"{path}: the data of the VOTable are in another file or place (STREAM with href), which is not read"
         raise CatalogError(msg)
     _check_votable_sizes(path, text)
+    return content
+
+
+def _read_votable(path):
+    """The list of a VOTable."""
+    from astropy.io.votable import parse
+
+    content = checked_votable(path)
     tables = list(parse(io.BytesIO(content)).iter_tables())
     if not tables:
         msg = f"{path}: no table in the VOTable"

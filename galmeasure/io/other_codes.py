@@ -14,6 +14,7 @@ from galmeasure.flags import Flag
 from galmeasure.io.code_files import ZERO_POINT, read_code_file
 from galmeasure.io.code_presets import ANGLES, PRESETS, CatalogPreset, find_preset
 from galmeasure.io.ellipses import axes_of_covariance, propagated, shear_errors
+from galmeasure.io.list_columns import checked_votable
 from galmeasure.parameters import g_from_q_theta
 from galmeasure.render.profiles import sersic_amplitude, sersic_b
 
@@ -452,6 +453,8 @@ def _read_table(path, preset):
     formats = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".parquet": "parquet", ".parq": "parquet"}
     formats |= dict.fromkeys((".vot", ".votable", ".xml"), "votable")
     chosen = formats.get(path.suffix.lower())
+    if chosen == "votable":
+        checked_votable(path)
     try:
         table = Table.read(path) if chosen is None else Table.read(path, format=chosen)
     except Exception as err:  # astropy's readers raise nearly everything

@@ -11,6 +11,7 @@ from astropy.utils.masked import Masked
 
 from galmeasure.flags import FLAGS
 from galmeasure.io.fits_files import quiet
+from galmeasure.io.list_columns import checked_votable
 from galmeasure.io.writers import FORMATS, write_table
 
 __all__ = ["FLAG_NAMES", "read_table", "write_result"]
@@ -65,6 +66,8 @@ def read_table(path: str | PathLike, **options) -> QTable:
     if not path.is_file():
         msg = f"{path}: no such file"
         raise FileNotFoundError(msg)
+    if kind == "votable":
+        checked_votable(path)
     with quiet():  # about units outside the standard, which are restored all the same
         table = QTable.read(path, format=kind, **options)
     if kind == "votable":
