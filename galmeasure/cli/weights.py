@@ -1,6 +1,7 @@
 """``galmeasure weights``: which trained networks there are, and what galaxies look like to one of your own."""
 
 import sys
+from typing import Any
 
 import click
 
@@ -21,7 +22,7 @@ __all__ = ["weights"]
 @click.option("--overwrite", is_flag=True, help="Replace what is there; for weights that come with galmeasure, too.")
 @click.option("--device", default="cpu", show_default=True, help="Where to measure them, e.g. cuda.")
 @click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
-def weights(file, ood, correct, seed, overwrite, device, verbose):
+def weights(file: Any, ood: Any, correct: Any, seed: Any, overwrite: Any, device: Any, verbose: Any) -> None:
     """List the weights that come with galmeasure, for measure --weights.
 
     Files of your own, from galmeasure train, are given by their path. Exit codes: 0 done, 2 bad arguments, or a file

@@ -73,7 +73,7 @@ def chunk_sizes(name: str, device: str = "cpu") -> tuple[int, ...]:
     Parameters
     ----------
     name : str
-        Key of `CHUNKS`.
+        Key of the table `CHUNKS`.
     device : str, optional
         Torch device on which the chunks are worked through.
 
@@ -92,7 +92,7 @@ def chunk_size(name: str, device: str = "cpu") -> int:
     Parameters
     ----------
     name : str
-        Key of `CHUNKS`.
+        Key of the table `CHUNKS`.
     device : str, optional
         Torch device on which the chunks are worked through.
 

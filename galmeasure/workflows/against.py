@@ -1,8 +1,11 @@
 """Results beside the truths of their own input, for ``galmeasure evaluate --against``."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from astropy.table import QTable
 
 __all__ = ["compare_with_input"]
 
@@ -10,7 +13,7 @@ COLUMNS = ("bias", "scatter", "rmse", "outlier_fraction", "pull_std", "coverage_
 """Statistics that are shown; a report has all of them."""
 
 
-def compare_with_input(settings, measured, tables):
+def compare_with_input(settings: Any, measured: Callable[[QTable], list], tables: dict[str, QTable]) -> str:
     """Compare results with the true parameters of the catalogue that was measured.
 
     Parameters

@@ -1,10 +1,18 @@
 """Chunks measured in order, in this process or in several."""
 
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
+import numpy as np
+from astropy.table import QTable
+from numpy.typing import NDArray
+
+from galmeasure.cutouts import Cutouts
+from galmeasure.fitters.registry import FitterSpec
+from galmeasure.io import CatalogSource
 from galmeasure.utils.processes import count_jobs, leave_with_parent, n_cores
 
 __all__ = ["check_device", "measured_chunks"]
@@ -13,17 +21,23 @@ MOST_PIXELS = 2**24
 """Most pixels of image read at once, however many threads there are."""
 
 
-def measured_chunks(source, rows, fitter, batch_size=None, n_jobs=1):
+def measured_chunks(
+    source: CatalogSource,
+    rows: NDArray[np.int64],
+    fitter: FitterSpec,
+    batch_size: int | None = None,
+    n_jobs: int = 1,
+) -> Iterator[tuple[NDArray[np.int64], Cutouts, QTable]]:
     """Read and measure a catalogue chunk by chunk.
 
     Parameters
     ----------
     source : CatalogSource
-        The catalogue.
+        Catalogue that is measured.
     rows : ndarray of int
-        Rows to measure.
+        Row numbers to measure.
     fitter : FitterSpec
-        The estimator.
+        Estimator, made in each process.
     batch_size : int, optional
         Cutouts measured at once by each thread; by default as many as hold about a million pixels.
     n_jobs : int, optional
@@ -52,7 +66,7 @@ def measured_chunks(source, rows, fitter, batch_size=None, n_jobs=1):
     yield from _in_processes(source, blocks, fitter, n_jobs, threads)
 
 
-def check_device(name):
+def check_device(name: str) -> None:
     """Raise if torch cannot compute on a device."""
     if name == "cpu":
         return

@@ -3,6 +3,10 @@
 import dataclasses
 from pathlib import Path
 
+from astropy.table import QTable
+
+from galmeasure.cutouts import Cutouts
+
 __all__ = ["STUDY_SETS", "Galaxies", "find_galaxies", "read_galaxies", "simulate"]
 
 STUDY_SETS = ("1", "2", "3")
@@ -12,7 +16,7 @@ _NOT_OF_THE_POPULATION = ("share_n", "psf_size", "psf_oversampling")
 
 @dataclasses.dataclass(frozen=True)
 class Galaxies:
-    """Where galaxies come from.
+    """Source of galaxies of known parameters.
 
     Parameters
     ----------
@@ -29,7 +33,7 @@ class Galaxies:
     about: str
 
 
-def find_galaxies(dataset, seed):
+def find_galaxies(dataset: str, seed: int) -> Galaxies:
     """Galaxies of the option ``--dataset``; a file is only looked into.
 
     Parameters
@@ -84,21 +88,21 @@ def _study_set(config):
     return next((s for s in STUDY_SETS if population(get_dataset_config(s).to_dict()) == population(config)), None)
 
 
-def simulate(path, name, size, *, seed, n_jobs=1, share_n=1):
+def simulate(path: Path, name: str, size: int, *, seed: int, n_jobs: int = 1, share_n: int = 1) -> Path:
     """Simulate galaxies like the study's; the file.
 
     Parameters
     ----------
     path : Path
-        File to write.
+        File that is written.
     name : str
-        Of the data set.
+        Name of the data set.
     size : int
-        Number of galaxies.
+        Number of galaxies to simulate.
     seed, n_jobs
-        See `galmeasure.training.make_dataset`.
+        Seed of the random numbers and number of processes, see `galmeasure.training.make_dataset`.
     share_n : int, optional
-        See `galmeasure.training.DatasetConfig`.
+        Galaxies in a row that share an index, see `galmeasure.training.DatasetConfig`.
 
     Returns
     -------
@@ -113,15 +117,15 @@ def simulate(path, name, size, *, seed, n_jobs=1, share_n=1):
     return make_dataset(path, config, size, seed=seed, n_jobs=n_jobs, noiseless=name in STUDY_SETS)
 
 
-def read_galaxies(path, size=None):
+def read_galaxies(path: Path, size: int | None = None) -> tuple[Cutouts, QTable]:
     """Cutouts and truths of a file, or its first rows.
 
     Parameters
     ----------
     path : Path
-        The file.
+        File with cutouts and their true parameters.
     size : int, optional
-        How many rows.
+        Number of rows to read; all of them by default.
 
     Returns
     -------

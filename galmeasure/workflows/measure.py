@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from astropy.table import QTable
+from numpy.typing import NDArray
 
 from galmeasure.fitters.registry import FitterSpec
 from galmeasure.flags import FLAGS, Flag
@@ -40,7 +41,7 @@ class Summary:
     Parameters
     ----------
     path : Path
-        The table.
+        File of the table.
     notes : list of str
         What was read from the headers.
     n_rows, n_failed : int
@@ -64,7 +65,7 @@ class Summary:
     next_step: str = ""
     chi2: list = field(default_factory=list)
 
-    def add(self, table):
+    def add(self, table: QTable) -> None:
         """Count the flags of more rows, and keep their reduced chi2."""
         flags = np.asarray(table["flags"], dtype=np.int64)
         if "chi2_reduced" in table.colnames:
@@ -74,14 +75,14 @@ class Summary:
         self.n_rows += len(flags)
         self.n_failed += np.count_nonzero(flags & Flag.FAILED)
 
-    def median_chi2(self):
+    def median_chi2(self) -> float:
         """Median of the reduced chi2 of the measured rows; NaN if there is none."""
         chi2 = np.concatenate(self.chi2) if self.chi2 else np.zeros(0)
         chi2 = chi2[np.isfinite(chi2)]
         return float(np.median(chi2)) if len(chi2) else np.nan
 
-    def warning(self):
-        """What the whole catalogue says about its errors, or None where they look right."""
+    def warning(self) -> str | None:
+        """Doubt about the errors of the whole catalogue, or None where they look right."""
         chi2, n_measured = self.median_chi2(), self.n_rows - self.n_failed
         if n_measured < LEAST_ROWS or not (chi2 < CHI2_RANGE[0] or chi2 > CHI2_RANGE[1]):
             return None
@@ -211,7 +212,7 @@ def measure_catalog(catalog: str | PathLike | None, settings: MeasureSettings) -
     return summary
 
 
-def parse_rows(text, count):
+def parse_rows(text: str | None, count: int) -> NDArray[np.int64]:
     """Row numbers of a text such as ``0:100``, ``3,5,7`` or ``::10``.
 
     Parameters
@@ -268,7 +269,7 @@ def _next_step(catalog, output, source, plots):
     return "the same command with --rows 0:20 --plots FOLDER shows the first fits"
 
 
-def output_path(catalog, output):
+def output_path(catalog: str | PathLike, output: str | PathLike | None) -> Path:
     """Path of the table of a catalogue.
 
     Parameters
@@ -276,7 +277,7 @@ def output_path(catalog, output):
     catalog : path-like
         File that is measured.
     output : path-like or None
-        Option ``--output``.
+        Name that the user has given.
 
     Returns
     -------
