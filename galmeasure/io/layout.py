@@ -10,7 +10,9 @@ import os
 import re
 from dataclasses import dataclass
 from itertools import count
+from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
 from galmeasure.exceptions import CatalogError
 
@@ -89,7 +91,7 @@ class FileState:
             raise CatalogError(msg)
 
 
-def open_binary(path):
+def open_binary(path: str | PathLike) -> BinaryIO:
     """Open a file for reading, through gzip where its first bytes say so."""
     with Path(path).open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"

@@ -3,14 +3,17 @@
 import itertools
 import os
 import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import astropy.units as u
 import numpy as np
 import numpy.typing as npt
 
+from galmeasure.cutouts import Cutouts
 from galmeasure.exceptions import CatalogError
 from galmeasure.io.fits_files import OptionError, reading
 from galmeasure.io.headers import agreed_pixel_scale, effective_gain, keyword_number, parse_unit
@@ -125,7 +128,7 @@ class CatalogSource:
     def __len__(self):
         raise NotImplementedError
 
-    def read(self, rows):
+    def read(self, rows: npt.ArrayLike) -> Cutouts:
         """Cutouts of the given rows.
 
         Parameters
@@ -138,8 +141,6 @@ class CatalogSource:
         galmeasure.Cutouts
             In the order of `rows`.
         """
-        from galmeasure.cutouts import Cutouts
-
         rows = np.atleast_1d(np.asarray(rows, dtype=np.int64))
         self.check_rows(rows)
         with reading(self.path):
@@ -263,11 +264,13 @@ class CatalogSource:
         value = getattr(self, name)
         return value[rows] if isinstance(value, np.ndarray) else value
 
-    def n_pixels(self, rows):
+    def n_pixels(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Pixels of the stamps of some rows."""
         raise NotImplementedError
 
-    def blocks(self, rows=None, size=None, max_pixels=MAX_PIXELS):
+    def blocks(
+        self, rows: npt.ArrayLike | None = None, size: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> Iterator[npt.NDArray[np.int64]]:
         """Row numbers in blocks that are small enough to be read at once.
 
         Parameters
@@ -295,7 +298,7 @@ class CatalogSource:
             if first < min(last, len(rows)):
                 yield rows[first:last]
 
-    def chunks(self, rows=None, size=None):
+    def chunks(self, rows: npt.ArrayLike | None = None, size: int | None = None) -> Iterator[Cutouts]:
         """Cutouts in chunks, in order; see `blocks` for the parameters.
 
         Yields
@@ -306,7 +309,7 @@ class CatalogSource:
         for block in self.blocks(rows, size):
             yield self.read(block)
 
-    def columns(self, rows, names):
+    def columns(self, rows: npt.ArrayLike, names: Sequence[str]) -> dict[str, Any]:
         """Input columns with one value a row, to be copied beside the measurements.
 
         Parameters
@@ -324,7 +327,7 @@ class CatalogSource:
         raise NotImplementedError
 
     @property
-    def column_names(self):
+    def column_names(self) -> list[str]:
         """Names of the input columns with one value a row."""
         return []
 
@@ -405,7 +408,7 @@ def _with_unit(values, unit):
     return values << unit
 
 
-def segmentation_mask(segmentation, x, y):
+def segmentation_mask(segmentation: npt.NDArray, x: float, y: float) -> npt.NDArray[np.bool_]:
     """Mask of the neighbours in one segmentation stamp.
 
     The target is the label at (x, y), or else the label nearest to it within three pixels; every

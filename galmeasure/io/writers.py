@@ -5,9 +5,11 @@ import os
 import secrets
 import tempfile
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
+from astropy.table import Table
 
 from galmeasure.io.fits_files import quiet
 
@@ -26,7 +28,7 @@ BLOCK_BYTES = 2**25
 """Bytes of a table that are converted at once when the file is made."""
 
 
-def output_format(path):
+def output_format(path: str | PathLike) -> str:
     """Format of a result table by the end of its name.
 
     Raises
@@ -95,7 +97,7 @@ class ChunkedWriter:
             msg = f"{self.path}: exists already; --overwrite (overwrite=True) replaces it"
             raise FileExistsError(msg)
 
-    def write(self, table):
+    def write(self, table: Table) -> None:
         """Append rows.
 
         Parameters
@@ -159,7 +161,7 @@ class ChunkedWriter:
             return np.where(mask, np.nan, values)
         return np.ma.array(values, mask=mask)
 
-    def try_columns(self, table):
+    def try_columns(self, table: Table) -> None:
         """Write a few rows as the table will be written, and forget them: what the format cannot hold is found out.
 
         Parameters
@@ -187,7 +189,7 @@ class ChunkedWriter:
         """Path of a file that nobody else knows of, beside the table."""
         return self.path.with_name(f".galmeasure-{secrets.token_hex(8)}.tmp{self.path.suffix}")
 
-    def finish(self):
+    def finish(self) -> None:
         """Make the table and give it its name.
 
         Raises
@@ -239,7 +241,7 @@ class ChunkedWriter:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def abort(self):
+    def abort(self) -> None:
         """Forget what was written."""
         self._spool.close()
 
@@ -340,7 +342,7 @@ def _other_folders():
     return [*folders, Path.cwd()]
 
 
-def write_table(table, path, *, overwrite=False):
+def write_table(table: Table, path: str | PathLike, *, overwrite: bool = False) -> None:
     """Write a table; the end of the name gives the format.
 
     Parameters
@@ -361,7 +363,7 @@ _MASK = "\0mask"
 """End of the name under which the mask of a column waits."""
 
 
-def check_folder(path):
+def check_folder(path: str | PathLike) -> None:
     """Raise unless a file of this name could be written now; it is not.
 
     Parameters
