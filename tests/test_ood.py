@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from galmeasure import Flag, NeuralSersicFitter, get_weights
 from galmeasure.cli.commands import cli
 from galmeasure.exceptions import WeightsError
-from galmeasure.fitters.neural.fitter import learn_typical
+from galmeasure.fitters.neural.learn_ood import learn_typical
 from galmeasure.ood.residuals import STATISTICS, ResidualFeatures, residual_features
 from galmeasure.ood.typical import Observed, TypicalGalaxies, load_typical, typical_path
 from galmeasure.training import PSFKnowledge, SimulationConfig, simulate_cutouts

@@ -8,7 +8,7 @@ _EXPORTS = {
     "SersicFitterBase": "base",
     "collect_sample": "neural.learn_correction",
     "learn_correction": "neural.learn_correction",
-    "learn_typical": "neural.fitter",
+    "learn_typical": "neural.learn_ood",
     "make_model_images": "images",
     "make_residual_images": "images",
 }

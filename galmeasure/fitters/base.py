@@ -1,16 +1,20 @@
 """What every estimator shares: prepare, measure, assemble; and model images from a result table."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
+from astropy import units as u
+from astropy.table import QTable, Table
 
 from galmeasure.calibration import QuantileCalibration
 from galmeasure.cutouts import Cutouts
+from galmeasure.cutouts.batches import CutoutBatch
 from galmeasure.fitters.blank import fail_blank, flag_unknown_errors
 from galmeasure.fitters.images import make_model_images, make_residual_images
 from galmeasure.fitters.threads import map_batches, single_threaded
@@ -113,7 +117,7 @@ class BatchMeasurement:
             method=np.full(count, "", dtype=_METHOD) if draws or method else None,
         )
 
-    def in_flux_units(self, scale):
+    def in_flux_units(self, scale: npt.NDArray[np.float64]) -> None:
         """Multiply what is a flux by ``scale`` ``(B,)``, in place."""
         flux = PARAMETER_INDEX["flux"]
         for array in (self.values, self.init, self.crb):
@@ -127,7 +131,7 @@ class BatchMeasurement:
             if array is not None:
                 array *= scale
 
-    def put(self, index, part):
+    def put(self, index: npt.NDArray[np.int64], part: "BatchMeasurement") -> None:
         """Copy what was found for one batch into the rows ``index``."""
         for each in fields(part):
             array = getattr(part, each.name)
@@ -170,11 +174,11 @@ class SersicFitterBase(ABC):
             raise ValueError(msg)
 
     @property
-    def method(self):
+    def method(self) -> str:
         """Short name of the estimator, as in the column ``method``."""
         return type(self).__name__.removesuffix("SersicFitter").lower()
 
-    def describe_estimator(self):
+    def describe_estimator(self) -> dict[str, Any]:
         """What a calibration must have been made for: names and values of what changes the estimates."""
         return {"method": self.method}
 
@@ -187,7 +191,7 @@ class SersicFitterBase(ABC):
         object.__setattr__(self, "_calibration", found)
 
     @abstractmethod
-    def measure(self, batch, init):
+    def measure(self, batch: CutoutBatch, init: npt.NDArray[np.float64]) -> BatchMeasurement:
         """Measure one batch.
 
         Parameters
@@ -205,24 +209,24 @@ class SersicFitterBase(ABC):
 
     def fit(
         self,
-        cutouts,
-        psf=None,
+        cutouts: Any,
+        psf: Any = None,
         *,
-        error=None,
-        mask=None,
-        gain=None,
-        pixel_scale=None,
-        wcs=None,
-        psf_oversampling=1,
-        psf_flux=None,
-        psf_includes_pixel=True,
-        positions=None,
-        init_params=None,
-        ids=None,
-        zero_point=None,
-        progress_bar=False,
-        **others,
-    ):
+        error: Any = None,
+        mask: Any = None,
+        gain: npt.ArrayLike | None = None,
+        pixel_scale: npt.ArrayLike | u.Quantity | None = None,
+        wcs: Any = None,
+        psf_oversampling: int = 1,
+        psf_flux: npt.ArrayLike | str | None = None,
+        psf_includes_pixel: bool = True,
+        positions: npt.ArrayLike | None = None,
+        init_params: Table | None = None,
+        ids: Sequence | None = None,
+        zero_point: npt.ArrayLike | None = None,
+        progress_bar: bool = False,
+        **others: Any,
+    ) -> QTable:
         """Measure galaxies.
 
         Parameters
@@ -295,11 +299,11 @@ class SersicFitterBase(ABC):
         """Measure galaxies; the same as `fit`."""
         return self.fit(cutouts, psf, **options)
 
-    def make_model_images(self, table, cutouts):
+    def make_model_images(self, table: Table, cutouts: Cutouts) -> list:
         """Model images of fitted galaxies; see `galmeasure.fitters.make_model_images`."""
         return make_model_images(table, cutouts)
 
-    def make_residual_images(self, table, cutouts):
+    def make_residual_images(self, table: Table, cutouts: Cutouts) -> list:
         """Data minus model of fitted galaxies; see `galmeasure.fitters.make_residual_images`."""
         return make_residual_images(table, cutouts)
 
@@ -418,7 +422,7 @@ def _check_fixed(name, value):
         raise ValueError(msg)
 
 
-def progress(total, show):
+def progress(total: int, show: bool) -> Any:
     """Make a tqdm bar, or one that shows nothing."""
     from tqdm import tqdm
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import OptimizeResult, minimize
 
+from galmeasure.cutouts.batches import CutoutBatch
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase
 from galmeasure.flags import Flag
 from galmeasure.parameters import PARAMETER_INDEX
@@ -88,7 +90,7 @@ class GalSimSersicFitter(SersicFitterBase):
             raise ValueError(msg)
         _check_bounds(self.bounds)
 
-    def measure(self, batch, init):
+    def measure(self, batch: CutoutBatch, init: npt.NDArray[np.float64]) -> BatchMeasurement:
         """Fit one batch; see `~galmeasure.fitters.SersicFitterBase.measure`."""
         galsim = _import_galsim()
         found = BatchMeasurement.empty(len(batch))

@@ -1,8 +1,10 @@
 """Model and residual images of a result table, photutils fashion."""
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from astropy import units as u
+from astropy.table import Table
 
 from galmeasure.cutouts import Cutouts
 from galmeasure.render import prepare_psf, render_sersic
@@ -11,7 +13,7 @@ from galmeasure.results.columns import table_values
 __all__ = ["make_model_images", "make_residual_images"]
 
 
-def make_model_images(table, cutouts):
+def make_model_images(table: Table, cutouts: Cutouts) -> list[npt.NDArray | u.Quantity]:
     """Draw the fitted models, convolved with the PSF and with the fitted background if there is one.
 
     Parameters
@@ -58,7 +60,7 @@ def make_model_images(table, cutouts):
     return [_model_image(parameters[i], background[i], cutouts, i) for i in range(len(cutouts))]
 
 
-def make_residual_images(table, cutouts):
+def make_residual_images(table: Table, cutouts: Cutouts) -> list[npt.NDArray | u.Quantity]:
     """Data minus model; masked pixels keep their residual.
 
     Parameters

@@ -2,10 +2,13 @@
 
 import os
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from galmeasure.cutouts.batches import CutoutBatch
 from galmeasure.fitters import variables as _variables
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase
 from galmeasure.fitters.lsq.bias import likelihood_bias
@@ -142,7 +145,7 @@ class LSQSersicFitter(SersicFitterBase):
             raise ValueError(msg)
         self._load_calibration()
 
-    def describe_estimator(self):
+    def describe_estimator(self) -> dict[str, Any]:
         """Likelihood and free parameters: a calibration holds for these."""
         likelihood = {"loss": self.loss, "dof": float(self.dof) if self.loss == "student-t" else None}
         free = {"fit_background": self.fit_background, "fixed": sorted(self.fixed)}
@@ -153,7 +156,7 @@ class LSQSersicFitter(SersicFitterBase):
     def _meta(self):
         return {} if self.prior is None else {"PRIOR": get_prior(self.prior).name}
 
-    def measure(self, batch, init):
+    def measure(self, batch: CutoutBatch, init: npt.NDArray[np.float64]) -> BatchMeasurement:
         """Fit one batch; see `~galmeasure.fitters.SersicFitterBase.measure`."""
         reserve_heap()
         found = BatchMeasurement.empty(len(batch), background=self.fit_background, crb=self.crb)

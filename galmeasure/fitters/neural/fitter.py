@@ -2,12 +2,15 @@
 
 import os
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from astropy.table import QTable
 
 from galmeasure.cutouts import Cutouts
+from galmeasure.cutouts.batches import CutoutBatch
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase, progress
 from galmeasure.fitters.batch_quality import batch_quality
 from galmeasure.fitters.blank import fail_blank
@@ -32,7 +35,7 @@ from galmeasure.fitters.threads import map_batches, single_threaded
 from galmeasure.flags import Flag
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.ood.observe import observe
-from galmeasure.ood.typical import FALSE_ALARMS, Observed, TypicalGalaxies, load_typical, typical_path
+from galmeasure.ood.typical import FALSE_ALARMS, load_typical, typical_path
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import Prior, get_prior
 from galmeasure.render.memory import reserve_heap
@@ -42,7 +45,7 @@ from galmeasure.weights import DEFAULT_WEIGHTS, load_network
 from galmeasure.weights.corrections import load_correction
 from galmeasure.weights.registry import find_weights, known_digest
 
-__all__ = ["NeuralSersicFitter", "learn_typical"]
+__all__ = ["NeuralSersicFitter"]
 
 _SUMMARIES = ("mean", "median", "mode")
 _PRECISIONS = ("float32", "bfloat16")
@@ -167,13 +170,13 @@ class NeuralSersicFitter(SersicFitterBase):
             check_refinement(self._weights, network, self.n_draws, self.min_ess)
         self._load_calibration()
 
-    def describe_estimator(self):
+    def describe_estimator(self) -> dict[str, Any]:
         """Weights, summary and refinement: a calibration holds for these."""
         weights = {"weights": self._weights.name, "sha256": self._weights.sha256}
         return {**super().describe_estimator(), **weights, "summary": self.summary, "refine": self.refine,
                 "prior": self._prior().name, "fixed": sorted(self.fixed)}  # fmt: skip
 
-    def measure(self, batch, init):
+    def measure(self, batch: CutoutBatch, init: npt.NDArray[np.float64]) -> BatchMeasurement:
         """Measure one batch, as `fit` needs it; ``init`` is used for ``fixed`` only."""
         reserve_heap()
         measurement = BatchMeasurement.empty(len(batch), **self._columns())
@@ -284,7 +287,16 @@ class NeuralSersicFitter(SersicFitterBase):
             snr[index], residual[index] = quality.snr, quality.residual
         return observe(view, values, snr, residual, tensors.good)
 
-    def sample(self, cutouts, psf=None, n_samples=500, *, seed=0, progress_bar=False, **options):
+    def sample(
+        self,
+        cutouts: Any,
+        psf: Any = None,
+        n_samples: int = 500,
+        *,
+        seed: int = 0,
+        progress_bar: bool = False,
+        **options: Any,
+    ) -> QTable:
         """Draw from the posteriors.
 
         Parameters
@@ -333,7 +345,9 @@ class NeuralSersicFitter(SersicFitterBase):
             drawn[batch.index] = values
         return draw_table(cutouts, drawn, self._meta() | cutouts.psf_meta)
 
-    def log_prob(self, cutouts, psf=None, parameters=None, *, progress_bar=False, **options):
+    def log_prob(
+        self, cutouts: Any, psf: Any = None, parameters: Any = None, *, progress_bar: bool = False, **options: Any
+    ) -> npt.NDArray[np.float64]:
         """Log density of the posterior at given parameters.
 
         Parameters
@@ -531,43 +545,6 @@ class NeuralSersicFitter(SersicFitterBase):
                     found = found + ratio[places].log(part) - evidence
                 density[rows[:count]] = found.T.cpu().numpy()[:count]
         return density
-
-
-class _Unscored(NeuralSersicFitter):
-    """Fitter that minds no file of typical galaxies."""
-
-    def _typical(self):
-        return None
-
-
-def learn_typical(weights, cutouts, *, device="cpu", **about):
-    """Learn what galaxies of the training domain look like to a network, for the column ``ood_score``.
-
-    Parameters
-    ----------
-    weights : str, path-like or Weights
-        The network's.
-    cutouts : iterable of Cutouts
-        Galaxies of its training domain, see `galmeasure.training.simulate_cutouts`.
-    device : str, optional
-        Where to compute.
-    **about
-        Plain JSON for the card.
-
-    Returns
-    -------
-    galmeasure.calibration.TypicalGalaxies
-        To be saved at `galmeasure.calibration.typical_path` of the file of weights.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than 2,000 galaxies.
-    """
-    weights = find_weights(weights, "weights")
-    fitter = _Unscored(weights=weights, device=device, precision="float32")
-    found = Observed.join([each for part in cutouts for each in fitter._observe(part)])
-    return TypicalGalaxies.learn(found, {"weights": weights.name, "weights_sha256": weights.sha256, **about})
 
 
 def _smallest_stamp(weights):

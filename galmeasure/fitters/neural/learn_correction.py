@@ -2,17 +2,23 @@
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from os import PathLike
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
+from galmeasure.cutouts import Cutouts
 from galmeasure.fitters.neural.posteriors import corrected_posteriors
 from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.fitters.threads import single_threaded
 from galmeasure.networks.base import LOWER_LEVELS, UPPER_LEVELS
 from galmeasure.networks.correction import Correction, CorrectionConfig, correction_inputs
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
-from galmeasure.weights import load_network
+from galmeasure.weights import Weights, load_network
 from galmeasure.weights.registry import find_weights
 
 __all__ = ["CorrectionSample", "collect_sample", "learn_correction"]
@@ -59,7 +65,13 @@ class CorrectionSample:
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
 
-def collect_sample(weights, simulated, *, device="cpu", bf16=False):
+def collect_sample(
+    weights: str | PathLike | Weights,
+    simulated: Iterable[tuple[Cutouts, npt.NDArray[np.float64]]],
+    *,
+    device: str = "cpu",
+    bf16: bool = False,
+) -> CorrectionSample:
     """Measure simulated galaxies up to the correction.
 
     Parameters
@@ -111,8 +123,16 @@ def _sample(network, posteriors, chunk, truth, device):
 
 
 def learn_correction(
-    weights, sample, *, config=None, epochs=12, batch_size=512, learning_rate=2e-3, seed=0, device="cpu"
-):
+    weights: str | PathLike | Weights,
+    sample: CorrectionSample,
+    *,
+    config: CorrectionConfig | None = None,
+    epochs: int = 12,
+    batch_size: int = 512,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    device: str = "cpu",
+) -> tuple[Correction, dict[str, Any]]:
     """Train a correction.
 
     Parameters
@@ -196,7 +216,7 @@ def _context(correction, sample):
     return correction.encode(sample.inputs, sample.anchor, sample.whitener, sample.flux_scale)
 
 
-def correction_metrics(correction, sample):
+def correction_metrics(correction: Correction, sample: CorrectionSample) -> dict[str, Any]:
     """Losses and coverage of a correction on a sample.
 
     Parameters
