@@ -6,6 +6,7 @@ documentation's table are all made from :data:`FLAGS`.
 
 from dataclasses import dataclass
 from enum import IntFlag
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class FlagDefinition:
     description: str
 
     @property
-    def value(self):
+    def value(self) -> int:
         """Value of the bit, ``2**bit``."""
         return 1 << self.bit
 
@@ -65,7 +66,7 @@ Flag = IntFlag("Flag", {flag.name.upper(): flag.value for flag in FLAGS}, module
 Flag.__doc__ = "Quality bits as an integer flag, e.g. ``Flag.AT_BOUND | Flag.TRUNCATED``."
 
 
-def decode_flags(flags):
+def decode_flags(flags: Any) -> list[str] | list[list[str]]:
     """Names of the bits that are set.
 
     Parameters

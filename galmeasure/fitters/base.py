@@ -45,15 +45,15 @@ class BatchMeasurement:
     values, init : ndarray, shape (B, 7)
         Parameters, and where the fit began; NaN where there is no measurement.
     covariance : ndarray, shape (B, 7, 7)
-        Their covariance.
+        Covariance matrix of the parameters.
     snr, chi2_reduced : ndarray, shape (B,)
         Of the model at ``values``.
     n_pixels_fit, flags : ndarray of int, shape (B,)
         Pixels used and bits found while measuring.
     background, background_err : ndarray, shape (B,), or None
-        Constant per pixel.
+        Constant per pixel that was fitted, and its error.
     crb : ndarray, shape (B, 7), or None
-        Cramer-Rao bounds.
+        Cramer-Rao bounds of the parameters.
     quantiles : ndarray, shape (B, 3, 7), or None
         16, 50 and 84 % quantiles.
     ess, log_evidence : ndarray, shape (B,), or None
@@ -243,7 +243,7 @@ class SersicFitterBase(ABC):
         gain : float or array_like, optional
             Electrons per unit: adds the source's shot noise to ``error``.
         pixel_scale : float, Quantity or array_like, optional
-            Arcsec per pixel.
+            Side of a pixel in arcsec.
         wcs : WCS or list of WCS, optional
             Gives ra, dec, pa and the pixel scale.
         psf_oversampling : int, optional

@@ -15,7 +15,7 @@ def fail_blank(batch):
     Parameters
     ----------
     batch : CutoutBatch
-        Any batch.
+        Batch with or without blank stamps.
 
     Returns
     -------

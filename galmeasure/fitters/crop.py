@@ -89,7 +89,7 @@ class Crop:
     side : int
         Side of the crops, pixels.
     batch : CutoutBatch
-        The crops.
+        Batch that holds the crops.
     rows : ndarray of int64
         Positions in the whole batch, shape ``(K,)``.
     start : ndarray of int64

@@ -21,7 +21,7 @@ def make_model_images(table: Table, cutouts: Cutouts) -> list[npt.NDArray | u.Qu
     table : `~astropy.table.Table`
         Result of a fitter: columns ``<p>_fit``; one row per cutout.
     cutouts : Cutouts
-        What was fitted.
+        Cutouts that were fitted.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def make_residual_images(table: Table, cutouts: Cutouts) -> list[npt.NDArray | u
     table : `~astropy.table.Table`
         Result of a fitter.
     cutouts : Cutouts
-        What was fitted.
+        Cutouts that were fitted.
 
     Returns
     -------

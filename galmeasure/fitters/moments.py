@@ -115,7 +115,7 @@ def starting_values(problem, psf_covariance, centre):
     Parameters
     ----------
     problem : Problem
-        The cutouts.
+        Least-squares problem of the cutouts.
     psf_covariance : Tensor
         Shape ``(B, 2, 2)``.
     centre : Tensor
@@ -154,7 +154,7 @@ def solve_flux(problem, parameters, rows=None):
     Parameters
     ----------
     problem : Problem
-        The cutouts.
+        Least-squares problem of the cutouts.
     parameters : Tensor
         Sersic parameters, shape ``(K, 7)``, double precision.
     rows : Tensor, optional

@@ -34,7 +34,7 @@ def native_psfs(batch, positions, block=1, device="cpu", size=33):
     batch : CutoutBatch
         Cutouts in units of their noise.
     positions : ndarray of int64
-        Positions in ``batch.psf``.
+        Numbers of the PSFs in ``batch.psf``.
     block : int, optional
         Pixels of the stamp along each side of the network's.
     device : str, optional
@@ -171,7 +171,7 @@ class NetworkPSFs:
     Parameters
     ----------
     embedding : Tensor
-        Shape ``(M, features)``.
+        Embeddings of the PSFs, shape ``(M, features)``.
     index : ndarray of int64
         Which of them each row of the batch has, shape ``(B,)``.
     held : Tensor
@@ -195,7 +195,7 @@ def embedded_psfs(network, batch, rows, block, cleaned, device):
     Parameters
     ----------
     network : SersicPosterior
-        The network.
+        Network whose posteriors are used.
     batch : CutoutBatch
         Cutouts in units of their noise.
     rows : ndarray of int64

@@ -23,11 +23,11 @@ class Problem:
     image, error, good : Tensor
         Shape ``(B, ny, nx)``; ``error`` broadcasts.
     gain : Tensor or None
-        Shape ``(B,)``.
+        Electrons per unit, shape ``(B,)``.
     psf : PSFGrid
         Transforms of the distinct PSFs.
     psf_index : Tensor
-        Shape ``(B,)``.
+        Number of each PSF in ``psf``, shape ``(B,)``.
     dof : float or None
         Of the Student t loss.
     prior : PriorTerm or None
@@ -74,7 +74,7 @@ class Problem:
         Parameters
         ----------
         rows : Tensor
-            Shape ``(K,)``.
+            Row numbers of the problem, shape ``(K,)``.
         parameters : Tensor
             Shape ``(K, 7)``, double precision.
         background : Tensor, optional

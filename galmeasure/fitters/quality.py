@@ -70,7 +70,7 @@ def model_quality(problem, values, background=None, *, crb=False, free=range(N_P
     Parameters
     ----------
     problem : Problem
-        The cutouts.
+        Least-squares problem of the cutouts.
     values : Tensor
         Shape ``(B, 7)``; rows with NaN have no model.
     background : Tensor, optional

@@ -154,7 +154,7 @@ def read_cutouts(path: str | os.PathLike, **options) -> "Cutouts":
     path : path-like
         The catalogue; see `open_catalog`.
     **options
-        Options of `open_catalog`.
+        The same options as those of `open_catalog`.
 
     Returns
     -------

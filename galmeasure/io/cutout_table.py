@@ -38,7 +38,7 @@ class CutoutTableSource(CatalogSource):
     Parameters
     ----------
     path : Path
-        The file.
+        File that is to be read.
     options : ReadOptions
         Options; `error`, `weight`, `mask` and `segmentation` name columns, `error` may be a number.
     hdus : astropy.io.fits.HDUList

@@ -41,7 +41,7 @@ def detect_sources(image, *, mask=None, threshold=1.5, n_pixels=8, box_size=64, 
     Parameters
     ----------
     image : array_like
-        2-D image.
+        Image with two axes.
     mask : array_like of bool, optional
         True for bad pixels; those that are not finite are bad as well.
     threshold : float, optional

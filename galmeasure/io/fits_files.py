@@ -234,7 +234,7 @@ class TableRows:
     Parameters
     ----------
     path : path-like
-        The file.
+        File that is to be read.
     hdu : astropy.io.fits.BinTableHDU
         The table in it; its header is used, never its data.
 

@@ -45,7 +45,7 @@ class MultiExtensionSource(CatalogSource):
     Parameters
     ----------
     path : Path
-        The file.
+        File that is to be read.
     options : ReadOptions
         Options; `error` may be a number.
     hdus : astropy.io.fits.HDUList

@@ -56,7 +56,7 @@ class FilePixels:
     Parameters
     ----------
     file : MappedFile
-        The file.
+        File that holds the pixels.
     offset : int
         Place of the first pixel, in bytes.
     shape : tuple of int

@@ -73,11 +73,11 @@ class SkySource(ImageSource):
         Parameters
         ----------
         count : int
-            How many.
+            Number of positions to draw.
         core : float
             No segment is within this many pixels, and no bad pixel within two.
         rng : numpy.random.Generator
-            Random numbers.
+            Source of the random numbers.
 
         Returns
         -------

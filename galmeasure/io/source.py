@@ -108,7 +108,7 @@ class CatalogSource:
     kind : str
         "cutout table", "source list", "detection" or "multi-extension file".
     path : Path
-        The file.
+        File that is to be read.
     notes : list of str
         What was found in the headers and is used, for people to read.
     """

@@ -79,7 +79,7 @@ class SourceListSource(ImageSource):
     Parameters
     ----------
     path : path-like
-        The list.
+        File of the list of sources.
     options : ReadOptions
         Options; `image` is needed.
     """
@@ -124,9 +124,9 @@ class DetectionSource(ImageSource):
     Parameters
     ----------
     path : path-like
-        The image.
+        File of the image with the sources.
     options : ReadOptions
-        Options.
+        Options with which files are read.
     """
 
     def __init__(self, path, options):

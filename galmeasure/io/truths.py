@@ -28,7 +28,7 @@ def read_truth(path: str | PathLike) -> QTable:
     Parameters
     ----------
     path : path-like
-        The file.
+        File that is to be read.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def read_noiseless(path: str | PathLike, rows: Iterable[int]) -> dict[int, npt.N
     Parameters
     ----------
     path : path-like
-        The file.
+        File that is to be read.
     rows : list of int
         Rows, counted from 0.
 
@@ -116,7 +116,7 @@ def read_simulation(path: str | PathLike) -> tuple[dict[str, Any], int | None]:
     Parameters
     ----------
     path : path-like
-        The file.
+        File that is to be read.
 
     Returns
     -------

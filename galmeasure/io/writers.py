@@ -305,9 +305,9 @@ def append(file, offset, content):
     file : io.FileIO
         Open file; what comes after the place is replaced.
     offset : int
-        Place in bytes.
+        Place in the file, in bytes.
     content : bytes
-        What is written.
+        Bytes that are to be written.
 
     Raises
     ------
@@ -348,7 +348,7 @@ def write_table(table: Table, path: str | PathLike, *, overwrite: bool = False) 
     Parameters
     ----------
     table : astropy.table.QTable
-        Result table.
+        Result table to be written.
     path : path-like
         ``.fits``, ``.ecsv``, ``.csv``, ``.parquet`` or ``.votable``.
     overwrite : bool, optional

@@ -120,7 +120,7 @@ class MeasureSettings:
     Parameters
     ----------
     fitter : FitterSpec
-        Estimator, see `galmeasure.fitters.registry.get_fitter`.
+        Estimator and its arguments, see `galmeasure.fitters.registry.get_fitter`.
     reading : ReadOptions, optional
         Options with which the catalogue is read, see `galmeasure.io.open_catalog`.
     output : path-like, optional

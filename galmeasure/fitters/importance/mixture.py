@@ -26,7 +26,7 @@ class Mixture:
     weights : ndarray, shape (K,)
         They sum to 1.
     means : ndarray, shape (K, D)
-        Centres.
+        Centres of the components.
     factors : ndarray, shape (K, D, D)
         Lower Cholesky factors of the scale matrices.
     """
@@ -112,11 +112,11 @@ def fit_mixture(rng, u, weights, n_components):
     rng : numpy.random.Generator
         Chooses where the components begin.
     u : ndarray, shape (S, D)
-        Draws.
+        Draws to which the mixture is fitted.
     weights : ndarray, shape (S,)
         They sum to 1.
     n_components : int
-        Of the mixture.
+        Number of components of the mixture.
 
     Returns
     -------

@@ -36,13 +36,13 @@ def check_refinement(weights, network, n_draws, min_ess):
     Parameters
     ----------
     weights : Weights
-        Of the network.
+        Weights of the network.
     network : SersicPosterior
-        The network.
+        Network whose posteriors are used.
     n_draws : int
         Most draws of a galaxy.
     min_ess : float
-        Effective draws wanted.
+        Number of effective draws to reach.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def refine_batch(network, pieces, tensors, found, weights, prior, *, n_draws, mi
     Parameters
     ----------
     network : SersicPosterior
-        The network.
+        Network whose posteriors are used.
     pieces : list of EncodedChunk
         What it says of the batch.
     tensors : BatchTensors
@@ -84,7 +84,7 @@ def refine_batch(network, pieces, tensors, found, weights, prior, *, n_draws, mi
     n_draws : int
         Most draws of a galaxy.
     min_ess : float
-        Effective draws wanted.
+        Number of effective draws to reach.
     summary : {"mean", "median", "mode"}, optional
         Point estimate; the mode is that of the draws.
     held : HeldParameters, optional
@@ -119,7 +119,7 @@ def refined_draws(network, pieces, tensors, weights, n_samples, seed, *, prior, 
     Parameters
     ----------
     network, pieces, tensors, weights, prior, n_draws, min_ess, held
-        As in `refine_batch`.
+        The same arguments as those of `refine_batch`.
     n_samples : int
         Draws for each galaxy.
     seed : int

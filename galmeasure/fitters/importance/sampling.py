@@ -43,7 +43,7 @@ class ImportanceSettings:
     n_draws : int
         Most draws of one galaxy.
     min_ess : float
-        Effective draws wanted.
+        Number of effective draws to reach.
     """
 
     n_draws: int
@@ -87,7 +87,7 @@ class WeightedDraws:
     Parameters
     ----------
     values : ndarray, shape (S, 7)
-        Parameters.
+        Parameters of the draws.
     log_density : ndarray, shape (S,)
         Log of likelihood times prior.
     log_weights : ndarray, shape (S,)
@@ -159,17 +159,17 @@ def weighted_draws(network, piece, places, target, images, settings, starts=None
     Parameters
     ----------
     network : SersicPosterior
-        Proposes.
+        Network that proposes draws.
     piece : EncodedChunk
         What it says of the rows.
     places : ndarray of int64
         Rows of the piece.
     target : ExactPosterior
-        Of the batch.
+        Exact posterior of the batch.
     images : ndarray
         Stamps of the batch: the random numbers of a row are a function of its pixels.
     settings : ImportanceSettings
-        How much work.
+        Numbers of draws to make.
     starts : list of Mixture, optional
         First proposal of each row, see `gaussian_proposal`; the flow by default.
     held : HeldParameters, optional
@@ -214,7 +214,7 @@ def gaussian_proposal(network, prior, values, covariance, held=None):
     Parameters
     ----------
     network : SersicPosterior
-        The network.
+        Network whose posteriors are used.
     prior : Prior
         Outside of which there is nothing.
     values, covariance : Tensor

@@ -23,7 +23,7 @@ def likelihood_bias(problem, parameters, background, covariance, n_free):
     Parameters
     ----------
     problem : Problem
-        The cutouts.
+        Least-squares problem of the cutouts.
     parameters : Tensor
         Shape ``(B, 7)``, at the maximum.
     background : Tensor or None
@@ -31,7 +31,7 @@ def likelihood_bias(problem, parameters, background, covariance, n_free):
     covariance : Tensor
         Of parameters and background, shape ``(B, P, P)``.
     n_free : int
-        Free parameters.
+        Number of free parameters.
 
     Returns
     -------

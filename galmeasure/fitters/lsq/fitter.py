@@ -72,7 +72,7 @@ class LSQSersicFitter(SersicFitterBase):
     calibration : path-like, optional
         File of ``galmeasure calibrate``: corrects estimates and errors; see :doc:`/calibration`.
     device : str, optional
-        A torch device.
+        Torch device on which to compute.
     batch_size : int, optional
         Cutouts held as tensors at one time; chosen by their size by default.
 

@@ -19,7 +19,7 @@ class Solution:
     Parameters
     ----------
     x : Tensor
-        Shape ``(B, P)``.
+        Variables of the fits, shape ``(B, P)``.
     loss : Tensor
         Shape ``(B,)``; infinite for a problem that could not be evaluated at its start.
     gradient : Tensor
@@ -27,7 +27,7 @@ class Solution:
     hessian : Tensor
         Half the expected second derivative of the loss, shape ``(B, P, P)``, at the last evaluation.
     converged : Tensor
-        Boolean, shape ``(B,)``.
+        Fits that have converged, boolean, shape ``(B,)``.
     n_iter : Tensor
         Evaluations used, shape ``(B,)``.
     """

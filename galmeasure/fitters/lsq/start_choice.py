@@ -47,7 +47,7 @@ def choose_starts(problem, given, moments, bounds, options):
     Parameters
     ----------
     problem : Problem
-        The cutouts.
+        Least-squares problem of the cutouts.
     given, moments : Tensor
         Sersic parameters of the two starts, equal where parameters are fixed, shape ``(B, 7)``, double precision.
     bounds : callable

@@ -46,7 +46,7 @@ class EncodedChunk:
     keep : ndarray of bool
         Those that count, shape ``(P,)``.
     context : Context or CorrectedContext
-        Features, ``P`` rows.
+        Features of the encoder, ``P`` rows.
     summary : PosteriorSummary
         In the units and pixels of the network.
     window : Window
@@ -84,7 +84,7 @@ def encode_batch(network: SersicPosterior, tensors: BatchTensors, *, bf16: bool 
     Parameters
     ----------
     network : SersicPosterior
-        The network.
+        Network whose posteriors are used.
     tensors : BatchTensors
         Tensors of the batch, on the device of the network.
     bf16 : bool, optional

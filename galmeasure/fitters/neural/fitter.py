@@ -91,7 +91,7 @@ class NeuralSersicFitter(SersicFitterBase):
     calibration : path-like, optional
         File of ``galmeasure calibrate``: corrects estimates, errors and quantiles; see :doc:`/calibration`.
     device : str, optional
-        A torch device.
+        Torch device on which to compute.
     batch_size : int, optional
         Cutouts held as tensors at one time; chosen by their size by default.
 
@@ -302,7 +302,7 @@ class NeuralSersicFitter(SersicFitterBase):
         Parameters
         ----------
         cutouts, psf
-            As in `fit`.
+            The same arguments as those of `fit`.
         n_samples : int, optional
             Draws for each galaxy.
         seed : int, optional
@@ -353,14 +353,14 @@ class NeuralSersicFitter(SersicFitterBase):
         Parameters
         ----------
         cutouts, psf
-            As in `fit`.
+            The same arguments as those of `fit`.
         parameters : table
             One row per cutout, with the seven columns ``<p>_fit`` or ``<p>``, in the units of the result table: a
             result of `fit`, or, with vectors of ``S`` values, of `sample`.
         progress_bar : bool, optional
             Show a bar on standard error.
         **options
-            As in `sample`.
+            The same options as those of `sample`.
 
         Returns
         -------

@@ -142,11 +142,11 @@ def learn_correction(
     sample : CorrectionSample
         What to learn from; a tenth of it is held out.
     config : CorrectionConfig, optional
-        Architecture.
+        Architecture of the correction.
     epochs : int, optional
         How often each galaxy is seen.
     batch_size : int, optional
-        Galaxies per step.
+        Number of galaxies per step.
     learning_rate : float, optional
         Largest rate, from which it falls to zero along half a cosine.
     seed : int, optional

@@ -28,11 +28,11 @@ def learn_typical(
     Parameters
     ----------
     weights : str, path-like or Weights
-        The network's.
+        Weights of the network, or their name.
     cutouts : iterable of Cutouts
         Galaxies of its training domain, see `galmeasure.training.simulate_cutouts`.
     device : str, optional
-        Where to compute.
+        Torch device on which to compute.
     **about
         Plain JSON for the card.
 

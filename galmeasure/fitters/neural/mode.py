@@ -21,7 +21,7 @@ def posterior_mode(network, context):
     Parameters
     ----------
     network : SersicPosterior
-        The network.
+        Network whose posteriors are used.
     context : Context or CorrectedContext
         ``B`` galaxies. All have the same random numbers, so that each row's mode is its own.
 

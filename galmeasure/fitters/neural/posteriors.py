@@ -99,7 +99,7 @@ def network_posteriors(network: SersicPosterior, tensors: BatchTensors, *, bf16:
     Parameters
     ----------
     network : SersicPosterior
-        The network.
+        Network whose posteriors are used.
     tensors : BatchTensors
         Tensors of the batch, on the device of the network.
     bf16 : bool, optional
@@ -127,7 +127,7 @@ def corrected_posteriors(
     Parameters
     ----------
     network : SersicPosterior
-        The network.
+        Network whose posteriors are used.
     correction : Correction or None
         The correction; None gives the network's posteriors beside the evaluation.
     tensors : BatchTensors

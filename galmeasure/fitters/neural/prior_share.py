@@ -61,7 +61,7 @@ def point_probability(quantiles, fwhm):
     Parameters
     ----------
     quantiles : Tensor
-        As in `prior_dominated`.
+        Quantiles, as in `prior_dominated`.
     fwhm : Tensor
         Width of each PSF, pixel response included, in the pixels of the network, shape ``(B,)``.
 

@@ -92,7 +92,7 @@ def reweighted_chunk(module, chunk, ratio):
     chunk : EncodedChunk
         Rows with their summary.
     ratio : PriorRatio
-        Of the rows.
+        Ratio of the priors for the rows.
 
     Returns
     -------
