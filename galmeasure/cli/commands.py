@@ -1,6 +1,8 @@
 """Commands and options; what they do is imported when they run, so that help is quick."""
 
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -22,7 +24,7 @@ __all__ = ["cli", "main"]
 class DefaultGroup(click.Group):
     """Group in which ``galmeasure FILE`` means ``galmeasure measure FILE``."""
 
-    def parse_args(self, ctx, args):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``measure`` in front of what is not a command."""
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version", "-V"):
             meant = None if ctx.resilient_parsing else probably_meant(args[0], self.commands)
@@ -42,7 +44,7 @@ class DefaultGroup(click.Group):
             found += command.params[0].type.shell_complete(measuring, command.params[0], incomplete)
         return found
 
-    def format_usage(self, ctx, formatter):
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Usage of both forms."""
         formatter.write_usage(ctx.command_path, "CATALOG [OPTIONS]")
         formatter.write_usage(ctx.command_path, "COMMAND [OPTIONS]", prefix="       ")
@@ -60,7 +62,7 @@ def _version(ctx, _, value):
 @click.option(
     "-V", "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version."
 )
-def cli():
+def cli() -> None:
     """Measure galaxies: flux, Sersic index, half-light radius, ellipticity and centre, with errors.
 
     galmeasure catalog.fits measures every cutout of a catalogue and writes catalog_galmeasure.fits; it is
@@ -119,7 +121,7 @@ def cli():
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no closing lines; errors and warnings only.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more; show where an error came from.")
-def measure(catalogs, **options):
+def measure(catalogs: tuple[str, ...], **options: Any) -> None:
     """Measure the galaxies of CATALOG.
 
     CATALOG is a FITS table of cutouts (a column cutout, image, stamp or VIGNET, plain or FITS_LDAC), a FITS file
@@ -161,7 +163,7 @@ cli.add_command(train)
 cli.add_command(weights)
 
 
-def main(args=None):
+def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the command ``galmeasure``; exits with 0 (done) or 2 (bad arguments or input).
 
     Parameters

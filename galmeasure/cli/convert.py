@@ -1,5 +1,7 @@
 """``galmeasure convert``: results in the words of another code."""
 
+from typing import Any
+
 import click
 
 from galmeasure.cli.run import reported
@@ -21,7 +23,7 @@ __all__ = ["convert"]
 @click.option("--pixel-scale", type=float, help="Arcsec per pixel, between radii in pixels and in arcsec.")
 @click.option("--zero-point", type=float, help="Magnitude of a flux of 1, between magnitudes and fluxes.")
 @click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
-def convert(catalog, **options):
+def convert(catalog: str, **options: Any) -> None:
     """Give results in the words of another code, or those of another code in ours.
 
     TABLE is a result table of galmeasure, or a catalogue of the code that --preset names.

@@ -1,5 +1,7 @@
 """``galmeasure evaluate``: how good estimators are, on galaxies of known parameters, as a report."""
 
+from typing import Any
+
 import click
 
 from galmeasure.cli.run import reported
@@ -47,7 +49,7 @@ __all__ = ["evaluate"]
 @click.option("--no-progress", is_flag=True, help="Do not say what is being done.")
 @click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
 @click.pass_context
-def evaluate(context, results, **options):
+def evaluate(context: click.Context, results: tuple[str, ...], **options: Any) -> None:
     """Measure galaxies of known parameters and report how well that went.
 
     galmeasure evaluate RESULT --against INPUT compares results with the true parameters in the catalogue that was

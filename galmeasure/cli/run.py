@@ -4,6 +4,7 @@ import signal
 import threading
 import traceback
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
@@ -14,7 +15,7 @@ __all__ = ["reported"]
 
 
 @contextmanager
-def reported(verbose=False):
+def reported(verbose: bool = False) -> Iterator[None]:
     """Wrong arguments and input as usage errors, warnings as lines; ``verbose`` shows where an error came from."""
     with _plain_warnings(), _terminable():
         try:

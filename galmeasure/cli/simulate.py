@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import fields
+from typing import Any
 
 import click
 
@@ -42,7 +43,7 @@ def _field_options(function):
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
 @click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
-def simulate(output, **options):
+def simulate(output: str, **options: Any) -> None:
     """Simulate galaxies with GalSim and write them to OUTPUT, a FITS table of cutouts.
 
     galmeasure OUTPUT measures it. Ranges have two numbers, equal for a fixed value, and are uniform. What neither an

@@ -1,6 +1,7 @@
 """``galmeasure train``: train a network on stamps that are simulated as it goes."""
 
 import sys
+from typing import Any
 
 import click
 
@@ -27,7 +28,7 @@ _LEAST_CORRECTED = 1500
               "the correction of --refine auto is learned; 0 for none.  [default: 60000]")  # fmt: skip
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
 @click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
-def train(config, **options):
+def train(config: str, **options: Any) -> None:
     """Train a network as CONFIG says, a TOML file or the name of one that comes with the package.
 
     The result, FOLDER/NAME.safetensors, goes to galmeasure --weights. A run that was stopped goes on by the same

@@ -21,7 +21,9 @@ __all__ = ["weights"]
 @click.option("--overwrite", is_flag=True, help="Replace what is there; for weights that come with galmeasure, too.")
 @click.option("--device", default="cpu", show_default=True, help="Where to measure them, e.g. cuda.")
 @click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
-def weights(file, ood, correct, seed, overwrite, device, verbose):
+def weights(
+    file: str | None, ood: int | None, correct: int | None, seed: int, overwrite: bool, device: str, verbose: bool
+) -> None:
     """List the weights that come with galmeasure, for measure --weights.
 
     Files of your own, from galmeasure train, are given by their path. Exit codes: 0 done, 2 bad arguments, or a file

@@ -1,6 +1,9 @@
 """Ellipses as axes and as covariances, and errors through any function."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
+import numpy.typing as npt
 
 __all__ = ["axes_of_covariance", "covariance_of_axes", "propagated", "shear_errors"]
 
@@ -8,7 +11,9 @@ _STEP = 1e-6
 """Step of numerical derivatives: their error is its square, and rounding over it is as small."""
 
 
-def axes_of_covariance(radius_x, radius_y, rho):
+def axes_of_covariance(
+    radius_x: npt.NDArray[np.float64], radius_y: npt.NDArray[np.float64], rho: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Semi-major axis, axis ratio and angle in degrees from +x of the ellipse that a covariance describes."""
     xx, yy, xy = radius_x**2, radius_y**2, rho * radius_x * radius_y
     with np.errstate(all="ignore"):
@@ -18,7 +23,9 @@ def axes_of_covariance(radius_x, radius_y, rho):
         return major, minor / major, np.degrees(0.5 * np.arctan2(2.0 * xy, xx - yy))
 
 
-def covariance_of_axes(major, q, angle):
+def covariance_of_axes(
+    major: npt.NDArray[np.float64], q: npt.NDArray[np.float64], angle: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Roots of the diagonal of a covariance and its correlation, the inverse of `axes_of_covariance`."""
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     xx = major**2 * (cos**2 + (q * sin) ** 2)
@@ -28,7 +35,13 @@ def covariance_of_axes(major, q, angle):
         return np.sqrt(xx), np.sqrt(yy), xy / np.sqrt(xx * yy)
 
 
-def propagated(function, values, errors, *, period=None):
+def propagated(
+    function: Callable[..., Sequence[npt.NDArray[np.float64]]],
+    values: Sequence[npt.NDArray[np.float64]],
+    errors: Sequence[npt.NDArray[np.float64] | None],
+    *,
+    period: float | None = None,
+) -> list[npt.NDArray[np.float64] | None]:
     """Errors of what a function gives, as if those of its arguments were independent.
 
     Parameters
@@ -58,7 +71,12 @@ def propagated(function, values, errors, *, period=None):
     return list(np.sqrt(square))
 
 
-def shear_errors(q, q_err, angle, angle_err):
+def shear_errors(
+    q: npt.NDArray[np.float64],
+    q_err: npt.NDArray[np.float64] | None,
+    angle: npt.NDArray[np.float64],
+    angle_err: npt.NDArray[np.float64] | None,
+) -> tuple[npt.NDArray[np.float64] | None, npt.NDArray[np.float64] | None]:
     """Errors of the two components of (a - b) / (a + b), of those of axis ratio and angle in degrees."""
     if q_err is None or angle_err is None:
         return None, None

@@ -5,6 +5,8 @@ import os
 import re
 from collections.abc import Iterable
 from functools import cache
+from os import PathLike
+from typing import Any
 
 import astropy.units as u
 import numpy as np
@@ -34,7 +36,9 @@ _NEAR_SCALE = 0.1
 _NUMBER_AT_START = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?:$|[a-zA-Z(\[])")
 
 
-def keyword_number(headers, role, path, ignored=None):
+def keyword_number(
+    headers: Iterable[fits.Header], role: str, path: str | PathLike, ignored: list[str] | None = None
+) -> tuple[float | None, str | None]:
     """First number found under the keywords of `role`.
 
     Parameters
@@ -42,7 +46,7 @@ def keyword_number(headers, role, path, ignored=None):
     headers : iterable of astropy.io.fits.Header
         Headers, the one that counts first.
     role : str
-        Key of ``KEYWORDS``.
+        Key of ``KEYWORDS``, such as ``"gain"``.
     path : path-like
         The file of the headers, for messages.
     ignored : list of str, optional
@@ -134,7 +138,9 @@ def _number(value, role, name):
     return number
 
 
-def effective_gain(headers, path, unit, unit_text, ignored):
+def effective_gain(
+    headers: Iterable[fits.Header], path: str | PathLike, unit: u.UnitBase | None, unit_text: str, ignored: list[str]
+) -> tuple[float | None, str]:
     """Electrons per unit of an image, from the header's gain, which is one of electrons per ADU or count.
 
     Parameters
@@ -191,7 +197,7 @@ def _electron_kind(unit):
     return None, False
 
 
-def psf_oversampling(header, path):
+def psf_oversampling(header: fits.Header, path: str | PathLike) -> int:
     """Samples a pixel of a PSF image, from its header: 1 unless a keyword says otherwise.
 
     ``PSFSAMP`` is the step of the samples in pixels when it is below 1, else the samples in a pixel.
@@ -206,7 +212,7 @@ def psf_oversampling(header, path):
     return round(value)
 
 
-def celestial_wcs(header, hdus=None):
+def celestial_wcs(header: fits.Header, hdus: fits.HDUList | None = None) -> Any:
     """Celestial WCS of an image header, or None; tables of its distortion are in the other HDUs of its open file."""
     from astropy.wcs import WCS
 
@@ -222,7 +228,7 @@ def celestial_wcs(header, hdus=None):
     return wcs if wcs.has_celestial else None
 
 
-def wcs_pixel_scale(wcs):
+def wcs_pixel_scale(wcs: Any) -> float | None:
     """Pixel scale in arcsec of a celestial WCS, or None."""
     if wcs is None:
         return None

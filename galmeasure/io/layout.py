@@ -10,7 +10,9 @@ import os
 import re
 from dataclasses import dataclass
 from itertools import count
+from os import PathLike
 from pathlib import Path
+from typing import IO
 
 from galmeasure.exceptions import CatalogError
 
@@ -67,7 +69,7 @@ class FileState:
     def _of(state):
         return state.st_size, state.st_mtime_ns, state.st_ino
 
-    def check(self, file=None):
+    def check(self, file: int | None = None) -> None:
         """Raise if the file is another one or was written to; it may be open.
 
         Parameters
@@ -89,14 +91,14 @@ class FileState:
             raise CatalogError(msg)
 
 
-def open_binary(path):
+def open_binary(path: str | PathLike) -> IO[bytes]:
     """Open a file for reading, through gzip where its first bytes say so."""
     with Path(path).open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
     return gzip.open(path) if compressed else Path(path).open("rb")
 
 
-def file_layout(path, *, cut_table=False):
+def file_layout(path: Path, *, cut_table: bool = False) -> "list[Part]":
     """Parts of a FITS file, whose data are all there.
 
     Parameters

@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from astropy import units as u
 from astropy.io import fits
 from astropy.table import QTable
@@ -19,13 +22,13 @@ __all__ = ["read_noiseless", "read_simulation", "read_truth", "read_truth_of_lis
 _PREFIX = TRUE.format("")
 
 
-def read_truth(path):
+def read_truth(path: str | PathLike) -> QTable:
     """True parameters of a FITS table of cutouts, as `galmeasure.training.make_dataset` writes it.
 
     Parameters
     ----------
     path : path-like
-        The file.
+        FITS table of simulated cutouts.
 
     Returns
     -------
@@ -86,13 +89,13 @@ def read_truth_of_list(path: str | PathLike) -> QTable:
     return truth
 
 
-def read_noiseless(path, rows):
+def read_noiseless(path: str | PathLike, rows: Sequence[int]) -> dict[int, npt.NDArray[np.float64]]:
     """Noiseless stamps of some rows of such a file.
 
     Parameters
     ----------
     path : path-like
-        The file.
+        FITS table of simulated cutouts.
     rows : list of int
         Rows, counted from 0.
 
@@ -107,13 +110,13 @@ def read_noiseless(path, rows):
         return {int(row): np.array(hdu.data["noiseless"][row], dtype=float) for row in rows}
 
 
-def read_simulation(path):
+def read_simulation(path: str | PathLike) -> tuple[dict[str, Any], int | None]:
     """Configuration and seed with which such a file was simulated.
 
     Parameters
     ----------
     path : path-like
-        The file.
+        FITS table of simulated cutouts.
 
     Returns
     -------

@@ -71,7 +71,7 @@ _WORD = re.compile(r"(?<![A-Za-z\d.])(?:[eE]-(?!\s*\d)|[A-Za-z]+)")
 _POWER = re.compile(r"(?<![\w.])10(?:\*\*|\^)\(?([-+]?\d+)\)?")
 
 
-def parse_unit(text):
+def parse_unit(text: str | None) -> u.UnitBase | None:
     """Unit of a header's text, or None where there is none or it is not understood.
 
     Plurals, abbreviations and capitals of many pipelines are understood (``ELECTRONS/S``, ``counts/s``, ``e-/s``,
@@ -105,7 +105,7 @@ def _word(match):
     return _WORDS.get(match[0].lower(), match[0])
 
 
-def unit_factor(unit, wanted):
+def unit_factor(unit: u.UnitBase | None, wanted: u.UnitBase | None) -> float | None:
     """Factor from one unit to another: 1 where either is None, and None where they cannot be converted."""
     if unit is None or wanted is None or unit == wanted:
         return 1.0

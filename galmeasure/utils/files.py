@@ -7,7 +7,7 @@ from pathlib import Path
 __all__ = ["in_brief", "write_whole"]
 
 
-def in_brief(text, most=200):
+def in_brief(text: object, most: int = 200) -> str:
     """Text of an exception, or of a value from a file, on one line and not longer than a reader can bear."""
     line = " ".join(str(text).split()) or type(text).__name__
     return line if len(line) <= most else f"{line[: most - 4]} ..."

@@ -11,7 +11,7 @@ _TABLES = "astropy.table"
 _MODULE = "galmeasure.io.results"
 
 
-def register_format():
+def register_format() -> None:
     """Make ``QTable.read(path, format="galmeasure")`` and ``write`` work.
 
     That is now, or as soon as astropy's tables are imported: importing this package must not import them.
