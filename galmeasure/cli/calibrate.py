@@ -1,5 +1,7 @@
 """``galmeasure calibrate``: error bars that hold on an image, learned from model galaxies in its blank sky."""
 
+from typing import Any
+
 import click
 
 from galmeasure.cli.estimator_options import chosen_fitter, estimator_options
@@ -50,7 +52,7 @@ __all__ = ["calibrate"]
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
 @click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
-def calibrate(image, **options):
+def calibrate(image: str, **options: Any) -> None:
     """Calibrate error bars with model galaxies in the blank sky of IMAGE.
 
     Model galaxies are put into the image's own sky, with its PSF, and measured. What their truths say about bias and

@@ -79,12 +79,12 @@ KEYWORDS = {
 """Header keywords by what they hold; the first one found counts."""
 
 
-def find_column(names, role):
+def find_column(names: list[str], role: str) -> str | None:
     """Spelling in `names` of the first column that holds `role`, or None."""
     return _first(names, COLUMN_NAMES[role])
 
 
-def find_pair(names, pairs):
+def find_pair(names: list[str], pairs: list[tuple]) -> tuple | None:
     """First of `pairs` (two column names, then anything) whose two columns are both in `names`, or None."""
     for first, second, *rest in pairs:
         found = _first(names, (first,)), _first(names, (second,))
@@ -98,7 +98,7 @@ def _first(names, wanted):
     return next((lower[name] for name in wanted if name in lower), None)
 
 
-def some_names(names, most=12):
+def some_names(names: list[str], most: int = 12) -> str:
     """Names for a message, the first of them if there are many."""
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

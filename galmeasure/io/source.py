@@ -3,9 +3,11 @@
 import itertools
 import os
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import astropy.units as u
 import numpy as np
@@ -125,7 +127,7 @@ class CatalogSource:
     def __len__(self):
         raise NotImplementedError
 
-    def read(self, rows):
+    def read(self, rows: npt.ArrayLike) -> Any:
         """Cutouts of the given rows.
 
         Parameters
@@ -263,11 +265,13 @@ class CatalogSource:
         value = getattr(self, name)
         return value[rows] if isinstance(value, np.ndarray) else value
 
-    def n_pixels(self, rows):
+    def n_pixels(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Pixels of the stamps of some rows."""
         raise NotImplementedError
 
-    def blocks(self, rows=None, size=None, max_pixels=MAX_PIXELS):
+    def blocks(
+        self, rows: npt.ArrayLike | None = None, size: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> Iterator[npt.NDArray[np.int64]]:
         """Row numbers in blocks that are small enough to be read at once.
 
         Parameters
@@ -295,7 +299,7 @@ class CatalogSource:
             if first < min(last, len(rows)):
                 yield rows[first:last]
 
-    def chunks(self, rows=None, size=None):
+    def chunks(self, rows: npt.ArrayLike | None = None, size: int | None = None) -> Iterator[Any]:
         """Cutouts in chunks, in order; see `blocks` for the parameters.
 
         Yields
@@ -306,7 +310,7 @@ class CatalogSource:
         for block in self.blocks(rows, size):
             yield self.read(block)
 
-    def columns(self, rows, names):
+    def columns(self, rows: npt.ArrayLike, names: list[str]) -> dict[str, Any]:
         """Input columns with one value a row, to be copied beside the measurements.
 
         Parameters
@@ -324,7 +328,7 @@ class CatalogSource:
         raise NotImplementedError
 
     @property
-    def column_names(self):
+    def column_names(self) -> list[str]:
         """Names of the input columns with one value a row."""
         return []
 
@@ -405,7 +409,7 @@ def _with_unit(values, unit):
     return values << unit
 
 
-def segmentation_mask(segmentation, x, y):
+def segmentation_mask(segmentation: np.ndarray, x: float, y: float) -> npt.NDArray[np.bool_]:
     """Mask of the neighbours in one segmentation stamp.
 
     The target is the label at (x, y), or else the label nearest to it within three pixels; every

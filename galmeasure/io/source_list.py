@@ -1,6 +1,9 @@
 """Source lists with an image, and the sources detected in one: stamps are cut where the sources are."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from galmeasure.exceptions import CatalogError
 from galmeasure.io.fits_files import reading
@@ -47,7 +50,7 @@ class ImageSource(CatalogSource):
     def __len__(self):
         return len(self._positions)
 
-    def n_pixels(self, rows):
+    def n_pixels(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Pixels of the stamps of some rows."""
         return self._sizes[rows] ** 2
 
@@ -75,7 +78,7 @@ class SourceListSource(ImageSource):
     Parameters
     ----------
     path : path-like
-        The list.
+        File of the list of sources.
     options : ReadOptions
         Options; `image` is needed.
     """
@@ -98,11 +101,11 @@ class SourceListSource(ImageSource):
         return self._table.meta.get(N_WHOLE, len(self))
 
     @property
-    def column_names(self):
+    def column_names(self) -> list[str]:
         """Names of the input columns with one value a row."""
         return [name for name in self._table.colnames if not hasattr(self._table[name], "spherical")]
 
-    def columns(self, rows, names):
+    def columns(self, rows: npt.ArrayLike, names: list[str]) -> dict[str, Any]:
         """Input columns with one value a row, with their units and masks."""
         return {name: self._table[name][np.asarray(rows, dtype=np.int64)] for name in names}
 
@@ -120,9 +123,9 @@ class DetectionSource(ImageSource):
     Parameters
     ----------
     path : path-like
-        The image.
+        File of the image with the sources.
     options : ReadOptions
-        Options.
+        Options of the reading, see `ReadOptions`.
     """
 
     def __init__(self, path, options):

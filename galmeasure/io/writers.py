@@ -4,12 +4,19 @@ import contextlib
 import os
 import secrets
 import tempfile
+from collections.abc import Iterator
 from importlib.util import find_spec
+from io import FileIO
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from galmeasure.io.fits_files import quiet
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
 
 __all__ = ["FORMATS", "ChunkedWriter", "output_format", "write_table"]
 
@@ -26,7 +33,7 @@ BLOCK_BYTES = 2**25
 """Bytes of a table that are converted at once when the file is made."""
 
 
-def output_format(path):
+def output_format(path: str | PathLike) -> str:
     """Format of a result table by the end of its name.
 
     Raises
@@ -95,7 +102,7 @@ class ChunkedWriter:
             msg = f"{self.path}: exists already; --overwrite (overwrite=True) replaces it"
             raise FileExistsError(msg)
 
-    def write(self, table):
+    def write(self, table: "QTable") -> None:
         """Append rows.
 
         Parameters
@@ -159,7 +166,7 @@ class ChunkedWriter:
             return np.where(mask, np.nan, values)
         return np.ma.array(values, mask=mask)
 
-    def try_columns(self, table):
+    def try_columns(self, table: "QTable") -> None:
         """Write a few rows as the table will be written, and forget them: what the format cannot hold is found out.
 
         Parameters
@@ -187,7 +194,7 @@ class ChunkedWriter:
         """Path of a file that nobody else knows of, beside the table."""
         return self.path.with_name(f".galmeasure-{secrets.token_hex(8)}.tmp{self.path.suffix}")
 
-    def finish(self):
+    def finish(self) -> None:
         """Make the table and give it its name.
 
         Raises
@@ -239,11 +246,11 @@ class ChunkedWriter:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def abort(self):
+    def abort(self) -> None:
         """Forget what was written."""
         self._spool.close()
 
-    def row_type(self):
+    def row_type(self) -> np.dtype:
         """Type of a row that holds every chunk: the widest text of each column."""
         first = self._chunks[0][1]
         if all(dtype == first for _, dtype, _ in self._chunks):
@@ -254,7 +261,7 @@ class ChunkedWriter:
             fields.append((name, np.result_type(*(kind.base for kind in kinds)), kinds[0].shape))
         return np.dtype(fields)
 
-    def tables(self, block_bytes=BLOCK_BYTES):
+    def tables(self, block_bytes: int = BLOCK_BYTES) -> "Iterator[QTable]":
         """The table again, in blocks of about `block_bytes`."""
         dtype, waiting, size = self.row_type(), [], 0
         for offset, kind, count in self._chunks:
@@ -295,7 +302,7 @@ class ChunkedWriter:
         return column
 
 
-def append(file, offset, content):
+def append(file: FileIO, offset: int, content: bytes) -> None:
     """Write bytes to an unbuffered file from a place on, all of them.
 
     Parameters
@@ -303,9 +310,9 @@ def append(file, offset, content):
     file : io.FileIO
         Open file; what comes after the place is replaced.
     offset : int
-        Place in bytes.
+        Place in the file, in bytes.
     content : bytes
-        What is written.
+        Bytes that are written there.
 
     Raises
     ------
@@ -340,13 +347,13 @@ def _other_folders():
     return [*folders, Path.cwd()]
 
 
-def write_table(table, path, *, overwrite=False):
+def write_table(table: "QTable", path: str | PathLike, *, overwrite: bool = False) -> None:
     """Write a table; the end of the name gives the format.
 
     Parameters
     ----------
     table : astropy.table.QTable
-        Result table.
+        Result table with one row per galaxy.
     path : path-like
         ``.fits``, ``.ecsv``, ``.csv``, ``.parquet`` or ``.votable``.
     overwrite : bool, optional
@@ -361,7 +368,7 @@ _MASK = "\0mask"
 """End of the name under which the mask of a column waits."""
 
 
-def check_folder(path):
+def check_folder(path: str | PathLike) -> None:
     """Raise unless a file of this name could be written now; it is not.
 
     Parameters

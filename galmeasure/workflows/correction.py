@@ -2,9 +2,14 @@
 
 import datetime as dt
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from galmeasure.exceptions import WeightsError
 from galmeasure.weights.corrections import correction_card, correction_path, load_correction
+
+if TYPE_CHECKING:
+    from galmeasure.weights.files import Weights
 
 __all__ = ["CORRECTION_NUMBER", "correction_path", "has_correction", "write_correction"]
 
@@ -15,8 +20,8 @@ _SEED = 41
 _EPOCHS = 12
 
 
-def has_correction(weights, number):
-    """Whether there is a file already, of these weights and as many galaxies."""
+def has_correction(weights: "Weights", number: int) -> bool:
+    """Tell if there is a file already, of these weights and as many galaxies."""
     try:
         found = load_correction(weights)
     except WeightsError:
@@ -25,8 +30,14 @@ def has_correction(weights, number):
 
 
 def write_correction(
-    weights, number=CORRECTION_NUMBER, *, seed=_SEED, epochs=_EPOCHS, device="cpu", show_progress=False
-):
+    weights: "Weights",
+    number: int = CORRECTION_NUMBER,
+    *,
+    seed: int = _SEED,
+    epochs: int = _EPOCHS,
+    device: str = "cpu",
+    show_progress: bool = False,
+) -> tuple[Path, dict[str, Any]]:
     """Simulate galaxies of the training domain, measure them, and learn the correction of their posteriors.
 
     Parameters

@@ -251,7 +251,7 @@ def _catalogs(settings):
     return tables
 
 
-def column_map(text):
+def column_map(text: str | None) -> dict[str, str] | None:
     """Columns by what they hold, of a text such as n=SERSIC_N,radius=RE.
 
     Parameters

@@ -64,7 +64,7 @@ class Summary:
     next_step: str = ""
     chi2: list = field(default_factory=list)
 
-    def add(self, table):
+    def add(self, table: QTable) -> None:
         """Count the flags of more rows, and keep their reduced chi2."""
         flags = np.asarray(table["flags"], dtype=np.int64)
         if "chi2_reduced" in table.colnames:
@@ -74,14 +74,14 @@ class Summary:
         self.n_rows += len(flags)
         self.n_failed += np.count_nonzero(flags & Flag.FAILED)
 
-    def median_chi2(self):
+    def median_chi2(self) -> float:
         """Median of the reduced chi2 of the measured rows; NaN if there is none."""
         chi2 = np.concatenate(self.chi2) if self.chi2 else np.zeros(0)
         chi2 = chi2[np.isfinite(chi2)]
         return float(np.median(chi2)) if len(chi2) else np.nan
 
-    def warning(self):
-        """What the whole catalogue says about its errors, or None where they look right."""
+    def warning(self) -> str | None:
+        """Warning of errors that seem wrong in the whole catalogue, or None where they look right."""
         chi2, n_measured = self.median_chi2(), self.n_rows - self.n_failed
         if n_measured < LEAST_ROWS or not (chi2 < CHI2_RANGE[0] or chi2 > CHI2_RANGE[1]):
             return None
@@ -211,7 +211,7 @@ def measure_catalog(catalog: str | PathLike | None, settings: MeasureSettings) -
     return summary
 
 
-def parse_rows(text, count):
+def parse_rows(text: str | None, count: int) -> np.ndarray:
     """Row numbers of a text such as ``0:100``, ``3,5,7`` or ``::10``.
 
     Parameters
@@ -268,7 +268,7 @@ def _next_step(catalog, output, source, plots):
     return "the same command with --rows 0:20 --plots FOLDER shows the first fits"
 
 
-def output_path(catalog, output):
+def output_path(catalog: str | PathLike, output: str | PathLike | None) -> Path:
     """Path of the table of a catalogue.
 
     Parameters
@@ -276,7 +276,7 @@ def output_path(catalog, output):
     catalog : path-like
         File that is measured.
     output : path-like or None
-        Option ``--output``.
+        Value of the option ``--output``.
 
     Returns
     -------

@@ -57,7 +57,7 @@ def _is_same(output, source):
         return False
 
 
-def check_output(path, *, overwrite):
+def check_output(path: Path, *, overwrite: bool) -> None:
     """Raise if a file could not be written later.
 
     Parameters

@@ -2,10 +2,15 @@
 
 import dataclasses
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from galmeasure.exceptions import WeightsError
 from galmeasure.ood.typical import load_typical, typical_path
 from galmeasure.weights.registry import known_digest
+
+if TYPE_CHECKING:
+    from galmeasure.weights.files import Weights
 
 __all__ = ["NUMBER", "has_typical", "typical_path", "write_typical"]
 
@@ -15,8 +20,8 @@ NUMBER = 100_000
 SEED = 31
 
 
-def has_typical(weights, number):
-    """Whether there is a file already, of these weights and as many galaxies."""
+def has_typical(weights: "Weights", number: int) -> bool:
+    """Tell if there is a file already, of these weights and as many galaxies."""
     path = typical_path(weights.path)
     try:
         found = load_typical(path, weights.sha256, known_digest(weights.sha256, path.suffix))
@@ -25,19 +30,21 @@ def has_typical(weights, number):
     return found is not None and found.card.get("simulated") == number
 
 
-def write_typical(weights, number=NUMBER, *, seed=SEED, device="cpu", show_progress=False):
+def write_typical(
+    weights: "Weights", number: int = NUMBER, *, seed: int = SEED, device: str = "cpu", show_progress: bool = False
+) -> tuple[Path, Any]:
     """Simulate galaxies of the training domain, measure them, and write what they look like.
 
     Parameters
     ----------
     weights : Weights
-        Of the network.
+        Weights of the network to use.
     number : int, optional
-        Galaxies.
+        Number of galaxies that are simulated.
     seed : int, optional
         They are a function of it.
     device : str, optional
-        Where to measure.
+        Torch device on which to measure.
     show_progress : bool, optional
         Show a bar on standard error.
 
