@@ -4,6 +4,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from galmeasure.exceptions import CatalogError
 
@@ -35,7 +36,16 @@ class Detections:
     labels: np.ndarray
 
 
-def detect_sources(image, *, mask=None, threshold=1.5, n_pixels=8, box_size=64, deblend=True, may_be_empty=False):
+def detect_sources(
+    image: npt.ArrayLike,
+    *,
+    mask: npt.ArrayLike | None = None,
+    threshold: float = 1.5,
+    n_pixels: int = 8,
+    box_size: int = 64,
+    deblend: bool = True,
+    may_be_empty: bool = False,
+) -> Detections:
     """Find sources in an image.
 
     Parameters

@@ -69,7 +69,7 @@ class FileState:
     def _of(state):
         return state.st_size, state.st_mtime_ns, state.st_ino
 
-    def check(self, file=None):
+    def check(self, file: int | None = None) -> None:
         """Raise if the file is another one or was written to; it may be open.
 
         Parameters
@@ -98,7 +98,7 @@ def open_binary(path: str | PathLike) -> BinaryIO:
     return gzip.open(path) if compressed else Path(path).open("rb")
 
 
-def file_layout(path, *, cut_table=False):
+def file_layout(path: Path, *, cut_table: bool = False) -> "list[Part]":
     """Parts of a FITS file, whose data are all there.
 
     Parameters

@@ -3,8 +3,11 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from os import PathLike
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from galmeasure.exceptions import CatalogError
 from galmeasure.io.names import some_names
@@ -49,7 +52,7 @@ class MaskBits:
     value: int | None = None
     note: str = ""
 
-    def bad(self, mask):
+    def bad(self, mask: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Boolean array of the bad pixels of some values of the mask; blank ones are bad."""
         mask = np.asarray(mask)
         if mask.dtype.kind == "b" or self.value is None:
@@ -62,17 +65,17 @@ class MaskBits:
         unsigned = mask.view(f"u{mask.dtype.itemsize}")
         return (unsigned.astype(np.uint64) & np.uint64(self.value)) != 0
 
-    def bad_pixels(self, plane):
+    def bad_pixels(self, plane: Any) -> LazyPixels:
         """Boolean image of the bad pixels of a mask, which is computed where it is read."""
         return LazyPixels([plane], self.bad, bool)
 
 
-def check_mask_bits(option):
+def check_mask_bits(option: int | str | Iterable | None) -> None:
     """Raise if bits of a mask are given as what they cannot be, as far as this is known without the mask."""
     _parse(option, None, "mask_bits")
 
 
-def find_mask_bits(option, headers, path):
+def find_mask_bits(option: int | str | Iterable | None, headers: list, path: str | PathLike) -> "MaskBits":
     """Bad bits of a mask: those that are asked for, or what is known of masks with such headers.
 
     Parameters

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from galmeasure.exceptions import CatalogError
 from galmeasure.io.layout import FileState
@@ -38,12 +39,12 @@ class MappedFile:
         weakref.finalize(self, os.close, self._number)
         self._content = mmap.mmap(self._number, 0, access=mmap.ACCESS_READ)
 
-    def array(self, offset, shape, dtype):
+    def array(self, offset: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
         """View of numbers in the file."""
         count = math.prod(shape)
         return np.frombuffer(self._content, dtype=dtype, count=count, offset=offset).reshape(shape)
 
-    def check(self):
+    def check(self) -> None:
         """Raise CatalogError if the file was written to: to touch bytes that were cut off would end the process."""
         self._state.check(self._number)
 

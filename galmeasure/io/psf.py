@@ -3,8 +3,11 @@
 import math
 import re
 from dataclasses import dataclass
+from os import PathLike
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from galmeasure.exceptions import CatalogError
 from galmeasure.io.fits_files import (
@@ -101,7 +104,7 @@ class PSFExModel:
     def __repr__(self):
         return f"<PSFExModel: degree {self.degree}, {self.basis.shape[1:]} samples, {self.oversampling} a pixel>"
 
-    def images_at(self, positions):
+    def images_at(self, positions: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """PSF images at several positions.
 
         Parameters
@@ -118,7 +121,7 @@ class PSFExModel:
         terms = self._terms(positions)
         return np.tensordot(terms, self.basis, axes=(1, 0))
 
-    def image_at(self, x, y):
+    def image_at(self, x: float, y: float) -> npt.NDArray[np.float64]:
         """PSF image at one position; see `images_at`."""
         return self.images_at([[x, y]])[0]
 
@@ -170,21 +173,21 @@ class PSFInput:
     note: str = ""
 
     @property
-    def varies(self):
-        """Whether the PSF is a model that needs positions."""
+    def varies(self) -> bool:
+        """True if the PSF is a model that needs positions."""
         return isinstance(self.psf, PSFExModel) or hasattr(self.psf, "grid_xypos")
 
     @property
-    def per_row(self):
-        """Whether there is one PSF image a row."""
+    def per_row(self) -> bool:
+        """True if there is one PSF image per row."""
         return isinstance(self.psf, np.ndarray) and self.psf.ndim == 3
 
-    def at_rows(self, rows):
-        """What belongs to the given rows, as `Cutouts` takes it."""
+    def at_rows(self, rows: npt.ArrayLike) -> Any:
+        """PSF of the given rows, in the form that `Cutouts` takes."""
         return self.psf[rows] if self.per_row else self.psf
 
 
-def read_psf(path, *, return_oversampling=False):
+def read_psf(path: str | PathLike, *, return_oversampling: bool = False) -> Any:
     """PSF of a file.
 
     Parameters
@@ -218,7 +221,7 @@ def read_psf(path, *, return_oversampling=False):
     return (psf, found.oversampling) if return_oversampling else psf
 
 
-def load_psf(path):
+def load_psf(path: str | PathLike) -> PSFInput:
     """PSF of a file as a `PSFInput`, whose images are as they are in the file; see `read_psf`."""
     path, extension = split_extension(path)
     with reading(path), open_fits(path) as hdus:
@@ -239,13 +242,13 @@ def load_psf(path):
         return _read_psfex(path, hdu) if is_table(hdu) else psf_from_hdu(hdu, path)
 
 
-def psf_of_extensions(hdus, path):
+def psf_of_extensions(hdus: Any, path: str | PathLike) -> PSFInput | None:
     """PSF of the one image extension of a file that is named as one, or None; several are refused."""
     parts = [(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) and hdu.name.upper() in EXTENSION_NAMES["psf"]]
     return psf_from_hdu(only_psf(parts, path), path) if parts else None
 
 
-def psf_from_hdu(hdu, path):
+def psf_from_hdu(hdu: Any, path: str | PathLike) -> PSFInput:
     """PSF image or cube of an image HDU."""
     name, header = hdu.name.upper(), hdu.header
     if any(keyword in header for keyword in _GRID_KEYWORDS):
@@ -260,7 +263,7 @@ def psf_from_hdu(hdu, path):
     return PSFInput(data, oversampling, note=note)
 
 
-def only_psf(parts, path):
+def only_psf(parts: list[tuple[int, Any]], path: str | PathLike) -> Any:
     """The HDU of a list of pairs (number, HDU); raise if there are several."""
     if len(parts) > 1:
         names = some_names([_part_name(i, hdu) for i, hdu in parts])

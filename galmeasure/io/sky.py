@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import numpy.typing as npt
 
 from galmeasure.exceptions import CatalogError
 from galmeasure.io.detection import detect_sources
@@ -58,16 +59,18 @@ class SkySource(ImageSource):
         self._set_up(planes, np.zeros((0, 2)), np.zeros(0, dtype=np.int64))
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         """(ny, nx) of the image."""
         return self._planes.shape
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Side of the stamps."""
         return self.options.size or DEFAULT_SIZE
 
-    def blank_positions(self, count, core, rng):
+    def blank_positions(
+        self, count: int, core: float, rng: np.random.Generator
+    ) -> tuple[npt.NDArray[np.float64], float]:
         """Draw positions in blank sky, uniformly, within pixels as well.
 
         Parameters
@@ -118,7 +121,7 @@ class SkySource(ImageSource):
             raise CatalogError(msg)
         return np.concatenate(found)[:count], fraction
 
-    def at(self, positions, ids=None):
+    def at(self, positions: npt.ArrayLike, ids: npt.ArrayLike | None = None) -> CatalogSource:
         """Catalogue of stamps at given positions.
 
         Parameters

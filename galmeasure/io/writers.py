@@ -4,14 +4,19 @@ import contextlib
 import os
 import secrets
 import tempfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import Table
 
 from galmeasure.io.fits_files import quiet
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
 
 __all__ = ["FORMATS", "ChunkedWriter", "output_format", "write_table"]
 
@@ -245,7 +250,7 @@ class ChunkedWriter:
         """Forget what was written."""
         self._spool.close()
 
-    def row_type(self):
+    def row_type(self) -> np.dtype:
         """Type of a row that holds every chunk: the widest text of each column."""
         first = self._chunks[0][1]
         if all(dtype == first for _, dtype, _ in self._chunks):
@@ -256,7 +261,7 @@ class ChunkedWriter:
             fields.append((name, np.result_type(*(kind.base for kind in kinds)), kinds[0].shape))
         return np.dtype(fields)
 
-    def tables(self, block_bytes=BLOCK_BYTES):
+    def tables(self, block_bytes: int = BLOCK_BYTES) -> "Iterator[QTable]":
         """The table again, in blocks of about `block_bytes`."""
         dtype, waiting, size = self.row_type(), [], 0
         for offset, kind, count in self._chunks:
@@ -297,7 +302,7 @@ class ChunkedWriter:
         return column
 
 
-def append(file, offset, content):
+def append(file: FileIO, offset: int, content: bytes) -> None:
     """Write bytes to an unbuffered file from a place on, all of them.
 
     Parameters
