@@ -178,7 +178,7 @@ def test_import_is_light(module):
     assert done.stdout.strip() == ""
 
 
-UNTYPED = {"fitters", "io"}
+UNTYPED = {"fitters"}
 """Rooms with public functions that have no types yet."""
 
 READ_BY_ASTROPY = {"PSFConvolvedSersic2D.evaluate"}

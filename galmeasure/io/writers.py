@@ -6,6 +6,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
+from io import FileIO
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING

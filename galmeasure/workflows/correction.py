@@ -9,9 +9,6 @@ from galmeasure.exceptions import WeightsError
 from galmeasure.weights import Weights
 from galmeasure.weights.corrections import correction_card, correction_path, load_correction
 
-if TYPE_CHECKING:
-    from galmeasure.weights.files import Weights
-
 __all__ = ["CORRECTION_NUMBER", "correction_path", "has_correction", "write_correction"]
 
 CORRECTION_NUMBER = 60_000

@@ -9,9 +9,6 @@ from galmeasure.ood.typical import TypicalGalaxies, load_typical, typical_path
 from galmeasure.weights import Weights
 from galmeasure.weights.registry import known_digest
 
-if TYPE_CHECKING:
-    from galmeasure.weights.files import Weights
-
 __all__ = ["NUMBER", "has_typical", "typical_path", "write_typical"]
 
 NUMBER = 100_000
