@@ -38,7 +38,7 @@ _REASON = "U10"
 
 @dataclass
 class BatchMeasurement:
-    """What a fitter found for one batch, in the units of the batch and pixels of the stamp.
+    """Measurements of one batch, in the units of the batch and pixels of the stamp.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ class SersicFitterBase(ABC):
         return type(self).__name__.removesuffix("SersicFitter").lower()
 
     def describe_estimator(self) -> dict[str, Any]:
-        """What a calibration must have been made for: names and values of what changes the estimates."""
+        """Names and values of all settings that change the estimates: a calibration holds for these."""
         return {"method": self.method}
 
     def _load_calibration(self):

@@ -24,7 +24,7 @@ _CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogPreset:
-    """How a code writes its results.
+    """Conventions in which a code writes its results.
 
     Parameters
     ----------

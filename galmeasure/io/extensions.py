@@ -24,7 +24,7 @@ _UNCERTAINTY = {
 
 
 def role_of(hdu: fits.ImageHDU) -> tuple[str | None, int | str | None]:
-    """What an extension holds, None if unknown, and the number or name of its set, None if there is none.
+    """Role of an extension, None if unknown, and the number or name of its set, None if there is none.
 
     The number is at the end of the name (``SCI_7``), or ``EXTVER``; a set has a name where extensions are called
     ``CHIP1.SCI`` and ``CHIP1.RMS``. An image without a name is a cutout.

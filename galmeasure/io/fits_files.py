@@ -50,7 +50,7 @@ def existing(path: str | os.PathLike, *, may_be_folder: bool = False) -> Path:
 
 
 def has_fits_magic(path: str | os.PathLike) -> bool:
-    """Whether the file begins as FITS files do, compressed with gzip or not."""
+    """Tell if a file begins as FITS files do, compressed with gzip or not."""
     try:
         with open_binary(path) as file:
             return file.read(9) == b"SIMPLE  ="
@@ -72,7 +72,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def reading(path: str | os.PathLike) -> Iterator[None]:
-    """What damaged files raise in astropy and numpy becomes a CatalogError that names the file; no warnings."""
+    """Turn errors of astropy and numpy for damaged files into a CatalogError that names the file; no warnings."""
     try:
         with quiet():
             yield
@@ -145,7 +145,7 @@ def one_line(err: object) -> str:
 
 
 def is_table(hdu: fits.ImageHDU | fits.BinTableHDU) -> bool:
-    """Whether `hdu` is a table for users: not a compressed image, not the header in a table of FITS_LDAC."""
+    """Tell if `hdu` is a table for users: not a compressed image, not the header in a table of FITS_LDAC."""
     return isinstance(hdu, fits.BinTableHDU) and not isinstance(hdu, fits.CompImageHDU) and hdu.name != "LDAC_IMHEAD"
 
 
@@ -155,7 +155,7 @@ def table_names(hdu: fits.BinTableHDU) -> list[str]:
 
 
 def is_image(hdu: fits.ImageHDU | fits.BinTableHDU) -> bool:
-    """Whether `hdu` is an image with two or more axes, or one whose pixels have all the value that its header says."""
+    """Tell if `hdu` is an image with two or more axes, or one whose pixels have all the value that its header says."""
     return hdu.is_image and (hdu.header.get("NAXIS", 0) >= 2 or constant_shape(hdu.header) is not None)
 
 
@@ -221,7 +221,7 @@ def split_extension(path: str | os.PathLike) -> tuple[Path, str | None]:
 
 
 def is_chosen(extension: str | None, number: int, hdu: fits.ImageHDU | fits.BinTableHDU) -> bool:
-    """Whether an extension such as ``"2"``, ``"SCI"`` or ``"SCI,1"`` is an HDU and its number; None is every one."""
+    """Tell if an extension such as ``"2"``, ``"SCI"`` or ``"SCI,1"`` is an HDU and its number; None is every one."""
     if extension is None:
         return True
     name, _, version = extension.partition(",")
@@ -306,7 +306,7 @@ class TableRows:
         return None if self._variable(name) else self._dtype.fields[name][0].shape
 
     def is_number(self, name: str) -> bool:
-        """Whether a column holds real numbers or truth values."""
+        """Tell if a column holds real numbers or truth values."""
         kind = self._columns[name].format.strip("0123456789")[:1]
         if kind in "PQ":
             kind = self._variable(name)[1]

@@ -318,7 +318,7 @@ def _is_empty_cutout(hdu):
 
 
 def holds_cutouts(hdus: fits.HDUList, extension: str | None = None) -> bool:
-    """Whether an image of a cutout is in a file, among the extensions that are chosen."""
+    """Tell if an image of a cutout is in a file, among the extensions that are chosen."""
     images = [(number, hdu) for number, hdu in enumerate(hdus) if is_image(hdu)]
     return any(is_chosen(extension, number, hdu) and role_of(hdu)[0] == "cutout" for number, hdu in images)
 

@@ -50,7 +50,7 @@ def variance_to_error(variance: npt.ArrayLike) -> np.ndarray:
 
 
 def is_inverse_variance(name: str, header: Mapping, image_unit: u.UnitBase | None, weight_type: str | None) -> bool:
-    """Whether a weight is an inverse variance, by the option, its name, its unit or its ``UTYPE``.
+    """Tell if a weight is an inverse variance, by the option, its name, its unit or its ``UTYPE``.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def in_unit(
 
 
 def has_error_maps(error: object) -> bool:
-    """Whether errors are given pixel by pixel: a list of images or a stack of them, rather than numbers."""
+    """Tell if errors are given pixel by pixel: a list of images or a stack of them, rather than numbers."""
     return isinstance(error, list) or (isinstance(error, np.ndarray) and error.ndim == 3)
 
 

@@ -36,7 +36,7 @@ _EDGE = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class ImportanceSettings:
-    """How much work is done for a posterior.
+    """Numbers of draws that are made for a posterior.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class HeldParameters:
 
     @property
     def flux(self):
-        """Whether the flux is among them."""
+        """True if the flux is among them."""
         return 0 in self.columns
 
     def of(self, rows, window):
@@ -138,7 +138,7 @@ class WeightedDraws:
         return self.values[self.log_density.argmax()]
 
     def quantiles(self, levels=LEVELS):
-        """Of each parameter, shape ``(len(levels), 7)``."""
+        """Quantiles of each parameter, shape ``(len(levels), 7)``."""
         columns, weights = [], self.weights
         for column in self.values.T:
             order = column.argsort(kind="stable")

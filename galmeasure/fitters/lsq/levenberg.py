@@ -14,7 +14,7 @@ _ROUNDING = 1e-6  # of the loss: differences below this are rounding
 
 @dataclass
 class Solution:
-    """Where each problem stands.
+    """State of each problem.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ _MIDDLE = (NATIVE_SIZE - 1) / 2.0
 
 
 def piled_up(summary, domain):
-    """Whether posteriors crowd at an edge of the domain: the truth may lie beyond.
+    """Tell if posteriors crowd at an edge of the domain: the truth may lie beyond.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ _CENTRE = [PARAMETER_INDEX["x"], PARAMETER_INDEX["y"]]
 
 @dataclass(frozen=True)
 class EncodedChunk:
-    """What a network says of some rows of a batch.
+    """Description of some rows of a batch by a network.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class EncodedChunk:
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """What a network says of a batch.
+    """Description of a batch by a network.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ _GROUP = 200  # galaxies whose losses are averaged, before the median of these m
 
 @dataclass(frozen=True)
 class CorrectionSample:
-    """What a correction learns from: for each galaxy what it is given, and the truth.
+    """Sample from which a correction learns: its inputs and the truth for each galaxy.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ _DAMPING = 1e-3
 
 @dataclass(frozen=True)
 class NetworkFrame:
-    """Where the network's coordinates of each row of a batch lie on its stamp.
+    """Places of the network's coordinates of each row of a batch on its stamp.
 
     Parameters
     ----------
