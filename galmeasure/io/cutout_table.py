@@ -12,7 +12,7 @@ from galmeasure.exceptions import CatalogError
 from galmeasure.io.fits_files import OptionError, TableRows, is_chosen, is_table, table_names
 from galmeasure.io.headers import celestial_wcs, parse_unit, psf_oversampling, wcs_pixel_scale
 from galmeasure.io.mask_bits import find_mask_bits
-from galmeasure.io.names import COLUMN_NAMES, PIXEL_NAMES, find_column, find_pair
+from galmeasure.io.names import COLUMN_NAMES, PIXEL_NAMES, find_pair, spelling_of
 from galmeasure.io.noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
 from galmeasure.io.psf import PSFInput, psf_of_extensions
 from galmeasure.io.source import SENTINEL, CatalogSource, segmentation_mask
@@ -27,7 +27,7 @@ _NO_STAMP = (3, 3)
 def find_cutout_table(hdus: fits.HDUList, extension: str | None = None) -> fits.BinTableHDU | None:
     """First table of a file with a cutout column, or None; see `COLUMN_NAMES` for the names."""
     for number, hdu in enumerate(hdus):
-        if is_chosen(extension, number, hdu) and is_table(hdu) and find_column(table_names(hdu), "cutout"):
+        if is_chosen(extension, number, hdu) and is_table(hdu) and spelling_of(table_names(hdu), "cutout"):
             return hdu
     return None
 
@@ -54,7 +54,7 @@ class CutoutTableSource(CatalogSource):
             raise OptionError(msg)
         hdu = find_cutout_table(hdus, extension)
         self._rows = TableRows(path, hdu)
-        self._cutout = find_column(self._rows.names, "cutout")
+        self._cutout = spelling_of(self._rows.names, "cutout")
         self._roles = self._find_roles()
         for role, name in (("cutout", self._cutout), *self._roles.items()):
             if role != "id" and not self._rows.is_number(name):
@@ -95,7 +95,7 @@ class CutoutTableSource(CatalogSource):
         for role in ("error", "weight", "mask", "segmentation"):
             option = getattr(self.options, role)
             if option is None:
-                roles[role] = find_column(names, role)
+                roles[role] = spelling_of(names, role)
             elif not _is_number(option):
                 roles[role] = next((n for n in names if n.lower() == str(option).lower()), None)
                 if roles[role] is None:
@@ -108,9 +108,9 @@ class CutoutTableSource(CatalogSource):
             roles["error" if self.options.weight is not None else "weight"] = None
         roles |= self._variance_role(roles)
         for role in ("psf", "gain", "pixel_scale", "zero_point"):
-            roles[role] = find_column(names, role) if getattr(self.options, role) is None else None
+            roles[role] = spelling_of(names, role) if getattr(self.options, role) is None else None
         for role in ("id", "ny", "nx"):
-            roles[role] = find_column(names, role)
+            roles[role] = spelling_of(names, role)
         return {role: name for role, name in roles.items() if name is not None}
 
     def _check_meaning(self):
@@ -129,7 +129,7 @@ class CutoutTableSource(CatalogSource):
         name = roles.get("error")
         if name is not None and name.lower() in COLUMN_NAMES["variance"]:
             return {"error": None, "variance": name}
-        name = find_column(self._rows.names, "variance")
+        name = spelling_of(self._rows.names, "variance")
         is_alone = self.options.error is None and not roles.get("error") and not roles.get("weight")
         return {"variance": name} if is_alone and name is not None and self._rows.shape(name) != () else {}
 

@@ -8,7 +8,7 @@ __all__ = [
     "KEYWORDS",
     "PIXEL_NAMES",
     "SKY_NAMES",
-    "find_column",
+    "spelling_of",
     "find_pair",
     "some_names",
 ]
@@ -81,7 +81,7 @@ KEYWORDS = {
 """Header keywords by what they hold; the first one found counts."""
 
 
-def find_column(names: Sequence[str], role: str) -> str | None:
+def spelling_of(names: Sequence[str], role: str) -> str | None:
     """Spelling in `names` of the first column that holds `role`, or None."""
     return _first(names, COLUMN_NAMES[role])
 

@@ -11,7 +11,7 @@ from galmeasure.io.fits_files import reading
 from galmeasure.io.headers import wcs_pixel_scale
 from galmeasure.io.image import ImagePlanes, stamp_origins, stamp_size
 from galmeasure.io.list_columns import N_WHOLE, read_list
-from galmeasure.io.names import find_column
+from galmeasure.io.names import spelling_of
 from galmeasure.io.positions import find_positions
 from galmeasure.io.source import CatalogSource
 
@@ -92,7 +92,7 @@ class SourceListSource(ImageSource):
         if not len(positions):
             msg = f"{self.path}: no sources"
             raise CatalogError(msg)
-        name = find_column(self.column_names, "id")
+        name = spelling_of(self.column_names, "id")
         ids = np.arange(1, len(positions) + 1) if name is None else _array(self._table[name])
         self._set_up(planes, positions, ids)
 

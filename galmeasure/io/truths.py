@@ -14,7 +14,7 @@ from astropy.io import fits
 from astropy.table import QTable
 
 from galmeasure.exceptions import CatalogError
-from galmeasure.io.names import find_column
+from galmeasure.io.names import spelling_of
 from galmeasure.results.columns import TRUE
 
 __all__ = ["read_noiseless", "read_simulation", "read_truth", "read_truth_of_list"]
@@ -42,7 +42,7 @@ def read_truth(path: str | PathLike) -> QTable:
     """
     with _first_table(path) as (_, hdu):
         units = {column.name: column.unit for column in hdu.columns}
-        ids = find_column(list(units), "id")
+        ids = spelling_of(list(units), "id")
         table = QTable()
         for name in [name for name in units if name == ids or name.startswith(_PREFIX)]:
             column = np.array(hdu.data[name])
@@ -84,7 +84,7 @@ def read_truth_of_list(path: str | PathLike) -> QTable:
     if not names:
         msg = f"{path}: has no true parameters (columns true_flux, true_n, ... or flux_true, n_true, ...)"
         raise CatalogError(msg)
-    ids, truth = find_column(table.colnames, "id"), table[names]
+    ids, truth = spelling_of(table.colnames, "id"), table[names]
     truth["id"] = np.arange(1, len(table) + 1) if ids is None else table[ids]
     return truth
 
