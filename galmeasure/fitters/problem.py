@@ -7,11 +7,13 @@ import torch
 from galmeasure.fitters import variables as _variables
 from galmeasure.fitters.prior_term import PriorTerm
 from galmeasure.likelihood import normal_equations
-from galmeasure.parameters import N_PARAMETERS
+from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
 from galmeasure.render import PSFGrid, raw_jacobian_matrix, render_raw
 from galmeasure.utils.chunks import chunk_size
 
 __all__ = ["Problem"]
+
+_FLUX = PARAMETER_INDEX["flux"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Problem:
             Constant per pixel, shape ``(K,)``; adds an image of ones.
         """
         raw = render_raw(parameters.to(self.image.dtype), self.psf, self.psf_index[rows], enlarge=self.enlarge)
-        model = raw[:, 0] * parameters[:, 0, None, None].to(raw.dtype)
+        model = raw[:, 0] * parameters[:, _FLUX, None, None].to(raw.dtype)
         matrix = raw_jacobian_matrix(parameters)
         if background is not None:
             model = model + background[:, None, None].to(raw.dtype)

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from galmeasure.networks import StampInputs, build_network
-from galmeasure.networks.base import PosteriorNetwork
+from galmeasure.networks.base import LOWER_LEVELS, UPPER_LEVELS, PosteriorNetwork
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import get_prior
 from galmeasure.render.memory import reserve_heap
@@ -379,7 +379,7 @@ def held_out_metrics(
                 for name in ("flux", "r_eff"):
                     error[:, PARAMETER_INDEX[name]] /= truth[:, PARAMETER_INDEX[name]]
                 errors.append(error)
-                low, high = summary.quantiles[:, :2], summary.quantiles[:, [4, 3]]
+                low, high = summary.quantiles[:, LOWER_LEVELS], summary.quantiles[:, UPPER_LEVELS]
                 inside.append(((truth[:, None] > low) & (truth[:, None] < high)).double())
                 count += len(rows)
     errors, pulls, inside = torch.cat(errors), torch.cat(pulls), torch.cat(inside)
