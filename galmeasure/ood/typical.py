@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from galmeasure.exceptions import WeightsError
 from galmeasure.ood.residuals import STATISTICS, ResidualFeatures
+from galmeasure.utils.chunks import chunk_size
 from galmeasure.utils.digests import check_companion, companion_card
 from galmeasure.utils.files import in_brief, write_whole
 
@@ -50,7 +51,6 @@ _HIDDEN = 64
 _STEPS = 3000
 _BATCH = 2048
 _RATE = 2e-3
-_CHUNK = 8192  # galaxies that are scored at once, which bounds the memory of whitened features
 
 
 @dataclass(frozen=True)
@@ -296,7 +296,7 @@ class TypicalGalaxies:
     def _learn_tails(self, observed):
         """Quantiles of the statistics, shape ``(2, S * R, K, L)``."""
         weights = self._weights(observed)
-        chunks = torch.arange(len(observed)).split(_CHUNK)
+        chunks = torch.arange(len(observed)).split(chunk_size("scores"))
         statistics = [self._statistics(observed[rows], [column[rows] for column in weights]) for rows in chunks]
         tails = []
         for weight, *values in zip(weights, *statistics, strict=True):
@@ -403,7 +403,8 @@ def _shares(count):
 
 
 def _chunks(observed):
-    return (observed[start : start + _CHUNK] for start in range(0, len(observed), _CHUNK))
+    size = chunk_size("scores")
+    return (observed[start : start + size] for start in range(0, len(observed), size))
 
 
 def _hats(value, nodes):

@@ -10,6 +10,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from galmeasure.render.dealias import FOLD, extend_band, is_aliased
+from galmeasure.utils.chunks import chunk_size
 
 __all__ = [
     "BANDS",
@@ -34,7 +35,6 @@ BANDS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 1.75, 2.0, 3.0)
 
 _NATIVE_BANDS = (0.5, 0.75, 1.0)  # few, so that many stamps share one
 _BAND_TOLERANCE = 6e-4
-_CHUNK = 32  # images transformed at once, so that the padded images of many PSFs do not fill the memory
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,9 @@ def native_psfs(images: Tensor, shape: tuple[int, int]) -> Iterator[tuple[Tensor
         without power are left out, which makes rendering cheaper.
     """
     padded = padded_shape(shape)
-    transform = torch.cat([_centred_transform(chunk, padded, 1) for chunk in images.split(_CHUNK)])
+    transform = torch.cat(
+        [_centred_transform(chunk, padded, 1) for chunk in images.split(chunk_size("transformed images"))]
+    )
     needed = _bands_needed(transform, 1.0)
     index = torch.searchsorted(torch.tensor(_NATIVE_BANDS, dtype=needed.dtype, device=needed.device), needed)
     for i_band in index.unique().tolist():
@@ -214,7 +216,7 @@ def prepare_psfs(
     images = images.to(device=device, dtype=dtype)
     padded = padded_shape(shape)
     by_band = {}
-    for rows in torch.arange(images.shape[0], device=images.device).split(_CHUNK):
+    for rows in torch.arange(images.shape[0], device=images.device).split(chunk_size("transformed images")):
         transform = _centred_transform(images[rows], padded, oversampling)
         for members, extended, available in _with_aliases(transform, padded, oversampling, images.shape):
             bands = _bands_needed(extended, available)

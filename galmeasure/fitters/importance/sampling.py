@@ -11,7 +11,7 @@ from scipy.special import ndtri
 from galmeasure.fitters.importance.mixture import Mixture, effective_size, fit_mixture, normalised, tempered
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.parameters import N_PARAMETERS, SERSIC
-from galmeasure.utils.chunks import padded_chunks
+from galmeasure.utils.chunks import chunk_sizes, padded_chunks
 
 __all__ = ["HeldParameters", "ImportanceSettings", "WeightedDraws", "gaussian_proposal", "weighted_draws"]
 
@@ -26,8 +26,6 @@ _WIDE_SHARE, _WIDE = 0.15, 1.7  # of the adapted proposal: a wide component and 
 _TEMPERED = 45.0  # effective draws of the weights to which mixtures are fitted
 _SHARE = 0.5  # of the draws, where this is less
 _MOST_COMPONENTS = 4
-_FLOW_ROWS = 8  # galaxies that go through the flow at once
-_DEVICE_FLOW_ROWS = 512
 _N_GAUSSIAN, _LEAST_INSIDE = 1023, 30
 _START_SHARE, _START_WIDE = 0.4, 2.5  # of the proposal about a Gaussian
 _N_UNIFORM = N_PARAMETERS + 2
@@ -252,7 +250,7 @@ def _flow_round(network, piece, places, samplers, target, coordinates, count):
     normal = np.stack([ndtri(sampler.uniforms(count)[:, :N_PARAMETERS]) for sampler in samplers], 1)
     normal = torch.from_numpy(normal.astype(np.float32)).to(device)
     parts, densities = [], []
-    for some, kept in padded_chunks(np.arange(len(places)), _flow_rows(device)):
+    for some, kept in padded_chunks(np.arange(len(places)), chunk_sizes("proposals", device)):
         drawn = network.sample(context[places[some]], normal[:, some])
         densities.append(network.log_prob(context[places[some]], drawn)[:, :kept])
         parts.append(drawn[:, :kept])
@@ -282,14 +280,10 @@ def _fitted_round(network, piece, places, samplers, target, coordinates, count):
     values, log_volume = coordinates.inverse(u)
     values, log_density, log_flux = target.evaluate(rows, window, values, uniform)
     densities, shown = [], values.transpose(0, 1).float()
-    for some, kept in padded_chunks(np.arange(len(places)), _flow_rows(device)):
+    for some, kept in padded_chunks(np.arange(len(places)), chunk_sizes("proposals", device)):
         densities.append(network.log_prob(piece.context[places[some]], shown[:, some])[:, :kept])
     log_flow = torch.cat(densities, 1).T.double()
     _add(samplers, values, u, log_volume, log_density, log_flux, log_flow)
-
-
-def _flow_rows(device):
-    return (1, _FLOW_ROWS) if device == "cpu" else (_DEVICE_FLOW_ROWS,)
 
 
 def _add(samplers, *columns):

@@ -9,10 +9,10 @@ from galmeasure.results.columns import RESULT_FORMS, find_column
 from galmeasure.results.derived import shape_columns
 from galmeasure.results.frame import Frame
 from galmeasure.results.table import COLUMN_ORDER, flat_meta
+from galmeasure.utils.chunks import chunk_size
 
 __all__ = ["draw_table", "flow_pieces", "given_parameters", "row_normals"]
 
-_FLOW_ROWS = 512  # draws of galaxies that go through the flow at once
 _MOST_GALAXIES = 64
 
 
@@ -27,7 +27,7 @@ def row_normals(rows, count, seed):
 
 def flow_pieces(pieces, count):
     """Yield piece, places in it and how many of these are new, so that shapes depend on ``count`` alone."""
-    size = int(np.clip(_FLOW_ROWS // count, 1, _MOST_GALAXIES))
+    size = int(np.clip(chunk_size("flow draws") // count, 1, _MOST_GALAXIES))
     for piece in pieces:
         places = np.flatnonzero(piece.keep)
         for start in range(0, len(places), size):

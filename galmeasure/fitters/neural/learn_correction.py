@@ -18,12 +18,12 @@ from galmeasure.fitters.threads import single_threaded
 from galmeasure.networks.base import LOWER_LEVELS, UPPER_LEVELS
 from galmeasure.networks.correction import Correction, CorrectionConfig, correction_inputs
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
+from galmeasure.utils.chunks import chunk_size
 from galmeasure.weights import Weights, load_network
 from galmeasure.weights.registry import find_weights
 
 __all__ = ["CorrectionSample", "collect_sample", "learn_correction"]
 
-_PIXELS = 2**22
 _VALIDATION = 0.1
 _LOSSES = ("flow", "mean", "covariance", "quantiles")
 _MEMORY = 0.995  # of the moving average of the weights
@@ -100,7 +100,7 @@ def collect_sample(
     parts = []
     with single_threaded(), torch.inference_mode():
         for cutouts, truth in simulated:
-            for batch in cutouts.batches(_PIXELS):
+            for batch in cutouts.batches(chunk_size("network batch")):
                 posteriors = corrected_posteriors(network, None, BatchTensors.of(batch, device), bf16=bf16)
                 values = torch.from_numpy(truth[batch.index]).to(device)
                 values[:, PARAMETER_INDEX["flux"]] /= torch.from_numpy(batch.scale).to(device)
