@@ -352,7 +352,8 @@ def test_file_without_a_card(tmp_path, metadata):
 
 def test_other_architecture(path):
     rewrite(path, architecture="Xception")
-    with pytest.raises(WeightsError, match=r"mine.safetensors: card\['architecture'\] must be 'SersicPosterior', not"):
+    rule = r"mine.safetensors: card\['architecture'\] must be 'PointPosterior' or 'SersicPosterior', not"
+    with pytest.raises(WeightsError, match=rule):
         load_network(path)
 
 
@@ -481,7 +482,7 @@ def test_card_must_be_a_dict(tmp_path, network):
 
 
 def test_network_of_another_class(tmp_path):
-    with pytest.raises(TypeError, match="^network must be a SersicPosterior, not a Linear"):
+    with pytest.raises(TypeError, match="^network must be a PointPosterior or SersicPosterior, not a Linear"):
         save_weights(tmp_path / "a.safetensors", torch.nn.Linear(2, 2), make_card())
 
 

@@ -115,14 +115,24 @@ class PosteriorNetwork(Protocol):
         Configuration from which the network can be built again.
     transform : ParameterTransform
         Unbounded coordinates in which the network works.
+    held : tuple of str
+        Parameters that the network does not measure but takes as known.
+    takes_targets : bool
+        True if :meth:`loss` takes the posterior means of another network in the place of the truth.
     """
 
     config: Any
     transform: ParameterTransform
+    held: tuple[str, ...]
+    takes_targets: bool
 
     @property
     def domain(self) -> dict[str, Any]:
         """Domain of the parameters: bounds of ``n`` and ``r_eff``, largest ``g_max`` and ``centre``."""
+        ...
+
+    def adapt(self, inputs: StampInputs) -> None:
+        """Set constants of the normalisation by the first stamps of a training."""
         ...
 
     def embed_psf(self, psf: Tensor, quality: Tensor | None = None) -> Tensor:

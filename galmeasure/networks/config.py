@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 if TYPE_CHECKING:
     from galmeasure.priors import Prior
 
-__all__ = ["DEFAULT_ENCODER", "NetworkConfig"]
+__all__ = ["DEFAULT_ENCODER", "NetworkConfig", "with_lists", "with_tuples"]
 
 DEFAULT_ENCODER = "mixer"
 """Encoder of configurations and of files of weights that name none."""
@@ -65,7 +65,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         """Take the lists of a file as tuples, so that equal configurations compare equal."""
-        object.__setattr__(self, "encoder_options", _with_tuples(dict(self.encoder_options)))
+        object.__setattr__(self, "encoder_options", with_tuples(dict(self.encoder_options)))
 
     @classmethod
     def for_prior(cls, prior: "Prior", **options: Any) -> Self:
@@ -94,7 +94,7 @@ class NetworkConfig:
         The encoder and its options are left out where they are the defaults, as in cards that were written before
         there was a choice.
         """
-        values = _with_lists(asdict(self))
+        values = with_lists(asdict(self))
         if self.encoder == DEFAULT_ENCODER:
             del values["encoder"]
         if not self.encoder_options:
@@ -124,16 +124,18 @@ class NetworkConfig:
         if unknown:
             msg = f"values must hold the fields of NetworkConfig only, not {', '.join(unknown)}"
             raise ValueError(msg)
-        return cls(**_with_tuples(values))
+        return cls(**with_tuples(values))
 
 
-def _with_lists(values):
+def with_lists(values: Any) -> Any:
+    """Lists in the place of tuples, in nested dictionaries."""
     if isinstance(values, dict):
-        return {name: _with_lists(value) for name, value in values.items()}
+        return {name: with_lists(value) for name, value in values.items()}
     return list(values) if isinstance(values, tuple) else values
 
 
-def _with_tuples(values):
+def with_tuples(values: Any) -> Any:
+    """Tuples in the place of lists, in nested dictionaries."""
     if isinstance(values, dict):
-        return {name: _with_tuples(value) for name, value in values.items()}
+        return {name: with_tuples(value) for name, value in values.items()}
     return tuple(values) if isinstance(values, list) else values

@@ -16,6 +16,7 @@ __all__ = [
     "PSF_SIZE",
     "StampInputs",
     "StampViews",
+    "filled_images",
     "hermite_moments",
     "make_views",
     "psf_moments",
@@ -148,9 +149,7 @@ def make_views(inputs: StampInputs) -> StampViews:
     bad too. The amplitude by which pixels are divided is that of Gaussians fitted to the stamp, so that the shape of a
     bright galaxy keeps its precision; the division by the noise keeps that of a faint one.
     """
-    good, image = inputs.good, inputs.image
-    opposite = torch.where(good, image, 0.0).flip(-1, -2)
-    image = torch.where(good, image, opposite)
+    good, image = inputs.good, filled_images(inputs)
     error = inputs.error.expand_as(image)
     fraction = good.to(image.dtype)
 
@@ -172,6 +171,12 @@ def make_views(inputs: StampInputs) -> StampViews:
     near = _view(*map(_centre, (image, scaled, fraction, error)), 1.0)
     far = _view(*map(_blocks, (image, scaled, fraction, error)), 2.0)
     return StampViews(near, far, moments, numbers, flux_scale)
+
+
+def filled_images(inputs: StampInputs) -> Tensor:
+    """Images ``(B, H, W)`` whose bad pixels have the value of the opposite pixel, or 0 where that is bad too."""
+    opposite = torch.where(inputs.good, inputs.image, 0.0).flip(-1, -2)
+    return torch.where(inputs.good, inputs.image, opposite)
 
 
 def hermite_moments(image: Tensor) -> Tensor:

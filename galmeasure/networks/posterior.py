@@ -53,6 +53,12 @@ class SersicPosterior(nn.Module):
     Durkan et al. 2019, Neural spline flows, arXiv:1906.04032.
     """
 
+    held = ()
+    """Parameters that are taken as known: none."""
+
+    takes_targets = False
+    """False: the network learns from the truth only."""
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
@@ -75,6 +81,9 @@ class SersicPosterior(nn.Module):
     def domain(self) -> dict[str, Any]:
         """Domain of the parameters: bounds of ``n`` and ``r_eff``, largest ``g_max`` and ``centre``."""
         return {name: getattr(self.config, name) for name in ("n", "r_eff", "g_max", "centre")}
+
+    def adapt(self, inputs: StampInputs) -> None:
+        """Do nothing: the network needs no constants of the data."""
 
     def embed_psf(self, psf: Tensor, quality: Tensor | None = None) -> Tensor:
         """Embed PSFs ``(M, 33, 33)``, with the quality ``(M, 3)`` of their images, to be given to :meth:`encode`."""

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from galmeasure.networks.base import Encoder, PosteriorNetwork
+    from galmeasure.networks.bodies.base import Body
 
 __all__ = [
     "ARCHITECTURES",
+    "BODIES",
     "DEFAULT_ARCHITECTURE",
     "ENCODERS",
     "Architecture",
+    "body_class",
     "build_network",
     "config_class",
     "encoder_class",
@@ -47,13 +50,22 @@ ARCHITECTURES: dict[str, Architecture] = {
     "SersicPosterior": Architecture(
         "galmeasure.networks.posterior:SersicPosterior", "galmeasure.networks.config:NetworkConfig"
     ),
+    "PointPosterior": Architecture(
+        "galmeasure.networks.point:PointPosterior", "galmeasure.networks.point_config:PointConfig"
+    ),
 }
 """Architectures by the name that the cards of weights store."""
 
 ENCODERS: dict[str, "str | type[Encoder]"] = {
     "mixer": "galmeasure.networks.encoders.mixer:StampEncoder",
+    "xception": "galmeasure.networks.encoders.xception:XceptionEncoder",
 }
 """Encoders by the name that configurations and the cards of weights store; see ``galmeasure.networks.base.Encoder``."""
+
+BODIES: dict[str, "str | type[Body]"] = {
+    "xception": "galmeasure.networks.bodies.xception:XceptionBody",
+}
+"""Bodies of networks of point estimates, by the name that configurations give as ``encoder``."""
 
 
 def network_class(architecture: str) -> "type[PosteriorNetwork]":
@@ -101,6 +113,12 @@ def encoder_class(encoder: str) -> "type[Encoder]":
         If there is no encoder of that name.
     """
     entry = _entry("encoder", ENCODERS, encoder)
+    return _resolve(entry) if isinstance(entry, str) else entry
+
+
+def body_class(body: str) -> "type[Body]":
+    """Class of a body of networks of point estimates; raises as `encoder_class`."""
+    entry = _entry("body", BODIES, body)
     return _resolve(entry) if isinstance(entry, str) else entry
 
 

@@ -88,6 +88,7 @@ def draw_psfs(
     max_shear: float = 0.1,
     size: int = 63,
     ends: bool = True,
+    moffat_beta: float | None = None,
     generator: torch.Generator | None = None,
     device: str = "cpu",
 ) -> RandomPSFs:
@@ -110,6 +111,8 @@ def draw_psfs(
     ends : bool, optional
         True if the wings end inside the images. Otherwise the PSFs are those of the analytic families, whose wings go
         on beyond, and the images hold less light than 1.
+    moffat_beta : float, optional
+        Exponent of all Moffat profiles, between 1.8 and 5; random by default.
     generator : torch.Generator, optional
         Random number generator on the device.
     device : str, optional
@@ -123,7 +126,7 @@ def draw_psfs(
     Raises
     ------
     ValueError
-        If ``size`` is even or a family is not known.
+        If ``size`` is even, a family is not known or ``moffat_beta`` is out of range.
 
     Notes
     -----
@@ -138,9 +141,15 @@ def draw_psfs(
     if unknown:
         msg = f"families must be among {', '.join(FAMILIES)}, not {', '.join(sorted(unknown))}"
         raise ValueError(msg)
+    if moffat_beta is not None and not _BETA[0] <= moffat_beta <= _BETA[1]:
+        msg = f"moffat_beta must lie between {_BETA[0]} and {_BETA[1]}, not {moffat_beta}"
+        raise ValueError(msg)
     width = fwhm.sample(count, generator, device)
     family = torch.randint(len(families), (count,), generator=generator, device=device)
     numbers = torch.rand((count, 2), generator=generator, device=device)
+    if moffat_beta is not None:
+        is_moffat = family == families.index("moffat") if "moffat" in families else torch.zeros_like(family, dtype=bool)
+        numbers[is_moffat, 0] = (moffat_beta - _BETA[0]) / (_BETA[1] - _BETA[0])
     radius = max_shear * torch.rand(count, generator=generator, device=device).sqrt()
     angle = 2.0 * torch.pi * torch.rand(count, generator=generator, device=device)
     shapes = PSFShapes(family, width, numbers, radius * torch.cos(angle), radius * torch.sin(angle))

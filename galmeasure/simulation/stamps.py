@@ -37,6 +37,8 @@ class SimulationConfig:
         Among ``"moffat"``, ``"gaussian"``, ``"double_gaussian"``, ``"kolmogorov"`` and ``"airy"``.
     psf_shear : float, optional
         Largest modulus of the reduced shear of the PSF.
+    moffat_beta : float, optional
+        Exponent of the Moffat profiles; random between 1.8 and 5 by default.
     psf_size : int, optional
         Odd side of the PSF images in pixels.
     psf_ends : bool, optional
@@ -72,6 +74,7 @@ class SimulationConfig:
     size: int = 64
     psf_families: tuple[str, ...] = FAMILIES
     psf_shear: float = 0.1
+    moffat_beta: float | None = None
     psf_size: int = 63
     psf_ends: bool = True
     psf_knowledge: PSFKnowledge = field(default_factory=PSFKnowledge)
@@ -305,7 +308,7 @@ def simulate_expected(
         n_psfs = -(-count // config.stamps_per_psf)
         psfs = draw_psfs(
             n_psfs, prior.psf_fwhm, shape, families=config.psf_families, max_shear=config.psf_shear,
-            size=config.psf_size, ends=config.psf_ends, **options,
+            size=config.psf_size, ends=config.psf_ends, moffat_beta=config.moffat_beta, **options,
         )  # fmt: skip
         psf_index = torch.arange(count, device=device) // config.stamps_per_psf
         error = _error_maps(config, count, shape, options)

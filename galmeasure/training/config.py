@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from galmeasure.networks import NetworkConfig
+from galmeasure.networks.point_config import PointConfig
+from galmeasure.networks.registry import DEFAULT_ARCHITECTURE, config_class, network_class
 from galmeasure.priors import Range, get_prior, prior_from_dict
 from galmeasure.simulation.psf_knowledge import PSFKnowledge
 from galmeasure.simulation.stamps import SimulationConfig
@@ -33,7 +35,7 @@ class TrainingConfig:
         One line of description for the card.
     simulation : SimulationConfig, optional
         Distributions of galaxies, PSFs, noise and masks.
-    network : NetworkConfig, optional
+    network : NetworkConfig or PointConfig, optional
         Architecture; its domain is that of the simulation's prior.
     steps : int, optional
         Length of the schedule of the learning rate: warm-up, then half a cosine.
@@ -55,6 +57,11 @@ class TrainingConfig:
         True if the encoder's blocks compute in bfloat16.
     start : str, optional
         Name or file of weights to begin with: tensors of the same name and shape are taken from there.
+    teacher : str, optional
+        Name or file of weights whose posterior means, given the centre, stand for the truth in the squared error of
+        networks of point estimates: they carry the noise of the galaxy, which the truth does not know.
+    truth_from, truth_share : float, optional
+        Fraction of the schedule from which the truth is mixed into the means of the teacher, and its share at the end.
     seed : int, optional
         Seed of the initial weights and of the stamps.
     held_out : int, optional
@@ -66,7 +73,7 @@ class TrainingConfig:
     name: str
     description: str = ""
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: NetworkConfig | PointConfig = field(default_factory=NetworkConfig)
     steps: int = 20_000
     batch_size: int = 256
     learning_rate: float = 2e-3
@@ -79,6 +86,9 @@ class TrainingConfig:
     piece: int = 64
     bf16: bool = True
     start: str | None = None
+    teacher: str | None = None
+    truth_from: float = 0.6
+    truth_share: float = 0.5
     seed: int = 1
     held_out: int = 2048
     validate_every: int = 1000
@@ -97,6 +107,13 @@ class TrainingConfig:
                 raise ValueError(msg)
         if not 0.0 <= self.ema < 1.0:
             msg = f"ema must lie within 0 and 1, not {self.ema!r}"
+            raise ValueError(msg)
+        for name in ("truth_from", "truth_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                msg = f"{name} must lie within 0 and 1, not {getattr(self, name)!r}"
+                raise ValueError(msg)
+        if self.teacher is not None and not network_class(self.network.architecture).takes_targets:
+            msg = f"teacher must be None for a {self.network.architecture}, which learns from the truth"
             raise ValueError(msg)
         if self.pool % self.piece:
             msg = f"pool must be a multiple of piece = {self.piece}, not {self.pool}"
@@ -122,7 +139,8 @@ def list_training_configs() -> list[str]:
     --------
     >>> from galmeasure.training import list_training_configs
     >>> list_training_configs()
-    ['smoke', 'study-v1', 'study-v2', 'survey-v1', 'survey-v2', 'survey-v3']
+    ['smoke', 'study-v1', 'study-v2', 'survey-v1', 'survey-v2', 'survey-v3', 'xception-set1-v1',
+     'xception-set2-v1', 'xception-set3-v1']
     """
     folder = files("galmeasure.training") / "configs"
     return sorted(path.name.removesuffix(".toml") for path in folder.iterdir() if path.name.endswith(".toml"))
@@ -136,7 +154,8 @@ def read_training_config(config: str | PathLike) -> TrainingConfig:
     config : str or path-like
         Name among `list_training_configs`, or a TOML file. At its top are fields of `TrainingConfig`; the table
         ``[simulation]`` holds fields of `~galmeasure.training.SimulationConfig` (``preset = "study"`` begins with
-        those of the study) and ``[network]`` fields of `~galmeasure.networks.NetworkConfig`.
+        those of the study) and ``[network]`` fields of `~galmeasure.networks.NetworkConfig`, or, with
+        ``architecture = "PointPosterior"``, of ``galmeasure.networks.point_config.PointConfig``.
 
     Returns
     -------
@@ -174,8 +193,10 @@ def _parse(text, source):
         values = tomllib.loads(text)
         simulation = simulation_from_dict(values.pop("simulation", {}))
         options = {name: tuple(v) if isinstance(v, list) else v for name, v in values.pop("network", {}).items()}
-        _check_names(options, set(NetworkConfig.__dataclass_fields__) - {"n", "r_eff", "g_max", "centre"}, "[network]")
-        network = NetworkConfig.for_prior(get_prior(simulation.prior), **options)
+        kind = config_class(options.pop("architecture", DEFAULT_ARCHITECTURE))
+        allowed = set(kind.__dataclass_fields__) - {"n", "r_eff", "g_max", "centre"}
+        _check_names(options, allowed | {"architecture"}, "[network]")
+        network = kind.for_prior(get_prior(simulation.prior), **options)
         _check_names(values, set(TrainingConfig.__dataclass_fields__), "the file")
         return TrainingConfig(simulation=simulation, network=network, **values)
     except (ValueError, TypeError) as err:

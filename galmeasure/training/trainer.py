@@ -16,12 +16,13 @@ from tqdm import tqdm
 
 from galmeasure.networks import StampInputs, build_network
 from galmeasure.networks.base import LOWER_LEVELS, UPPER_LEVELS, PosteriorNetwork
-from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
+from galmeasure.parameters import PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import get_prior
 from galmeasure.render.memory import reserve_heap
 from galmeasure.simulation.stamps import simulate_stamps
 from galmeasure.training.config import TrainingConfig
 from galmeasure.training.pool import StampPool, training_psfs
+from galmeasure.training.teacher import Teacher
 from galmeasure.training.validation import read_held_out
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _CHECKPOINT_SECONDS = 120.0  # of work lost, at most, when a run is stopped
 _LONGEST_STEP = 20.0  # seconds; a process that was stopped for a while did not train
 _HELD_OUT = 1_000_003  # added to the seed of a run
 _EMA_START = 10.0  # steps after which the memory of the average begins to grow
+_ADAPTING = 2048  # stamps by which the normalisation of a network is set
 _CHUNK = 256  # held-out stamps evaluated at once, as many as in a step of the training
 _WEIGHTS = {"flow": 1.0, "mean": 1.0, "covariance": 1.0, "quantiles": 1.0}
 
@@ -118,9 +120,9 @@ class Trainer:
         torch.set_flush_denormal(True)
         reserve_heap()
         self.network = build_network(config.network)
-        if config.start is not None:
-            begin_with(self.network, config.start)
+        self._adapted = config.start is not None and begin_with(self.network, config.start)
         self.network.to(device)
+        self.teacher = None if config.teacher is None else Teacher(config.teacher, device)
         self.average = [tensor.detach().clone() for tensor in self.network.parameters()]
         matrices = [tensor for tensor in self.network.parameters() if tensor.ndim > 1]
         vectors = [tensor for tensor in self.network.parameters() if tensor.ndim <= 1]
@@ -268,7 +270,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average = [tensor.to(self.device) for tensor in state["average"]]
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self._adapted = state["step"], state["seconds"], True
         self._pool_state = state["pool"] | {"generator": state["pool"]["generator"].cpu()}
 
     def _fill(self, progress_bar):
@@ -280,6 +282,9 @@ class Trainer:
         with tqdm(total=self.config.pool, unit="stamp", desc="pool", disable=not progress_bar) as bar:
             for done in filling:
                 bar.update(done - bar.n)
+        if not self._adapted:
+            self.network.adapt(self.pool.draw(min(self.config.pool, _ADAPTING))[0])
+            self._adapted = True
 
     def _progress(self, minutes):
         """Fraction of the schedule that is done."""
@@ -293,7 +298,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         inputs, parameters = self.pool.draw(config.batch_size)
-        losses = self.network.loss(inputs, parameters, bf16=config.bf16)
+        options = {} if self.teacher is None else {"targets": self._targets(inputs, parameters, progress)}
+        losses = self.network.loss(inputs, parameters, bf16=config.bf16, **options)
         total = sum(_WEIGHTS[name] * value for name, value in losses.items())
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -304,6 +310,13 @@ class Trainer:
         with torch.no_grad():
             torch._foreach_lerp_(self.average, list(self.network.parameters()), 1.0 - memory)
         return {name: value.detach() for name, value in losses.items()}, norm
+
+    def _targets(self, inputs, parameters, progress):
+        """Means of the teacher, with more and more of the truth towards the end of the schedule."""
+        config = self.config
+        late = (min(progress, 1.0) - config.truth_from) / max(1.0 - config.truth_from, 1e-6)
+        share = config.truth_share * max(late, 0.0)
+        return torch.lerp(self.teacher.means(inputs, parameters, bf16=config.bf16), parameters, share)
 
     @contextlib.contextmanager
     def _averaged(self):
@@ -363,7 +376,8 @@ def held_out_metrics(
     -------
     dict
         ``"stamps"``, their number; ``"loss"``; and by parameter ``"rmse"`` (flux and r_eff relative to the truth),
-        ``"median_error"`` (of the absolute error), ``"pull_std"``, ``"coverage_68"`` and ``"coverage_95"``.
+        ``"median_error"`` (of the absolute error), ``"pull_std"``, ``"coverage_68"`` and ``"coverage_95"``. Parameters
+        that the network takes as known are left out.
     """
     errors, pulls, inside = [], [], []
     losses, count = dict.fromkeys(_WEIGHTS, 0.0), 0
@@ -384,8 +398,10 @@ def held_out_metrics(
                 count += len(rows)
     errors, pulls, inside = torch.cat(errors), torch.cat(pulls), torch.cat(inside)
 
+    measured = [i for i, name in enumerate(PARAMETER_NAMES) if name not in network.held]
+
     def named(values):
-        return {PARAMETER_NAMES[i]: round(float(values[i]), 5) for i in range(N_PARAMETERS)}
+        return {PARAMETER_NAMES[i]: round(float(values[i]), 5) for i in measured}
 
     return {
         "stamps": count,
@@ -398,8 +414,10 @@ def held_out_metrics(
     }
 
 
-def begin_with(network: PosteriorNetwork, weights: str | PathLike) -> None:
+def begin_with(network: PosteriorNetwork, weights: str | PathLike) -> bool:
     """Copy tensors of other weights that have the same name and shape into a network, in place.
+
+    A convolution that has more input channels here than there takes over the first ones, and the others begin at zero.
 
     Parameters
     ----------
@@ -407,12 +425,23 @@ def begin_with(network: PosteriorNetwork, weights: str | PathLike) -> None:
         Network that is to be trained.
     weights : str or path-like
         Name of weights that galmeasure ships, or a file of weights.
+
+    Returns
+    -------
+    bool
+        True if all constants of the data, the buffers, were taken over.
     """
     from galmeasure.weights import load_network
 
     source, target = load_network(weights).state_dict(), network.state_dict()
-    same = {n: tensor for n, tensor in source.items() if n in target and target[n].shape == tensor.shape}
-    network.load_state_dict({**target, **same})
+    taken = {n: tensor for n, tensor in source.items() if n in target and target[n].shape == tensor.shape}
+    for name, tensor in source.items():
+        more = name in target and name not in taken and tensor.ndim == 4 == target[name].ndim
+        if more and target[name][:, : tensor.shape[1]].shape == tensor.shape:
+            taken[name] = torch.zeros_like(target[name])
+            taken[name][:, : tensor.shape[1]] = tensor
+    network.load_state_dict({**target, **taken})
+    return all(name in taken for name, _ in network.named_buffers() if name in target)
 
 
 def _rows_of(inputs, rows):

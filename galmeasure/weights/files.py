@@ -48,7 +48,8 @@ _WRITTEN = (
 _CONSTANT = "flow.base."  # tensors of the standard normal: always the same, and their names depend on zuko's version
 _HALF = 2**16  # a tensor of more numbers is stored in half precision, which no result notices
 _POSITIVE = list(SERSIC.indices("flux", "r_eff"))  # of which the probe keeps the logarithms
-_SWITCHES = ("clean_psf",)  # arguments of an architecture that are true or false
+_SWITCHES = ("clean_psf", "psf_channel")  # arguments of an architecture that are true or false
+_LEAST_VARIANCE = 1e-20  # in the probe, of parameters that a network takes as known
 _LARGEST = 8192  # number among the arguments of an architecture: a wrong one must not exhaust the memory
 
 
@@ -200,7 +201,7 @@ def probe(network: PosteriorNetwork) -> list[float]:
         summary = network.summarise(context)
         numbers = torch.cat([network.sample(context, normal)[:, 0], summary.mean])
         numbers[:, _POSITIVE] = numbers[:, _POSITIVE].log()
-        errors = 0.5 * summary.covariance.diagonal(dim1=-2, dim2=-1).log()
+        errors = 0.5 * summary.covariance.diagonal(dim1=-2, dim2=-1).clamp_min(_LEAST_VARIANCE).log()
     return [round(value, 5) for value in torch.cat([numbers, errors]).flatten().tolist()]
 
 

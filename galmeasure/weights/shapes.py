@@ -8,7 +8,7 @@ from torch import Tensor
 from galmeasure.exceptions import WeightsError
 from galmeasure.networks.config import NetworkConfig
 from galmeasure.networks.correction import CorrectionConfig
-from galmeasure.networks.registry import encoder_class
+from galmeasure.networks.registry import body_class, encoder_class
 from galmeasure.parameters import N_PARAMETERS
 from galmeasure.utils.files import in_brief
 
@@ -30,6 +30,10 @@ def network_shapes(config: NetworkConfig) -> Iterator[tuple[str, tuple[int | Non
     tuple
         Name of a tensor and its shape, None where a length does not matter.
     """
+    yield from _SHAPES[config.architecture](config)
+
+
+def _posterior_shapes(config):
     for name, shape in encoder_class(config.encoder).tensor_shapes(config):
         yield f"encoder.{name}", shape
     yield "psf_encoder.layers.4.weight", (config.psf_features, None)
@@ -39,6 +43,15 @@ def network_shapes(config: NetworkConfig) -> Iterator[tuple[str, tuple[int | Non
         hyper = f"flow.transform.transforms.{transform}.hyper"
         yield f"{hyper}.2.weight", (config.flow_hidden, config.flow_hidden)
         yield f"{hyper}.4.weight", (_spline_numbers(config.flow_bins), config.flow_hidden)
+
+
+def _point_shapes(config):
+    for name, shape in body_class(config.encoder).tensor_shapes(config):
+        yield f"body.{name}", shape
+    yield "errors.2.weight", (None, config.hidden)
+
+
+_SHAPES = {"SersicPosterior": _posterior_shapes, "PointPosterior": _point_shapes}
 
 
 def correction_shapes(config: CorrectionConfig) -> Iterator[tuple[str, tuple[int | None, ...]]]:

@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-import torch
-
 from galmeasure.networks import PosteriorSummary
+from galmeasure.networks.conditional import conditional_gaussian
 from galmeasure.parameters import SERSIC
 
 __all__ = ["conditioned_chunk"]
@@ -34,37 +33,14 @@ def conditioned_chunk(transform, chunk, given, names):
     """
     held = sorted(SERSIC.index(name) for name in names)
     free = [i for i in range(given.shape[1]) if i not in held]
-    summary, scale = chunk.summary, chunk.context.flux_scale.double()
-    known = chunk.window.from_stamp(given)
+    summary, known = chunk.summary, chunk.window.from_stamp(given)
     mean = summary.mean.double()
-    point = transform.forward(mean, scale)
-    target = transform.forward(torch.where(_column_mask(held, mean), known, mean), scale)
-    jacobian = transform.jacobian(point, scale)
-    inverse = torch.linalg.inv(jacobian)
-    covariance = inverse @ summary.covariance.double() @ inverse.mT
-    block = covariance[:, held][:, :, held]
-    gain = torch.linalg.solve(block, covariance[:, held][:, :, free]).mT
-    step = torch.zeros_like(point)
-    step[:, held] = (target - point)[:, held]
-    step[:, free] = (gain @ step[:, held, None])[..., 0]
-    rest = covariance[:, free][:, :, free] - gain @ covariance[:, held][:, :, free]
-    values = transform.inverse(point + step, scale)
-    values[:, held] = known[:, held]
-    new = torch.zeros_like(covariance)
-    index = torch.tensor(free, device=mean.device)
-    new[:, index[:, None], index] = rest
-    jacobian = transform.jacobian(point + step, scale)
-    new = jacobian @ new @ jacobian.mT
-    new[:, held], new[:, :, held] = 0.0, 0.0
-    quantiles = _moved(summary, mean, values, new, free)
+    values, covariance = conditional_gaussian(
+        transform, mean, summary.covariance.double(), chunk.context.flux_scale.double(), known, tuple(held)
+    )
+    quantiles = _moved(summary, mean, values, covariance, free)
     quantiles[:, :, held] = known[:, None, held]
-    return replace(chunk, summary=PosteriorSummary(values, new, quantiles))
-
-
-def _column_mask(columns, like):
-    mask = torch.zeros(like.shape[1], dtype=torch.bool, device=like.device)
-    mask[columns] = True
-    return mask
+    return replace(chunk, summary=PosteriorSummary(values, covariance, quantiles))
 
 
 def _moved(summary, mean, values, covariance, free):

@@ -20,6 +20,7 @@ from galmeasure.fitters.neural.condition import conditioned_chunk
 from galmeasure.fitters.neural.domain import beyond_domain, widen
 from galmeasure.fitters.neural.draws import draw_table, flow_pieces, given_parameters, row_normals
 from galmeasure.fitters.neural.posteriors import corrected_posteriors, network_posteriors
+from galmeasure.fitters.neural.recentre import off_middle
 from galmeasure.fitters.neural.reweight import (
     LEAST_DRAWS,
     PriorRatio,
@@ -117,6 +118,10 @@ class NeuralSersicFitter(SersicFitterBase):
     ``out_of_distribution``; ``ood_reason`` names what is strangest in these, and is empty in all others, see
     :doc:`/unusual`. Weights that have no file of typical galaxies give neither column.
 
+    Weights of the study's networks (``xception-...``) give point estimates with Gaussian errors, for galaxies in the
+    middle of their stamps: ``x_fit`` and ``y_fit`` are the middle, their errors are 0, galaxies elsewhere are flagged
+    ``outside_domain``; ``prior``, ``fixed`` and ``refine="importance"`` are not for them.
+
     Stamps of any size are taken: see :doc:`/neural`. Starting values (``init_params``) are accepted and not used, and
     the table has no columns ``<p>_init``.
 
@@ -161,6 +166,7 @@ class NeuralSersicFitter(SersicFitterBase):
         self._typical()  # so that a damaged file is noticed at once
         network = load_network(self._weights, self.device)
         load_correction(self._weights)
+        self._check_held(network)
         if self.prior is not None:
             check_prior(get_prior(self.prior), self._weights)
         if self.refine == "importance" and set(self.fixed) >= set(PARAMETER_NAMES) - {"flux"}:
@@ -169,6 +175,21 @@ class NeuralSersicFitter(SersicFitterBase):
         if self.refine == "importance":
             check_refinement(self._weights, network, self.n_draws, self.min_ess)
         self._load_calibration()
+
+    def _check_held(self, network):
+        """Refuse what needs the posterior of parameters that a network takes as known."""
+        if not network.held:
+            return
+        names = ", ".join(network.held)
+        if self.refine == "importance":
+            msg = f"refine must be 'auto' or None with weights {self._weights.name}, which take {names} as known"
+            raise ValueError(msg)
+        if self.fixed:
+            msg = f"fixed must be empty with weights {self._weights.name}, which take {names} as known"
+            raise ValueError(msg)
+        if self.prior is not None:
+            msg = f"prior must be None with weights {self._weights.name}, which take {names} as known"
+            raise ValueError(msg)
 
     def describe_estimator(self) -> dict[str, Any]:
         """Weights, summary and refinement: a calibration holds for these."""
@@ -196,6 +217,7 @@ class NeuralSersicFitter(SersicFitterBase):
         if len(rows):
             self._store_quality(rows, quality, summaries, batch, measurement)
             self._widen(summaries, refined, batch, measurement)
+            self._flag_off_middle(rows, batch, measurement)
         return measurement
 
     def _observe(self, cutouts):
@@ -470,6 +492,11 @@ class NeuralSersicFitter(SersicFitterBase):
         measurement.flags |= (outside | summaries.near_edge) * int(Flag.OUTSIDE_DOMAIN)
         factor = np.where(refined, 1.0, 1.0 + growth + summaries.near_edge)
         widen(measurement.covariance, measurement.quantiles, factor)
+
+    def _flag_off_middle(self, rows, batch, measurement):
+        """Flag galaxies off the middle of their stamps, if the network takes the centre as known."""
+        if load_network(self._weights, self.device).held:
+            measurement.flags[rows[off_middle(batch, rows)]] |= int(Flag.OUTSIDE_DOMAIN)
 
     def _typical(self):
         path, sha256 = typical_path(self._weights.path), self._weights.sha256

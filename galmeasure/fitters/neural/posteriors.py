@@ -12,6 +12,7 @@ from galmeasure.fitters.quality import Quality
 from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.networks import SersicPosterior
 from galmeasure.networks.correction import Correction, correction_inputs
+from galmeasure.networks.point import PointPosterior
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
 
 __all__ = ["Posteriors", "corrected_posteriors", "network_posteriors"]
@@ -45,6 +46,11 @@ class Posteriors:
     network_chunks: list[EncodedChunk]
     frame: NetworkFrame | None = None
     evaluation: BatchEvaluation | None = None
+
+    @property
+    def is_gaussian(self) -> bool:
+        """True if the posteriors are Gaussians, whose highest density is at their means."""
+        return isinstance(self.module, PointPosterior)
 
     def quality(self, values):
         """Quality of models near the points of the evaluation, to second order.

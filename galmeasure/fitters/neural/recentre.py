@@ -3,12 +3,13 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter, maximum_filter
 
-__all__ = ["centre_shifts", "seem_off_centre"]
+__all__ = ["centre_shifts", "off_middle", "seem_off_centre"]
 
 _REACH, _WIDTH = 12, 4.0  # of the window about the middle, pixels
 _FAINT = 3.0  # signal-to-noise ratio in this window below which a galaxy may be elsewhere
 _AWAY = 1.5  # pixels from the middle
 _CERTAIN = 3.0  # errors of a centroid
+_KNOWN = 0.25  # pixels from the middle that networks which take the centre as known can bear
 
 _SMOOTHING = 2.0  # sigma of the filter, pixels
 _SIGNIFICANT = 5.0  # signal-to-noise ratio of the filtered image
@@ -32,6 +33,31 @@ def seem_off_centre(batch, rows):
         Shape ``(K,)``: there is no significant light under a Gaussian of 4 pixels about the middle, or its centroid
         lies more than 1.5 pixels, and three errors, away.
     """
+    distance, error, is_faint = _centroids(batch, rows)
+    return is_faint | (distance - _AWAY > _CERTAIN * error)
+
+
+def off_middle(batch, rows):
+    """Tell which galaxies are certainly not in the middle of their stamps.
+
+    Parameters
+    ----------
+    batch : CutoutBatch
+        Cutouts in units of their noise.
+    rows : ndarray of int64
+        Positions in the batch, ``K`` of them.
+
+    Returns
+    -------
+    ndarray of bool
+        Shape ``(K,)``: the centroid lies more than a quarter of a pixel, and three errors, away.
+    """
+    distance, error, _ = _centroids(batch, rows)
+    return distance - _KNOWN > _CERTAIN * error
+
+
+def _centroids(batch, rows):
+    """Distance of centroids from the middle, their errors, and whether there is too little light for them."""
     steps = np.arange(-_REACH, _REACH + 1)
     index, distance = [], []
     for axis in (0, 1):
@@ -52,8 +78,7 @@ def seem_off_centre(batch, rows):
     with np.errstate(all="ignore"):
         offset = [np.where(np.isfinite(each), each, 0.0) for each in distance]
         y, x = (light.sum(2) * offset[0]).sum(1) / total, (light.sum(1) * offset[1]).sum(1) / total
-        away = np.hypot(x, y) - _AWAY > _CERTAIN * _WIDTH * noise / np.abs(total)
-        return (total < _FAINT * noise) | away
+        return np.hypot(x, y), _WIDTH * noise / np.abs(total), total < _FAINT * noise
 
 
 def centre_shifts(batch, rows):

@@ -88,7 +88,7 @@ def summarise(posteriors: Posteriors, tensors: BatchTensors, summary: str, domai
         rows = chunk.rows[keep]
         point = {"mean": posterior.mean, "median": posterior.quantiles[:, _MEDIAN]}.get(summary)
         if point is None:
-            point = posterior_mode(posteriors.module, chunk.context)
+            point = posterior.mean if posteriors.is_gaussian else posterior_mode(posteriors.module, chunk.context)
         width = fwhm[torch.from_numpy(chunk.rows).to(fwhm.device)] / window.block
         columns = {
             "values": window.to_stamp(point),

@@ -1,0 +1,1 @@
+"""Bodies of networks of point estimates: from stamps and PSFs to labels and features."""
