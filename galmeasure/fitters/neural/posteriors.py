@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from galmeasure.fitters.network_psfs import CleanedPSFs
 from galmeasure.fitters.neural.encode import EncodedChunk, encode_batch
@@ -46,7 +47,7 @@ class Posteriors:
     frame: NetworkFrame | None = None
     evaluation: BatchEvaluation | None = None
 
-    def quality(self, values):
+    def quality(self, values: NDArray[np.float64]) -> tuple[NDArray[np.int64], Quality]:
         """Quality of models near the points of the evaluation, to second order.
 
         Parameters
@@ -62,8 +63,8 @@ class Posteriors:
             Of these rows.
         """
         frame, exact = self.frame, self.evaluation.evaluation
-        values = torch.from_numpy(values).to(frame.scale.device)
-        point = self.module.transform.forward((values - frame.offset) / frame.scale, frame.flux_scale)
+        parameters = torch.from_numpy(values).to(frame.scale.device)
+        point = self.module.transform.forward((parameters - frame.offset) / frame.scale, frame.flux_scale)
         step = point - exact.point
         slope = (step * exact.score).sum(1)
         curvature = torch.einsum("bi,bij,bj->b", step, exact.fisher, step)
@@ -74,7 +75,7 @@ class Posteriors:
         n_pixels, inside = self.evaluation.n_pixels[chosen].long(), self.evaluation.inside[chosen]
         return rows, Quality(chi2[chosen], snr[chosen], n_pixels, inside)
 
-    def network_values(self, count):
+    def network_values(self, count: int) -> NDArray[np.float64]:
         """Means of the network alone.
 
         Parameters
