@@ -1,11 +1,15 @@
 """Whether galaxies lie in the domain that a network was trained on, and by how much their errors grow where not."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from galmeasure.networks import NATIVE_SIZE
+from galmeasure.networks import NATIVE_SIZE, PosteriorSummary
 from galmeasure.networks.base import MEDIAN, ONE_SIGMA_HIGH, ONE_SIGMA_LOW
 from galmeasure.parameters import SERSIC
 
@@ -23,7 +27,7 @@ _STEEP = 8.0
 _MIDDLE = (NATIVE_SIZE - 1) / 2.0
 
 
-def piled_up(summary, domain):
+def piled_up(summary: PosteriorSummary, domain: Mapping[str, Any]) -> Tensor:
     """Tell if posteriors crowd at an edge of the domain: the truth may lie beyond.
 
     Parameters
@@ -43,20 +47,27 @@ def piled_up(summary, domain):
     reach = domain["centre"]
     edges = [("n", domain["n"], False), ("r_eff", domain["r_eff"], True)]
     edges += [(axis, (_MIDDLE - reach, _MIDDLE + reach), False) for axis in ("x", "y")]
-    found = torch.zeros(len(middle), dtype=torch.bool, device=middle.device)
+    near_edge = torch.zeros(len(middle), dtype=torch.bool, device=middle.device)
     for name, (lower, upper), log in edges:
         column = SERSIC.index(name)
-        q16, q50, q84 = (each[:, column].log() if log else each[:, column] for each in (low, middle, high))
+        q16, q50, q84 = (quantile[:, column].log() if log else quantile[:, column] for quantile in (low, middle, high))
         lower, upper = (math.log(lower), math.log(upper)) if log else (lower, upper)
         near = torch.minimum(q50 - lower, upper - q50) < _NEAR * (q84 - q16)
-        found |= near & (q84 - q16 < _WIDE * (upper - lower))
+        near_edge |= near & (q84 - q16 < _WIDE * (upper - lower))
     g1, g2 = summary.mean[:, _G1], summary.mean[:, _G2]
     sigma = (0.5 * summary.covariance.diagonal(dim1=1, dim2=2)[:, SERSIC.slice("g1", "g2")].sum(1)).sqrt()
     near = domain["g_max"] - torch.hypot(g1, g2) < 2.0 * _NEAR * sigma
-    return found | (near & (sigma < _WIDE * domain["g_max"]))
+    return near_edge | (near & (sigma < _WIDE * domain["g_max"]))
 
 
-def beyond_domain(snr, psf_fwhm, sides, block, domain, smallest):
+def beyond_domain(
+    snr: NDArray[np.float64],
+    psf_fwhm: NDArray[np.float64],
+    sides: NDArray[np.int64],
+    block: NDArray[np.int64],
+    domain: Mapping[str, Any],
+    smallest: int,
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Which measurements lie beyond the domain, and by how much more their errors are then.
 
     Parameters
@@ -104,7 +115,7 @@ def _excess(ratio, margin=0.0):
     return np.where(ratio > 1.0 + margin, np.log(np.maximum(ratio, 1.0)), 0.0)
 
 
-def widen(covariance, quantiles, factor):
+def widen(covariance: NDArray[np.float64], quantiles: NDArray[np.float64], factor: NDArray[np.float64]) -> None:
     """Multiply errors by a factor ``(B,)``, in place.
 
     Quantiles move away from the median: those of flux, n and r_eff, which are positive, in the logarithm.

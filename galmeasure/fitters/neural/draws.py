@@ -1,9 +1,15 @@
-"""Draws from posteriors: random numbers by row, pieces for the flow, and tables of vectors."""
+"""Draws from posteriors: random numbers by row, chunks of constant size for the flow, and tables of vectors."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable, Table
+from numpy.typing import NDArray
 
+from galmeasure.cutouts import Cutouts
+from galmeasure.fitters.neural.encode import EncodedChunk
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
 from galmeasure.results.columns import RESULT_FORMS, find_column
 from galmeasure.results.derived import shape_columns
@@ -11,31 +17,48 @@ from galmeasure.results.frame import Frame
 from galmeasure.results.table import COLUMN_ORDER, flat_meta
 from galmeasure.utils.chunks import chunk_size
 
-__all__ = ["draw_table", "flow_pieces", "given_parameters", "row_normals"]
+__all__ = ["draw_table", "given_parameters", "row_normals", "split_for_flow"]
 
 _MOST_GALAXIES = 64
 
 
-def row_normals(rows, count, seed):
+def row_normals(rows: NDArray[np.int64], count: int, seed: int) -> NDArray[np.float32]:
     """Standard normal numbers ``(count, B, 7)``, single precision, a function of the seed and of each row's number."""
     normal = np.empty((count, len(rows), N_PARAMETERS), dtype=np.float32)
-    for place, row in enumerate(rows):
+    for column, row in enumerate(rows):
         generator = np.random.Generator(np.random.Philox(key=[seed, int(row)]))
-        normal[:, place] = generator.standard_normal((count, N_PARAMETERS), dtype=np.float32)
+        normal[:, column] = generator.standard_normal((count, N_PARAMETERS), dtype=np.float32)
     return normal
 
 
-def flow_pieces(pieces, count):
-    """Yield piece, places in it and how many of these are new, so that shapes depend on ``count`` alone."""
+def split_for_flow(chunks: Iterable[EncodedChunk], count: int) -> Iterator[tuple[EncodedChunk, NDArray[np.int64], int]]:
+    """Split the rows that chunks keep into groups whose size depends on the number of draws alone.
+
+    Parameters
+    ----------
+    chunks : iterable of EncodedChunk
+        Rows of a batch.
+    count : int
+        Number of draws of each galaxy.
+
+    Yields
+    ------
+    chunk : EncodedChunk
+        Chunk to which the group belongs.
+    members : ndarray of int64
+        Indices of the rows within the chunk, filled up with the last one to a constant size.
+    n_members : int
+        Number of the indices that count.
+    """
     size = int(np.clip(chunk_size("flow draws") // count, 1, _MOST_GALAXIES))
-    for piece in pieces:
-        places = np.flatnonzero(piece.keep)
-        for start in range(0, len(places), size):
-            part = places[start : start + size]
-            yield piece, np.concatenate([part, np.repeat(part[-1:], size - len(part))]), len(part)
+    for chunk in chunks:
+        kept_rows = np.flatnonzero(chunk.keep)
+        for start in range(0, len(kept_rows), size):
+            members = kept_rows[start : start + size]
+            yield chunk, np.concatenate([members, np.repeat(members[-1:], size - len(members))]), len(members)
 
 
-def draw_table(cutouts, drawn, meta):
+def draw_table(cutouts: Cutouts, drawn: NDArray[np.float64], meta: Mapping[str, Any]) -> QTable:
     """Table of draws ``(N, S, 7)`` in flux units of the input and pixels of the stamp."""
     table = QTable()
     table["id"] = np.array(cutouts.ids)
@@ -60,7 +83,7 @@ def _add(table, name, column, description):
     table[name].info.description = f"draws: {description}"
 
 
-def given_parameters(parameters, cutouts):
+def given_parameters(parameters: Any, cutouts: Cutouts) -> NDArray[np.float64]:
     """Parameters ``(N, S, 7)`` of a table with columns ``<p>_fit`` or ``<p>``, in stamp pixels and input units."""
     try:
         table = parameters if isinstance(parameters, Table) else Table(parameters)
@@ -71,7 +94,7 @@ def given_parameters(parameters, cutouts):
         msg = f"parameters must have one row per cutout: {len(cutouts)}, not {len(table)}"
         raise ValueError(msg)
     values, frame = None, Frame.of(cutouts)
-    for i, parameter in enumerate(PARAMETERS):
+    for index, parameter in enumerate(PARAMETERS):
         name = find_column(table, parameter.name, RESULT_FORMS)
         if name is None:
             msg = f"parameters must have a column {parameter.name} or {parameter.name}_fit"
@@ -81,5 +104,5 @@ def given_parameters(parameters, cutouts):
         if column.shape != values.shape[:2]:
             msg = f"parameters[{name!r}] must have {values.shape[1]} numbers a row, not {column.shape[1]}"
             raise ValueError(msg)
-        values[..., i] = column
+        values[..., index] = column
     return values

@@ -160,9 +160,9 @@ class _BatchEncoder:
 def _recentred(encoder, chunks, batch, shift):
     """Look again at galaxies off the middle of their stamps, in windows about them; ``shift`` changes in place."""
     limit = _OFF_CENTRE * encoder.network.config.centre
-    everyone = np.concatenate([chunk.rows[chunk.keep] for chunk in chunks])
-    seen_off = np.concatenate([_off_centre(chunk, limit)[chunk.keep] for chunk in chunks])
-    rows = everyone[seen_off | seem_off_centre(batch, everyone)]
+    measurable = np.concatenate([chunk.rows[chunk.keep] for chunk in chunks])
+    posterior_off = np.concatenate([_off_centre(chunk, limit)[chunk.keep] for chunk in chunks])
+    rows = measurable[posterior_off | seem_off_centre(batch, measurable)]
     if not len(rows):
         return chunks
     moves = centre_shifts(batch, rows)
@@ -171,12 +171,12 @@ def _recentred(encoder, chunks, batch, shift):
     if not len(rows):
         return chunks
     shift[rows] = moves
-    seen = encoder.encode(rows, 1, shift)
-    nearer = [chunk.keep & ~_off_centre(chunk, limit) for chunk in seen]
-    taken = np.concatenate([chunk.rows[good] for chunk, good in zip(seen, nearer, strict=True)])
+    recentred = encoder.encode(rows, 1, shift)
+    nearer = [chunk.keep & ~_off_centre(chunk, limit) for chunk in recentred]
+    taken = np.concatenate([chunk.rows[near] for chunk, near in zip(recentred, nearer, strict=True)])
     shift[np.setdiff1d(rows, taken)] = 0
-    kept = [replace(chunk, keep=chunk.keep & ~np.isin(chunk.rows, taken)) for chunk in chunks]
-    return kept + [replace(chunk, keep=good) for chunk, good in zip(seen, nearer, strict=True)]
+    as_before = [replace(chunk, keep=chunk.keep & ~np.isin(chunk.rows, taken)) for chunk in chunks]
+    return as_before + [replace(chunk, keep=near) for chunk, near in zip(recentred, nearer, strict=True)]
 
 
 def _off_centre(chunk, limit):

@@ -18,7 +18,7 @@ from galmeasure.fitters.importance.refine import check_refinement, refine_batch,
 from galmeasure.fitters.importance.sampling import HeldParameters
 from galmeasure.fitters.neural.condition import conditioned_chunk
 from galmeasure.fitters.neural.domain import beyond_domain, widen
-from galmeasure.fitters.neural.draws import draw_table, flow_pieces, given_parameters, row_normals
+from galmeasure.fitters.neural.draws import draw_table, given_parameters, row_normals, split_for_flow
 from galmeasure.fitters.neural.posteriors import corrected_posteriors, network_posteriors
 from galmeasure.fitters.neural.recentre import off_middle
 from galmeasure.fitters.neural.reweight import (
@@ -400,17 +400,17 @@ class NeuralSersicFitter(SersicFitterBase):
             raise ValueError(msg)
         cutouts = Cutouts(cutouts, psf, **options)
         values = given_parameters(parameters, cutouts)
-        found = np.full(values.shape[:2], np.nan)
+        log_density = np.full(values.shape[:2], np.nan)
 
         def evaluate(batch):
             return batch, self._log_prob_batch(batch, values[batch.index])
 
         for batch, density in self._each_batch(cutouts, evaluate, progress_bar):
-            found[batch.index] = density - np.log(batch.scale)[:, None]
+            log_density[batch.index] = density - np.log(batch.scale)[:, None]
         if cutouts.pixel_scale is not None:
-            found -= np.log(cutouts.pixel_scale)[:, None]
-        found[~np.isfinite(values).all(axis=2)] = np.nan
-        return found if np.ndim(_first_column(parameters)) > 1 else found[:, 0]
+            log_density -= np.log(cutouts.pixel_scale)[:, None]
+        log_density[~np.isfinite(values).all(axis=2)] = np.nan
+        return log_density if np.ndim(_first_column(parameters)) > 1 else log_density[:, 0]
 
     def _columns(self):
         return {**super()._columns(), "quantiles": True, "draws": self.refine == "importance",
@@ -538,20 +538,20 @@ class NeuralSersicFitter(SersicFitterBase):
                 return refined_draws(
                     posteriors.module, posteriors.chunks, tensors, self._weights, n_samples, seed, **options
                 )
-            for chunk, places, count in flow_pieces(posteriors.chunks, n_samples):
-                rows = chunk.rows[places]
+            for chunk, members, count in split_for_flow(posteriors.chunks, n_samples):
+                rows = chunk.rows[members]
                 normal = self._normals(batch, rows, n_samples, seed)
-                values = self._draws(posteriors, tensors, chunk, places, normal, seed).transpose(0, 1)
-                drawn[rows[:count]] = chunk.window[places].to_stamp(values).cpu().numpy()[:count]
+                values = self._draws(posteriors, tensors, chunk, members, normal, seed).transpose(0, 1)
+                drawn[rows[:count]] = chunk.window[members].to_stamp(values).cpu().numpy()[:count]
         return drawn
 
-    def _draws(self, posteriors, tensors, chunk, places, normal, seed):
+    def _draws(self, posteriors, tensors, chunk, members, normal, seed):
         """Draws ``(S, P, 7)`` of some rows of a chunk, under the prior that is wanted."""
-        context = chunk.context[places]
+        context = chunk.context[members]
         if self.prior is None:
             return posteriors.module.sample(context, normal)
         generator = torch.Generator(self.device).manual_seed(seed)
-        ratio = self._ratio(posteriors, tensors, chunk)[places]
+        ratio = self._ratio(posteriors, tensors, chunk)[members]
         return reweighted_draws(posteriors.module, context, normal, ratio, generator)
 
     def _log_prob_batch(self, batch, values):
@@ -562,15 +562,16 @@ class NeuralSersicFitter(SersicFitterBase):
         with torch.inference_mode():
             tensors = BatchTensors.of(batch, self.device)
             posteriors = self._posteriors(tensors)
-            for chunk, places, count in flow_pieces(posteriors.chunks, values.shape[1]):
-                rows, window = chunk.rows[places], chunk.window[places]
-                part = window.from_stamp(torch.from_numpy(values[rows]).to(self.device)).transpose(0, 1).float()
-                found = posteriors.module.log_prob(chunk.context[places], part).double() - window.scale.log().sum()
+            for chunk, members, count in split_for_flow(posteriors.chunks, values.shape[1]):
+                rows, window = chunk.rows[members], chunk.window[members]
+                parameters = window.from_stamp(torch.from_numpy(values[rows]).to(self.device)).transpose(0, 1).float()
+                context = chunk.context[members]
+                log_prob = posteriors.module.log_prob(context, parameters).double() - window.scale.log().sum()
                 if self.prior is not None:
                     ratio = self._ratio(posteriors, tensors, chunk)
-                    evidence = log_evidence_ratio(posteriors.module, chunk, ratio)[places]
-                    found = found + ratio[places].log(part) - evidence
-                density[rows[:count]] = found.T.cpu().numpy()[:count]
+                    evidence = log_evidence_ratio(posteriors.module, chunk, ratio)[members]
+                    log_prob = log_prob + ratio[members].log(parameters) - evidence
+                density[rows[:count]] = log_prob.T.cpu().numpy()[:count]
         return density
 
 

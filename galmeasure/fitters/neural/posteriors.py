@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from galmeasure.fitters.network_psfs import CleanedPSFs
 from galmeasure.fitters.neural.encode import EncodedChunk, encode_batch
@@ -52,7 +53,7 @@ class Posteriors:
         """True if the posteriors are Gaussians, whose highest density is at their means."""
         return isinstance(self.module, PointPosterior)
 
-    def quality(self, values):
+    def quality(self, values: NDArray[np.float64]) -> tuple[NDArray[np.int64], Quality]:
         """Quality of models near the points of the evaluation, to second order.
 
         Parameters
@@ -68,8 +69,8 @@ class Posteriors:
             Of these rows.
         """
         frame, exact = self.frame, self.evaluation.evaluation
-        values = torch.from_numpy(values).to(frame.scale.device)
-        point = self.module.transform.forward((values - frame.offset) / frame.scale, frame.flux_scale)
+        parameters = torch.from_numpy(values).to(frame.scale.device)
+        point = self.module.transform.forward((parameters - frame.offset) / frame.scale, frame.flux_scale)
         step = point - exact.point
         slope = (step * exact.score).sum(1)
         curvature = torch.einsum("bi,bij,bj->b", step, exact.fisher, step)
@@ -80,7 +81,7 @@ class Posteriors:
         n_pixels, inside = self.evaluation.n_pixels[chosen].long(), self.evaluation.inside[chosen]
         return rows, Quality(chi2[chosen], snr[chosen], n_pixels, inside)
 
-    def network_values(self, count):
+    def network_values(self, count: int) -> NDArray[np.float64]:
         """Means of the network alone.
 
         Parameters
