@@ -61,6 +61,8 @@ class StampInputs:
     psf_quality : Tensor, optional
         Numbers that describe pedestal, noise and size of the PSF images, from `galmeasure.networks.clean_psfs`, shape
         ``(M, 3)``; needed by networks whose PSFs are cleaned.
+    noiseless : Tensor, optional
+        Images before their noise, shape ``(B, 64, 64)``, from which denoisers and decoders learn.
     """
 
     image: torch.Tensor
@@ -70,6 +72,7 @@ class StampInputs:
     psf: torch.Tensor
     psf_index: torch.Tensor
     psf_quality: torch.Tensor | None = None
+    noiseless: torch.Tensor | None = None
 
     def __len__(self) -> int:
         """Number of stamps."""

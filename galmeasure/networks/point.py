@@ -144,8 +144,9 @@ class PointPosterior(nn.Module):
         return torch.where(self.inside(parameters), density, -torch.inf)
 
     def loss(
-        self, inputs: StampInputs, parameters: Tensor, *, bf16: bool = False, targets: Tensor | None = None
-    ) -> dict[str, Tensor]:
+        self, inputs: StampInputs, parameters: Tensor, *, bf16: bool = False, targets: Tensor | None = None,
+        only: tuple[str, ...] = (),
+    ) -> dict[str, Tensor]:  # fmt: skip
         """Losses of labels and errors.
 
         Parameters
@@ -158,13 +159,19 @@ class PointPosterior(nn.Module):
             Compute the convolutions in bfloat16.
         targets : Tensor, optional
             What the labels are compared with, shape ``(B, 7)``; the truth by default.
+        only : tuple of str, optional
+            Names of the losses to compute; all by default.
 
         Returns
         -------
         dict of str to Tensor
             Means over the batch: ``"mean"``, the squared error of the labels in units of typical errors, that of the
-            flux in electrons; ``"covariance"``, the negative log likelihood of the truth.
+            flux in electrons; ``"covariance"``, the negative log likelihood of the truth; and ``"image"``, for bodies
+            that draw images, if there are noiseless ones.
         """
+        psf = self._psf_images(self.embed_psf(inputs.psf), inputs)
+        if only == ("image",):  # a denoiser does not need the labels
+            return {"image": self.body.image_loss(inputs, None, None, psf, bf16=bf16)}
         context = self.encode(inputs, bf16=bf16)
         labels, factor = self._gaussian(context)
         truth = self._to_labels(parameters, context.flux_scale)
@@ -176,7 +183,11 @@ class PointPosterior(nn.Module):
         offset = (truth - labels.detach()).unsqueeze(-1)
         white = torch.linalg.solve_triangular(factor, offset, upper=False)[..., 0].clamp(-30.0, 30.0)
         covariance = 0.5 * white.square().sum(1) + factor.diagonal(dim1=1, dim2=2).log().sum(1)
-        return {"mean": mean.mean(), "covariance": covariance.mean()}
+        losses = {"mean": mean.mean(), "covariance": covariance.mean()}
+        if self.body.has_image_loss and inputs.noiseless is not None and (not only or "image" in only):
+            flux = self._to_parameters(labels, context.flux_scale)[:, _FLUX]
+            losses["image"] = self.body.image_loss(inputs, labels, flux, psf, bf16=bf16)
+        return losses
 
     def gaussians(self, context: Context) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Gaussian approximation in unbounded coordinates, twice: centres ``(B, 7)`` and factors ``(B, 7, 7)``."""

@@ -32,6 +32,8 @@ class PointConfig:
         Numbers that this body takes, by name.
     psf_channel : bool
         True for a network that sees the image of the PSF; the others know one PSF, that of their training.
+    window : int
+        Side of the central pixels of a stamp that the network sees.
     hidden : int
         Width of the hidden layer of the head of the errors.
     clean_psf : bool
@@ -49,6 +51,7 @@ class PointConfig:
     encoder: str = "xception"
     encoder_options: dict[str, Any] = field(default_factory=dict, hash=False)
     psf_channel: bool = False
+    window: int = 64
     hidden: int = 64
     clean_psf: bool = True
 

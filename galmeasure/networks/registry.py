@@ -63,6 +63,9 @@ ENCODERS: dict[str, "str | type[Encoder]"] = {
 """Encoders by the name that configurations and the cards of weights store; see ``galmeasure.networks.base.Encoder``."""
 
 BODIES: dict[str, "str | type[Body]"] = {
+    "autoencoder": "galmeasure.networks.bodies.autoencoder:AutoencoderBody",
+    "edsr-xception": "galmeasure.networks.bodies.denoisers:EDSRXceptionBody",
+    "rdn-xception": "galmeasure.networks.bodies.denoisers:RDNXceptionBody",
     "xception": "galmeasure.networks.bodies.xception:XceptionBody",
 }
 """Bodies of networks of point estimates, by the name that configurations give as ``encoder``."""

@@ -55,13 +55,17 @@ class TrainingConfig:
         Capacity, reuse and piece of `galmeasure.training.pool.StampPool`.
     bf16 : bool, optional
         True if the encoder's blocks compute in bfloat16.
-    start : str, optional
-        Name or file of weights to begin with: tensors of the same name and shape are taken from there.
+    start : str or tuple of str, optional
+        Names or files of weights to begin with, one after the other: tensors of the same name and shape are taken from
+        there.
     teacher : str, optional
         Name or file of weights whose posterior means, given the centre, stand for the truth in the squared error of
         networks of point estimates: they carry the noise of the galaxy, which the truth does not know.
     truth_from, truth_share : float, optional
         Fraction of the schedule from which the truth is mixed into the means of the teacher, and its share at the end.
+    losses : tuple of str, optional
+        Names of the losses that are minimised, for networks with several stages: ``("image",)`` trains the denoiser
+        alone, ``("mean", "covariance")`` what measures. All by default.
     seed : int, optional
         Seed of the initial weights and of the stamps.
     held_out : int, optional
@@ -85,10 +89,11 @@ class TrainingConfig:
     reuse: float = 4.0
     piece: int = 64
     bf16: bool = True
-    start: str | None = None
+    start: str | tuple[str, ...] | None = None
     teacher: str | None = None
     truth_from: float = 0.6
     truth_share: float = 0.5
+    losses: tuple[str, ...] = ()
     seed: int = 1
     held_out: int = 2048
     validate_every: int = 1000
@@ -112,6 +117,9 @@ class TrainingConfig:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 msg = f"{name} must lie within 0 and 1, not {getattr(self, name)!r}"
                 raise ValueError(msg)
+        if self.losses and not network_class(self.network.architecture).takes_targets:
+            msg = f"losses must be empty for a {self.network.architecture}, which has one stage"
+            raise ValueError(msg)
         if self.teacher is not None and not network_class(self.network.architecture).takes_targets:
             msg = f"teacher must be None for a {self.network.architecture}, which learns from the truth"
             raise ValueError(msg)
@@ -191,6 +199,7 @@ def read_training_config(config: str | PathLike) -> TrainingConfig:
 def _parse(text, source):
     try:
         values = tomllib.loads(text)
+        values |= {name: tuple(values[name]) for name in ("losses", "start") if isinstance(values.get(name), list)}
         simulation = simulation_from_dict(values.pop("simulation", {}))
         options = {name: tuple(v) if isinstance(v, list) else v for name, v in values.pop("network", {}).items()}
         kind = config_class(options.pop("architecture", DEFAULT_ARCHITECTURE))

@@ -44,6 +44,7 @@ def orient(inputs: StampInputs, parameters: torch.Tensor, element: int) -> tuple
     """
     parameters = parameters.clone()
     maps = [inputs.image, inputs.error.expand_as(inputs.image), inputs.good, inputs.psf]
+    maps += [] if inputs.noiseless is None else [inputs.noiseless]
     if element & 1:
         maps = [pixels.mT for pixels in maps]
         parameters[:, [_X, _Y]] = parameters[:, [_Y, _X]]
@@ -53,8 +54,9 @@ def orient(inputs: StampInputs, parameters: torch.Tensor, element: int) -> tuple
             maps = [pixels.flip(axis) for pixels in maps]
             parameters[:, column] = inputs.image.shape[axis] - 1.0 - parameters[:, column]
             parameters[:, _G2] *= -1.0
-    image, error, good, psf = maps
-    return StampInputs(image, error, good, inputs.gain, psf, inputs.psf_index, inputs.psf_quality), parameters
+    image, error, good, psf, *noiseless = maps
+    turned = StampInputs(image, error, good, inputs.gain, psf, inputs.psf_index, inputs.psf_quality, *noiseless)
+    return turned, parameters
 
 
 def training_psfs(images: torch.Tensor, clean: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -166,10 +168,10 @@ class StampPool:
         rows = torch.randint(self.capacity, (count,), generator=self.generator, device=self.device)
         elements = torch.randint(8, (_CHUNKS,), generator=self.generator, device=self.device).tolist()
         chunks = [self._observe(chunk, element) for chunk, element in zip(rows.chunk(_CHUNKS), elements, strict=False)]
-        names = "image", "error", "good", "gain", "psf", "psf_quality"
-        *joined, quality = (torch.cat([getattr(inputs, name) for inputs, _ in chunks]) for name in names)
+        names = "image", "error", "good", "gain", "psf", "psf_quality", "noiseless"
+        *joined, quality, noiseless = (torch.cat([getattr(inputs, name) for inputs, _ in chunks]) for name in names)
         index = torch.arange(count, device=self.device)
-        return StampInputs(*joined, index, quality), torch.cat([parameters for _, parameters in chunks])
+        return StampInputs(*joined, index, quality, noiseless), torch.cat([parameters for _, parameters in chunks])
 
     def state(self) -> dict[str, object]:
         """Return numbers from which `load_state` makes the pool again, for a checkpoint."""
@@ -204,7 +206,7 @@ class StampPool:
         image, error, gain = add_noise(*maps, self.generator)
         index = torch.arange(len(rows), device=self.device)
         psf, quality = (self._store[name][rows] for name in ("psf", "psf_quality"))
-        return orient(StampInputs(image, error, maps[2], gain, psf, index, quality), parameters, element)
+        return orient(StampInputs(image, error, maps[2], gain, psf, index, quality, maps[0]), parameters, element)
 
     def _add(self):
         """Simulate one piece into the place of the oldest."""

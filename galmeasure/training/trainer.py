@@ -19,7 +19,7 @@ from galmeasure.networks.base import LOWER_LEVELS, UPPER_LEVELS, PosteriorNetwor
 from galmeasure.parameters import PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import get_prior
 from galmeasure.render.memory import reserve_heap
-from galmeasure.simulation.stamps import simulate_stamps
+from galmeasure.simulation.stamps import simulate_expected
 from galmeasure.training.config import TrainingConfig
 from galmeasure.training.pool import StampPool, training_psfs
 from galmeasure.training.teacher import Teacher
@@ -39,7 +39,7 @@ _HELD_OUT = 1_000_003  # added to the seed of a run
 _EMA_START = 10.0  # steps after which the memory of the average begins to grow
 _ADAPTING = 2048  # stamps by which the normalisation of a network is set
 _CHUNK = 256  # held-out stamps evaluated at once, as many as in a step of the training
-_WEIGHTS = {"flow": 1.0, "mean": 1.0, "covariance": 1.0, "quantiles": 1.0}
+_WEIGHTS = {"flow": 1.0, "mean": 1.0, "covariance": 1.0, "quantiles": 1.0, "image": 0.2}
 
 
 def train(
@@ -120,7 +120,10 @@ class Trainer:
         torch.set_flush_denormal(True)
         reserve_heap()
         self.network = build_network(config.network)
-        self._adapted = config.start is not None and begin_with(self.network, config.start)
+        starts = [config.start] if isinstance(config.start, str) else config.start or []
+        self._adapted = False
+        for start in starts:
+            self._adapted = begin_with(self.network, start) or self._adapted
         self.network.to(device)
         self.teacher = None if config.teacher is None else Teacher(config.teacher, device)
         self.average = [tensor.detach().clone() for tensor in self.network.parameters()]
@@ -298,7 +301,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         inputs, parameters = self.pool.draw(config.batch_size)
-        options = {} if self.teacher is None else {"targets": self._targets(inputs, parameters, progress)}
+        options = {"only": config.losses} if config.losses else {}
+        options |= {} if self.teacher is None else {"targets": self._targets(inputs, parameters, progress)}
         losses = self.network.loss(inputs, parameters, bf16=config.bf16, **options)
         total = sum(_WEIGHTS[name] * value for name, value in losses.items())
         self.optimizer.zero_grad(set_to_none=True)
@@ -334,11 +338,14 @@ class Trainer:
         """Stamps that training never sees."""
         if not hasattr(self, "_held_out_stamps"):
             generator = torch.Generator(self.device).manual_seed(self.config.seed + _HELD_OUT)
-            stamps = simulate_stamps(
-                self.config.simulation, self.config.held_out, generator=generator, device=self.device
-            )
+            with torch.inference_mode():
+                expected = simulate_expected(
+                    self.config.simulation, self.config.held_out, generator=generator, device=self.device
+                )
+                stamps = expected.observe(generator)
             psf, quality = training_psfs(stamps.psf_images, self.config.network.clean_psf)
-            inputs = StampInputs(stamps.image, stamps.error, stamps.good, stamps.gain, psf, stamps.psf_index, quality)
+            maps = stamps.image, stamps.error, stamps.good, stamps.gain
+            inputs = StampInputs(*maps, psf, stamps.psf_index, quality, expected.expected)
             self._held_out_stamps = inputs, stamps.parameters
         return self._held_out_stamps
 
@@ -447,7 +454,8 @@ def begin_with(network: PosteriorNetwork, weights: str | PathLike) -> bool:
 def _rows_of(inputs, rows):
     """Select stamps by their rows."""
     maps = (getattr(inputs, name)[rows] for name in ("image", "error", "good", "gain"))
-    return StampInputs(*maps, inputs.psf, inputs.psf_index[rows], inputs.psf_quality)
+    noiseless = None if inputs.noiseless is None else inputs.noiseless[rows]
+    return StampInputs(*maps, inputs.psf, inputs.psf_index[rows], inputs.psf_quality, noiseless)
 
 
 def _revision():

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs, filled_images
+from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs
 
 if TYPE_CHECKING:
     from galmeasure.networks.point_config import PointConfig
 
-__all__ = ["N_LABELS", "Body", "Normalisation", "stamp_channels"]
+__all__ = ["N_LABELS", "Body", "Normalisation", "central", "stamp_channels"]
 
 N_LABELS = 5
 """Number of labels: flux, n, r_eff, g1 and g2, scaled to (-1, 1)."""
@@ -25,6 +25,9 @@ class Body(Protocol):
 
     features: int
     """Length of the features."""
+
+    has_image_loss: bool
+    """True if there is a method ``image_loss``, which compares images with the noiseless ones."""
 
     @classmethod
     def from_config(cls, config: "PointConfig") -> Self:
@@ -72,13 +75,13 @@ class Normalisation(nn.Module):
         return (images - self.mean[:, None, None]) * scale[:, None, None]
 
 
-def stamp_channels(inputs: StampInputs, psf: Tensor | None) -> Tensor:
-    """Channels of a stamp: its pixels over their noise, and the image of the PSF if one is given.
+def stamp_channels(image: Tensor, psf: Tensor | None) -> Tensor:
+    """Channels of a stamp: its pixels, and the image of the PSF if one is given.
 
     Parameters
     ----------
-    inputs : StampInputs
-        Stamps in units of their noise; bad pixels take the value of the opposite pixel, or 0.
+    image : Tensor
+        Pixels, shape ``(B, 64, 64)``.
     psf : Tensor or None
         PSF of each stamp, shape ``(B, 33, 33)``.
 
@@ -87,9 +90,15 @@ def stamp_channels(inputs: StampInputs, psf: Tensor | None) -> Tensor:
     Tensor
         Shape ``(B, 1 or 2, 64, 64)``; the PSF stands in the middle of its channel.
     """
-    image = filled_images(inputs)[:, None]
+    image = image[:, None]
     if psf is None:
         return image
     before = (NATIVE_SIZE - PSF_SIZE) // 2
     after = NATIVE_SIZE - PSF_SIZE - before
     return torch.cat([image, nn.functional.pad(psf, (before, after, before, after))[:, None]], 1)
+
+
+def central(images: Tensor, window: int) -> Tensor:
+    """Central ``window`` pixels along both sides of images ``(..., 64, 64)``."""
+    start = (NATIVE_SIZE - window) // 2
+    return images[..., start : start + window, start : start + window]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor, nn
 
-from galmeasure.networks.bodies.base import N_LABELS, Normalisation, stamp_channels
+from galmeasure.networks.bodies.base import N_LABELS, Normalisation, central, stamp_channels
 from galmeasure.networks.encoders.xception import Xception
-from galmeasure.networks.inputs import StampInputs
+from galmeasure.networks.inputs import NATIVE_SIZE, StampInputs, filled_images
 
 if TYPE_CHECKING:
     from galmeasure.networks.point_config import PointConfig
@@ -25,18 +25,23 @@ class XceptionBody(nn.Module):
     ----------
     psf_channel : bool, optional
         True if the image of the PSF is the second channel.
+    window : int, optional
+        Side of the central pixels that are seen, a multiple of 4; a training begins four times faster with half of 64.
     first, width, depth : int, optional
         Sizes of the maps, see `galmeasure.networks.encoders.xception.Xception`.
     dropout : float, optional
         Chance with which a map inside a block is left out in training.
     """
 
+    has_image_loss = False
+
     def __init__(
-        self, *, psf_channel: bool = False, first: int = 16, width: int = 64, depth: int = 8, dropout: float = 0.0
-    ) -> None:
+        self, *, psf_channel: bool = False, window: int = NATIVE_SIZE, first: int = 16, width: int = 64, depth: int = 8,
+        dropout: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         channels = 2 if psf_channel else 1
-        self.psf_channel = psf_channel
+        self.psf_channel, self.window = psf_channel, window
         self.normalise = Normalisation(channels)
         self.maps = Xception(channels, first=first, width=width, depth=depth, dropout=dropout)
         self.features = self.maps.features
@@ -45,7 +50,7 @@ class XceptionBody(nn.Module):
     @classmethod
     def from_config(cls, config: "PointConfig") -> Self:
         """Body of a network's configuration."""
-        return cls(psf_channel=config.psf_channel, **config.encoder_options)
+        return cls(psf_channel=config.psf_channel, window=config.window, **config.encoder_options)
 
     @staticmethod
     def tensor_shapes(config: "PointConfig") -> Iterator[tuple[str, tuple[int | None, ...]]]:
@@ -76,11 +81,17 @@ class XceptionBody(nn.Module):
         labels, features : Tensor
             Shapes ``(B, 5)`` and ``(B, features)``, single precision.
         """
-        images = self.normalise(self._channels(inputs, psf))
+        images = self.normalise(self._channels(inputs, psf, bf16))
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
             maps = self.maps.feature_maps(images)
-        features = maps.float().mean((2, 3))
+        # the mean over the places of a whole stamp, so that weights of one window are a start for another
+        features = maps.float().mean((2, 3)) * (self.window / NATIVE_SIZE) ** 2
         return self.labels(features), features
 
-    def _channels(self, inputs, psf):
-        return stamp_channels(inputs, psf if self.psf_channel else None)
+    def _channels(self, inputs, psf, bf16=False):
+        image = self._images(inputs, bf16)
+        return central(stamp_channels(image, psf if self.psf_channel else None), self.window)
+
+    def _images(self, inputs, bf16):
+        """Images that the convolutions see, shape ``(B, 64, 64)``."""
+        return filled_images(inputs)
