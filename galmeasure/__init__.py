@@ -9,6 +9,7 @@ _EXPORTS = {
     "Flag": "flags",
     "FLAGS": "flags",
     "GalmeasureWarning": "exceptions",
+    "EnsembleSersicFitter": "fitters",
     "LSQSersicFitter": "fitters",
     "NeuralSersicFitter": "fitters",
     "PSFConvolvedSersic2D": "models",

@@ -1,6 +1,7 @@
 from galmeasure._version import __version__ as __version__
 from galmeasure.cutouts import Cutouts as Cutouts
 from galmeasure.exceptions import GalmeasureWarning as GalmeasureWarning
+from galmeasure.fitters import EnsembleSersicFitter as EnsembleSersicFitter
 from galmeasure.fitters import LSQSersicFitter as LSQSersicFitter
 from galmeasure.fitters import NeuralSersicFitter as NeuralSersicFitter
 from galmeasure.flags import FLAGS as FLAGS

@@ -34,7 +34,7 @@ def test_options_of_others_are_refused():
         get_fitter("lsq").spec({"weights": "survey-v3"})
     with pytest.raises(ValueError, match="^fit-background is an option of --method lsq, not of --method neural$"):
         get_fitter("neural").spec({"fit_background": True})
-    with pytest.raises(ValueError, match="^method must be one of neural, lsq, baseline, not 'moments'$"):
+    with pytest.raises(ValueError, match="^method must be one of neural, lsq, ensemble, baseline, not 'moments'$"):
         get_fitter("moments")
 
 
@@ -71,7 +71,7 @@ def test_a_third_fitter_reaches_the_command_line(tmp_path):
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
 
     text = run("measure", "--help").stdout
-    assert "[neural|lsq|sum]" in text
+    assert "[neural|lsq|ensemble|sum]" in text
     assert "Sum: fail at this id." in text
     done = run("cat.fits", "--method", "sum", "--fail", "never", "--n-jobs", "1")
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from galmeasure.utils.lazy import lazy_names
 
 _EXPORTS = {
+    "EnsembleSersicFitter": "ensemble",
     "LSQSersicFitter": "lsq.fitter",
     "NeuralSersicFitter": "neural.fitter",
     "SersicFitterBase": "base",

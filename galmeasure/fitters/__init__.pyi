@@ -1,4 +1,5 @@
 from galmeasure.fitters.base import SersicFitterBase as SersicFitterBase
+from galmeasure.fitters.ensemble import EnsembleSersicFitter as EnsembleSersicFitter
 from galmeasure.fitters.images import make_model_images as make_model_images
 from galmeasure.fitters.images import make_residual_images as make_residual_images
 from galmeasure.fitters.lsq.fitter import LSQSersicFitter as LSQSersicFitter

@@ -156,6 +156,26 @@ _PRIOR = FitterOption(
     name="prior", help="Prior: galaxies, survey or study.  [default: that of the weights; no prior for lsq]"
 )
 
+_SUMMARY = FitterOption(
+    name="summary",
+    help="which point of the posterior to give.  [default: mean]",
+    choices=("mean", "median", "mode"),
+)
+
+_PRECISION = FitterOption(
+    name="precision",
+    help="arithmetic of the network.  [default: bfloat16 where the processor is made for it]",
+    choices=("float32", "bfloat16"),
+)
+
+_REFINE = FitterOption(
+    name="refine",
+    help="steps to the optimum and a learned correction (auto); exact posteriors from weighted draws "
+    "(importance); or the network alone (none).  [default: auto]",
+    choices=("auto", "importance", "none"),
+    values={"none": None},
+)
+
 FITTERS: dict[str, RegisteredFitter] = {
     entry.name: entry
     for entry in (
@@ -169,23 +189,9 @@ FITTERS: dict[str, RegisteredFitter] = {
                     name="weights",
                     help="name of weights, see galmeasure weights, or a file.  [default: survey-v3]",
                 ),
-                FitterOption(
-                    name="summary",
-                    help="which point of the posterior to give.  [default: mean]",
-                    choices=("mean", "median", "mode"),
-                ),
-                FitterOption(
-                    name="precision",
-                    help="arithmetic of the network.  [default: bfloat16 where the processor is made for it]",
-                    choices=("float32", "bfloat16"),
-                ),
-                FitterOption(
-                    name="refine",
-                    help="steps to the optimum and a learned correction (auto); exact posteriors from weighted draws "
-                    "(importance); or the network alone (none).  [default: auto]",
-                    choices=("auto", "importance", "none"),
-                    values={"none": None},
-                ),
+                _SUMMARY,
+                _PRECISION,
+                _REFINE,
                 _PRIOR,
             ),
         ),
@@ -203,6 +209,21 @@ FITTERS: dict[str, RegisteredFitter] = {
                 ),
                 FitterOption(name="fit_background", help="fit a constant background as well.", is_flag=True),
                 _PRIOR,
+            ),
+        ),
+        RegisteredFitter(
+            name="ensemble",
+            label="Ensemble",
+            module="galmeasure.fitters",
+            class_name="EnsembleSersicFitter",
+            options=(
+                FitterOption(
+                    name="members",
+                    help="names or files of weights, with commas between them.  [default: survey-v2,survey-v3]",
+                ),
+                _SUMMARY,
+                _PRECISION,
+                _REFINE,
             ),
         ),
         RegisteredFitter(

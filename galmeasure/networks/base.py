@@ -117,6 +117,8 @@ class PosteriorNetwork(Protocol):
         Unbounded coordinates in which the network works.
     held : tuple of str
         Parameters that the network does not measure but takes as known.
+    makes : tuple of str
+        Images that the network can make: ``"denoised"`` (method ``denoise``), ``"decoded"`` (``reconstruct``).
     takes_targets : bool
         True if :meth:`loss` takes the posterior means of another network in the place of the truth.
     """
@@ -125,6 +127,11 @@ class PosteriorNetwork(Protocol):
     transform: ParameterTransform
     held: tuple[str, ...]
     takes_targets: bool
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """Images that the network can make."""
+        ...
 
     @property
     def domain(self) -> dict[str, Any]:

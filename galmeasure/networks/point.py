@@ -189,6 +189,33 @@ class PointPosterior(nn.Module):
             losses["image"] = self.body.image_loss(inputs, labels, flux, psf, bf16=bf16)
         return losses
 
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """Images that the body can make: ``"denoised"`` or ``"decoded"`` ones, or none."""
+        return self.body.makes
+
+    def denoise(self, inputs: StampInputs) -> Tensor:
+        """Denoised stamps ``(B, 64, 64)`` in units of the noise, if the network makes them."""
+        return self.body.denoise(inputs)
+
+    def reconstruct(self, inputs: StampInputs) -> Tensor:
+        """Decoded galaxies ``(B, 64, 64)`` in units of the noise, if the network makes them.
+
+        Parameters
+        ----------
+        inputs : StampInputs
+            Stamps with PSF images, or what :meth:`embed_psf` made of these.
+
+        Returns
+        -------
+        Tensor
+            Noiseless images of the galaxies with the estimated labels and flux.
+        """
+        psf = self._psf_images(self.embed_psf(inputs.psf), inputs)
+        labels, _ = self.body(inputs, psf)
+        flux = self._to_parameters(self._inside(labels), torch.ones_like(labels[:, 0]))[:, _FLUX]
+        return flux[:, None, None] * self.body.decode(labels, psf)
+
     def gaussians(self, context: Context) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Gaussian approximation in unbounded coordinates, twice: centres ``(B, 7)`` and factors ``(B, 7, 7)``."""
         summary, scale = self.summarise(context), context.flux_scale

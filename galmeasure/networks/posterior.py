@@ -56,6 +56,9 @@ class SersicPosterior(nn.Module):
     held = ()
     """Parameters that are taken as known: none."""
 
+    makes: tuple[str, ...] = ()
+    """Images that the network can make: none."""
+
     takes_targets = False
     """False: the network learns from the truth only."""
 

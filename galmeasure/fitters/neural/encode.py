@@ -1,9 +1,11 @@
 """Batches of cutouts through a network, in chunks of a few constant sizes: a row's result is that of the row alone."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from galmeasure.fitters.network_psfs import CleanedPSFs, cleaned_psfs, embedded_psfs
 from galmeasure.fitters.neural.recentre import centre_shifts, seem_off_centre
@@ -11,8 +13,9 @@ from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.networks import (
     NATIVE_SIZE,
     Context,
+    PosteriorNetwork,
     PosteriorSummary,
-    SersicPosterior,
+    StampInputs,
     Window,
     central_window,
     resize_stamps,
@@ -20,7 +23,7 @@ from galmeasure.networks import (
 from galmeasure.parameters import PARAMETER_INDEX
 from galmeasure.utils.chunks import chunk_sizes, padded_chunks
 
-__all__ = ["EncodedBatch", "EncodedChunk", "encode_batch"]
+__all__ = ["EncodedBatch", "EncodedChunk", "encode_batch", "network_inputs"]
 
 LARGE = 0.6
 """Mean r_eff, in units of the largest of the training, beyond which a galaxy is seen again in larger blocks."""
@@ -76,14 +79,14 @@ class EncodedBatch:
     psfs: CleanedPSFs | None
 
 
-def encode_batch(network: SersicPosterior, tensors: BatchTensors, *, bf16: bool = False) -> EncodedBatch:
+def encode_batch(network: PosteriorNetwork, tensors: BatchTensors, *, bf16: bool = False) -> EncodedBatch:
     """Encode the measurable rows of a batch.
 
     Large galaxies are seen again in blocks of pixels, and those off the middle of their stamps in a window about them.
 
     Parameters
     ----------
-    network : SersicPosterior
+    network : PosteriorNetwork
         Network whose posteriors are used.
     tensors : BatchTensors
         Tensors of the batch, on the device of the network.
@@ -116,11 +119,45 @@ def encode_batch(network: SersicPosterior, tensors: BatchTensors, *, bf16: bool 
     return EncodedBatch(finished, psfs)
 
 
+def network_inputs(
+    network: PosteriorNetwork, tensors: BatchTensors
+) -> Iterator[tuple[NDArray[np.int64], int, StampInputs, Window]]:
+    """Inputs of a network for the measurable rows of a batch, seen in windows about the middle of their stamps.
+
+    Parameters
+    ----------
+    network : PosteriorNetwork
+        Network that embeds the PSFs.
+    tensors : BatchTensors
+        Tensors of the batch, on the device of the network.
+
+    Yields
+    ------
+    rows : ndarray of int64
+        Positions in the batch, filled up with the last one to a constant size.
+    count : int
+        Number of rows that are not a repetition.
+    inputs : StampInputs
+        Stamps of these rows, with embedded PSFs in the place of their images.
+    window : Window
+        Position of the inputs on the stamps.
+    """
+    batch, rows = tensors.batch, tensors.measurable_rows()
+    if not len(rows):
+        return
+    psfs = cleaned_psfs(batch, np.unique(batch.psf_index[rows]), tensors.device)
+    encoder = _BatchEncoder(network, tensors, psfs, False)
+    embedded = embedded_psfs(network, batch, rows, 1, psfs, tensors.device)
+    shift = np.zeros((len(batch), 2), dtype=np.int64)
+    for chunk, count in padded_chunks(rows, chunk_sizes("network stamps", tensors.device)):
+        yield chunk, count, *encoder._inputs(chunk, embedded, 1, shift)
+
+
 @dataclass(frozen=True)
 class _BatchEncoder:
     """A network, and the batch that it encodes."""
 
-    network: SersicPosterior
+    network: PosteriorNetwork
     tensors: BatchTensors
     psfs: CleanedPSFs
     bf16: bool

@@ -11,14 +11,14 @@ from astropy.table import QTable
 
 from galmeasure.cutouts import Cutouts
 from galmeasure.cutouts.batches import CutoutBatch
-from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase, progress
+from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase
 from galmeasure.fitters.batch_quality import batch_quality
-from galmeasure.fitters.blank import fail_blank
 from galmeasure.fitters.importance.refine import check_refinement, refine_batch, refined_draws
 from galmeasure.fitters.importance.sampling import HeldParameters
 from galmeasure.fitters.neural.condition import conditioned_chunk
 from galmeasure.fitters.neural.domain import beyond_domain, widen
 from galmeasure.fitters.neural.draws import draw_table, given_parameters, row_normals, split_for_flow
+from galmeasure.fitters.neural.network_images import NetworkImages
 from galmeasure.fitters.neural.posteriors import corrected_posteriors, network_posteriors
 from galmeasure.fitters.neural.recentre import off_middle
 from galmeasure.fitters.neural.reweight import (
@@ -32,7 +32,6 @@ from galmeasure.fitters.neural.reweight import (
 from galmeasure.fitters.neural.summaries import network_view, summarise
 from galmeasure.fitters.quality import quality_flags
 from galmeasure.fitters.tensors import BatchTensors
-from galmeasure.fitters.threads import map_batches, single_threaded
 from galmeasure.flags import Flag
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.ood.observe import observe
@@ -57,7 +56,7 @@ _DECIMALS = 4  # of scores: what is beyond depends on how many galaxies are scor
 
 
 @dataclass(frozen=True, kw_only=True)
-class NeuralSersicFitter(SersicFitterBase):
+class NeuralSersicFitter(NetworkImages, SersicFitterBase):
     """Posterior of the Sersic parameters, from a trained network.
 
     Parameters
@@ -430,15 +429,6 @@ class NeuralSersicFitter(SersicFitterBase):
 
     def _bf16(self):
         return _bf16_is_fast(self.device) if self.precision is None else self.precision == "bfloat16"
-
-    def _each_batch(self, cutouts, function, progress_bar):
-        """Yield what a function gives for each batch, in threads."""
-        with single_threaded() as n_threads, progress(len(cutouts), progress_bar) as bar:
-            n_workers = n_threads if self.device == "cpu" else 1
-            batches = cutouts.batches(self._max_pixels(cutouts, n_workers))
-            for batch, result in map_batches(function, map(fail_blank, batches), n_workers):
-                yield batch, result
-                bar.update(len(batch))
 
     def _store(self, summaries, posteriors, batch, measurement):
         """Columns and flags that follow from the posteriors."""

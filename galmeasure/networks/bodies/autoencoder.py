@@ -81,6 +81,7 @@ class AutoencoderBody(nn.Module):
         Number of channels of the convolutions.
     """
 
+    makes: tuple[str, ...] = ("decoded",)
     has_image_loss = True
 
     def __init__(self, *, widths: tuple[int, ...] = _WIDTHS) -> None:

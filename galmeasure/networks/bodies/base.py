@@ -26,6 +26,9 @@ class Body(Protocol):
     features: int
     """Length of the features."""
 
+    makes: tuple[str, ...]
+    """Images that the body can make: ``"denoised"`` with a method ``denoise``, ``"decoded"`` with ``decode``."""
+
     has_image_loss: bool
     """True if there is a method ``image_loss``, which compares images with the noiseless ones."""
 

@@ -133,6 +133,7 @@ class DenoisedXceptionBody(XceptionBody):
         Same options as those of `galmeasure.networks.bodies.xception.XceptionBody`.
     """
 
+    makes = ("denoised",)
     has_image_loss = True
     denoiser_class: type[_Denoiser]
     """Class of the denoiser, made from its width and its depth."""

@@ -33,6 +33,7 @@ class XceptionBody(nn.Module):
         Chance with which a map inside a block is left out in training.
     """
 
+    makes: tuple[str, ...] = ()
     has_image_loss = False
 
     def __init__(
