@@ -125,7 +125,7 @@ def main():
     parser.add_argument("-n", type=int, default=1000, help="galaxies (%(default)s)")
     parser.add_argument("--seed", type=int, default=777, help="of the data set (%(default)s)")
     parser.add_argument("--file", type=Path, help="table of set 3 to use")
-    parser.add_argument("--weights", default="study-v1", help="name or file (%(default)s)")
+    parser.add_argument("--weights", default="study-v2", help="name or file (%(default)s)")
     parser.add_argument("--min-ess", type=float, default=100.0, help="effective draws wanted (%(default)s)")
     parser.add_argument("--exact", type=int, default=500, help="galaxies of exact_posterior.ecsv (%(default)s)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")

@@ -339,7 +339,7 @@ def save(name, table, title, args, n_cores=1):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--weights", nargs="+", default=["study-v1", "study-v2", "survey-v3"], help="names or files")
+    common.add_argument("--weights", nargs="+", default=["study-v2", "survey-v3"], help="names or files")
     common.add_argument("--seed", type=int, default=4242)
     common.add_argument("--output", help="folder of the results")
     commands = parser.add_subparsers(required=True)

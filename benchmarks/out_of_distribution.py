@@ -88,7 +88,7 @@ def save(name, table, title, args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=["false_alarms", "detection", "limit"])
-    parser.add_argument("--weights", default="survey-v1")
+    parser.add_argument("--weights", default="survey-v3")
     parser.add_argument("--number", type=int, default=40_000, help="galaxies for the false alarms")
     parser.add_argument("--objects", type=int, default=1000, help="objects of each kind at each S/N")
     parser.add_argument("--limit", type=int, default=120, help="objects of each kind without noise")

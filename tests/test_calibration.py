@@ -380,8 +380,8 @@ def test_made_for_another_estimator(tmp_path):
     path = made_for(NeuralSersicFitter(), tmp_path)
     with pytest.raises(ValueError, match="calibration was made for another estimator: for method 'neural', not 'lsq'"):
         LSQSersicFitter(calibration=path)
-    with pytest.raises(ValueError, match=r"for weights 'survey-v3 \(\w{12}\)', not 'study-v1 \(\w{12}\)'"):
-        NeuralSersicFitter(weights="study-v1", calibration=path)
+    with pytest.raises(ValueError, match=r"for weights 'survey-v3 \(\w{12}\)', not 'study-v2 \(\w{12}\)'"):
+        NeuralSersicFitter(weights="study-v2", calibration=path)
     with pytest.raises(ValueError, match="for summary 'mean', not 'median'"):
         NeuralSersicFitter(summary="median", calibration=path)
     with pytest.raises(ValueError, match="for refine 'auto', not 'importance'"):

@@ -414,7 +414,7 @@ def test_command_weights_keeps_the_file_of_shipped_weights():
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("arguments", [["--ood", "3000"], ["survey-v1"]])
+@pytest.mark.parametrize("arguments", [["--ood", "3000"], ["survey-v2"]])
 def test_command_weights_needs_both(arguments):
     done = CliRunner().invoke(cli, ["weights", *arguments])
     assert done.exit_code != 0

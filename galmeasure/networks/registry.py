@@ -57,6 +57,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 """Architectures by the name that the cards of weights store."""
 
 ENCODERS: dict[str, "str | type[Encoder]"] = {
+    "attention": "galmeasure.networks.encoders.attention:AttentionEncoder",
     "mixer": "galmeasure.networks.encoders.mixer:StampEncoder",
     "xception": "galmeasure.networks.encoders.xception:XceptionEncoder",
 }

@@ -48,9 +48,7 @@ def list_weights() -> list[Weights]:
     >>> from galmeasure import list_weights
     >>> for weights in list_weights():  # doctest: +SKIP
     ...     print(weights.name, weights.prior)
-    study-v1 study
     study-v2 study
-    survey-v1 survey
     survey-v2 galaxies
     survey-v3 galaxies
     """

@@ -62,9 +62,7 @@ class NetworkImages:
         ((64, 64), Unit("adu"))
         """
         if "denoised" not in load_network(self._weights, self.device).makes:
-            msg = (
-                f"weights must be a two-stage pipeline for denoise, and {self._weights.name} have no denoiser"
-            )
+            msg = f"weights must be a two-stage pipeline for denoise, and {self._weights.name} have no denoiser"
             raise ValueError(msg)
         return self._images(cutouts, psf, _denoised, progress_bar, options)
 
