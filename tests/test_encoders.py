@@ -18,6 +18,8 @@ from galmeasure.weights.shapes import network_shapes
 SMOKE = read_training_config("smoke")
 OPTIONS = {
     "attention": {"width": 16, "depth": 2, "heads": 2},
+    "cnn": {"width": 8, "depth": 1},
+    "residual": {"width": 8, "depth": 1},
     "xception": {"first": 4, "width": 8, "depth": 2},
 }
 

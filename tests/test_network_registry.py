@@ -85,9 +85,7 @@ def test_names(moments):
     register_encoder(moments, MomentEncoder)
     with pytest.raises(ValueError, match="name must be new, and 'mixer' is that of another encoder"):
         register_encoder("mixer", MomentEncoder)
-    with pytest.raises(
-        ValueError, match="encoder must be one of attention, mixer, moments, xception, not 'transformer'"
-    ):
+    with pytest.raises(ValueError, match="encoder must be one of .*, mixer, moments, .*, not 'transformer'"):
         build_network(NetworkConfig(encoder="transformer"))
     with pytest.raises(ValueError, match="architecture must be one of PointPosterior, SersicPosterior, not 'Xception'"):
         network_class("Xception")

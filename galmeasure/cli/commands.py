@@ -12,6 +12,7 @@ from galmeasure.cli.estimator_options import chosen_fitter, estimator_options
 from galmeasure.cli.evaluate import evaluate
 from galmeasure.cli.reading_options import reading_options
 from galmeasure.cli.run import reported
+from galmeasure.cli.search import search
 from galmeasure.cli.simulate import simulate
 from galmeasure.cli.titles import TitledCommand, probably_meant
 from galmeasure.cli.train import train
@@ -158,6 +159,7 @@ def _column_names(text):
 cli.add_command(calibrate)
 cli.add_command(convert)
 cli.add_command(evaluate)
+cli.add_command(search)
 cli.add_command(simulate)
 cli.add_command(train)
 cli.add_command(weights)

@@ -58,7 +58,9 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 ENCODERS: dict[str, "str | type[Encoder]"] = {
     "attention": "galmeasure.networks.encoders.attention:AttentionEncoder",
+    "cnn": "galmeasure.networks.encoders.convolutions:ConvolutionEncoder",
     "mixer": "galmeasure.networks.encoders.mixer:StampEncoder",
+    "residual": "galmeasure.networks.encoders.convolutions:ResidualEncoder",
     "xception": "galmeasure.networks.encoders.xception:XceptionEncoder",
 }
 """Encoders by the name that configurations and the cards of weights store; see ``galmeasure.networks.base.Encoder``."""

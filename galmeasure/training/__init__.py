@@ -6,6 +6,8 @@ _EXPORTS = {
     "DATASETS": "galmeasure.simulation.galsim.config",
     "DatasetConfig": "galmeasure.simulation.galsim.config",
     "PSFKnowledge": "galmeasure.simulation.psf_knowledge",
+    "SearchResult": "search",
+    "SearchSettings": "search",
     "SimulatedStamps": "galmeasure.simulation.stamps",
     "SimulationConfig": "galmeasure.simulation.stamps",
     "StampPool": "pool",
@@ -18,9 +20,11 @@ _EXPORTS = {
     "make_dataset": "galmeasure.simulation.galsim.datasets",
     "read_dataset_config": "galmeasure.simulation.galsim.config",
     "read_training_config": "config",
+    "search_architectures": "search",
     "simulate_cutouts": "galmeasure.simulation.cutouts",
     "simulate_stamps": "galmeasure.simulation.stamps",
     "train": "trainer",
+    "write_training_config": "config",
 }
 
 __all__, __getattr__, __dir__ = lazy_names(__name__, _EXPORTS)

@@ -12,7 +12,11 @@ from galmeasure.simulation.stamps import simulate_stamps as simulate_stamps
 from galmeasure.training.config import TrainingConfig as TrainingConfig
 from galmeasure.training.config import list_training_configs as list_training_configs
 from galmeasure.training.config import read_training_config as read_training_config
+from galmeasure.training.config import write_training_config as write_training_config
 from galmeasure.training.pool import StampPool as StampPool
+from galmeasure.training.search import SearchResult as SearchResult
+from galmeasure.training.search import SearchSettings as SearchSettings
+from galmeasure.training.search import search_architectures as search_architectures
 from galmeasure.training.trainer import Trainer as Trainer
 from galmeasure.training.trainer import held_out_metrics as held_out_metrics
 from galmeasure.training.trainer import train as train

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
 
-__all__ = ["TrainingConfig", "list_training_configs", "read_training_config"]
+__all__ = ["TrainingConfig", "list_training_configs", "read_training_config", "write_training_config"]
+
+_DOMAIN = {"n", "r_eff", "g_max", "centre"}
+"""Fields of a network's configuration that follow from the prior."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +200,42 @@ def read_training_config(config: str | PathLike) -> TrainingConfig:
     return _parse(text, str(path))
 
 
+def write_training_config(config: TrainingConfig, path: str | PathLike) -> None:
+    """Write the configuration of a training run as a TOML file that `read_training_config` reads.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        Configuration of the training run.
+    path : path-like
+        File to write, or to replace.
+
+    Raises
+    ------
+    ImportError
+        If the package ``tomli_w`` is not installed.
+    """
+    try:
+        import tomli_w
+    except ImportError as err:
+        msg = "writing a configuration needs tomli_w: pip install 'galmeasure[search]'"
+        raise ImportError(msg) from err
+    values = _given(config.as_dict())
+    network = {name: value for name, value in values.pop("network").items() if name not in _DOMAIN}
+    values["network"] = network | {"architecture": config.network.architecture}
+    prior = config.simulation.prior
+    if not isinstance(prior, str):
+        values["simulation"]["prior"] = _given(prior.as_dict())
+    Path(path).write_text(tomli_w.dumps(values), encoding="utf-8")
+
+
+def _given(value):
+    """Nested tables without what is None, which TOML does not know."""
+    if isinstance(value, dict):
+        return {name: _given(entry) for name, entry in value.items() if entry is not None}
+    return [_given(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
 def _parse(text, source):
     try:
         values = tomllib.loads(text)
@@ -204,7 +243,7 @@ def _parse(text, source):
         simulation = simulation_from_dict(values.pop("simulation", {}))
         options = {name: tuple(v) if isinstance(v, list) else v for name, v in values.pop("network", {}).items()}
         kind = config_class(options.pop("architecture", DEFAULT_ARCHITECTURE))
-        allowed = set(kind.__dataclass_fields__) - {"n", "r_eff", "g_max", "centre"}
+        allowed = set(kind.__dataclass_fields__) - _DOMAIN
         _check_names(options, allowed | {"architecture"}, "[network]")
         network = kind.for_prior(get_prior(simulation.prior), **options)
         _check_names(values, set(TrainingConfig.__dataclass_fields__), "the file")

@@ -1,0 +1,196 @@
+"""Search for architectures: resumable, poor trials stopped, failures survived, the best goes to the training."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from galmeasure.cli import main
+from galmeasure.training import (
+    SearchSettings,
+    read_training_config,
+    search_architectures,
+    train,
+    write_training_config,
+)
+from galmeasure.training import search as search_module
+from galmeasure.training.search_space import SEARCHED_ENCODERS, STUDY_GRID, choose_config, config_of
+
+optuna = pytest.importorskip("optuna")
+SMOKE = read_training_config("smoke")
+SHORT = {"base": "smoke", "steps": 5, "pool": 64, "held_out": 64, "encoders": ("cnn", "mixer")}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Trials whose training is replaced by a formula of their options, so that hundreds take seconds."""
+
+    def objective(config, settings, trial=None):
+        value = abs(np.log(config.learning_rate / 1e-3)) + (config.network.encoder != "mixer")
+        for part in range(1, 5):
+            if trial is not None:
+                trial.report(value, part)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+        return value + 1e-3 * config.seed
+
+    monkeypatch.setattr(search_module, "_train", objective)
+
+
+def test_search_trains_and_writes(tmp_path):
+    lines = []
+    result = search_architectures(SearchSettings(folder=tmp_path, trials=2, **SHORT), report=lines.append)
+    assert len(result.trials) == 2
+    assert np.isfinite(result.trials["value"]).all()
+    assert (result.trials["parameters"] > 1000).all()
+    assert [line.split(":")[0] for line in lines] == ["trial 1 of 2", "trial 2 of 2"]
+    assert len(Table.read(tmp_path / "trials.ecsv")) == 2
+    assert (tmp_path / "importances.ecsv").exists()
+    assert (tmp_path / "parallel_coordinates.png").stat().st_size > 5000
+    best = read_training_config(result.best_file)
+    assert best.network == result.best.network
+    assert best.steps == SMOKE.steps
+    weights = train(dataclasses.replace(best, steps=2), tmp_path / "long", progress_bar=False)
+    assert weights.card["encoder"] == best.network.encoder
+
+
+def test_stopped_search_goes_on(tmp_path, quick):
+    first = search_architectures(SearchSettings(folder=tmp_path, trials=6, **SHORT))
+    again = search_architectures(SearchSettings(folder=tmp_path, trials=9, **SHORT))
+    assert len(again.trials) == 9
+    assert list(again.trials["value"][:6]) == pytest.approx(list(first.trials["value"]), nan_ok=True)
+    assert len(search_architectures(SearchSettings(folder=tmp_path, trials=9, **SHORT)).trials) == 9
+
+
+def test_search_that_was_killed(tmp_path, quick):
+    """The trial that was running counts as failed, and another takes its place."""
+    search_architectures(SearchSettings(folder=tmp_path, trials=2, **SHORT))
+    study = optuna.load_study(study_name="galmeasure", storage=f"sqlite:///{tmp_path / 'trials.db'}")
+    study.ask()
+    result = search_architectures(SearchSettings(folder=tmp_path, trials=5, **SHORT))
+    assert list(result.trials["state"]).count("running") == 0
+    assert list(result.trials["state"]).count("fail") == 1
+    assert len(result.trials) == 5
+
+
+def test_failed_trials_are_recorded(tmp_path, monkeypatch):
+    calls = []
+
+    def fails_twice(config, settings, trial=None):
+        calls.append(config)
+        if len(calls) <= 2:
+            msg = "the losses of the trial are not finite"
+            raise RuntimeError(msg)
+        return float(len(calls))
+
+    monkeypatch.setattr(search_module, "_train", fails_twice)
+    result = search_architectures(SearchSettings(folder=tmp_path, trials=4, **SHORT))
+    assert list(result.trials["state"]) == ["fail", "fail", "complete", "complete"]
+    assert np.isnan(result.trials["value"][:2]).all()
+
+
+def test_all_trials_fail(tmp_path, monkeypatch):
+    def fails(config, settings, trial=None):
+        raise RuntimeError
+
+    monkeypatch.setattr(search_module, "_train", fails)
+    with pytest.raises(ValueError, match="trials: none of the 2 has ended"):
+        search_architectures(SearchSettings(folder=tmp_path, trials=2, **SHORT))
+
+
+def test_poor_trials_are_stopped_and_the_sampler_learns(tmp_path, quick):
+    result = search_architectures(SearchSettings(folder=tmp_path, trials=40, seed=1, **SHORT))
+    states = list(result.trials["state"])
+    assert states.count("pruned") > 5
+    assert states[:5] == ["complete"] * 5
+    assert result.best.network.encoder == "mixer"
+    assert abs(np.log(result.best.learning_rate / 1e-3)) < 0.2
+    assert set(result.importances) <= {"encoder", "learning_rate"}
+
+
+@pytest.mark.parametrize("sampler", ["gp", "random"])
+def test_samplers(tmp_path, quick, sampler):
+    result = search_architectures(SearchSettings(folder=tmp_path, trials=12, sampler=sampler, **SHORT))
+    assert len(result.trials) == 12
+
+
+def test_grid_of_the_study(tmp_path, monkeypatch):
+    cells = []
+
+    def remember(config, settings, trial=None):
+        options = config.network.encoder_options
+        cells.append((options["first"], options["width"]))
+        return float(options["width"])
+
+    monkeypatch.setattr(search_module, "_train", remember)
+    settings = SearchSettings(folder=tmp_path, trials=60, grid=True, **SHORT)
+    result = search_architectures(settings)
+    assert len(set(cells)) == 48
+    assert {first for first, _ in cells} == set(STUDY_GRID["first"])
+    assert result.best.network.encoder == "xception"
+    assert result.best.network.encoder_options["width"] == 4
+
+
+def test_best_cells_again(tmp_path, quick):
+    result = search_architectures(SearchSettings(folder=tmp_path, trials=8, repeat=2, **SHORT))
+    assert len(result.repeats) == 3
+    assert (result.repeats["trainings"] == 3).all()
+    assert (result.repeats["std"] > 0).all()
+    assert len(Table.read(tmp_path / "repeats.ecsv")) == 3
+
+
+@pytest.mark.parametrize("encoder", SEARCHED_ENCODERS)
+def test_every_choice_is_a_network(encoder):
+    """All that a space offers can be built, also at the ends of its ranges."""
+    from galmeasure.networks import build_network
+
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=4))
+    for _ in range(4):
+        config = choose_config(study.ask(), SMOKE, (encoder,))
+        assert build_network(config.network).config.encoder == encoder
+    assert config_of(4, 384, SMOKE).network.encoder_options == {"first": 4, "width": 384}
+
+
+def test_another_search_in_the_folder(tmp_path, quick):
+    search_architectures(SearchSettings(folder=tmp_path, trials=1, **SHORT))
+    with pytest.raises(ValueError, match="holds a search with another encoders; choose another folder"):
+        search_architectures(SearchSettings(folder=tmp_path, trials=2, **SHORT | {"encoders": ("mixer",)}))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trials": 0}, "trials must be an integer of at least 1, not 0"),
+        ({"steps": 2}, "steps must be an integer of at least 5"),
+        ({"encoders": ("vgg",)}, "encoders must be among attention, cnn, .*, not vgg"),
+        ({"sampler": "grid"}, "sampler must be one of tpe, gp, random"),
+        ({"objective": "speed"}, "objective must be one of loss, rmse"),
+    ],
+)
+def test_wrong_settings(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        SearchSettings(folder=tmp_path, **options)
+
+
+def test_base_of_another_architecture(tmp_path):
+    with pytest.raises(ValueError, match="base must be a configuration of a SersicPosterior"):
+        search_architectures(SearchSettings(folder=tmp_path, base="xception-set1-v1"))
+
+
+@pytest.mark.parametrize("name", ["smoke", "study-v2", "survey-v3", "xception-set3-v1", "edsr-xception-set1-v1"])
+def test_configurations_are_written_as_they_are_read(tmp_path, name):
+    config = read_training_config(name)
+    write_training_config(config, tmp_path / "again.toml")
+    assert read_training_config(tmp_path / "again.toml") == config
+
+
+def test_command(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["search", "smoke", "-o", str(tmp_path), "--trials", "1", "--steps", "5", "--encoders", "mixer"])
+    assert end.value.code == 0
+    assert "1 of 1 trials ran to their end" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["search", "smoke", "-o", str(tmp_path), "--encoders", "vgg"])
+    assert end.value.code == 2
+    assert "encoders must be among" in capsys.readouterr().err
