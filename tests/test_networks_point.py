@@ -277,3 +277,40 @@ def test_inputs_may_lack_a_gain(network, stamps):
     endless = StampInputs(inputs.image, inputs.error, inputs.good, torch.full_like(inputs.gain, torch.inf), inputs.psf,
                           inputs.psf_index, inputs.psf_quality)  # fmt: skip
     assert all(torch.isfinite(value) for value in network.loss(endless, truth).values())
+
+
+def test_dropout_in_numbered_passes(stamps):
+    """The same maps are left out for all galaxies, so that a row does not depend on the others; scatter adds errors."""
+    inputs, _ = stamps
+    torch.manual_seed(3)
+    config = PointConfig(encoder_options=SMALL | {"dropout": 0.3}, passes=8)
+    network = build_network(config).eval().requires_grad_(False)
+    alone = build_network(dataclasses.replace(config, passes=0)).eval().requires_grad_(False)
+    alone.load_state_dict(network.state_dict())
+    summary, plain = network.summarise(network.encode(inputs)), alone.summarise(alone.encode(inputs))
+    again = network.summarise(network.encode(inputs))
+    assert torch.equal(summary.mean, again.mean)
+    rows = torch.tensor([5])
+    one = dataclasses.replace(
+        inputs, image=inputs.image[rows], error=inputs.error[rows], good=inputs.good[rows], gain=inputs.gain[rows],
+        psf_index=inputs.psf_index[rows], noiseless=None,
+    )  # fmt: skip
+    torch.testing.assert_close(network.summarise(network.encode(one)).mean, summary.mean[rows], rtol=1e-4, atol=1e-4)
+    assert not torch.equal(summary.mean, plain.mean)
+    labels = torch.stack([network.body(inputs, inputs.psf[inputs.psf_index], number=k)[0] for k in range(8)])
+    scatter = labels.var(0, correction=0) * network.half_range.square()
+    errors = summary.covariance.diagonal(dim1=1, dim2=2)[:, FIVE]
+    assert (errors >= 0.99 * scatter).all()
+
+
+def test_training_without_noise(tmp_path):
+    trainer = Trainer(small_config("xception-set1-noiseless-v1"), tmp_path)
+    trainer.run(progress_bar=False, steps=1)
+    inputs, _ = trainer._held_out()
+    assert torch.equal(inputs.image, inputs.noiseless)
+    assert trainer.validate()["stamps"] == 64
+
+
+def test_wrong_dropout():
+    with pytest.raises(ValueError, match=r"dropout must lie between 0 and 1, not 1\.5"):
+        build_network(PointConfig(encoder_options={"dropout": 1.5}))

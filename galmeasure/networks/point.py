@@ -95,10 +95,13 @@ class PointPosterior(nn.Module):
         Context
             Five labels and 15 numbers of their covariance as features; the unit of the flux is 1.
         """
-        psf = self.embed_psf(inputs.psf) if psf is None else psf
-        labels, features = self.body(inputs, self._psf_images(psf, inputs), bf16=bf16)
-        errors = self.errors(torch.cat([features, labels], 1).detach())
-        return Context(torch.cat([labels, errors], 1), torch.ones_like(labels[:, 0]))
+        psf = self._psf_images(self.embed_psf(inputs.psf) if psf is None else psf, inputs)
+        if self.config.passes and not self.training:
+            numbers = range(self.config.passes)
+            features = _mixed([self._features(inputs, psf, bf16=bf16, number=number) for number in numbers])
+        else:
+            features = self._features(inputs, psf, bf16=bf16)
+        return Context(features, torch.ones_like(features[:, 0]))
 
     def summarise(self, context: Context) -> PosteriorSummary:
         """Estimates, their covariance and the quantiles of the Gaussian, in the unit and the pixels of the stamps."""
@@ -235,18 +238,18 @@ class PointPosterior(nn.Module):
             inside &= (value >= low) & (value <= high)
         return inside
 
+    def _features(self, inputs, psf, **options):
+        """Five labels and 15 numbers of their covariance, shape ``(B, 20)``."""
+        labels, features = self.body(inputs, psf, **options)
+        return torch.cat([labels, self.errors(torch.cat([features, labels], 1).detach())], 1)
+
     def _psf_images(self, psf, inputs):
         """PSF of each stamp, shape ``(B, 33, 33)``."""
         return psf[inputs.psf_index].view(-1, PSF_SIZE, PSF_SIZE)
 
     def _gaussian(self, context):
         """Labels ``(B, 5)`` and the Cholesky factor of their covariance ``(B, 5, 5)``."""
-        labels, numbers = context.features[:, :N_LABELS], context.features[:, N_LABELS:]
-        row, column = torch.tril_indices(N_LABELS, N_LABELS, device=labels.device)
-        matrix = numbers.new_zeros((len(numbers), N_LABELS, N_LABELS))
-        matrix[:, row, column] = numbers
-        diagonal = torch.exp(matrix.diagonal(dim1=-2, dim2=-1).clamp(-9.0, 2.0))
-        return labels, torch.tril(matrix, -1) + torch.diag_embed(diagonal)
+        return context.features[:, :N_LABELS], _factor(context.features[:, N_LABELS:])
 
     def _to_labels(self, parameters, flux_scale):
         """Labels ``(..., 5)`` of parameters ``(..., 7)``."""
@@ -276,3 +279,25 @@ class PointPosterior(nn.Module):
         scale = self.half_range.expand(len(context.flux_scale), N_LABELS).clone()
         scale[:, 0] = scale[:, 0] * context.flux_scale
         return scale
+
+
+def _factor(numbers):
+    """Lower triangular matrices ``(B, 5, 5)``, the logarithms of whose diagonals are among the numbers ``(B, 15)``."""
+    row, column = torch.tril_indices(N_LABELS, N_LABELS, device=numbers.device)
+    matrix = numbers.new_zeros((len(numbers), N_LABELS, N_LABELS))
+    matrix[:, row, column] = numbers
+    diagonal = torch.exp(matrix.diagonal(dim1=-2, dim2=-1).clamp(-9.0, 2.0))
+    return torch.tril(matrix, -1) + torch.diag_embed(diagonal)
+
+
+def _mixed(passes):
+    """Features ``(B, 20)`` of the Gaussian with the mean and the covariance of several passes."""
+    features = torch.stack(passes)
+    labels, factors = features[..., :N_LABELS], _factor(features[..., N_LABELS:].flatten(0, 1))
+    covariance = (factors @ factors.mT).unflatten(0, features.shape[:2]).mean(0)
+    offset = labels - labels.mean(0)
+    covariance = covariance + torch.einsum("kbi,kbj->bij", offset, offset) / len(passes)
+    factor = torch.linalg.cholesky(covariance)
+    diagonal = torch.diag_embed(factor.diagonal(dim1=1, dim2=2).log())
+    row, column = torch.tril_indices(N_LABELS, N_LABELS, device=factor.device)
+    return torch.cat([labels.mean(0), (torch.tril(factor, -1) + diagonal)[:, row, column]], 1)

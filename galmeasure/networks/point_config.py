@@ -36,6 +36,9 @@ class PointConfig:
         Side of the central pixels of a stamp that the network sees.
     hidden : int
         Width of the hidden layer of the head of the errors.
+    passes : int
+        Number of passes with dropout whose estimates are averaged, and whose scatter adds to the errors (Gal and
+        Ghahramani 2016, arXiv:1506.02142); 0 for one pass without. For bodies with an option ``dropout``.
     clean_psf : bool
         True for a network whose PSF images are cleaned by `galmeasure.networks.clean_psfs`.
     """
@@ -53,6 +56,7 @@ class PointConfig:
     psf_channel: bool = False
     window: int = 64
     hidden: int = 64
+    passes: int = 0
     clean_psf: bool = True
 
     def __post_init__(self) -> None:

@@ -66,6 +66,8 @@ class TrainingConfig:
         networks of point estimates: they carry the noise of the galaxy, which the truth does not know.
     truth_from, truth_share : float, optional
         Fraction of the schedule from which the truth is mixed into the means of the teacher, and its share at the end.
+    noiseless : bool, optional
+        True to train and to validate on stamps without noise: what the architecture can do at best.
     losses : tuple of str, optional
         Names of the losses that are minimised, for networks with several stages: ``("image",)`` trains the denoiser
         alone, ``("mean", "covariance")`` what measures. All by default.
@@ -96,6 +98,7 @@ class TrainingConfig:
     teacher: str | None = None
     truth_from: float = 0.6
     truth_share: float = 0.5
+    noiseless: bool = False
     losses: tuple[str, ...] = ()
     seed: int = 1
     held_out: int = 2048
@@ -152,7 +155,8 @@ def list_training_configs() -> list[str]:
     >>> list_training_configs()
     ['attention-v1', 'autoencoder-set3-v1', 'edsr-set1-v1', 'edsr-xception-set1-v1', 'rdn-set1-v1',
      'rdn-xception-set1-v1', 'smoke', 'study-v1', 'study-v2', 'survey-v1', 'survey-v2', 'survey-v3',
-     'xception-set1-v1', 'xception-set1-w32-v1', 'xception-set2-v1', 'xception-set3-v1', 'xception-set3-w32-v1']
+     'xception-set1-dropout-v1', 'xception-set1-noiseless-v1', 'xception-set1-v1', 'xception-set1-w32-v1',
+     'xception-set2-v1', 'xception-set3-v1', 'xception-set3-w32-v1']
     """
     folder = files("galmeasure.training") / "configs"
     return sorted(path.name.removesuffix(".toml") for path in folder.iterdir() if path.name.endswith(".toml"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import datetime as dt
 import math
 import subprocess
@@ -301,6 +302,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         inputs, parameters = self.pool.draw(config.batch_size)
+        inputs = self._without_noise(inputs)
         options = {"only": config.losses} if config.losses else {}
         options |= {} if self.teacher is None else {"targets": self._targets(inputs, parameters, progress)}
         losses = self.network.loss(inputs, parameters, bf16=config.bf16, **options)
@@ -314,6 +316,10 @@ class Trainer:
         with torch.no_grad():
             torch._foreach_lerp_(self.average, list(self.network.parameters()), 1.0 - memory)
         return {name: value.detach() for name, value in losses.items()}, norm
+
+    def _without_noise(self, inputs):
+        """Stamps without their noise, if the training is of this kind."""
+        return dataclasses.replace(inputs, image=inputs.noiseless) if self.config.noiseless else inputs
 
     def _targets(self, inputs, parameters, progress):
         """Means of the teacher, with more and more of the truth towards the end of the schedule."""
@@ -346,7 +352,7 @@ class Trainer:
             psf, quality = training_psfs(stamps.psf_images, self.config.network.clean_psf)
             maps = stamps.image, stamps.error, stamps.good, stamps.gain
             inputs = StampInputs(*maps, psf, stamps.psf_index, quality, expected.expected)
-            self._held_out_stamps = inputs, stamps.parameters
+            self._held_out_stamps = self._without_noise(inputs), stamps.parameters
         return self._held_out_stamps
 
     def _log(self, kind, values):

@@ -65,7 +65,9 @@ class XceptionBody(nn.Module):
         """Set the normalisation by stamps with PSFs ``(B, 33, 33)``."""
         self.normalise.adapt(self._channels(inputs, psf))
 
-    def forward(self, inputs: StampInputs, psf: Tensor, *, bf16: bool = False) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, inputs: StampInputs, psf: Tensor, *, bf16: bool = False, number: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Labels and features.
 
         Parameters
@@ -76,6 +78,8 @@ class XceptionBody(nn.Module):
             PSF of each stamp, shape ``(B, 33, 33)``.
         bf16 : bool, optional
             Compute the convolutions in bfloat16.
+        number : int, optional
+            Number of a pass with dropout.
 
         Returns
         -------
@@ -84,7 +88,7 @@ class XceptionBody(nn.Module):
         """
         images = self.normalise(self._channels(inputs, psf, bf16))
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
-            maps = self.maps.feature_maps(images)
+            maps = self.maps.feature_maps(images, number)
         # the mean over the places of a whole stamp, so that weights of one window are a start for another
         features = maps.float().mean((2, 3)) * (self.window / NATIVE_SIZE) ** 2
         return self.labels(features), features

@@ -10,7 +10,7 @@ from torch.nn import functional
 from galmeasure.networks.config import NetworkConfig
 from galmeasure.networks.inputs import N_CHANNELS, N_MOMENTS, N_NUMBERS, StampViews
 
-__all__ = ["SeparableConv2d", "Xception", "XceptionEncoder"]
+__all__ = ["MapDropout", "SeparableConv2d", "Xception", "XceptionEncoder"]
 
 _WIDTH, _DEPTH = 64, 8
 
@@ -34,18 +34,45 @@ class SeparableConv2d(nn.Module):
         return self.pointwise(self.depthwise(maps))
 
 
+class MapDropout(nn.Module):
+    """Whole maps left out at random in training, or in one of several fixed ways in a numbered pass.
+
+    Parameters
+    ----------
+    chance : float
+        Chance with which a map is left out; the others are raised accordingly.
+    seed : int
+        Seed of the fixed ways, another one for each layer.
+    """
+
+    def __init__(self, chance: float, seed: int = 0) -> None:
+        super().__init__()
+        if not 0.0 <= chance < 1.0:
+            msg = f"dropout must lie between 0 and 1, not {chance}"
+            raise ValueError(msg)
+        self.chance, self.seed = chance, seed
+
+    def forward(self, maps: Tensor, number: int | None = None) -> Tensor:
+        """Leave out maps of ``(B, channels, H, W)``: those of a numbered pass are the same for all galaxies."""
+        if number is None:
+            return functional.dropout2d(maps, self.chance, self.training) if self.chance else maps
+        generator = torch.Generator().manual_seed(1000 * number + self.seed)
+        keep = torch.rand(maps.shape[1], generator=generator) >= self.chance
+        return maps * (keep.to(maps) / (1.0 - self.chance))[:, None, None]
+
+
 class _Block(nn.Module):
     """Two separable convolutions, each after a SELU, beside a shortcut."""
 
-    def __init__(self, channels, width, dropout=0.0):
+    def __init__(self, channels, width, dropout=0.0, seed=0):
         super().__init__()
         self.first, self.second = SeparableConv2d(channels, width), SeparableConv2d(width, width)
         self.shortcut = nn.Identity() if channels == width else nn.Conv2d(channels, width, 1)
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = MapDropout(dropout, seed)
 
-    def forward(self, maps):
+    def forward(self, maps, number=None):
         inner = self.second(functional.selu(self.first(functional.selu(maps))))
-        return self.dropout(inner) + self.shortcut(maps)
+        return self.dropout(inner, number) + self.shortcut(maps)
 
 
 class Xception(nn.Module):
@@ -79,7 +106,7 @@ class Xception(nn.Module):
         super().__init__()
         self.features = 2 * width
         self.stem = nn.Conv2d(channels, first, 5, stride=stride, padding=2)
-        self.blocks = nn.ModuleList(_Block(width if block else first, width, dropout) for block in range(depth))
+        self.blocks = nn.ModuleList(_Block(width if block else first, width, dropout, block) for block in range(depth))
         self.exit_first = SeparableConv2d(width, self.features)
         self.exit_second = SeparableConv2d(self.features, self.features)
         self.exit_shortcut = nn.Conv2d(width, self.features, 1, stride=2)
@@ -89,13 +116,15 @@ class Xception(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def feature_maps(self, images: Tensor) -> Tensor:
+    def feature_maps(self, images: Tensor, number: int | None = None) -> Tensor:
         """Maps before the pooling.
 
         Parameters
         ----------
         images : Tensor
             Shape ``(B, channels, H, W)``.
+        number : int, optional
+            Number of a pass with dropout, see `MapDropout`.
 
         Returns
         -------
@@ -104,7 +133,7 @@ class Xception(nn.Module):
         """
         maps = functional.selu(self.stem(images.contiguous(memory_format=torch.channels_last)))
         for block in self.blocks:
-            maps = block(maps)
+            maps = block(maps, number)
         inner = self.exit_second(functional.selu(self.exit_first(functional.selu(maps))))
         return functional.max_pool2d(inner, 3, 2, 1) + self.exit_shortcut(maps)
 
