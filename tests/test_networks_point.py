@@ -15,6 +15,7 @@ from galmeasure.networks.encoders.xception import SeparableConv2d
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE
 from galmeasure.networks.point_config import PointConfig
 from galmeasure.parameters import SERSIC
+from galmeasure.priors import Range, get_prior
 from galmeasure.simulation.cutouts import simulate_cutouts
 from galmeasure.training import Trainer, read_training_config, train
 from galmeasure.training.pool import StampPool
@@ -314,3 +315,15 @@ def test_training_without_noise(tmp_path):
 def test_wrong_dropout():
     with pytest.raises(ValueError, match=r"dropout must lie between 0 and 1, not 1\.5"):
         build_network(PointConfig(encoder_options={"dropout": 1.5}))
+
+
+def test_galaxies_of_the_training_lie_in_the_domain():
+    """Of a network that knows one, under-sampled PSF; another PSF is noticed."""
+    simulation = read_training_config("xception-set1-v1").simulation
+    cutouts, _ = next(simulate_cutouts(simulation, 60, seed=9))
+    fitter = NeuralSersicFitter(weights="xception-set1-v1")
+    outside = (np.asarray(fitter.fit(cutouts)["flags"]) & int(Flag.OUTSIDE_DOMAIN)) > 0
+    assert outside.mean() < 0.3  # galaxies at the edges of the prior
+    wide = dataclasses.replace(get_prior(simulation.prior), psf_fwhm=Range(2.9, 2.91))
+    cutouts, _ = next(simulate_cutouts(dataclasses.replace(simulation, prior=wide), 20, seed=9))
+    assert ((np.asarray(fitter.fit(cutouts)["flags"]) & int(Flag.OUTSIDE_DOMAIN)) > 0).all()

@@ -22,6 +22,8 @@ _NEAR = 0.35
 _WIDE = 0.25  # of a range: wider posteriors near an edge follow the prior, and the data do not point beyond
 _SNR_MARGIN = 1.0  # the noise of a signal-to-noise ratio
 _MARGIN = 0.05
+_UNDERSAMPLED = 3.0  # FWHM in pixels below which PSFs are measured too wide: a Moffat profile of 2.2 pixels by 8 %
+_UNDERSAMPLED_MARGIN = 0.1
 _NARROW_MARGIN = 0.25  # widths of under-sampled PSFs are only roughly known from their pixels
 _STEEP = 8.0
 _MIDDLE = (NATIVE_SIZE - 1) / 2.0
@@ -101,8 +103,10 @@ def beyond_domain(
     """
     with np.errstate(all="ignore"):
         width = np.sqrt(np.maximum(psf_fwhm**2 - _PIXEL, 0.01)) / block
+        lack = np.clip(_UNDERSAMPLED - domain["psf_fwhm"][1], 0.0, 1.0)
+        margin = _MARGIN + _UNDERSAMPLED_MARGIN * lack
         narrow = _excess(domain["psf_fwhm"][0] / width, _NARROW_MARGIN)
-        shape = np.where(block == 1, narrow, 0.0) + _excess(width / domain["psf_fwhm"][1], _MARGIN)
+        shape = np.where(block == 1, narrow, 0.0) + _excess(width / domain["psf_fwhm"][1], margin)
         shape += _excess(smallest / sides)
         low, high = domain["snr"]
         faint = np.where(snr + _SNR_MARGIN < low, _excess(low / np.maximum(snr, 0.1)), 0.0)
