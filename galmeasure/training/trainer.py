@@ -324,13 +324,16 @@ class Trainer:
 
     @contextlib.contextmanager
     def _averaged(self):
-        """Put the averaged weights into the network for a while."""
+        """Put the averaged weights into the network for a while, without dropout."""
+        training = self.network.training
         trained = [tensor.detach().clone() for tensor in self.network.parameters()]
         with torch.no_grad():
             torch._foreach_copy_(list(self.network.parameters()), self.average)
+        self.network.eval()
         try:
             yield
         finally:
+            self.network.train(training)
             with torch.no_grad():
                 torch._foreach_copy_(list(self.network.parameters()), trained)
 
