@@ -16,7 +16,7 @@ from galmeasure.training import (
     write_training_config,
 )
 from galmeasure.training import search as search_module
-from galmeasure.training.search_space import SEARCHED_ENCODERS, STUDY_GRID, choose_config, config_of
+from galmeasure.training.search_space import SEARCHED_ENCODERS, STUDY_GRID, choose_config, config_of, read_space
 
 optuna = pytest.importorskip("optuna")
 SMOKE = read_training_config("smoke")
@@ -247,3 +247,31 @@ def test_command_that_was_stopped(tmp_path, capsys, monkeypatch):
         main(["search", "smoke", "-o", str(tmp_path), "--trials", "2"])
     assert end.value.code == 130
     assert "keeps the trials that have ended, and the same command goes on" in capsys.readouterr().err
+
+
+def test_space_of_a_file(tmp_path, quick):
+    path = tmp_path / "space.toml"
+    path.write_text("learning_rate = [0.001, 0.002]\ncnn_width = [24]\ncnn_norm = [1]\n")
+    settings = {"folder": tmp_path / "search", "trials": 6, **SHORT | {"encoders": ("cnn",)}}
+    result = search_architectures(SearchSettings(space=read_space(path), **settings))
+    assert set(result.trials["learning_rate"]) <= {"0.001", "0.002"}
+    assert set(result.trials["cnn_width"]) == {"24"}
+    assert len(set(result.trials["cnn_depth"])) > 1
+    assert result.best.network.encoder_options["width"] == 24
+    with pytest.raises(ValueError, match="holds a search with another space"):
+        search_architectures(SearchSettings(**settings))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cnn_side = [3]", "space must hold only learning_rate, .*cnn_width.*, not cnn_side"),
+        ("cnn_width = 3", "space: cnn_width must be a list of at least one value, not 3"),
+        ("cnn_width = []", "space: cnn_width must be a list"),
+        ("cnn_width", "space.toml: "),
+    ],
+)
+def test_wrong_spaces(tmp_path, text, message):
+    (tmp_path / "space.toml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_space(tmp_path / "space.toml")

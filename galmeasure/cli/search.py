@@ -18,6 +18,7 @@ _STOPPED = 130  # exit code, as of a shell
 @click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True, help="Trials of the whole search.")
 @click.option("--steps", type=click.IntRange(min=5), default=500, show_default=True, help="Steps of each training.")
 @click.option("--encoders", help="Encoders to choose from, with commas between them.  [default: all]")
+@click.option("--space", help="TOML file of the values to which choices are narrowed, e.g. cnn_width = [16, 32].")
 @click.option("--sampler", type=click.Choice(["tpe", "gp", "random"]), default="tpe", show_default=True,
               help="How the next trial is chosen: Parzen estimator, Gaussian process, at random.")  # fmt: skip
 @click.option("--grid", is_flag=True, help="The study's grid instead: Xception by its numbers of filters.")
@@ -38,7 +39,11 @@ def search(base: str, verbose: bool, **options: Any) -> None:
     """
     with reported(verbose):
         from galmeasure.training.search import SearchSettings, search_architectures
+        from galmeasure.training.search_space import read_space
 
+        space = options.pop("space")
+        if space:
+            options["space"] = read_space(space)
         encoders = options.pop("encoders")
         if encoders:
             options["encoders"] = tuple(name.strip() for name in encoders.split(","))

@@ -8,13 +8,13 @@ import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.table import Table
 
 from galmeasure.training.config import TrainingConfig, read_training_config, write_training_config
-from galmeasure.training.search_space import SEARCHED_ENCODERS, STUDY_GRID, choose_config, config_of
+from galmeasure.training.search_space import SEARCHED_ENCODERS, STUDY_GRID, check_space, choose_config, config_of
 from galmeasure.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class SearchSettings:
         Configuration, or its name or file, from which simulation, optimiser and sizes of the head are taken.
     encoders : tuple of str, optional
         Encoders to choose from.
+    space : dict of str to list, optional
+        Values to which choices are narrowed, by the name of the choice, for example ``{"cnn_width": [16, 32]}``.
     trials : int, optional
         Number of trials of the whole search, earlier ones included; with ``grid`` at most its number of cells.
     steps : int, optional
@@ -71,6 +73,7 @@ class SearchSettings:
     folder: str | PathLike[str]
     base: TrainingConfig | str = "study-v2"
     encoders: tuple[str, ...] = SEARCHED_ENCODERS
+    space: dict[str, list[Any]] = field(default_factory=dict)
     trials: int = 20
     steps: int = 500
     sampler: str = "tpe"
@@ -93,6 +96,7 @@ class SearchSettings:
         if unknown or not self.encoders:
             msg = f"encoders must be among {', '.join(SEARCHED_ENCODERS)}, not {', '.join(unknown) or 'none'}"
             raise ValueError(msg)
+        check_space(self.space)
         for name, words in (("sampler", _SAMPLERS), ("objective", _OBJECTIVES)):
             if getattr(self, name) not in words:
                 msg = f"{name} must be one of {', '.join(words)}, not {getattr(self, name)!r}"
@@ -218,6 +222,7 @@ def _open_study(settings, folder, base):
     study.sampler = _sampler(settings, settings.seed + len(study.trials))
     about = {"base": str(base.as_dict()), "grid": settings.grid, "objective": settings.objective}
     about["encoders"] = ",".join(settings.encoders)
+    about["space"] = str(sorted(settings.space.items()))
     known = {name: value for name, value in study.user_attrs.items() if name in about}
     if known and known != about:
         different = ", ".join(name for name in about if known.get(name) != about[name])
@@ -268,7 +273,7 @@ def _config(trial, settings, base):
     if settings.grid:
         cell = {name: trial.suggest_categorical(name, choices) for name, choices in STUDY_GRID.items()}
         return config_of(cell["first"], cell["width"], base)
-    return choose_config(trial, base, settings.encoders)
+    return choose_config(trial, base, settings.encoders, settings.space)
 
 
 def _train(config, settings, trial=None, held_out_seed=None):
