@@ -10,7 +10,7 @@ from galmeasure import NeuralSersicFitter, read_cutouts
 from galmeasure.networks import build_network, make_views
 from galmeasure.networks.encoders.attention import AttentionEncoder
 from galmeasure.networks.registry import ENCODERS
-from galmeasure.training import read_training_config, train
+from galmeasure.training import Trainer, read_training_config, train
 from galmeasure.training.pool import StampPool
 from galmeasure.weights import load_network
 from galmeasure.weights.shapes import network_shapes
@@ -87,3 +87,11 @@ def test_attention_sees_where_a_patch_is(stamps):
 def test_width_must_fit_the_heads():
     with pytest.raises(ValueError, match="width must be a multiple of heads = 3, not 16"):
         AttentionEncoder(width=16, heads=3)
+
+
+def test_held_out_stamps_are_measured_without_dropout(tmp_path):
+    network = dataclasses.replace(SMOKE.network, encoder="cnn", encoder_options=OPTIONS["cnn"] | {"dropout": 0.5})
+    trainer = Trainer(dataclasses.replace(config("cnn"), network=network), tmp_path)
+    trainer.run(progress_bar=False)
+    assert trainer.validate()["loss"] == trainer.validate()["loss"]
+    assert trainer.network.training

@@ -9,13 +9,14 @@ from astropy.table import Table
 from galmeasure.cli import main
 from galmeasure.training import (
     SearchSettings,
+    Trainer,
     read_training_config,
     search_architectures,
     train,
     write_training_config,
 )
 from galmeasure.training import search as search_module
-from galmeasure.training.search_space import SEARCHED_ENCODERS, STUDY_GRID, choose_config, config_of
+from galmeasure.training.search_space import SEARCHED_ENCODERS, STUDY_GRID, choose_config, config_of, read_space
 
 optuna = pytest.importorskip("optuna")
 SMOKE = read_training_config("smoke")
@@ -26,7 +27,7 @@ SHORT = {"base": "smoke", "steps": 5, "pool": 64, "held_out": 64, "encoders": ("
 def quick(monkeypatch):
     """Trials whose training is replaced by a formula of their options, so that hundreds take seconds."""
 
-    def objective(config, settings, trial=None):
+    def objective(config, settings, trial=None, held_out_seed=None):
         value = abs(np.log(config.learning_rate / 1e-3)) + (config.network.encoder != "mixer")
         for part in range(1, 5):
             if trial is not None:
@@ -60,6 +61,7 @@ def test_stopped_search_goes_on(tmp_path, quick):
     again = search_architectures(SearchSettings(folder=tmp_path, trials=9, **SHORT))
     assert len(again.trials) == 9
     assert list(again.trials["value"][:6]) == pytest.approx(list(first.trials["value"]), nan_ok=True)
+    assert len(set(again.trials["learning_rate"])) == 9  # none of the beginning is drawn again
     assert len(search_architectures(SearchSettings(folder=tmp_path, trials=9, **SHORT)).trials) == 9
 
 
@@ -130,14 +132,54 @@ def test_grid_of_the_study(tmp_path, monkeypatch):
     assert {first for first, _ in cells} == set(STUDY_GRID["first"])
     assert result.best.network.encoder == "xception"
     assert result.best.network.encoder_options["width"] == 4
+    assert len(search_architectures(settings).trials) == 48
+    assert len(cells) == 48
+
+
+def test_cell_that_was_interrupted_is_tried_again(tmp_path, monkeypatch):
+    calls = []
+
+    def interrupted(config, settings, trial=None):
+        calls.append(config)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return float(len(calls))
+
+    monkeypatch.setattr(search_module, "_train", interrupted)
+    settings = SearchSettings(folder=tmp_path, trials=4, grid=True, **SHORT)
+    with pytest.raises(KeyboardInterrupt):
+        search_architectures(settings)
+    assert read_training_config(tmp_path / "best.toml").network == calls[0].network
+    result = search_architectures(settings)
+    assert list(result.trials["state"]).count("complete") == 4
+    assert len({str(config.network) for config in calls}) == 4
 
 
 def test_best_cells_again(tmp_path, quick):
     result = search_architectures(SearchSettings(folder=tmp_path, trials=8, repeat=2, **SHORT))
     assert len(result.repeats) == 3
-    assert (result.repeats["trainings"] == 3).all()
-    assert (result.repeats["std"] > 0).all()
+    assert (result.repeats["trainings"] == 2).all()
+    # the seeds of the repetitions are 1000 and 2000 later, and the formula adds 0.001 of the seed
+    np.testing.assert_allclose(result.repeats["mean"] - result.repeats["first"], 1.5)
+    np.testing.assert_allclose(result.repeats["std"], np.sqrt(0.5))
     assert len(Table.read(tmp_path / "repeats.ecsv")) == 3
+
+
+def test_repetitions_are_not_trained_twice(tmp_path, quick, monkeypatch):
+    settings = SearchSettings(folder=tmp_path, trials=4, repeat=1, **SHORT)
+    first = search_architectures(settings).repeats
+    monkeypatch.setattr(search_module, "_train", None)
+    again = search_architectures(settings).repeats
+    assert list(again["mean"]) == list(first["mean"])
+    assert np.isnan(first["std"]).all()
+
+
+def test_repetitions_have_the_same_held_out_stamps(tmp_path):
+    other = dataclasses.replace(SMOKE, seed=SMOKE.seed + 1)
+    runs = [Trainer(SMOKE, tmp_path / "a"), Trainer(other, tmp_path / "b", held_out_seed=SMOKE.seed)]
+    (first, truth), (second, _) = (run._held_out() for run in runs)
+    assert (first.image == second.image).all()
+    assert not (Trainer(other, tmp_path / "c")._held_out()[1] == truth).all()
 
 
 @pytest.mark.parametrize("encoder", SEARCHED_ENCODERS)
@@ -194,3 +236,42 @@ def test_command(tmp_path, capsys):
         main(["search", "smoke", "-o", str(tmp_path), "--encoders", "vgg"])
     assert end.value.code == 2
     assert "encoders must be among" in capsys.readouterr().err
+
+
+def test_command_that_was_stopped(tmp_path, capsys, monkeypatch):
+    def interrupted(config, settings, trial=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search_module, "_train", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main(["search", "smoke", "-o", str(tmp_path), "--trials", "2"])
+    assert end.value.code == 130
+    assert "keeps the trials that have ended, and the same command goes on" in capsys.readouterr().err
+
+
+def test_space_of_a_file(tmp_path, quick):
+    path = tmp_path / "space.toml"
+    path.write_text("learning_rate = [0.001, 0.002]\ncnn_width = [24]\ncnn_norm = [1]\n")
+    settings = {"folder": tmp_path / "search", "trials": 6, **SHORT | {"encoders": ("cnn",)}}
+    result = search_architectures(SearchSettings(space=read_space(path), **settings))
+    assert set(result.trials["learning_rate"]) <= {"0.001", "0.002"}
+    assert set(result.trials["cnn_width"]) == {"24"}
+    assert len(set(result.trials["cnn_depth"])) > 1
+    assert result.best.network.encoder_options["width"] == 24
+    with pytest.raises(ValueError, match="holds a search with another space"):
+        search_architectures(SearchSettings(**settings))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cnn_side = [3]", "space must hold only learning_rate, .*cnn_width.*, not cnn_side"),
+        ("cnn_width = 3", "space: cnn_width must be a list of at least one value, not 3"),
+        ("cnn_width = []", "space: cnn_width must be a list"),
+        ("cnn_width", "space.toml: "),
+    ],
+)
+def test_wrong_spaces(tmp_path, text, message):
+    (tmp_path / "space.toml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_space(tmp_path / "space.toml")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.table import Table
 
 from galmeasure.training.config import TrainingConfig, read_training_config, write_training_config
-from galmeasure.training.search_space import SEARCHED_ENCODERS, STUDY_GRID, choose_config, config_of
+from galmeasure.training.search_space import SEARCHED_ENCODERS, STUDY_GRID, check_space, choose_config, config_of
 from galmeasure.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _OBJECTIVES = ("loss", "rmse")
 _UNPRUNED = 5  # trials before the first is stopped early
 _LEAST_COMPLETE = 10  # trials from which importances are told
 _SEED_STEP = 1000  # between the seeds of repetitions
+_FAILURES = (RuntimeError, MemoryError)  # that end a trial, not the search; losses that are not finite among them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,8 @@ class SearchSettings:
         Configuration, or its name or file, from which simulation, optimiser and sizes of the head are taken.
     encoders : tuple of str, optional
         Encoders to choose from.
+    space : dict of str to list, optional
+        Values to which choices are narrowed, by the name of the choice, for example ``{"cnn_width": [16, 32]}``.
     trials : int, optional
         Number of trials of the whole search, earlier ones included; with ``grid`` at most its number of cells.
     steps : int, optional
@@ -52,12 +56,12 @@ class SearchSettings:
     sampler : {"tpe", "gp", "random"}, optional
         Sampler of Optuna: tree-structured Parzen estimator, Gaussian process, or random values.
     grid : bool, optional
-        Try the cells of the study's grid of Xception instead, in random order.
+        Try all cells of the study's grid of Xception instead, in random order and each to its end.
     objective : {"loss", "rmse"}, optional
         What is minimised on held-out stamps: the sum of the losses, or the mean over n, g1 and g2 and the relative
         flux and r_eff of the root mean square errors.
     repeat : int, optional
-        Number of further trainings, with other seeds, of each of the best three.
+        Number of further trainings, with other seeds and the same held-out stamps, of each of the best three.
     seed : int, optional
         Seed of the sampler.
     device : str, optional
@@ -69,6 +73,7 @@ class SearchSettings:
     folder: str | PathLike[str]
     base: TrainingConfig | str = "study-v2"
     encoders: tuple[str, ...] = SEARCHED_ENCODERS
+    space: dict[str, list[Any]] = field(default_factory=dict)
     trials: int = 20
     steps: int = 500
     sampler: str = "tpe"
@@ -91,10 +96,16 @@ class SearchSettings:
         if unknown or not self.encoders:
             msg = f"encoders must be among {', '.join(SEARCHED_ENCODERS)}, not {', '.join(unknown) or 'none'}"
             raise ValueError(msg)
+        check_space(self.space)
         for name, words in (("sampler", _SAMPLERS), ("objective", _OBJECTIVES)):
             if getattr(self, name) not in words:
                 msg = f"{name} must be one of {', '.join(words)}, not {getattr(self, name)!r}"
                 raise ValueError(msg)
+
+    @property
+    def count(self) -> int:
+        """Number of trials of the whole search."""
+        return min(self.trials, len(_cells())) if self.grid else self.trials
 
     def base_config(self) -> TrainingConfig:
         """Configuration of a short training, from which that of each trial is made."""
@@ -125,7 +136,8 @@ class SearchResult:
     importances : dict of str to float
         Share of the scatter of the objective that each choice common to all trials explains; empty for few trials.
     repeats : Table or None
-        Mean and standard deviation of the objective of the best trials over other seeds.
+        Objective of the best trials, ``first`` as it was in the search, and its mean and standard deviation (NaN for
+        one training) over ``trainings`` with other seeds. The first value, low by selection, is not among them.
     """
 
     trials: Table
@@ -165,21 +177,26 @@ def search_architectures(settings: SearchSettings, *, report: Callable[[str], ob
     folder, base = Path(settings.folder), settings.base_config()
     folder.mkdir(parents=True, exist_ok=True)
     study = _open_study(settings, folder, base)
-    remaining = settings.trials - sum(trial.state.is_finished() for trial in study.trials)
+    objective = _objective(settings, base)
     tell = report or (lambda line: None)
 
     def after(study, trial):
-        tell(_line(trial, settings.trials))
+        tell(_line(trial, settings.count))
         _write_trials(study, folder)
+        if _complete(study):
+            _write_best(study, settings, folder)
 
-    if remaining > 0:
-        study.optimize(_objective(settings, base), n_trials=remaining, callbacks=[after], catch=(RuntimeError,))
+    if settings.grid:
+        _run_cells(study, settings, objective, after)
+    else:
+        remaining = settings.trials - sum(trial.state.is_finished() for trial in study.trials)
+        if remaining > 0:
+            study.optimize(objective, n_trials=remaining, callbacks=[after], catch=_FAILURES)
     trials = _write_trials(study, folder)
     if not any(np.isfinite(trials["value"])):
         msg = f"trials: none of the {len(trials)} has ended; see {folder / 'trials.ecsv'}"
         raise ValueError(msg)
-    best = _long_config(study.best_trial, settings)
-    write_training_config(best, folder / "best.toml")
+    best = _write_best(study, settings, folder)
     importances = _importances(study, folder)
     _draw(study, folder)
     repeats = _repeat(study, settings, base, tell) if settings.repeat else None
@@ -199,11 +216,14 @@ def _open_study(settings, folder, base):
     pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNPRUNED, n_warmup_steps=0)
     study = optuna.create_study(
         study_name=_STUDY, storage=f"sqlite:///{(folder / 'trials.db').resolve()}", load_if_exists=True,
-        sampler=_sampler(settings), pruner=pruner, direction="minimize",
+        pruner=optuna.pruners.NopPruner() if settings.grid else pruner, direction="minimize",
     )  # fmt: skip
+    # with the same seed, a search that goes on would draw the trials of its beginning again
+    study.sampler = _sampler(settings, settings.seed + len(study.trials))
     about = {"base": str(base.as_dict()), "grid": settings.grid, "objective": settings.objective}
     about["encoders"] = ",".join(settings.encoders)
-    known = study.user_attrs
+    about["space"] = str(sorted(settings.space.items()))
+    known = {name: value for name, value in study.user_attrs.items() if name in about}
     if known and known != about:
         different = ", ".join(name for name in about if known.get(name) != about[name])
         msg = f"folder: {folder} holds a search with another {different}; choose another folder"
@@ -215,15 +235,28 @@ def _open_study(settings, folder, base):
     return study
 
 
-def _sampler(settings: SearchSettings) -> optuna.samplers.BaseSampler:
+def _sampler(settings: SearchSettings, seed: int) -> optuna.samplers.BaseSampler:
     import optuna
 
-    if settings.grid:
-        return optuna.samplers.GridSampler(STUDY_GRID, seed=settings.seed)
     samplers = {
         "tpe": optuna.samplers.TPESampler, "gp": optuna.samplers.GPSampler, "random": optuna.samplers.RandomSampler,
     }  # fmt: skip
-    return samplers[settings.sampler](seed=settings.seed)
+    return samplers[settings.sampler](seed=seed)
+
+
+def _cells():
+    """All cells of the study's grid."""
+    return [dict(zip(STUDY_GRID, values, strict=True)) for values in itertools.product(*STUDY_GRID.values())]
+
+
+def _run_cells(study, settings, objective, after):
+    """Try the cells that have not run to their end, in random order, until there are as many as asked for."""
+    done, cells = [trial.params for trial in _complete(study)], _cells()
+    order = [cells[index] for index in np.random.default_rng(settings.seed).permutation(len(cells))]
+    due = [cell for cell in order if cell not in done]
+    for cell in due[: max(0, settings.count - len(done))]:
+        study.enqueue_trial(cell)
+        study.optimize(objective, n_trials=1, callbacks=[after], catch=_FAILURES)
 
 
 def _objective(settings, base):
@@ -240,17 +273,17 @@ def _config(trial, settings, base):
     if settings.grid:
         cell = {name: trial.suggest_categorical(name, choices) for name, choices in STUDY_GRID.items()}
         return config_of(cell["first"], cell["width"], base)
-    return choose_config(trial, base, settings.encoders)
+    return choose_config(trial, base, settings.encoders, settings.space)
 
 
-def _train(config, settings, trial=None):
+def _train(config, settings, trial=None, held_out_seed=None):
     """Objective of a configuration after its training; poor trials are stopped early."""
     import tempfile
 
     import optuna
 
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = Trainer(config, scratch, device=settings.device)
+        trainer = Trainer(config, scratch, device=settings.device, held_out_seed=held_out_seed)
         if trial is not None:
             numbers = sum(tensor.numel() for tensor in trainer.network.parameters())
             trial.set_user_attr("parameters", numbers)
@@ -308,12 +341,19 @@ def _write_trials(study, folder):
     return table
 
 
+def _write_best(study, settings, folder):
+    """Configuration of the best trial, also written to the folder."""
+    best = _long_config(study.best_trial, settings)
+    write_training_config(best, folder / "best.toml")
+    return best
+
+
 def _long_config(trial, settings):
     """Configuration of a trial with the length of the base's training."""
     base = read_training_config(settings.base) if isinstance(settings.base, str) else settings.base
     short = _config(trial, settings, settings.base_config())
     return dataclasses.replace(
-        base, name="best", description=f"Best of a search by {settings.trials} short trainings", start=None,
+        base, name="best", description=f"Best of a search by {settings.count} short trainings", start=None,
         network=short.network, learning_rate=short.learning_rate,
     )  # fmt: skip
 
@@ -393,11 +433,23 @@ def _repeat(study, settings, base, tell):
     """Objective of the best three over other seeds."""
     rows = []
     for trial in sorted(_complete(study), key=lambda trial: trial.value)[:3]:
-        config, values, begin = _config(trial, settings, base), [trial.value], time.monotonic()
-        for number in range(settings.repeat):
-            other = dataclasses.replace(config, seed=config.seed + _SEED_STEP * (number + 1))
-            values.append(_train(other, settings))
-        rows.append((trial.number, values[0], np.mean(values), np.std(values, ddof=1), len(values)))
+        config, begin = _config(trial, settings, base), time.monotonic()
+        values = [_again(study, trial, config, settings, number + 1) for number in range(settings.repeat)]
+        std = np.std(values, ddof=1) if len(values) > 1 else np.nan
+        rows.append((trial.number, trial.value, np.mean(values), std, len(values)))
         seconds = time.monotonic() - begin
         tell(f"trial {trial.number + 1} again: {rows[-1][2]:.4f} +- {rows[-1][3]:.4f} in {seconds:.0f} s")
     return Table(rows=rows, names=["number", "first", "mean", "std", "trainings"])
+
+
+def _again(study, trial, config, settings, number):
+    """Objective of one repetition, from the storage if it was trained before; NaN if it fails."""
+    name = f"trial {trial.number} again {number}"
+    if name not in study.user_attrs:
+        other = dataclasses.replace(config, seed=config.seed + _SEED_STEP * number)
+        try:
+            value = _train(other, settings, held_out_seed=config.seed)
+        except _FAILURES:
+            value = np.nan
+        study.set_user_attr(name, value)
+    return study.user_attrs[name]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from galmeasure.training.config import TrainingConfig
 
-__all__ = ["SEARCHED_ENCODERS", "STUDY_GRID", "Chooser", "choose_config", "config_of"]
+__all__ = ["SEARCHED_ENCODERS", "STUDY_GRID", "Chooser", "check_space", "choose_config", "config_of", "read_space"]
 
 STUDY_GRID: dict[str, tuple[int, ...]] = {
     "first": (4, 8, 16, 32, 64, 128),
@@ -93,7 +97,94 @@ SEARCHED_ENCODERS = tuple(_SPACES)
 """Encoders that a search can choose from."""
 
 
-def choose_config(trial: Chooser, base: TrainingConfig, encoders: tuple[str, ...]) -> TrainingConfig:
+class _Narrowed:
+    """Chooser that chooses among given values where there are some, and leaves the others to a trial."""
+
+    def __init__(self, trial, space):
+        self.trial, self.space = trial, space
+
+    def suggest_categorical(self, name, choices):
+        return self.trial.suggest_categorical(name, tuple(self.space.get(name, choices)))
+
+    def suggest_int(self, name, low, high, **step):
+        return self._number(self.trial.suggest_int, name, low, high, step)
+
+    def suggest_float(self, name, low, high, **log):
+        return self._number(self.trial.suggest_float, name, low, high, log)
+
+    def _number(self, suggest, name, low, high, options):
+        if name in self.space:
+            return self.trial.suggest_categorical(name, tuple(self.space[name]))
+        return suggest(name, low, high, **options)
+
+
+class _Names(dict):
+    """Chooser that takes the first value of each choice and keeps the names."""
+
+    def suggest_categorical(self, name, choices):
+        return self.setdefault(name, choices[0])
+
+    def suggest_int(self, name, low, high, **step):
+        return self.setdefault(name, low)
+
+    suggest_float = suggest_int
+
+
+def read_space(path: str | PathLike[str]) -> dict[str, list[Any]]:
+    """Read the values to which choices are narrowed.
+
+    Parameters
+    ----------
+    path : path-like
+        TOML file of lists, by the names that the columns of ``trials.ecsv`` have, such as ``cnn_width = [16, 32]``.
+
+    Returns
+    -------
+    dict of str to list
+        Values to choose from, by the name of the choice.
+
+    Raises
+    ------
+    ValueError
+        If the file is not TOML or there is no choice of a name.
+    """
+    try:
+        space = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        check_space(space)
+    except ValueError as err:
+        msg = f"{path}: {err}"
+        raise ValueError(msg) from err
+    return space
+
+
+def check_space(space: Mapping[str, Sequence[Any]]) -> None:
+    """Check that a space has lists of values for choices that a search makes.
+
+    Parameters
+    ----------
+    space : mapping of str to sequence
+        Values to choose from, by the name of the choice.
+
+    Raises
+    ------
+    ValueError
+        If a name is that of no choice, or its values are no list or none.
+    """
+    names = _Names(learning_rate=_RATE[0])
+    for choose in _SPACES.values():
+        choose(names)
+    for name, values in space.items():
+        if name not in names:
+            msg = f"space must hold only {', '.join(names)}, not {name}"
+            raise ValueError(msg)
+        if not isinstance(values, list | tuple) or not values:
+            msg = f"space: {name} must be a list of at least one value, not {values!r}"
+            raise ValueError(msg)
+
+
+def choose_config(
+    trial: Chooser, base: TrainingConfig, encoders: tuple[str, ...], space: Mapping[str, Sequence[Any]] | None = None
+) -> TrainingConfig:
     """Choose a configuration.
 
     Parameters
@@ -104,12 +195,15 @@ def choose_config(trial: Chooser, base: TrainingConfig, encoders: tuple[str, ...
         Configuration from which all other values are taken.
     encoders : tuple of str
         Names of the encoders to choose from, among ``SEARCHED_ENCODERS``.
+    space : mapping of str to sequence, optional
+        Values to which choices are narrowed, by the name of the choice.
 
     Returns
     -------
     TrainingConfig
         The configuration of the trial.
     """
+    trial = _Narrowed(trial, space or {})
     encoder = trial.suggest_categorical("encoder", encoders)
     rate = trial.suggest_float("learning_rate", *_RATE, log=True)
     network = dataclasses.replace(base.network, encoder=encoder, **_SPACES[encoder](trial))

@@ -97,6 +97,9 @@ class Trainer:
         Torch device on which to train, for example "cpu" or "cuda". Default "cpu".
     validation : path-like, optional
         Table of ``galmeasure simulate``, on which the network is tested as well.
+    held_out_seed : int, optional
+        Seed of the held-out stamps, by default that of the configuration: for runs with other seeds that are to be
+        measured on the same stamps.
 
     Raises
     ------
@@ -111,8 +114,10 @@ class Trainer:
         *,
         device: str = "cpu",
         validation: str | PathLike | None = None,
+        held_out_seed: int | None = None,
     ):
         self.config, self.folder, self.device = config, Path(folder), device
+        self.held_out_seed = config.seed if held_out_seed is None else held_out_seed
         self.folder.mkdir(parents=True, exist_ok=True)
         self.reference = (
             None if validation is None else list(read_held_out(validation, device, config.network.clean_psf))
@@ -330,20 +335,23 @@ class Trainer:
 
     @contextlib.contextmanager
     def _averaged(self):
-        """Put the averaged weights into the network for a while."""
+        """Put the averaged weights into the network for a while, without dropout."""
+        training = self.network.training
         trained = [tensor.detach().clone() for tensor in self.network.parameters()]
         with torch.no_grad():
             torch._foreach_copy_(list(self.network.parameters()), self.average)
+        self.network.eval()
         try:
             yield
         finally:
+            self.network.train(training)
             with torch.no_grad():
                 torch._foreach_copy_(list(self.network.parameters()), trained)
 
     def _held_out(self):
         """Stamps that training never sees."""
         if not hasattr(self, "_held_out_stamps"):
-            generator = torch.Generator(self.device).manual_seed(self.config.seed + _HELD_OUT)
+            generator = torch.Generator(self.device).manual_seed(self.held_out_seed + _HELD_OUT)
             with torch.inference_mode():
                 expected = simulate_expected(
                     self.config.simulation, self.config.held_out, generator=generator, device=self.device
