@@ -2,9 +2,9 @@
 
 Data set 1 of the study for the denoisers: the peak signal-to-noise ratio, with the brightest pixel of each stamp as the
 peak, of the noisy and of the denoised stamps and of the models that the renderer draws from the measurement with
-``study-v2``; and the rms of the residual in units of the noise, of the whole stamp and of the central 16 x 16 pixels. The
-reference galaxy at S/N 60 and 30 for the decoder, whose images are compared with the truth and with the renderer's from the
-same parameters.
+``study-v2``; and the rms of the residual in units of the noise, of the whole stamp and of the central 16 x 16 pixels.
+The reference galaxy at S/N 60 and 30 for the decoder, whose images are compared with the truth and with those of the
+renderer from the same parameters.
 """
 
 import argparse
@@ -29,8 +29,10 @@ def residuals(images, truth, noise):
     peak = truth.max(axis=(1, 2))
     ratio = 10.0 * np.log10(peak**2 / (error**2).mean(axis=(1, 2)))
     white = error / noise
-    return np.mean(ratio), np.std(ratio) / np.sqrt(len(ratio)), *(
-        float(np.sqrt((part**2).mean())) for part in (white, white[:, MIDDLE, MIDDLE])
+    return (
+        np.mean(ratio),
+        np.std(ratio) / np.sqrt(len(ratio)),
+        *(float(np.sqrt((part**2).mean())) for part in (white, white[:, MIDDLE, MIDDLE])),
     )
 
 
@@ -38,7 +40,8 @@ def denoisers(args):
     """Noisy, denoised and modelled stamps of data set 1, in units of the noise."""
     generator = torch.Generator().manual_seed(args.seed)
     with torch.inference_mode():
-        expected = simulate_expected(read_training_config("xception-set1-v1").simulation, args.number, generator=generator)
+        simulation = read_training_config("xception-set1-v1").simulation
+        expected = simulate_expected(simulation, args.number, generator=generator)
         stamps = expected.observe(generator)
     truth, images = expected.expected.double().numpy(), stamps.image.double().numpy()
     cutouts = Cutouts(images, stamps.psf_images[0].numpy(), error=1.0, gain=stamps.gain.double().numpy())

@@ -1,9 +1,10 @@
 """How do kinds of errors compare, on galaxies of the training and on galaxies that the networks were not trained for?
 
-Data set 1 of the study, and changes of it of which the networks are not told. Kinds of errors: the flow with and without
-the correction by the exact model, a Gaussian head, the same with Monte-Carlo dropout, and a deep ensemble. For each: the
-share of true values between the 16 and 84 % quantiles, the scatter of the pulls (half of the central 68 %), the median
-error over that on the data set itself, and the share of rows that some flag marks as outside the domain or unusual.
+Data set 1 of the study, and changes of it of which the networks are not told. Kinds of errors: the flow with and
+without the correction by the exact model, a Gaussian head, the same with Monte-Carlo dropout, and a deep ensemble. For
+each: the share of true values between the 16 and 84 % quantiles, the scatter of the pulls (half of the central 68 %),
+the median error over that on the data set itself, and the share of rows that some flag marks as outside the domain or
+unusual.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from astropy.table import Table
 
 from galmeasure import Cutouts, EnsembleSersicFitter, NeuralSersicFitter, get_weights, list_weights
 from galmeasure.flags import Flag
+from galmeasure.parameters import PARAMETER_INDEX
 from galmeasure.priors import Disc, Range, get_prior
 from galmeasure.training import read_training_config, simulate_cutouts
 
@@ -77,7 +79,7 @@ def estimators(names):
 
 def statistics(table, truth):
     """Coverage, scatter of the pulls and median errors, of five parameters."""
-    columns = [list(("flux", "n", "r_eff", "g1", "g2", "x", "y")).index(name) for name in NAMES]
+    columns = [PARAMETER_INDEX[name] for name in NAMES]
     truth = truth[:, columns]
 
     def column(end):
@@ -107,7 +109,8 @@ def main():
             rows.append((case, name, covered, scatter, float(np.mean(errors / usual)), flagged))
         used |= set(name.split("(")[1].rstrip(")").split(", "))
     rows.sort(key=lambda row: list(CASES).index(row[0]))
-    table = Table(rows=rows, names=("galaxies", "errors", "inside_68", "pull_scatter", "error_growth", "flagged_percent"))
+    names = ("galaxies", "errors", "inside_68", "pull_scatter", "error_growth", "flagged_percent")
+    table = Table(rows=rows, names=names)
     formats = {"inside_68": ".3f", "pull_scatter": ".2f", "error_growth": ".2f", "flagged_percent": ".1f"}
     weights = {name: get_weights(name).sha256[:12] for name in sorted(used)}
     meta = metadata(1, weights=weights, options=vars(args))
