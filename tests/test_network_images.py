@@ -154,3 +154,20 @@ def test_stamp_without_good_pixels(autoencoder):
 def test_weights_that_make_no_images(method, cutouts):
     with pytest.raises(ValueError, match=rf"weights must be .* for {method}, and survey-v3 have no de(noiser|coder)"):
         getattr(NeuralSersicFitter(), method)(cutouts)
+
+
+def test_attention_maps(cutouts, tmp_path):
+    smoke = read_training_config("smoke")
+    network = dataclasses.replace(
+        smoke.network, encoder="attention", encoder_options={"width": 16, "depth": 1, "heads": 2}
+    )
+    weights = train(dataclasses.replace(smoke, name="mine", network=network, steps=2), tmp_path, progress_bar=False)
+    maps = NeuralSersicFitter(weights=weights.path).attention_maps(cutouts)
+    for row, image in enumerate(maps):
+        assert image.shape == tuple(cutouts.shapes[row])
+        if image.shape == (64, 64):
+            assert np.nansum(image) == pytest.approx(1.0, abs=1e-5)
+            assert np.ptp(image[32:36, 32:36]) < 1e-9
+            assert image[0, 0] < image[32, 32]
+    with pytest.raises(ValueError, match="weights must have an encoder of attention for attention_maps"):
+        NeuralSersicFitter().attention_maps(cutouts)

@@ -2,13 +2,19 @@
 
 ``galmeasure-flags``, ``galmeasure-parameters`` and ``galmeasure-datasets`` make tables of the registries;
 ``galmeasure-names columns`` (or ``keywords``, ``extensions``, ``pixels``, ``sky``) lists the names that files may use;
+``galmeasure-table NAME`` is the table of a benchmark's results;
 ``galmeasure-help NAME`` shows the help of a subcommand, or of the command itself when there is no name.
 """
 
 import math
+from pathlib import Path
+
+from astropy.table import Table
 
 from galmeasure.flags import FLAGS
 from galmeasure.parameters import PARAMETERS
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def flag_rows():
@@ -84,6 +90,14 @@ def list_table(header, rows):
     return [*lines, ""]
 
 
+def result_lines(name):
+    """Table of a benchmark's results, with the formats of its columns."""
+    table = Table.read(RESULTS / f"{name}.ecsv")
+    columns = [table[column].pformat(show_name=False, max_lines=-1) for column in table.colnames]
+    header = [column.replace("_", " ") for column in table.colnames]
+    return list_table(header, zip(*columns, strict=True))
+
+
 def literal(lines):
     """Lines of a literal block."""
     return [".. code-block:: none", "", *(f"   {line}" for line in lines), ""]
@@ -109,6 +123,7 @@ def setup(app):
 
     flags = list_table(("Bit", "Value", "Name", "Meaning"), flag_rows())
     parameters = list_table(("Name", "Bounds of a fit", "Meaning"), parameter_rows())
+    app.add_directive("galmeasure-table", directive(result_lines))
     app.add_directive("galmeasure-flags", directive(lambda: flags))
     app.add_directive("galmeasure-parameters", directive(lambda: parameters))
     datasets = list_table(("Name", "Galaxies", "PSF FWHM", "sigma", "S/N kept"), dataset_rows())

@@ -118,7 +118,8 @@ class PosteriorNetwork(Protocol):
     held : tuple of str
         Parameters that the network does not measure but takes as known.
     makes : tuple of str
-        Images that the network can make: ``"denoised"`` (method ``denoise``), ``"decoded"`` (``reconstruct``).
+        Images that the network can make: ``"denoised"`` (method ``denoise``), ``"decoded"`` (``reconstruct``),
+        ``"attention"`` (``attention``).
     takes_targets : bool
         True if :meth:`loss` takes the posterior means of another network in the place of the truth.
     """

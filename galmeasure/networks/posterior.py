@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from galmeasure.networks.base import LEVELS, ONE_SIGMA_HIGH, ONE_SIGMA_LOW, Context, PosteriorSummary
 from galmeasure.networks.config import NetworkConfig
+from galmeasure.networks.encoders.attention import pixel_attention
 from galmeasure.networks.encoders.psf import PSFEncoder
 from galmeasure.networks.inputs import NATIVE_SIZE, StampInputs, make_views
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
@@ -56,9 +57,6 @@ class SersicPosterior(nn.Module):
     held = ()
     """Parameters that are taken as known: none."""
 
-    makes: tuple[str, ...] = ()
-    """Images that the network can make: none."""
-
     takes_targets = False
     """False: the network learns from the truth only."""
 
@@ -84,6 +82,30 @@ class SersicPosterior(nn.Module):
     def domain(self) -> dict[str, Any]:
         """Domain of the parameters: bounds of ``n`` and ``r_eff``, largest ``g_max`` and ``centre``."""
         return {name: getattr(self.config, name) for name in ("n", "r_eff", "g_max", "centre")}
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """Images that the network can make: those of its encoder, ``"attention"`` or none."""
+        return getattr(self.encoder, "makes", ())
+
+    def attention(self, inputs: StampInputs, *, psf: Tensor | None = None) -> Tensor:
+        """Maps of the attention of the encoder, if it has any.
+
+        Parameters
+        ----------
+        inputs : StampInputs
+            Stamps and their PSFs, in units of the noise.
+        psf : Tensor, optional
+            Result of :meth:`embed_psf` for ``inputs.psf``, if it is at hand.
+
+        Returns
+        -------
+        Tensor
+            Weights with which the pixels are read, mean of the heads, shape ``(B, 64, 64)``; the sum is 1.
+        """
+        psf = self.embed_psf(inputs.psf, inputs.psf_quality) if psf is None else psf
+        near, far = self.encoder.attention_maps(make_views(inputs), psf[inputs.psf_index])
+        return pixel_attention(near.mean(1), far.mean(1))
 
     def adapt(self, inputs: StampInputs) -> None:
         """Do nothing: the network needs no constants of the data."""

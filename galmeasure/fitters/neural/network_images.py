@@ -104,6 +104,46 @@ class NetworkImages:
             raise ValueError(msg)
         return self._images(cutouts, psf, _reconstructed, progress_bar, options)
 
+    def attention_maps(
+        self, cutouts: Any, psf: Any = None, *, progress_bar: bool = False, **options: Any
+    ) -> list[NDArray[np.float64]]:
+        """Show where the attention of a network lies, with weights such as ``attention-v1``.
+
+        Parameters
+        ----------
+        cutouts, psf
+            The same arguments as those of `fit`.
+        progress_bar : bool, optional
+            Show a bar on standard error.
+        **options
+            The same options as those of `sample`.
+
+        Returns
+        -------
+        list of ndarray
+            For each cutout, in its shape, the weights with which the network pools what it sees of the pixels. They
+            are constant over patches of 4 x 4 pixels near the middle and of 16 x 16 outside, and their sum is 1 for a
+            stamp of 64 x 64 pixels; NaN outside the pixels that the network sees.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the network has no attention, or an argument is of the wrong kind, shape or unit.
+
+        Examples
+        --------
+        >>> from galmeasure import NeuralSersicFitter, read_cutouts
+        >>> cutouts = read_cutouts("examples/demo_catalog.fits")
+        >>> maps = NeuralSersicFitter(weights="attention-v1").attention_maps(cutouts[:2])
+        >>> maps[0].shape, round(float(maps[0].sum()), 3)
+        ((64, 64), 1.0)
+        """
+        if "attention" not in load_network(self._weights, self.device).makes:
+            msg = f"weights must have an encoder of attention for attention_maps, and {self._weights.name} have none"
+            raise ValueError(msg)
+        cutouts = Cutouts(cutouts, psf, **options)
+        return self._images(cutouts, None, _attention, progress_bar, {}, is_light=False)
+
     def _each_batch(self, cutouts, function, progress_bar):
         """Yield what a function gives for each batch, in threads."""
         with single_threaded() as n_threads, progress(len(cutouts), progress_bar) as bar:
@@ -113,7 +153,7 @@ class NetworkImages:
                 yield batch, result
                 bar.update(len(batch))
 
-    def _images(self, cutouts, psf, function, progress_bar, options):
+    def _images(self, cutouts, psf, function, progress_bar, options, is_light=True):
         """Images of a function of network and inputs, put onto the stamps."""
         cutouts = Cutouts(cutouts, psf, **options)
         images = [np.full(tuple(shape), np.nan) for shape in cutouts.shapes.tolist()]
@@ -123,8 +163,10 @@ class NetworkImages:
 
         for batch, drawn in self._each_batch(cutouts, draw, progress_bar):
             for row, start, pixels in drawn:
-                _paste(images[batch.index[row]], start, pixels * batch.scale[row])
-        return images if cutouts.unit is None else [u.Quantity(image, cutouts.unit, copy=False) for image in images]
+                _paste(images[batch.index[row]], start, pixels * (batch.scale[row] if is_light else 1.0))
+        if cutouts.unit is None or not is_light:
+            return images
+        return [u.Quantity(image, cutouts.unit, copy=False) for image in images]
 
 
 def _window_images(
@@ -154,6 +196,10 @@ def _paste(image, start, pixels):
 
 def _denoised(network, inputs):
     return network.denoise(inputs)
+
+
+def _attention(network, inputs):
+    return network.attention(inputs, psf=inputs.psf)
 
 
 def _reconstructed(network, inputs):

@@ -10,7 +10,7 @@ from torch.nn import functional
 from galmeasure.networks.config import NetworkConfig
 from galmeasure.networks.inputs import N_CHANNELS, N_MOMENTS, N_NUMBERS, NATIVE_SIZE, StampViews
 
-__all__ = ["AttentionEncoder"]
+__all__ = ["AttentionEncoder", "pixel_attention"]
 
 _NEAR_PATCH, _FAR_PATCH = 4, 8
 _SIDE = NATIVE_SIZE // 2
@@ -74,6 +74,8 @@ class AttentionEncoder(nn.Module):
     Vaswani et al. 2017, Attention is all you need, arXiv:1706.03762; Dosovitskiy et al. 2021, An image is worth 16x16
     words, arXiv:2010.11929.
     """
+
+    makes = ("attention",)
 
     def __init__(
         self, *, features: int = 256, psf_features: int = 64, width: int = 96, depth: int = 4, heads: int = 4,
@@ -187,6 +189,30 @@ class AttentionEncoder(nn.Module):
     def _pooling(self, tokens):
         """Weights of the tokens for each head, shape ``(B, heads, tokens)``."""
         return torch.softmax(self.query @ tokens.mT / tokens.shape[-1] ** 0.5, -1)
+
+
+def pixel_attention(near: Tensor, far: Tensor) -> Tensor:
+    """Spread the weights of patches evenly over their pixels.
+
+    Parameters
+    ----------
+    near : Tensor
+        Weights of the patches of the central 32 x 32 pixels, shape ``(B, 8, 8)``.
+    far : Tensor
+        Weights of the patches of the whole stamp, shape ``(B, 4, 4)``.
+
+    Returns
+    -------
+    Tensor
+        Weights of the pixels, shape ``(B, 64, 64)``; their sum is that of all patches.
+    """
+    near, far = _spread(near, _NEAR_PATCH), _spread(far, 2 * _FAR_PATCH)
+    margin = (NATIVE_SIZE - _SIDE) // 2
+    return far + functional.pad(near, (margin,) * 4)
+
+
+def _spread(weights, size):
+    return weights.repeat_interleave(size, 1).repeat_interleave(size, 2) / size**2
 
 
 def _weights(query, key):
