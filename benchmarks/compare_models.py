@@ -275,7 +275,7 @@ def published_rows():
     """Published RMSE of the study's sets, and bias and standard deviation of its reference galaxy."""
     rmse = [("Xception CNN (published)", name, values) for name, values in STUDY_RMSE.items()]
     rmse += [(f"{model} (published)", "1", values) for model, values in STUDY_DENOISED_RMSE.items()]
-    rmse += [("Xception CNN (published)", "1 without noise", STUDY_NOISELESS_RMSE)]
+    rmse += [("Xception CNN, images without noise (published)", "1", STUDY_NOISELESS_RMSE)]
     rmse += [("standard deviation of the labels (published)", "1", STUDY_LABEL_STD)]
     rows = []
     for model, name, values in rmse:
