@@ -117,14 +117,21 @@ def load_galaxies(name, size, cache):
     """Galaxies of a set of the study or of the reference galaxy; the former are drawn once."""
     if name.startswith("reference"):
         return reference_galaxies(int(name.removeprefix("reference-")), size)
-    path = Path(cache) / f"set{name}_seed{SEEDS[name]}_n{size}.fits"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        config = dataclasses.replace(get_dataset_config(name), share_n=SHARE_N)
-        make_dataset(path, config, size, seed=SEEDS[name], progress_bar=True)
-    table = read_truth(path)
+    path = drawn_file(name, size, Path(cache))
+    table = read_truth(path)[:size]
     truth = np.stack([plain(table[f"true_{parameter}"]) for parameter in PARAMETER_NAMES], 1)
-    return Galaxies(read_cutouts(path), truth / UNITS)
+    return Galaxies(read_cutouts(path)[:size], truth / UNITS)
+
+
+def drawn_file(name, size, cache):
+    """File of at least so many galaxies of a set, drawn if there is none; its first rows are always the same."""
+    for path in sorted(cache.glob(f"set{name}_seed{SEEDS[name]}_n*.fits")):
+        if int(path.stem.rsplit("_n", 1)[1]) >= size:
+            return path
+    cache.mkdir(parents=True, exist_ok=True)
+    config = dataclasses.replace(get_dataset_config(name), share_n=SHARE_N)
+    path = cache / f"set{name}_seed{SEEDS[name]}_n{size}.fits"
+    return make_dataset(path, config, size, seed=SEEDS[name], progress_bar=True)
 
 
 def reference_galaxies(snr, draws):

@@ -38,6 +38,7 @@ def runner(benchmark, tmp_path_factory):
         assert result.exit_code == 0, result.output
         return result.output, *(Table.read(folder / f"compare_models{end}.ecsv") for end in ("", "_cost"))
 
+    run.folder = folder
     return run
 
 
@@ -58,6 +59,18 @@ def test_measures_once_and_resumes(runner):
     assert "study-v2, set reference-60: measured" in output
     assert set(table["measured"][(table["model"] == "study-v2") & (table["set"] == "reference-60")]) == {4}
     assert "measured\n" in runner("--sets", "1", "--overwrite")[0]
+    _, table, _ = runner("--sets", "1", "--size", "4")
+    assert set(table["measured"][(table["model"] == "study-v2") & (table["set"] == "1")]) == {4}
+
+
+def test_smaller_sets_are_the_first_rows_of_larger_ones(benchmark, runner):
+    runner("--sets", "1")
+    (path,) = runner.folder.glob("set1_*.fits")
+    assert benchmark.drawn_file("1", 3, runner.folder) == path
+    assert benchmark.drawn_file("1", 5, runner.folder) == path
+    few, more = (benchmark.load_galaxies("1", size, runner.folder) for size in (3, 5))
+    assert len(few.cutouts) == 3
+    assert np.array_equal(few.truth, more.truth[:3])
 
 
 def test_published_numbers_and_the_exact_posterior_stand_beside(runner):
