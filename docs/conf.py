@@ -14,6 +14,7 @@ release = installed_version(project)
 version = ".".join(release.split(".")[:2])
 
 extensions = [
+    "galmeasure_models",
     "galmeasure_tables",
     "matplotlib.sphinxext.plot_directive",
     "numpydoc",

@@ -21,9 +21,22 @@ from galmeasure.evaluation import (
 from galmeasure.evaluation.refinement import paired_rmse, refinement_summary
 from galmeasure.evaluation.report.images import plot_images
 from galmeasure.evaluation.report.page import Page, write_latex
-from galmeasure.evaluation.report.published import EXACT_RMSE, REFERENCE_BOUNDS, REFERENCE_RESULTS
+from galmeasure.evaluation.report.published import (
+    BASELINE_FIRST_ORDER,
+    BASELINE_RESULTS,
+    EXACT_RMSE,
+    REFERENCE_BOUNDS,
+    REFERENCE_RESULTS,
+    STUDY_PARAMETERS,
+)
 from galmeasure.evaluation.report.reference import BASELINE
-from galmeasure.evaluation.report.reference_tables import in_brackets, time_table, time_text, wide_reference
+from galmeasure.evaluation.report.reference_tables import (
+    baseline_table,
+    in_brackets,
+    time_table,
+    time_text,
+    wide_reference,
+)
 from galmeasure.exceptions import CatalogError
 from galmeasure.flags import Flag
 from galmeasure.io.truths import read_noiseless, read_truth
@@ -95,6 +108,8 @@ def test_the_page_is_self_contained(report):
         "Euclid Morphology Challenge",
         "Xception CNN (published)",
         "baseline fit (GalSim)",
+        "The study&#x27;s baseline fit",
+        "true minus measured",
     ):
         assert words in page
 
@@ -253,6 +268,18 @@ def test_reference_table_of_known_bias_and_scatter():
     assert published["bias"].tolist() == list(REFERENCE_RESULTS[60]["Xception CNN"][0])
     assert published["bound"].tolist() == list(REFERENCE_BOUNDS[60])
     assert len(reference_table([part], published=False)) == 5
+    assert not any(name.startswith("baseline") for name in found["estimator"])
+
+
+def test_the_baseline_fit_stands_apart_with_the_sign_of_measured_minus_true():
+    table = baseline_table()
+    assert table["galaxies"].tolist() == ["S/N 60", "S/N 60", "S/N 30", "S/N 30"]
+    assert table["g2"].tolist() == ["+0.085 / 0.087", "+0.104", "+0.185 / 0.169", "+0.210"]
+    assert table["r_eff [arcsec]"][0] == "-0.017 / 0.063"
+    assert table["flux [1e5]"].tolist()[1::2] == ["-", "-"]
+    for snr, predicted in BASELINE_FIRST_ORDER.items():
+        bias = dict(zip(STUDY_PARAMETERS, BASELINE_RESULTS[snr][0], strict=True))
+        assert all(predicted[name] / bias[name] == pytest.approx(1.0, abs=0.6) for name in predicted)
 
 
 def test_times_and_errors_as_texts():
@@ -337,6 +364,7 @@ def test_files_like_the_sets_of_the_study_are_known(galaxies, tmp_path):
     assert "mine.fits, like those of the study's set 3, drawn with GalSim (seed 5)" in found.about
     known = _comparisons(found.study)
     assert known["limit"]["flux"] == pytest.approx(1e5 * EXACT_RMSE["3"][0])
+    assert known["published"]["Xception CNN (published)"]["n"] == 0.975
     assert "Xception CNN (published)" in _comparisons("1")["published"]
     assert find_galaxies("2", 7).about.startswith("The galaxies are like those of the study's set 2")
     other = find_galaxies(str(galaxies), 0)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["BASELINE", "Estimate", "ReferenceDraws", "reference_table"]
 
 BASELINE = "baseline fit (GalSim)"
-"""Name of the study's baseline where it is run here; times are given in units of its."""
+"""Name of the study's baseline fit where it is run here, without noise in its model; times are in units of its."""
 
 _UNITS = (1e5, 1.0, 1.0, 1.0, 1.0)
 
@@ -93,7 +93,8 @@ def reference_table(draws: Sequence[ReferenceDraws], *, published: bool = True) 
     draws : list of ReferenceDraws
         One for each signal-to-noise ratio.
     published : bool, optional
-        Add the study's numbers, where it has some for the S/N.
+        Add the numbers of the study's networks, where it has some for the S/N. Those of its baseline fit are of other
+        galaxies, and never here.
 
     Returns
     -------
@@ -114,7 +115,7 @@ def reference_table(draws: Sequence[ReferenceDraws], *, published: bool = True) 
     >>> draws = ReferenceDraws(snr=60, truth=truth, bounds=bounds, estimates=[Estimate(name="mine", table=found)])
     >>> table = reference_table([draws])
     >>> print(*sorted(set(table["estimator"])), sep="; ")
-    Xception CNN (published); autoencoder (published); baseline fit (published); mine
+    Xception CNN (published); autoencoder (published); autoencoder, its module (published); mine
     """
     rows = []
     for draws_of_snr in draws:

@@ -8,7 +8,12 @@ import numpy as np
 from astropy.table import Table
 
 from galmeasure.evaluation.report.page import numbers
-from galmeasure.evaluation.report.published import REFERENCE_BOUNDS
+from galmeasure.evaluation.report.published import (
+    BASELINE_FIRST_ORDER,
+    BASELINE_RESULTS,
+    REFERENCE_BOUNDS,
+    STUDY_PARAMETERS,
+)
 from galmeasure.evaluation.report.reference import BASELINE
 
 if TYPE_CHECKING:
@@ -16,7 +21,9 @@ if TYPE_CHECKING:
 
     from galmeasure.evaluation.report.reference import ReferenceDraws
 
-__all__ = ["in_brackets", "time_table", "time_text", "wide_reference"]
+__all__ = ["baseline_table", "in_brackets", "time_table", "time_text", "wide_reference"]
+
+_UNITS = {"flux": " [1e5]", "r_eff": " [arcsec]"}
 
 
 def wide_reference(table: Table, reference: Sequence[ReferenceDraws]) -> Table:
@@ -35,7 +42,6 @@ def wide_reference(table: Table, reference: Sequence[ReferenceDraws]) -> Table:
         Table of texts for a page.
     """
     names = list(dict.fromkeys(str(name) for name in table["parameter"]))
-    units = {"flux": " [1e5]", "r_eff": " [arcsec]"}
     rows = []
     for draws in reference:
         label, here = f"S/N {draws.snr}", table[table["snr"] == draws.snr]
@@ -48,7 +54,31 @@ def wide_reference(table: Table, reference: Sequence[ReferenceDraws]) -> Table:
             used = max(int(row["n_used"]) for row in row_of.values())
             cells = (_bias_and_std(row_of[name]) if name in row_of else "-" for name in names)
             rows.append((label, estimator, str(used) if used else "", *cells))
-    return Table(rows=rows, names=("galaxy", "estimator", "draws", *(f"{n}{units.get(n, '')}" for n in names)))
+    return Table(rows=rows, names=("galaxy", "estimator", "draws", *_with_units(names)))
+
+
+def baseline_table() -> Table:
+    """Arrange what the study published of its baseline fit, with the sign of measured minus true.
+
+    Returns
+    -------
+    `~astropy.table.Table`
+        Table of texts for a page: for each S/N the published bias and standard deviation, and the bias that follows to
+        first order from the noise image that the study added to every model.
+    """
+    rows = []
+    for snr, (bias, std) in BASELINE_RESULTS.items():
+        published = (f"{b:+.3f} / {s:.3f}" for b, s in zip(bias, std, strict=True))
+        predicted = BASELINE_FIRST_ORDER[snr]
+        rows.append((f"S/N {snr}", "baseline fit (published)", *published))
+        cells = (f"{predicted[name]:+.3f}" if name in predicted else "-" for name in STUDY_PARAMETERS)
+        rows.append((f"S/N {snr}", "bias by the noise in the model", *cells))
+    return Table(rows=rows, names=("galaxies", "what it is", *_with_units(STUDY_PARAMETERS)))
+
+
+def _with_units(names):
+    """Names of parameters with the units of the published tables."""
+    return [f"{name}{_UNITS.get(name, '')}" for name in names]
 
 
 def _bias_and_std(row):

@@ -18,7 +18,7 @@ from galmeasure.evaluation.report.images import choose_rows, plot_images
 from galmeasure.evaluation.report.page import Page, numbers
 from galmeasure.evaluation.report.published import STUDY_SECONDS
 from galmeasure.evaluation.report.reference import reference_table
-from galmeasure.evaluation.report.reference_tables import time_table, time_text, wide_reference
+from galmeasure.evaluation.report.reference_tables import baseline_table, time_table, time_text, wide_reference
 from galmeasure.evaluation.report.texts import TEXTS
 from galmeasure.plotting import with_error
 
@@ -271,6 +271,9 @@ def _reference(page, reference):
     if len(times):
         published = [*STUDY_SECONDS["baseline fit"], 1.0 / STUDY_SECONDS["networks"][0]]
         page.table(times, "times", TEXTS["times"].format(*published))
+    page.section("The study's baseline fit")
+    page.text(TEXTS["baseline"])
+    page.table(baseline_table(), "baseline", TEXTS["baseline table"], grouped=True)
 
 
 def _images(page, cutouts, truth, estimates, snr, noiseless):
