@@ -302,17 +302,17 @@ def _draw_profile(axis, table, cutout, image, model, error, good):
 def _title(table):
     """Identifier, parameters with errors, and flags."""
     row = table[0]
-    parts = []
+    texts = []
     for parameter in PARAMETERS:
         if parameter.kind == "position":
             continue
         value, error = row[f"{parameter.name}_fit"], row[f"{parameter.name}_err"]
         unit = f" {value.unit}" if getattr(value, "unit", None) not in (None, u.dimensionless_unscaled) else ""
-        parts.append(f"{parameter.latex} = {with_error(float(_plain(value)), float(_plain(error)))}{unit}")
+        texts.append(f"{parameter.latex} = {with_error(float(_plain(value)), float(_plain(error)))}{unit}")
     flags = ", ".join(decode_flags(int(row["flags"]))) or "none"
     return (
         f"{row['id']}:  "
-        + "   ".join(parts)
+        + "   ".join(texts)
         + f"\nS/N {row['snr']:.1f}   $\\chi^2_r$ {row['chi2_reduced']:.3f}   flags: {flags}"
     )
 

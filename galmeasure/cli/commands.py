@@ -38,12 +38,12 @@ class DefaultGroup(click.Group):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Commands, and what ``measure`` completes: its options and files."""
         command = self.commands["measure"]
-        found = super().shell_complete(ctx, incomplete)
+        completions = super().shell_complete(ctx, incomplete)
         with click.Context(command, parent=ctx, info_name="measure", resilient_parsing=True) as measuring:
-            found += command.shell_complete(measuring, incomplete)
+            completions += command.shell_complete(measuring, incomplete)
         if not incomplete.startswith("-"):
-            found += command.params[0].type.shell_complete(measuring, command.params[0], incomplete)
-        return found
+            completions += command.params[0].type.shell_complete(measuring, command.params[0], incomplete)
+        return completions
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Usage of both forms."""

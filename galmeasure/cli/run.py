@@ -29,12 +29,12 @@ def reported(verbose: bool = False) -> Iterator[None]:
 @contextmanager
 def _plain_warnings():
     """Warnings as one line on stderr, each text once."""
-    seen = set()
+    texts = set()
 
     def show(message, category, filename, lineno, file=None, line=None):
         text = one_line(message)
-        if text not in seen:
-            seen.add(text)
+        if text not in texts:
+            texts.add(text)
             click.echo(f"galmeasure: warning: {text}", err=True)
 
     with warnings.catch_warnings():

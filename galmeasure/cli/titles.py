@@ -50,7 +50,7 @@ class WeightsName(click.Path):
         """Names that begin so, and files."""
         from galmeasure.weights import list_weights
 
-        names = [each.name for each in list_weights() if each.name.startswith(incomplete)]
+        names = [entry.name for entry in list_weights() if entry.name.startswith(incomplete)]
         return [*map(CompletionItem, names), *super().shell_complete(ctx, param, incomplete)]
 
 

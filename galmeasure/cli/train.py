@@ -105,6 +105,6 @@ def _galaxies(options, name, default):
 
 def _about(weights):
     """Line about a training."""
-    done = weights.card["training"]
+    training = weights.card["training"]
     loss = sum(weights.card["metrics"]["loss"].values())
-    return f"trained on {done['stamps']} stamps in {done['minutes']} min, held-out loss {loss:.3f}"
+    return f"trained on {training['stamps']} stamps in {training['minutes']} min, held-out loss {loss:.3f}"

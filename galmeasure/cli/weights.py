@@ -41,17 +41,17 @@ def weights(file: Any, ood: Any, correct: Any, seed: Any, overwrite: Any, device
         from galmeasure.workflows.typical import typical_path, write_typical
 
         check_device(device)
-        found = find_weights(file, "FILE")
-        for number, path in ((correct, correction_path(found.path)), (ood, typical_path(found.path))):
+        chosen = find_weights(file, "FILE")
+        for number, path in ((correct, correction_path(chosen.path)), (ood, typical_path(chosen.path))):
             if number is not None and path.exists() and not overwrite:
                 msg = f"{path}: exists already; --overwrite replaces it"
                 raise ValueError(msg)
         how = {"seed": seed, "device": device, "show_progress": sys.stderr.isatty()}
         if correct is not None:
-            path, metrics = write_correction(found, correct, **how)
+            path, metrics = write_correction(chosen, correct, **how)
             click.echo(f"correction learned, held-out loss {sum(metrics['loss'].values()):.3f}: {path}")
         if ood is not None:
-            path, typical = write_typical(found, ood, **how)
+            path, typical = write_typical(chosen, ood, **how)
             click.echo(f"what {typical.card['galaxies']} galaxies look like: {path}")
 
 
@@ -60,10 +60,10 @@ def _list():
     from galmeasure.weights import DEFAULT_WEIGHTS, list_weights
 
     rows = [("name", "prior", "size", "sha256", "description")]
-    for each in list_weights():
-        size = f"{each.path.stat().st_size / 1e6:.1f} MB"
-        text = each.card["description"] + (" (default)" if each.name == DEFAULT_WEIGHTS else "")
-        rows.append((each.name, each.prior, size, each.sha256[:12], text))
+    for entry in list_weights():
+        size = f"{entry.path.stat().st_size / 1e6:.1f} MB"
+        text = entry.card["description"] + (" (default)" if entry.name == DEFAULT_WEIGHTS else "")
+        rows.append((entry.name, entry.prior, size, entry.sha256[:12], text))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row in rows:
         columns = [text.ljust(width) for text, width in zip(row, widths, strict=False)]

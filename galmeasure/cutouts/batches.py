@@ -242,7 +242,7 @@ def _scaled(image, scale, good):
 
 def _many_masked(good, n_good, shape):
     """Boolean (B,): more than half of the pixels, or all of the central 3 x 3, are bad."""
-    many = 2 * n_good < shape.prod(axis=1)
+    is_mostly_masked = 2 * n_good < shape.prod(axis=1)
     centre = np.zeros(len(good), dtype=bool)
     rows = np.arange(len(good))
     for dy in (-1, 0, 1):
@@ -250,7 +250,7 @@ def _many_masked(good, n_good, shape):
             y = np.clip((shape[:, 0] - 1) // 2 + dy, 0, shape[:, 0] - 1)
             x = np.clip((shape[:, 1] - 1) // 2 + dx, 0, shape[:, 1] - 1)
             centre |= good[rows, y, x]
-    return many | ~centre
+    return is_mostly_masked | ~centre
 
 
 def _assemble(store, rows, flags, failed, image, relative, good, shape, scale, gain):

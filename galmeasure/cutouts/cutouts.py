@@ -116,9 +116,9 @@ class Cutouts:
         positions: npt.ArrayLike | None = None,
         ids: npt.ArrayLike | None = None,
         zero_point: object = None,
-        **others: object,
+        **unknown: object,
     ):
-        refuse_words("Cutouts", others, _ARGUMENTS)
+        refuse_words("Cutouts", unknown, _ARGUMENTS)
         given = {
             "psf": psf,
             "psf_flux": psf_flux,

@@ -117,8 +117,8 @@ def _read_list(items):
         wcs.append(getattr(item, "wcs", None))
         origins.append(_origin(item))
     lost = [unit is None and _lost_its_unit(item) for unit, item in zip(units, items, strict=True)]
-    kept = [unit for unit, is_lost in zip(units, lost, strict=True) if not is_lost]
-    common = kept[0] if kept and None not in kept else None
+    declared = [unit for unit, is_lost in zip(units, lost, strict=True) if not is_lost]
+    common = declared[0] if declared and None not in declared else None
     units = [common if is_lost else unit for unit, is_lost in zip(units, lost, strict=True)]
     factors = [unit_factor(f"cutouts[{i}]", unit, units[0], target_name="cutouts[0]") for i, unit in enumerate(units)]
     images = [
@@ -134,7 +134,7 @@ def _read_list(items):
         errors if any(error is not None for error in errors) else None,
         wcs if any(entry is not None for entry in wcs) else None,
         None if all(origin is None for origin in origins) else np.array([o or (0.0, 0.0) for o in origins]),
-        not kept,
+        not declared,
     )
 
 

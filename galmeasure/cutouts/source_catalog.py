@@ -57,8 +57,8 @@ def read_source_catalog(catalog: object) -> dict[str, object]:
     arguments = {"cutouts": [], "mask": [], "error": [], "positions": []}
     for label, x_min, x_max, y_min, y_max in zip(labels, *ends, strict=True):
         rows, columns = _stamp(x_min, x_max, y_min, y_max, segments.shape)
-        others = segments[rows, columns]
-        bad = (others != 0) & (others != label)
+        labels_in_stamp = segments[rows, columns]
+        bad = (labels_in_stamp != 0) & (labels_in_stamp != label)
         arguments["mask"].append(bad if mask is None else bad | mask[rows, columns])
         arguments["cutouts"].append(data[rows, columns])
         arguments["error"].append(None if error is None else error[rows, columns])

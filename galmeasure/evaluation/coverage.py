@@ -110,8 +110,8 @@ def quantile_uniformity(below: npt.ArrayLike, levels: Sequence[float] = (0.15865
     True
     """
     below, levels = np.asarray(below, dtype=float), np.asarray(levels, dtype=float)
-    there = np.isfinite(below).any(axis=1)
-    below, levels = below[there], levels[there]
+    has_truths = np.isfinite(below).any(axis=1)
+    below, levels = below[has_truths], levels[has_truths]
     below = below[:, np.isfinite(below).all(axis=0)]
     if not below.size:
         return np.nan

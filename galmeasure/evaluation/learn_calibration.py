@@ -113,12 +113,13 @@ def calibrate(
         msg = f"result must have one row per truth: {len(truth)}, not {len(result)}"
         raise ValueError(msg)
     arrays = _arrays(truth, result)
-    used = (np.asarray(result["flags"]) & int(LEFT_OUT)) == 0
-    used &= np.isfinite(arrays["truth"]).all(axis=1) & np.isfinite(arrays["values"]).all(axis=1)
-    if used.sum() < 2 * MIN_GALAXIES:
-        msg = f"result: {int(used.sum())} of {len(used)} galaxies are measured properly; {2 * MIN_GALAXIES} are needed"
+    is_good = (np.asarray(result["flags"]) & int(LEFT_OUT)) == 0
+    is_good &= np.isfinite(arrays["truth"]).all(axis=1) & np.isfinite(arrays["values"]).all(axis=1)
+    n_good = int(is_good.sum())
+    if n_good < 2 * MIN_GALAXIES:
+        msg = f"result: {n_good} of {len(is_good)} galaxies are measured properly; {2 * MIN_GALAXIES} are needed"
         raise ValueError(msg)
-    arrays = {key: value[used] if value is not None else None for key, value in arrays.items()}
+    arrays = {key: value[is_good] if value is not None else None for key, value in arrays.items()}
     point = getattr(fitter, "summary", "mean" if getattr(fitter, "bias_correction", True) else "median")
     halves = np.random.default_rng(seed).permutation(len(arrays["snr"])) % 2
     after = {key: arrays[key].copy() for key in ("values", "covariance")}
@@ -135,12 +136,12 @@ def calibrate(
     }
     about = {
         **(about or {}), "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), "galmeasure": __version__,
-        "n_left_out": int((~used).sum()),
+        "n_left_out": int((~is_good).sum()),
     }  # fmt: skip
     estimator = fitter.describe_estimator()
     calibration = _learn(arrays, point, estimator=estimator, about=about, metrics=metrics)
-    tables = _table(result[used], arrays), _table(result[used], {**after, "error": _errors(after)})
-    return CalibrationResult(calibration, QTable(truth[used]), *tables, int((~used).sum()))
+    tables = _table(result[is_good], arrays), _table(result[is_good], {**after, "error": _errors(after)})
+    return CalibrationResult(calibration, QTable(truth[is_good]), *tables, int((~is_good).sum()))
 
 
 def _learn(arrays, point, **more):

@@ -175,11 +175,11 @@ def match_tables(
     if not names:
         msg = "result must have a column <p>_fit or <p> of a parameter that truth has as true_<p> or <p>"
         raise ValueError(msg)
-    others, nothing = {}, np.full(len(result), np.nan)
+    columns, nothing = {}, np.full(len(result), np.nan)
     for key, forms in (("error", ("{}_err",)), ("low", ("{}_q16",)), ("middle", ("{}_q50",)),
                        ("high", ("{}_q84",)), ("bound", ("{}_crb",))):  # fmt: skip
-        others[key] = _values(result, "result", forms, units, pixel_scale)[0]
-    bound = {name: _placed(column, row) for name, column in others["bound"].items()}
+        columns[key] = _values(result, "result", forms, units, pixel_scale)[0]
+    bound = {name: _placed(column, row) for name, column in columns["bound"].items()}
     if bounds is not None:
         if len(bounds) != len(truth):
             msg = f"bounds must have one row per truth: {len(truth)}, not {len(bounds)}"
@@ -188,11 +188,11 @@ def match_tables(
     return Matched(
         truth=true_values,
         value={name: _placed(values[name], row) for name in names},
-        error={name: _placed(column, row) for name, column in others["error"].items() if name in names},
+        error={name: _placed(column, row) for name, column in columns["error"].items() if name in names},
         quantiles={
-            name: np.stack([_placed(others[key].get(name, nothing), row) for key in ("low", "middle", "high")], axis=1)
+            name: np.stack([_placed(columns[key].get(name, nothing), row) for key in ("low", "middle", "high")], axis=1)
             for name in names
-            if name in others["low"] and name in others["high"]
+            if name in columns["low"] and name in columns["high"]
         },
         bound={name: column for name, column in bound.items() if name in names},
         unit={name: units[name].to_string() if units.get(name) is not None else "" for name in true_values},

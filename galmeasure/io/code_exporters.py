@@ -57,17 +57,17 @@ def export_results(
     """
     writer = _Writer(table, preset, code, pixel_scale, zero_point, band)
     if "id" in table.colnames:
-        writer.found[preset.columns["id"][0]] = table["id"]
+        writer.catalog[preset.columns["id"][0]] = table["id"]
     writer.position()
     with np.errstate(all="ignore"):
         shape = _Shape(writer)
         writer.light(shape)
         writer.put("n", writer.numbers("n_fit"), writer.numbers("n_err"))
         writer.shape(shape)
-    if not set(writer.found.colnames) - {preset.columns["id"][0]}:
+    if not set(writer.catalog.colnames) - {preset.columns["id"][0]}:
         msg = f"the table must have columns of galmeasure, not {', '.join(table.colnames[:20])}"
         raise ValueError(msg)
-    return writer.found
+    return writer.catalog
 
 
 class _Writer:
@@ -76,7 +76,7 @@ class _Writer:
     def __init__(self, table, preset, code, pixel_scale, zero_point, band):
         self.table, self.preset, self.code, self.band = table, preset, code, band
         self.pixel_scale, self.zero_point = pixel_scale, zero_point
-        self.found = QTable()
+        self.catalog = QTable()
 
     def has(self, key):
         """Whether the code has a column of this."""
@@ -99,13 +99,13 @@ class _Writer:
 
     def length(self, name, unit):
         """Numbers of our column of radii, in the unit of the code."""
-        values, own = self.numbers(name), self.unit(name) or u.pix
-        if values is None or own.is_equivalent(unit):
-            return values if values is None else values * own.to(unit)
+        values, column_unit = self.numbers(name), self.unit(name) or u.pix
+        if values is None or column_unit.is_equivalent(unit):
+            return values if values is None else values * column_unit.to(unit)
         if self.pixel_scale is None:
-            msg = f"pixel_scale must be given: {self.code} has radii in {unit}, and {name} is in {own}"
+            msg = f"pixel_scale must be given: {self.code} has radii in {unit}, and {name} is in {column_unit}"
             raise ValueError(msg)
-        return (values * own).to_value(unit, u.pixel_scale(float(self.pixel_scale) * u.arcsec / u.pix))
+        return (values * column_unit).to_value(unit, u.pixel_scale(float(self.pixel_scale) * u.arcsec / u.pix))
 
     def put(self, key, values, error=None, unit=None):
         """One column and its error, as far as the code has them."""
@@ -126,11 +126,11 @@ class _Writer:
             name = name.replace("{band}", self._band(name))
         if name.endswith("]"):  # an element of a vector of two
             name, k = name[:-3], int(name[-2])
-            if name not in self.found.colnames:
-                self.found[name] = np.full((len(values), 2), np.nan) * (1.0 if unit is None else unit)
-            self.found[name][:, k] = values if unit is None else values * unit
+            if name not in self.catalog.colnames:
+                self.catalog[name] = np.full((len(values), 2), np.nan) * (1.0 if unit is None else unit)
+            self.catalog[name][:, k] = values if unit is None else values * unit
             return
-        self.found[name] = values if unit is None else u.Quantity(values, unit)
+        self.catalog[name] = values if unit is None else u.Quantity(values, unit)
 
     def _band(self, name):
         if self.band is None:
@@ -183,14 +183,14 @@ class _Writer:
             unit = None if self.zero_point is not None else 3631.0 * u.Jy  # AB magnitudes
         if not self.preset.flux_unit:
             return flux, error, unit
-        wanted = u.Unit(self.preset.flux_unit)
-        own = ab_zero_point(unit, self.pixel_scale) if unit is not None else self.zero_point
-        own = self.zero_point if own is None else own
-        if own is None:
-            msg = f"zero_point must be given: {self.code} has fluxes in {wanted}, and flux_fit is in {unit}"
+        flux_unit = u.Unit(self.preset.flux_unit)
+        zero_point = ab_zero_point(unit, self.pixel_scale) if unit is not None else self.zero_point
+        zero_point = self.zero_point if zero_point is None else zero_point
+        if zero_point is None:
+            msg = f"zero_point must be given: {self.code} has fluxes in {flux_unit}, and flux_fit is in {unit}"
             raise ValueError(msg)
-        factor = 10.0 ** (-0.4 * (own - ab_zero_point(wanted, None))) if unit != wanted else 1.0
-        return flux * factor, None if error is None else error * factor, wanted
+        factor = 10.0 ** (-0.4 * (zero_point - ab_zero_point(flux_unit, None))) if unit != flux_unit else 1.0
+        return flux * factor, None if error is None else error * factor, flux_unit
 
     def _magnitude(self):
         """Magnitude and its error."""
@@ -228,20 +228,20 @@ class _Writer:
         size, twice = (1.0 - shape.q) / (1.0 + shape.q), 2.0 * np.radians(shape.angle)
         errors = [self.numbers("g1_err"), self.numbers("g2_err")]
         propagated_errors = shear_errors(shape.q, shape.q_err, shape.angle, shape.angle_err)
-        for k, (own, other) in enumerate(zip(errors, propagated_errors, strict=True)):
-            if own is not None and other is not None:
-                errors[k] = np.where(shape.square & shape.north_up, own, other)
-            elif own is None or not (shape.square & shape.north_up).all():
-                errors[k] = other
+        for k, (error, propagated_error) in enumerate(zip(errors, propagated_errors, strict=True)):
+            if error is not None and propagated_error is not None:
+                errors[k] = np.where(shape.square & shape.north_up, error, propagated_error)
+            elif error is None or not (shape.square & shape.north_up).all():
+                errors[k] = propagated_error
         self.put("e1", size * np.cos(twice), errors[0])
         self.put("e2", size * np.sin(twice), errors[1])
 
     def _covariance(self, shape, unit):
         """Ellipse of half of the light as a covariance."""
         axes = (shape.radius, shape.q, shape.angle)
-        found = covariance_of_axes(*axes)
+        components = covariance_of_axes(*axes)
         errors = propagated(covariance_of_axes, axes, (shape.radius_err, shape.q_err, shape.angle_err))
-        for key, values, error in zip(("radius_x", "radius_y", "rho"), found, errors, strict=True):
+        for key, values, error in zip(("radius_x", "radius_y", "rho"), components, errors, strict=True):
             self.put(key, values, error, None if key == "rho" else unit)
 
 
@@ -281,7 +281,7 @@ class _Shape:
         error = "r_eff_err" if preset.circularised else "r_eff_major_err"
         radius_err = None if self.radius is None else writer.length(error, unit)
         errors = (radius_err, numbers("q_err"), numbers("theta_err", u.deg))
-        self.radius_err, self.q_err, self.angle_err = (None if each is None else each * keep for each in errors)
+        self.radius_err, self.q_err, self.angle_err = (None if sigma is None else sigma * keep for sigma in errors)
         if preset.angle_from == "north":
             self.angle = pa
             shapes = {"angle", "e1", "e2"} & set(preset.columns)

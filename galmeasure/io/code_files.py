@@ -119,20 +119,20 @@ def _lines(path):
 
 def _table(path, components, names, zero_point):
     """One row per Sersic component."""
-    others = [kind for kind, _ in components if kind.lower() != "sersic" and kind.lower() not in _SKIES]
-    found = [values for kind, values in components if kind.lower() == "sersic"]
-    if others or not found:
+    other_kinds = [kind for kind, _ in components if kind.lower() != "sersic" and kind.lower() not in _SKIES]
+    profiles = [values for kind, values in components if kind.lower() == "sersic"]
+    if other_kinds or not profiles:
         kinds = ", ".join(kind for kind, _ in components)
         msg = f"{path}: components must be Sersic profiles, beside a sky; there are {kinds}"
         raise CatalogError(msg)
-    for k, values in enumerate(found):
+    for k, values in enumerate(profiles):
         lacking = [name for name in names if name not in values]
         if lacking:
             msg = f"{path}: component {k + 1} has no {', '.join(lacking)}"
             raise CatalogError(msg)
-    table = QTable({"id": list(range(1, len(found) + 1))})
+    table = QTable({"id": list(range(1, len(profiles) + 1))})
     for name in names:
-        table[name] = [values[name] for values in found]
+        table[name] = [values[name] for values in profiles]
     try:
         table.meta |= {} if zero_point is None else {ZERO_POINT: float(zero_point)}
     except ValueError:

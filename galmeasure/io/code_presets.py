@@ -92,18 +92,21 @@ class CatalogPreset:
                 f"columns must be named {', '.join(QUANTITIES)}, each also with _err, not {', '.join(sorted(unknown))}"
             )
             raise ValueError(msg)
-        names = {key: (each,) if isinstance(each, str) else tuple(each) for key, each in self.columns.items()}
+        names = {
+            key: (spellings,) if isinstance(spellings, str) else tuple(spellings)
+            for key, spellings in self.columns.items()
+        }
         names.setdefault("id", _IDS)
         object.__setattr__(self, "columns", names)
 
 
 def _columns(error, **names):
     """Names of columns and of their errors; ``error`` says how these are named after them."""
-    found = dict(names)
-    for key, each in names.items():
-        stems = [(name, name.removesuffix("_galfit").removesuffix("_GALFIT")) for name in each]
-        found[f"{key}_err"] = tuple(form.format(name, stem=stem) for name, stem in stems for form in error)
-    return found
+    columns = dict(names)
+    for key, candidates in names.items():
+        stems = [(name, name.removesuffix("_galfit").removesuffix("_GALFIT")) for name in candidates]
+        columns[f"{key}_err"] = tuple(form.format(name, stem=stem) for name, stem in stems for form in error)
+    return columns
 
 
 _GALFIT = {"origin": 1.0, "angle_from": "y", "sentinels": (-99.0, -999.0)}

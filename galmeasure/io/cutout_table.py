@@ -71,12 +71,12 @@ class CutoutTableSource(CatalogSource):
         options.check_used(mask="mask" in self._roles, weight="weight" in self._roles)
         if "mask" in self._roles and self._bits.note:
             self.notes.append(self._bits.note)
-        found = self._find_psf(hdus, hdu)
-        if found is None and options.psf is None and self._rows.n_whole < len(self):
+        file_psf = self._find_psf(hdus, hdu)
+        if file_psf is None and options.psf is None and self._rows.n_whole < len(self):
             msg = f"{path}: truncated FITS file, {self._rows.n_whole} of the {len(self)} rows are whole and no PSF is "
             msg += f"there: give one with --psf (psf=), and choose these rows with --rows 0:{self._rows.n_whole}"
             raise CatalogError(msg)
-        self._set_psf(found)
+        self._set_psf(file_psf)
         if self.psf.varies and not self._pixels:
             msg = f"{path}: psf: a PSF that varies over the image needs positions, columns x and y"
             raise CatalogError(msg)
@@ -115,10 +115,10 @@ class CutoutTableSource(CatalogSource):
 
     def _check_meaning(self):
         """Raise if the name of a column says that it holds something else than the option does."""
-        for option, other, what in (("error", "weight", "inverse variances"), ("weight", "error", "errors")):
+        for option, contrary, what in (("error", "weight", "inverse variances"), ("weight", "error", "errors")):
             name = str(getattr(self.options, option)).lower()
-            if name in COLUMN_NAMES[other] and not (option == "weight" and self.options.weight_type):
-                msg = f"{option}: the column {name} holds {what} by its name: give it with --{other} ({other}=)"
+            if name in COLUMN_NAMES[contrary] and not (option == "weight" and self.options.weight_type):
+                msg = f"{option}: the column {name} holds {what} by its name: give it with --{contrary} ({contrary}=)"
                 raise OptionError(msg)
             if option == "weight" and name in COLUMN_NAMES["variance"]:
                 msg = f"weight: the column {name} holds variances by its name: give it with --error (error=)"
@@ -174,19 +174,19 @@ class CutoutTableSource(CatalogSource):
 
     def _understand_weight(self):
         """Set whether the weight is an inverse variance: by the options, or its name or unit."""
-        name, said = self._roles.get("weight"), self.options.weight_type
+        name, weight_type = self._roles.get("weight"), self.options.weight_type
         if name is None:
             return
-        if said is None and (self.options.weight is not None or name.lower() == "weight"):
-            said = "ivar"  # as the documentation of cutout tables says
+        if weight_type is None and (self.options.weight is not None or name.lower() == "weight"):
+            weight_type = "ivar"  # as the documentation of cutout tables says
             if not is_inverse_variance(name, {"BUNIT": self._rows.unit(name)}, self.unit, None):
                 self._assumed_weight = f"column {name}"
         header = {"BUNIT": self._rows.unit(name)}
-        self._weight_is_inverse_variance = is_inverse_variance(name, header, self.unit, said)
+        self._weight_is_inverse_variance = is_inverse_variance(name, header, self.unit, weight_type)
         if self._weight_is_inverse_variance:
             self.notes.append(f"inverse variance ({name})")
             return
-        meaning = f"is {said}" if said else "is not said to be inverse variance, see --weight-type"
+        meaning = f"is {weight_type}" if weight_type else "is not said to be inverse variance, see --weight-type"
         self.notes.append(f"error estimated from the noise ({name} {meaning})")
 
     def _find_psf(self, hdus, table):
@@ -214,7 +214,7 @@ class CutoutTableSource(CatalogSource):
         """Input columns with one value a row."""
         return {name: _native(values) for name, values in self._rows.read(rows, names).items()}
 
-    def _parts(self, rows):
+    def _arguments(self, rows):
         names = {self._cutout, *self._roles.values(), *(self._pixels or ())[:2]}
         values = self._rows.read(rows, sorted(names))
         column = {role: values[name] for role, name in self._roles.items()}
@@ -223,18 +223,18 @@ class CutoutTableSource(CatalogSource):
         error, bad = self._errors(column, shapes)
         masks = [bad, self._masks(column, shapes)]
         data, sentinel = _without_sentinels(data)
-        parts = {"cutouts": data, "error": error, "mask": _either(*masks, sentinel)}
-        parts["ids"] = _native(column["id"]) if "id" in column else rows + 1
+        arguments = {"cutouts": data, "error": error, "mask": _either(*masks, sentinel)}
+        arguments["ids"] = _native(column["id"]) if "id" in column else rows + 1
         for role in ("gain", "pixel_scale", "zero_point"):
             if role in column:
-                parts[role] = _floats(column[role])
+                arguments[role] = _floats(column[role])
         if "psf" in column:
-            parts["psf"] = self._psfs(column["psf"])
+            arguments["psf"] = self._psfs(column["psf"])
         if self._pixels:
             sizes = np.array(shapes, dtype=float)
-            parts["positions"] = self._positions(values, sizes)
-            parts["wcs"] = self._wcs
-        return parts
+            arguments["positions"] = self._positions(values, sizes)
+            arguments["wcs"] = self._wcs
+        return arguments
 
     def _shapes(self, column, count):
         """(ny, nx) of each row."""
@@ -373,9 +373,9 @@ def _without_sentinels(data):
     """Data with SExtractor's sentinels set to zero, and where they were; None where there are none."""
     if isinstance(data, list):
         pairs = [_without_sentinels(stamp) for stamp in data]
-        found = any(bad is not None for _, bad in pairs)
+        any_bad = any(bad is not None for _, bad in pairs)
         masks = [np.zeros(s.shape, bool) if bad is None else bad for s, bad in pairs]
-        return [s for s, _ in pairs], masks if found else None
+        return [s for s, _ in pairs], masks if any_bad else None
     if data.dtype.kind != "f":
         return data, None
     bad = (data <= SENTINEL) & np.isfinite(data)

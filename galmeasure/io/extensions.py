@@ -86,8 +86,8 @@ def choose_image(
     elif len(images) > 1:
         images = _preferred(images, roles)
         if not images and any(is_image(hdu) for hdu in hdus):
-            others = _labels((number, hdu) for number, hdu in enumerate(hdus) if is_image(hdu))
-            msg = f"{path}: {what}: not one of the images {others}; choose it as {path}[NAME,VERSION]"
+            labels = _labels((number, hdu) for number, hdu in enumerate(hdus) if is_image(hdu))
+            msg = f"{path}: {what}: not one of the images {labels}; choose it as {path}[NAME,VERSION]"
             raise CatalogError(msg)
     named = [(number, hdu) for number, hdu in images if hdu.name.upper() not in UNNAMED]
     matching = [(number, hdu) for number, hdu in named if version is not None and role_of(hdu)[1] == version]
@@ -141,15 +141,15 @@ def planes_beside(hdus: fits.HDUList, number: int) -> dict[str, list[tuple[int, 
     dict of str to list of (int, astropy.io.fits.ImageHDU)
         Numbers and HDUs of each kind but images, see `only_plane`.
     """
-    known = [(i, hdu, *role_of(hdu)) for i, hdu in enumerate(hdus) if is_image(hdu)]
+    images = [(i, hdu, *role_of(hdu)) for i, hdu in enumerate(hdus) if is_image(hdu)]
     version = role_of(hdus[number])[1]
-    alone = sum(role == "cutout" for *_, role, _ in known) < 2
+    alone = sum(role == "cutout" for *_, role, _ in images) < 2
     planes = {}
-    for role in {role for *_, role, _ in known} - {None, "cutout"}:
-        of_role = [(i, hdu, version_) for i, hdu, role_, version_ in known if role_ == role and i != number]
-        same = [(i, hdu) for i, hdu, version_ in of_role if version is None or version_ == version]
-        if same or (len(of_role) == 1 and (alone or role == "psf")):
-            planes[role] = same or [of_role[0][:2]]
+    for role in {role for *_, role, _ in images} - {None, "cutout"}:
+        of_role = [(i, hdu, version_) for i, hdu, role_, version_ in images if role_ == role and i != number]
+        of_set = [(i, hdu) for i, hdu, version_ in of_role if version is None or version_ == version]
+        if of_set or (len(of_role) == 1 and (alone or role == "psf")):
+            planes[role] = of_set or [of_role[0][:2]]
     return planes
 
 

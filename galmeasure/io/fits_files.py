@@ -108,7 +108,7 @@ def open_fits(path: str | os.PathLike, *, cut_table: bool = False) -> fits.HDULi
         msg = f"{path}: not a FITS file"
         raise CatalogError(msg)
     try:
-        parts = file_layout(path, cut_table=cut_table)
+        layout = file_layout(path, cut_table=cut_table)
         with quiet():
             hdus = fits.open(path, memmap=False, lazy_load_hdus=True, do_not_scale_image_data=True)
     except CatalogError:
@@ -118,22 +118,22 @@ def open_fits(path: str | os.PathLike, *, cut_table: bool = False) -> fits.HDULi
         raise CatalogError(msg) from err
     try:
         with quiet():
-            _check_headers(hdus, parts, path)
+            _check_headers(hdus, layout, path)
     except BaseException:
         hdus.close()
         raise
     return hdus
 
 
-def _check_headers(hdus, parts, path):
+def _check_headers(hdus, layout, path):
     """Load every header; raise if astropy finds another HDU than `file_layout`, or none, at one of the places."""
-    for number, part in enumerate(parts):
+    for number, header in enumerate(layout):
         try:
-            place = hdus[number].fileinfo()["datLoc"]
+            data_start = hdus[number].fileinfo()["datLoc"]
         except READ_ERRORS as err:
             msg = f"{path}: damaged FITS file, HDU {number} cannot be read ({one_line(err)})"
             raise CatalogError(msg) from err
-        if place != part.data:
+        if data_start != header.data:
             msg = f"{path}: damaged FITS file, HDU {number} is not where the headers before it say"
             raise CatalogError(msg)
     hdus._read_all = True  # what follows the last HDU is none, and astropy would read it as if it were one
@@ -368,13 +368,13 @@ class TableRows:
         return raw
 
     def _fill(self, file, buffer):
-        done = 0
-        while done < len(buffer):
-            got = file.readinto(buffer[done:])
-            if not got:
+        n_read = 0
+        while n_read < len(buffer):
+            n_new = file.readinto(buffer[n_read:])
+            if not n_new:
                 msg = f"{self.path}: truncated FITS file, the table ends early"
                 raise CatalogError(msg)
-            done += got
+            n_read += n_new
 
     def _variable(self, name):
         return re.match(r"\d*[PQ]([A-Z])", str(self._columns[name].format))

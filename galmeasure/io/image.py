@@ -67,16 +67,16 @@ class ImagePlanes:
             self.data = image_data(hdus[number], self.path, "image", axes=(2,))
             self.wcs = celestial_wcs(self.header, hdus)
             self._version = role_of(hdus[number])[1]
-            own = self._own_planes(planes_beside(hdus, number), options)
+            planes = self._own_planes(planes_beside(hdus, number), options)
         self.notes.extend(note for note in (asinh_note(self.header),) if note)
         self.unit_text = self.header.get("BUNIT", self.primary_header.get("BUNIT"))
         self.unit = parse_unit(self.unit_text)
-        self.mask = self._find_mask(own, options)
+        self.mask = self._find_mask(planes, options)
         self.error, self.weight, self._has_weight = None, None, False
         has_mask = self.mask is not None
-        self._find_noise(own, options)
+        self._find_noise(planes, options)
         options.check_used(mask=has_mask, weight=self._has_weight)
-        self.segmentation = self._find_segmentation(own, options)
+        self.segmentation = self._find_segmentation(planes, options)
         self._boxes = None
 
     @property
@@ -91,7 +91,7 @@ class ImagePlanes:
     def _own_planes(self, beside, options):
         """Planes in extensions of the image's own file that no option gives; those not needed are not read."""
         noise = next((role for role in ("error", "variance", "weight") if role in beside), None)
-        wanted = {
+        is_needed = {
             noise: options.error is None and options.weight is None,
             "mask": options.mask is None,
             "segmentation": options.segmentation is None,
@@ -100,15 +100,15 @@ class ImagePlanes:
             self._psf = psf_from_hdu(only_psf(beside["psf"], self.path), self.path)
         planes = {}
         for role, hdus in beside.items():
-            if wanted.get(role):
+            if is_needed.get(role):
                 hdu = only_plane(hdus, self.path, role)
                 pixels = image_data(hdu, self.path, role, axes=(2,))
                 planes[role] = _Plane(pixels, hdu.header.copy(), role, label(hdu, role), self.path)
         return planes
 
-    def _plane(self, what, option, own, roles):
+    def _plane(self, what, option, planes, roles):
         """Plane of an option, or one of the image's own planes, or None; of the shape of the image."""
-        plane = next((own[role] for role in roles if role in own), None)
+        plane = next((planes[role] for role in roles if role in planes), None)
         if option is not None:
             pixels, hdu = load_plane(option, what, roles, self._version)
             plane = _Plane(pixels, hdu.header, role_of(hdu)[0], hdu.name, option)
@@ -117,9 +117,9 @@ class ImagePlanes:
             raise CatalogError(msg)
         return plane
 
-    def _find_mask(self, own, options):
+    def _find_mask(self, planes, options):
         """Boolean image of the bad pixels, or None."""
-        plane = self._plane("mask", options.mask, own, ("mask",))
+        plane = self._plane("mask", options.mask, planes, ("mask",))
         if plane is None:
             return None
         primary = self.primary_header if options.mask is None else plane.header
@@ -130,14 +130,14 @@ class ImagePlanes:
             self.notes.append(bits.note)
         return bits.bad_pixels(plane.pixels)
 
-    def _find_noise(self, own, options):
+    def _find_noise(self, planes, options):
         """Set error or weight: options first, then the image's own planes."""
         if isinstance(options.error, str | os.PathLike) or (options.error is None and options.weight is None):
             roles = ("error", "variance", "weight")
-            plane = self._plane("error", options.error, own, roles)
+            plane = self._plane("error", options.error, planes, roles)
             role = None if plane is None else plane.role if plane.role in roles else "error"
         elif options.weight is not None:
-            plane, role = self._plane("weight", options.weight, own, ("weight",)), "weight"
+            plane, role = self._plane("weight", options.weight, planes, ("weight",)), "weight"
             if plane.role in ("error", "variance"):
                 msg = f"weight: {options.weight} holds {plane.role}s by the name of its extension, {plane.name}: "
                 raise OptionError(msg + "give it with --error (error=)")
@@ -147,13 +147,15 @@ class ImagePlanes:
         if plane is None:
             return
         self._has_weight = role == "weight"
-        said = "ivar" if options.weight is not None else None
-        if role == "weight" and said and options.weight_type is None:
-            known = is_inverse_variance(plane.name, plane.header, self.unit, None)
-            self.assumed_weight = "" if known else f"option weight, {options.weight}"
+        default_type = "ivar" if options.weight is not None else None
+        if role == "weight" and default_type and options.weight_type is None:
+            is_declared = is_inverse_variance(plane.name, plane.header, self.unit, None)
+            self.assumed_weight = "" if is_declared else f"option weight, {options.weight}"
         unit = plane.header.get("BUNIT")
         name = plane.name.split(",")[0]
-        if role == "weight" and not is_inverse_variance(name, plane.header, self.unit, options.weight_type or said):
+        if role == "weight" and not is_inverse_variance(
+            name, plane.header, self.unit, options.weight_type or default_type
+        ):
             self._use_relative_weight(plane, options.weight_type)
             return
         pixels = in_unit(role, plane.pixels, unit, self.unit, plane.path)
@@ -171,9 +173,9 @@ class ImagePlanes:
         meaning = f"is {weight_type}" if weight_type else "is not said to be inverse variance, see --weight-type"
         self.notes.append(f"error estimated from the noise ({plane.name} {meaning})")
 
-    def _find_segmentation(self, own, options):
+    def _find_segmentation(self, planes, options):
         """Integer labels, 0 where they are blank, or None."""
-        plane = self._plane("segmentation", options.segmentation, own, ("segmentation",))
+        plane = self._plane("segmentation", options.segmentation, planes, ("segmentation",))
         if plane is None:
             return None
         if options.segmentation is None:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from galmeasure.exceptions import CatalogError
 
-__all__ = ["FileState", "Part", "file_layout", "open_binary"]
+__all__ = ["FileState", "HDULayout", "file_layout", "open_binary"]
 
 BLOCK = 2880
 CARD = 80
@@ -43,7 +43,7 @@ _VALUE = re.compile(rb" *('[^']*'|[^ /]+)")
 
 
 @dataclass(frozen=True)
-class Part:
+class HDULayout:
     """Place of one header with its data in a file, in bytes, and whether the data are those of a plain table."""
 
     data: int
@@ -83,10 +83,10 @@ class FileState:
             If so, or if there is none of this name any more.
         """
         try:
-            same = self._of(self.path.stat() if file is None else os.fstat(file)) == self._state
+            is_unchanged = self._of(self.path.stat() if file is None else os.fstat(file)) == self._state
         except OSError:
-            same = False
-        if not same:
+            is_unchanged = False
+        if not is_unchanged:
             msg = f"{self.path}: has changed since it was opened, or is gone: measure again when nothing writes to it"
             raise CatalogError(msg)
 
@@ -98,8 +98,8 @@ def open_binary(path: str | PathLike) -> BinaryIO:
     return gzip.open(path) if compressed else Path(path).open("rb")
 
 
-def file_layout(path: Path, *, cut_table: bool = False) -> "list[Part]":
-    """Parts of a FITS file, whose data are all there.
+def file_layout(path: Path, *, cut_table: bool = False) -> "list[HDULayout]":
+    """Layout of each HDU of a FITS file, whose data are all there.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def file_layout(path: Path, *, cut_table: bool = False) -> "list[Part]":
 
     Returns
     -------
-    list of Part
+    list of HDULayout
         One for each header, in the order of the file.
 
     Raises
@@ -118,32 +118,32 @@ def file_layout(path: Path, *, cut_table: bool = False) -> "list[Part]":
     CatalogError
         If a header says what cannot be, or the file ends before its data do.
     """
-    parts, offset = [], 0
+    layout, offset = [], 0
     with open_binary(path) as file:
         for number in count():
             file.seek(offset)
             if number and file.read(8) != b"XTENSION":
-                return parts
+                return layout
             file.seek(offset)
             cards, data = _read_cards(file, offset, path)
-            part = _part(cards, data, f"{path}: damaged FITS file, HDU {number}")
-            length = _length(file, part.data + part.size)
-            if length < part.data + part.size:
-                needed = f"HDU {number} needs {part.data + part.size} bytes and there are {length}"
-                may_be_cut = cut_table and part.is_table and part.size <= _MOST_CUT * max(length - part.data, BLOCK)
+            hdu = _hdu_layout(cards, data, f"{path}: damaged FITS file, HDU {number}")
+            length = _length(file, hdu.data + hdu.size)
+            if length < hdu.data + hdu.size:
+                needed = f"HDU {number} needs {hdu.data + hdu.size} bytes and there are {length}"
+                may_be_cut = cut_table and hdu.is_table and hdu.size <= _MOST_CUT * max(length - hdu.data, BLOCK)
                 if not may_be_cut or isinstance(file, gzip.GzipFile):
                     msg = f"{path}: truncated FITS file, {needed}"
                     raise CatalogError(msg)
-                return [*parts, part]
-            parts.append(part)
-            offset = part.end
-    return parts
+                return [*layout, hdu]
+            layout.append(hdu)
+            offset = hdu.end
+    return layout
 
 
-def _length(file, wanted):
+def _length(file, end):
     """Length of a file, as far as `wanted` matters: a compressed one is read up to there."""
     if isinstance(file, gzip.GzipFile):
-        return file.seek(wanted)
+        return file.seek(end)
     return file.seek(0, 2)
 
 
@@ -164,8 +164,8 @@ def _read_cards(file, offset, path):
     raise CatalogError(msg)
 
 
-def _part(cards, data, where):
-    """Part that belongs to some cards; raise if they say what cannot be."""
+def _hdu_layout(cards, data, where):
+    """Layout that belongs to some cards; raise if they say what cannot be."""
 
     def number(keyword, default=None):
         text = cards.get(keyword, default)
@@ -208,4 +208,4 @@ def _part(cards, data, where):
             )
             raise CatalogError(msg)
     end = data + -(-size // BLOCK) * BLOCK
-    return Part(data, size, end, is_table and not compressed)
+    return HDULayout(data, size, end, is_table and not compressed)

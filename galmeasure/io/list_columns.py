@@ -175,8 +175,8 @@ def _read_other(path):
     if suffix in _VOTABLE:
         return _read_votable(path)
     if suffix not in _TEXT_FORMATS:
-        known = ", ".join([".fits", *_TEXT_FORMATS, *_VOTABLE, *PARQUET])
-        msg = f"{path}: not a FITS file, and its name ends in none of {known}"
+        suffixes = ", ".join([".fits", *_TEXT_FORMATS, *_VOTABLE, *PARQUET])
+        msg = f"{path}: not a FITS file, and its name ends in none of {suffixes}"
         raise CatalogError(msg)
     with open_binary(path) as file:
         text = file.read().decode("utf-8-sig")

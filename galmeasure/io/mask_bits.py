@@ -162,8 +162,8 @@ def _bit(item, planes, where):
     if planes is None:
         return 0
     if name not in planes:
-        there = f"there are {some_names(planes, 40)}" if planes else "it has no names (MP_...), only numbers"
-        msg = f"{where}: the mask has no bit {name}: {there}"
+        choices = f"there are {some_names(planes, 40)}" if planes else "it has no names (MP_...), only numbers"
+        msg = f"{where}: the mask has no bit {name}: {choices}"
         raise CatalogError(msg)
     return planes[name]
 

@@ -61,12 +61,12 @@ class MultiExtensionSource(CatalogSource):
         self._labels = [label(hdu, number) for number, hdu in enumerate(hdus)]
         sets, shared = _group([(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) or _is_empty_cutout(hdu)])
         shared = _share_psf(sets, shared, hdus, path) if options.psf is None else None
-        chosen = [is_chosen(extension, found["cutout"], hdus[found["cutout"]]) for _, found in sets]
+        chosen = [is_chosen(extension, numbers["cutout"], hdus[numbers["cutout"]]) for _, numbers in sets]
         self._numbers = [number for (number, _), is_meant in zip(sets, chosen, strict=True) if is_meant]
-        self._sets = [found for (_, found), is_meant in zip(sets, chosen, strict=True) if is_meant]
+        self._sets = [numbers for (_, numbers), is_meant in zip(sets, chosen, strict=True) if is_meant]
         if not any(len(image_shape(self._header(i))) > 1 for i in range(len(self._sets))):
-            place = "" if extension is None else f" in extension {extension}"
-            msg = f"{path}: neither a table with a cutout column nor an image of a cutout{place}"
+            suffix = "" if extension is None else f" in extension {extension}"
+            msg = f"{path}: neither a table with a cutout column nor an image of a cutout{suffix}"
             raise CatalogError(msg)
         self._refuse_options()
         self._cube = len(self._sets) == 1 and len(self._shape(0)) > 2 and self._shape(0)[-3] > 1
@@ -80,30 +80,30 @@ class MultiExtensionSource(CatalogSource):
         self._calibrate(headers, path, wcs_pixel_scale(self._wcs[0]) if self._wcs else None)
         self._calibrate_each()
         self._note_planes()
-        self._any_noise = any(self._has_noise(found) for found in self._sets)
+        self._any_noise = any(self._has_noise(numbers) for numbers in self._sets)
         self._find_psfs(hdus, shared)
-        self._sample = None if self.gain is None else self._read_parts(hdus, self._sample_rows())
+        self._sample = None if self.gain is None else self._read_arguments(hdus, self._sample_rows())
 
     def _find_psfs(self, hdus, shared):
         """Set the PSF of each cutout: its own, or else the one for all of them; rows that have neither fail alone."""
-        own = [found.get("psf", shared) if self.options.psf is None else None for found in self._sets]
-        first = next((number for number in own if number is not None), None)
+        psf_numbers = [numbers.get("psf", shared) if self.options.psf is None else None for numbers in self._sets]
+        first = next((number for number in psf_numbers if number is not None), None)
         self._set_psf(psf_from_hdu(hdus[first], self.path) if first is not None else None)
         if self.psf.varies:
             msg = f"{self.path}: psf: a PSF that varies over the image needs positions, which this kind of file has not"
             raise CatalogError(msg)
-        self._own_psfs = own if len(set(own)) > 1 else None
-        if self._own_psfs is None:
+        self._psf_numbers = psf_numbers if len(set(psf_numbers)) > 1 else None
+        if self._psf_numbers is None:
             return
-        for number in set(own) - {first, None}:
+        for number in set(psf_numbers) - {first, None}:
             samples = psf_oversampling(self._headers[number], self.path)
             if samples != self.psf.oversampling:
                 msg = f"{self.path}: psf: {self._labels[first]} has {self.psf.oversampling} samples in a pixel, and "
                 msg += f"{self._labels[number]} has {samples}; they must have as many"
                 raise CatalogError(msg)
-        missing = own.count(None)
+        missing = psf_numbers.count(None)
         if missing:
-            self.notes.append(f"no PSF for {missing} of the {len(own)} cutouts, which fail")
+            self.notes.append(f"no PSF for {missing} of the {len(psf_numbers)} cutouts, which fail")
 
     def _refuse_options(self):
         """Raise if an option is given that says something about fields."""
@@ -135,34 +135,36 @@ class MultiExtensionSource(CatalogSource):
 
     def _note_planes(self):
         """Note what is taken for the noise and the mask of the first cutout, and how it is understood."""
-        found = self._sets[0]
-        role = next((role for role in ("error", "variance", "weight") if role in found), None)
-        self.options.check_used(mask="mask" in found, weight=role == "weight")
+        numbers = self._sets[0]
+        role = next((role for role in ("error", "variance", "weight") if role in numbers), None)
+        self.options.check_used(mask="mask" in numbers, weight=role == "weight")
         if self.options.error is None and role is not None:
-            name = self._labels[found[role]]
-            if role == "weight" and not self._is_inverse_variance(found):
+            name = self._labels[numbers[role]]
+            if role == "weight" and not self._is_inverse_variance(numbers):
                 meaning = self.options.weight_type
-                said = f"is {meaning}" if meaning else "is not said to be inverse variance, see --weight-type"
-                self.notes.append(f"error estimated from the noise ({name} {said})")
+                statement = f"is {meaning}" if meaning else "is not said to be inverse variance, see --weight-type"
+                self.notes.append(f"error estimated from the noise ({name} {statement})")
             else:
                 self.notes.append(f"{'inverse variance' if role == 'weight' else role} ({name})")
-        if "mask" in found and (note := self._bits(found).note):
+        if "mask" in numbers and (note := self._bits(numbers).note):
             self.notes.append(note)
-        if note := asinh_note(self._headers[found["cutout"]]):
+        if note := asinh_note(self._headers[numbers["cutout"]]):
             self.notes.append(note)
 
-    def _is_inverse_variance(self, found):
+    def _is_inverse_variance(self, numbers):
         """Whether the weight of a set is believed to be an inverse variance."""
-        header, name = self._headers[found["weight"]], self._labels[found["weight"]].split(",")[0]
+        header, name = self._headers[numbers["weight"]], self._labels[numbers["weight"]].split(",")[0]
         return is_inverse_variance(name, header, self.unit, self.options.weight_type)
 
-    def _has_noise(self, found):
+    def _has_noise(self, numbers):
         """Whether an error map belongs to a set."""
-        return bool({"error", "variance"} & found.keys()) or ("weight" in found and self._is_inverse_variance(found))
+        return bool({"error", "variance"} & numbers.keys()) or (
+            "weight" in numbers and self._is_inverse_variance(numbers)
+        )
 
-    def _bits(self, found):
+    def _bits(self, numbers):
         """Bits of the mask of a set that are bad."""
-        headers = [self._headers[found["mask"]], self._headers[found["cutout"]], self._headers[0]]
+        headers = [self._headers[numbers["mask"]], self._headers[numbers["cutout"]], self._headers[0]]
         return find_mask_bits(self.options.mask_bits, headers, self.path)
 
     def _find_shapes(self, largest):
@@ -221,22 +223,22 @@ class MultiExtensionSource(CatalogSource):
 
     def _planes(self, hdus, number, roles=None):
         """Arrays of a set, the PSF only if asked for."""
-        found = self._sets[number]
+        numbers = self._sets[number]
         if roles is None and len(self._shape(number)) < 2:
             return {"cutout": np.full(self._plane_shape(number), np.nan)}
-        roles = [role for role in found if role != "psf"] if roles is None else roles
-        return {role: image_data(hdus[found[role]], self.path, role) for role in roles}
+        roles = [role for role in numbers if role != "psf"] if roles is None else roles
+        return {role: image_data(hdus[numbers[role]], self.path, role) for role in roles}
 
-    def _parts(self, rows):
+    def _arguments(self, rows):
         self._state.check()
         with open_fits(self.path) as hdus:
-            return self._read_parts(hdus, rows)
+            return self._read_arguments(hdus, rows)
 
-    def _sample_parts(self, rows):
+    def _sample_arguments(self, rows):
         """Parts that were read when the file was open: to open one with many extensions takes long."""
         return self._sample
 
-    def _read_parts(self, hdus, rows):
+    def _read_arguments(self, hdus, rows):
         """Arguments of `Cutouts` for some rows, from the open file."""
         psfs = None
         if self._cube:
@@ -245,19 +247,19 @@ class MultiExtensionSource(CatalogSource):
             stamps = [{role: np.asarray(_plane(data, row)) for role, data in planes.items()} for row in rows]
         else:
             stamps = [{r: _only_plane(np.asarray(p)) for r, p in self._planes(hdus, row).items()} for row in rows]
-        if self._own_psfs is not None:
+        if self._psf_numbers is not None:
             psfs = [self._psf_at(hdus, row) for row in rows]
-        pairs = [self._error_and_mask(found, row) for found, row in zip(stamps, rows, strict=True)]
+        pairs = [self._error_and_mask(stamp, row) for stamp, row in zip(stamps, rows, strict=True)]
         errors, masks = [error for error, _ in pairs], [mask for _, mask in pairs]
         errors = errors if self._any_noise and self.options.error is None else errors[0]
-        data = [self._in_first_unit(found["cutout"], row) for found, row in zip(stamps, rows, strict=True)]
-        parts = {"cutouts": data, "error": errors, "mask": masks, "ids": self._ids(rows)}
+        data = [self._in_first_unit(stamp["cutout"], row) for stamp, row in zip(stamps, rows, strict=True)]
+        arguments = {"cutouts": data, "error": errors, "mask": masks, "ids": self._ids(rows)}
         if self._cube:
-            parts["cutouts"], parts["mask"] = np.stack(data), np.stack(masks)
-            parts["error"] = np.stack(errors) if isinstance(errors, list) else errors
+            arguments["cutouts"], arguments["mask"] = np.stack(data), np.stack(masks)
+            arguments["error"] = np.stack(errors) if isinstance(errors, list) else errors
         if self._wcs:
-            parts["wcs"] = [self._wcs[row] for row in rows]
-        return {**parts, "psf": psfs}
+            arguments["wcs"] = [self._wcs[row] for row in rows]
+        return {**arguments, "psf": psfs}
 
     def _check_planes(self, planes):
         """Raise if what belongs to a cube is neither one image for all of its planes nor another cube of as many."""
@@ -268,7 +270,7 @@ class MultiExtensionSource(CatalogSource):
 
     def _psf_at(self, hdus, row):
         """PSF image of one cutout; NaN where it has none."""
-        number = self._own_psfs[row]
+        number = self._psf_numbers[row]
         image = np.full(_NO_PSF, np.nan) if number is None else np.array(image_data(hdus[number], self.path, "psf"))
         image = _only_plane(image)
         return image.astype(float) if image.ndim == 2 else np.full(_NO_PSF, np.nan)
@@ -287,25 +289,25 @@ class MultiExtensionSource(CatalogSource):
                 return np.array(values)[rows]
         return np.array(self._numbers)[rows]
 
-    def _error_and_mask(self, found, row):
+    def _error_and_mask(self, planes, row):
         """Error and mask of a cutout; one that lacks the error that others have, or has another shape, fails alone."""
-        shape, numbers = found["cutout"].shape, self._sets[0 if self._cube else row]
-        found = {role: data if data.shape == shape else None for role, data in found.items()}
-        mask = np.full(shape, None in [data if data is None else 0 for data in found.values()])
-        if found.get("mask") is not None:
-            mask |= self._bits(numbers).bad(found["mask"])
-        if found.get("segmentation") is not None:
-            mask |= segmentation_mask(found["segmentation"], (shape[1] - 1) / 2, (shape[0] - 1) / 2)
+        shape, numbers = planes["cutout"].shape, self._sets[0 if self._cube else row]
+        planes = {role: data if data.shape == shape else None for role, data in planes.items()}
+        mask = np.full(shape, None in [data if data is None else 0 for data in planes.values()])
+        if planes.get("mask") is not None:
+            mask |= self._bits(numbers).bad(planes["mask"])
+        if planes.get("segmentation") is not None:
+            mask |= segmentation_mask(planes["segmentation"], (shape[1] - 1) / 2, (shape[0] - 1) / 2)
         if self.options.error is not None:
             return float(self.options.error), mask
-        role = next((role for role in ("error", "variance", "weight") if found.get(role) is not None), None)
+        role = next((role for role in ("error", "variance", "weight") if planes.get(role) is not None), None)
         if role == "weight" and not self._is_inverse_variance(numbers):
-            mask |= weight_to_error(found["weight"])[1]
+            mask |= weight_to_error(planes["weight"])[1]
             role = None
         if role is None:
             return np.full(shape, np.nan) if self._any_noise else None, mask
         unit = self._headers[numbers[role]].get("BUNIT")
-        values = np.asarray(in_unit(role, found[role], unit, self.unit, f"{self.path}: {self._labels[numbers[role]]}"))
+        values = np.asarray(in_unit(role, planes[role], unit, self.unit, f"{self.path}: {self._labels[numbers[role]]}"))
         if role == "weight":
             error, bad = weight_to_error(values)
             return error, mask | bad
@@ -372,6 +374,6 @@ def _share_psf(sets, shared, hdus, path):
     number, hdu = psfs[0]
     if len(sets) > 1 and (hdu.ver > 1 or hdu.name[-1:].isdigit() or "." in hdu.name):
         return None
-    for _, found in sets:
-        found.pop("psf", None)
+    for _, numbers in sets:
+        numbers.pop("psf", None)
     return number

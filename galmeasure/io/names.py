@@ -88,16 +88,16 @@ def spelling_of(names: Sequence[str], role: str) -> str | None:
 
 def find_pair(names: Sequence[str], pairs: Sequence[tuple]) -> tuple | None:
     """First of `pairs` (two column names, then anything) whose two columns are both in `names`, or None."""
-    for first, second, *rest in pairs:
-        found = _first(names, (first,)), _first(names, (second,))
-        if None not in found:
-            return (*found, *rest)
+    for first, second, *details in pairs:
+        columns = _first(names, (first,)), _first(names, (second,))
+        if None not in columns:
+            return (*columns, *details)
     return None
 
 
-def _first(names, wanted):
+def _first(names, spellings):
     lower = {name.lower(): name for name in reversed(list(names)) if name}
-    return next((lower[name] for name in wanted if name in lower), None)
+    return next((lower[name] for name in spellings if name in lower), None)
 
 
 def some_names(names: Sequence[str], most: int = 12) -> str:

@@ -176,8 +176,8 @@ def error_over_noise(images: Sequence, errors: Sequence, masks: Sequence) -> tup
             continue
         steps = np.diff(values, axis=1)[pairs]
         noise = border_noise(values[None], good[None], np.array([values.shape]))[0]
-        other = 1.4826 * np.median(np.abs(steps - np.median(steps))) / np.sqrt(2.0)
-        if min(noise, other) > _LEAST_AGREEMENT * max(noise, other):
+        neighbour_noise = 1.4826 * np.median(np.abs(steps - np.median(steps))) / np.sqrt(2.0)
+        if min(noise, neighbour_noise) > _LEAST_AGREEMENT * max(noise, neighbour_noise):
             typical = np.median(np.broadcast_to(error, values.shape)[good])
-            ratios.append((typical / max(noise, other), typical / min(noise, other)))
+            ratios.append((typical / max(noise, neighbour_noise), typical / min(noise, neighbour_noise)))
     return tuple(np.median(ratios, axis=0)) if ratios else (np.nan, np.nan)

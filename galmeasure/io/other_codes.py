@@ -83,13 +83,13 @@ def read_results(
     how = {"columns": columns, "pixel_scale": pixel_scale, "band": band}
     how["zero_point"] = table.meta.get(ZERO_POINT) if zero_point is None else zero_point
     try:
-        found = convert_results(table, preset, **how)
+        result = convert_results(table, preset, **how)
     except ValueError as err:
         msg = f"{path}: {err}"
         raise CatalogError(msg) from err
     if zero_point is None and ZERO_POINT in table.meta:
-        found.meta[ZERO_POINT] = table.meta[ZERO_POINT]
-    return found
+        result.meta[ZERO_POINT] = table.meta[ZERO_POINT]
+    return result
 
 
 def convert_results(
@@ -167,27 +167,27 @@ def convert_results(
 def _in_our_words(table, preset, columns, *, pixel_scale, zero_point, band):
     """Result table of another code's, see `convert_results`."""
     if columns:
-        own = {key: names for key, names in CatalogPreset(columns=columns).columns.items() if key in columns}
-        for key, names in own.items():
+        own_columns = {key: names for key, names in CatalogPreset(columns=columns).columns.items() if key in columns}
+        for key, names in own_columns.items():
             if names[0] not in table.colnames:
                 msg = f"columns: there is no {names[0]} (for {key}) among {', '.join(table.colnames[:20])}"
                 raise ValueError(msg)
-        preset = dataclasses.replace(preset, columns={**preset.columns, **own})
+        preset = dataclasses.replace(preset, columns={**preset.columns, **own_columns})
     given = _Given(table, preset, pixel_scale, band)
-    found = QTable()
+    result = QTable()
     if given.name("id") is not None:
-        found["id"] = table[given.name("id")]
-    _add_position(found, given, preset)
-    _add_flux(found, given, zero_point)
+        result["id"] = table[given.name("id")]
+    _add_position(result, given, preset)
+    _add_flux(result, given, zero_point)
     n = given.values("n")
-    _add(found, "n_fit", None if n is None else np.where(n > 0, n, np.nan), given.values("n_err"))
-    _add_shape(found, given, preset)
-    if not set(found.colnames) - {"id"}:
+    _add(result, "n_fit", None if n is None else np.where(n > 0, n, np.nan), given.values("n_err"))
+    _add_shape(result, given, preset)
+    if not set(result.colnames) - {"id"}:
         msg = f"none of the columns of the preset is there; there are {', '.join(table.colnames[:20])}"
         raise ValueError(msg)
     if given.marked.any():
-        found["flags"] = np.where(given.marked, int(Flag.NOT_CONVERGED), 0)
-    return found
+        result["flags"] = np.where(given.marked, int(Flag.NOT_CONVERGED), 0)
+    return result
 
 
 class _Given:
@@ -200,10 +200,10 @@ class _Given:
 
     def name(self, key):
         """Name of the column that holds something, or None."""
-        place = self._place(key)
-        return None if place is None else place[0]
+        column = self._find_column(key)
+        return None if column is None else column[0]
 
-    def _place(self, key):
+    def _find_column(self, key):
         """Name of a column and the element of its vectors, None for a column of numbers."""
         for form in self.preset.columns.get(key, ()):
             name = self._with_band(form.lower())
@@ -242,13 +242,13 @@ class _Given:
 
     def values(self, key):
         """Numbers, NaN where there is none; None without the column."""
-        place = self._place(key)
-        if place is None:
+        column = self._find_column(key)
+        if column is None:
             return self._error_otherwise(key.removesuffix("_err")) if key.endswith("_err") else None
-        if self.table[place[0]].dtype.kind in "USO":
+        if self.table[column[0]].dtype.kind in "USO":
             return self._from_text(key)[0]
-        values = np.ma.filled(np.ma.asarray(self._column(place[0])).astype(float), np.nan)
-        values = values if place[1] is None else values[:, place[1]]
+        values = np.ma.filled(np.ma.asarray(self._column(column[0])).astype(float), np.nan)
+        values = values if column[1] is None else values[:, column[1]]
         return np.where(np.isin(values, self.preset.sentinels), np.nan, values)
 
     def _error_otherwise(self, key):
@@ -276,30 +276,30 @@ class _Given:
         return values, errors if np.isfinite(errors).any() else None
 
 
-def _add(found, name, values, error=None, unit=None):
+def _add(result, name, values, error=None, unit=None):
     """One column and its error, named as in result tables."""
     if values is None:
         return
-    found[name] = values if unit is None else u.Quantity(values, unit, copy=False)
+    result[name] = values if unit is None else u.Quantity(values, unit, copy=False)
     if error is not None:
         base = name.removesuffix("_fit")
-        found[f"{base}_err"] = error if unit is None else u.Quantity(error, unit, copy=False)
+        result[f"{base}_err"] = error if unit is None else u.Quantity(error, unit, copy=False)
 
 
-def _add_position(found, given, preset):
+def _add_position(result, given, preset):
     """Positions in pixels and on the sky."""
     scale = 1.0 if preset.position_unit == "pix" else given.pixel_scale
     for name in ("x", "y"):
         values, error = given.values(name), given.values(f"{name}_err")
         if values is not None and scale is not None:
-            _add(found, f"{name}_fit", values / scale - preset.origin, None if error is None else error / scale)
+            _add(result, f"{name}_fit", values / scale - preset.origin, None if error is None else error / scale)
     for name in ("ra", "dec"):
         values = given.values(name)
         if values is not None:
-            _add(found, name, values * (given.unit(name) or u.deg).to(u.deg), None, u.deg)
+            _add(result, name, values * (given.unit(name) or u.deg).to(u.deg), None, u.deg)
 
 
-def _add_flux(found, given, zero_point):
+def _add_flux(result, given, zero_point):
     """Flux and magnitude, whichever there is; a surface brightness becomes a flux."""
     mag, mag_err = given.values("mag"), given.values("mag_err")
     flux, flux_err = given.values("flux"), given.values("flux_err")
@@ -316,8 +316,8 @@ def _add_flux(found, given, zero_point):
             positive = np.where(flux > 0, flux, np.nan)
             mag = zero_point - 2.5 * np.log10(positive)
             mag_err = None if flux_err is None else _POGSON * flux_err / positive
-    _add(found, "flux_fit", flux, flux_err, unit)
-    _add(found, "mag", mag, mag_err, u.mag)
+    _add(result, "flux_fit", flux, flux_err, unit)
+    _add(result, "mag", mag, mag_err, u.mag)
 
 
 def _flux_of_intensity(given):
@@ -325,14 +325,14 @@ def _flux_of_intensity(given):
     n, radius, q = given.values("n"), given.values("radius"), _axis_ratio(given)[0]
     if n is None or radius is None or q is None:
         return None
-    unit, own = given.radius_unit(), u.Unit(given.preset.radius_unit)
-    if unit.is_equivalent(u.pix) != own.is_equivalent(u.pix):
+    unit, preset_unit = given.radius_unit(), u.Unit(given.preset.radius_unit)
+    if unit.is_equivalent(u.pix) != preset_unit.is_equivalent(u.pix):
         if given.pixel_scale is None:
-            msg = f"pixel_scale must be given: the surface brightness is per {own}2, the radius in {unit}"
+            msg = f"pixel_scale must be given: the surface brightness is per {preset_unit}2, the radius in {unit}"
             raise ValueError(msg)
-        radius = (radius * unit).to_value(own, u.pixel_scale(given.pixel_scale * u.arcsec / u.pix))
+        radius = (radius * unit).to_value(preset_unit, u.pixel_scale(given.pixel_scale * u.arcsec / u.pix))
     else:
-        radius = radius * unit.to(own)
+        radius = radius * unit.to(preset_unit)
     area = radius**2 * (1.0 if given.preset.circularised else q)
     good = np.where(n > 0, n, np.nan)
     return given.values("intensity") * area * np.exp(sersic_b(good)) / sersic_amplitude(good)
@@ -392,13 +392,13 @@ def _shape_of_covariance(given):
     keys = ("radius_x", "radius_y", "rho")
     values, errors = [given.values(key) for key in keys], [given.values(f"{key}_err") for key in keys]
     good = (np.abs(values[2]) < 1) & (values[0] > 0) & (values[1] > 0)
-    values = [np.where(good, each, np.nan) for each in values]
+    values = [np.where(good, column, np.nan) for column in values]
     radius, q, angle = axes_of_covariance(*values)
     radius_err, q_err, angle_err = propagated(axes_of_covariance, values, errors, period=180.0)
     return _Shape(radius, radius_err, given.radius_unit("radius_x"), q, q_err, angle, angle_err)
 
 
-def _add_shape(found, given, preset):
+def _add_shape(result, given, preset):
     """Radii, axis ratio, angle and shear."""
     shape, from_sky = _shape(given, preset), preset.angle_from == "north"
     theta = None
@@ -406,39 +406,39 @@ def _add_shape(found, given, preset):
         theta = (shape.angle + (ANGLES["y"] if from_sky else ANGLES[preset.angle_from])) % 180.0
     if shape.radius is not None:
         shape.radius = np.where(shape.radius > 0, shape.radius, np.nan)
-        _add_radii(found, shape, preset.circularised, given.pixel_scale)
+        _add_radii(result, shape, preset.circularised, given.pixel_scale)
     if shape.q is not None and theta is not None:
-        _add_shear(found, shape, theta)
-    _add(found, "q", shape.q, shape.q_err)
-    _add(found, "theta", theta, shape.angle_err, u.deg)
+        _add_shear(result, shape, theta)
+    _add(result, "q", shape.q, shape.q_err)
+    _add(result, "theta", theta, shape.angle_err, u.deg)
     if from_sky and theta is not None:
-        _add(found, "pa", shape.angle % 180.0, None, u.deg)
+        _add(result, "pa", shape.angle % 180.0, None, u.deg)
 
 
-def _add_radii(found, shape, circularised, pixel_scale):
+def _add_radii(result, shape, circularised, pixel_scale):
     radius, radius_err, unit, q = shape.radius, shape.radius_err, shape.unit, shape.q
     if unit == u.pix and pixel_scale is not None:
         radius, unit = radius * pixel_scale, u.arcsec
         radius_err = None if radius_err is None else radius_err * pixel_scale
     if q is None:
-        _add(found, "r_eff_fit" if circularised else "r_eff_major", radius, radius_err, unit)
+        _add(result, "r_eff_fit" if circularised else "r_eff_major", radius, radius_err, unit)
         return
     power = -0.5 if circularised else 0.5
-    other, other_err = radius * q**power, None
+    converted, converted_err = radius * q**power, None
     if radius_err is not None:
-        part = 0.0 if shape.q_err is None else 0.5 * radius * shape.q_err / q
-        other_err = q**power * np.hypot(radius_err, part)
-    pairs = [(radius, radius_err), (other, other_err)]
+        from_q = 0.0 if shape.q_err is None else 0.5 * radius * shape.q_err / q
+        converted_err = q**power * np.hypot(radius_err, from_q)
+    pairs = [(radius, radius_err), (converted, converted_err)]
     major, circular = pairs[::-1] if circularised else pairs
-    _add(found, "r_eff_fit", *circular, unit)
-    _add(found, "r_eff_major", *major, unit)
+    _add(result, "r_eff_fit", *circular, unit)
+    _add(result, "r_eff_major", *major, unit)
 
 
-def _add_shear(found, shape, theta):
+def _add_shear(result, shape, theta):
     g1, g2 = g_from_q_theta(shape.q, theta)
     errors = shape.component_errs or shear_errors(shape.q, shape.q_err, theta, shape.angle_err)
-    _add(found, "g1_fit", g1, errors[0])
-    _add(found, "g2_fit", g2, errors[1])
+    _add(result, "g1_fit", g1, errors[0])
+    _add(result, "g2_fit", g2, errors[1])
 
 
 def _read_table(path, preset):

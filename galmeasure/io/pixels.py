@@ -143,8 +143,8 @@ def scaled_pixels(raw: np.ndarray, header: Mapping, where: str) -> np.ndarray | 
     dtype = raw.dtype.newbyteorder("=") if not is_integer else dtype
 
     def convert(values):
-        found = np.asarray(values, dtype=dtype) * dtype_scale + dtype_zero
-        return found if blank is None else np.where(values == blank, dtype_nan, found)
+        scaled = np.asarray(values, dtype=dtype) * dtype_scale + dtype_zero
+        return scaled if blank is None else np.where(values == blank, dtype_nan, scaled)
 
     dtype_scale, dtype_zero, dtype_nan = (np.dtype(dtype).type(value) for value in (scale, zero, np.nan))
     return LazyPixels([raw], convert, dtype)

@@ -53,8 +53,8 @@ def find_positions(table: Table, planes: "ImagePlanes", path: str | os.PathLike)
     plain = [name for name in table.colnames if not hasattr(table[name], "spherical")]
     pixels = find_pair([name for name in plain if _may_be_pixels(table[name])], PIXEL_NAMES)
     if pixels:
-        found = np.stack([_numbers(table[name], name, path) for name in pixels[:2]], axis=1) - pixels[2]
-        return _in_image(found, parent_offset(planes.header), table, plain, planes, path)
+        positions = np.stack([_numbers(table[name], name, path) for name in pixels[:2]], axis=1) - pixels[2]
+        return _in_image(positions, parent_offset(planes.header), table, plain, planes, path)
     sky = _sky_positions(table, plain, path)
     if sky is None:
         msg = f"{path}: no positions (x and y, or ra and dec); there are {some_names(table.colnames)}"
@@ -98,13 +98,13 @@ def _in_image(positions, offset, table, plain, planes, path):
     if sky is not None:
         with quiet():
             right = sky_to_pixels(planes.wcs, sky, planes.shape, planes.path)
-        distances = [np.hypot(*(right - found).T) for found in (positions, moved)]
+        distances = [np.hypot(*(right - pixels).T) for pixels in (positions, moved)]
         if np.isfinite(distances[0]).any():
             if np.nanmedian(distances[1]) < np.nanmedian(distances[0]):
                 planes.notes.append(f"x and y are pixels of the parent image ({words}), as the sky positions say")
                 return moved
             return positions
-    n_inside, n_moved = (np.count_nonzero(_is_inside(found, planes.shape)) for found in (positions, moved))
+    n_inside, n_moved = (np.count_nonzero(_is_inside(pixels, planes.shape)) for pixels in (positions, moved))
     if n_moved > n_inside:
         msg = (
             f"{path}: x and y: {n_inside} of {len(positions)} positions lie in the image, and {n_moved} would if they "
@@ -168,15 +168,15 @@ def _sky_positions(table, plain, path):
             msg = f"{path}: several sky positions ({some_names(preferred)}); the list must have one"
             raise CatalogError(msg)
         return table[preferred[0]]
-    found = find_pair(plain, SKY_NAMES)
-    if not found:
+    columns = find_pair(plain, SKY_NAMES)
+    if not columns:
         stem = next((n[:-3] for n in plain if n.endswith(".ra") and f"{n[:-3]}.dec" in plain), None)
-        found = None if stem is None else (f"{stem}.ra", f"{stem}.dec")
-    if not found:
+        columns = None if stem is None else (f"{stem}.ra", f"{stem}.dec")
+    if not columns:
         return None
-    lon, lat = (_degrees(table[name], name, path, is_longitude=i == 0) for i, name in enumerate(found))
+    lon, lat = (_degrees(table[name], name, path, is_longitude=i == 0) for i, name in enumerate(columns))
     lat = np.where(np.abs(lat) <= 90.0, lat, np.nan)
-    is_galactic = found[0].lower() == "glon"
+    is_galactic = columns[0].lower() == "glon"
     return SkyCoord(lon, lat, unit="deg", frame="galactic" if is_galactic else "icrs")
 
 
@@ -241,15 +241,15 @@ def sky_to_pixels(wcs: "WCS", sky: "SkyCoord", shape: tuple[int, int], path: str
     usable = usable[_near_image(wcs, sky[usable], shape)] if len(usable) else usable
     if not len(usable):
         return positions
-    found = np.stack(np.broadcast_arrays(*wcs.world_to_pixel(sky[usable])), axis=1).astype(float)
-    found[~np.isfinite(found).all(axis=1)] = np.nan
-    back = wcs.pixel_to_world(*np.nan_to_num(found).T)
-    x, y = found.T
+    pixels = np.stack(np.broadcast_arrays(*wcs.world_to_pixel(sky[usable])), axis=1).astype(float)
+    pixels[~np.isfinite(pixels).all(axis=1)] = np.nan
+    back = wcs.pixel_to_world(*np.nan_to_num(pixels).T)
+    x, y = pixels.T
     step = wcs.pixel_to_world(np.nan_to_num(x) + 1.0, np.nan_to_num(y) + 1.0)
     tolerance = ROUND_TRIP * back.separation(step).deg
     with np.errstate(invalid="ignore"):
         is_right = back.separation(sky[usable]).deg <= tolerance
-    positions[usable[is_right]] = found[is_right]
+    positions[usable[is_right]] = pixels[is_right]
     return positions
 
 

@@ -213,39 +213,39 @@ def read_psf(path: str | PathLike, *, return_oversampling: bool = False) -> Any:
     CatalogError
         If the file cannot be read, holds no PSF, or several of which none is named ``PSF``.
     """
-    found = load_psf(path)
-    psf = found.psf
-    if found.includes_pixel is False:
+    psf_input = load_psf(path)
+    psf = psf_input.psf
+    if psf_input.includes_pixel is False:
         images = fill_bad_pixels(psf[None] if psf.ndim == 2 else psf)[0]
-        psf = convolve_with_pixel(np.asarray(images), found.oversampling).reshape(psf.shape)
-    return (psf, found.oversampling) if return_oversampling else psf
+        psf = convolve_with_pixel(np.asarray(images), psf_input.oversampling).reshape(psf.shape)
+    return (psf, psf_input.oversampling) if return_oversampling else psf
 
 
 def load_psf(path: str | PathLike) -> PSFInput:
     """PSF of a file as a `PSFInput`, whose images are as they are in the file; see `read_psf`."""
     path, extension = split_extension(path)
     with reading(path), open_fits(path) as hdus:
-        parts = [(i, hdu) for i, hdu in enumerate(hdus) if _is_psfex(hdu) or _may_be_psf(hdu)]
+        candidates = [(i, hdu) for i, hdu in enumerate(hdus) if _is_psfex(hdu) or _may_be_psf(hdu)]
         if extension is not None:
-            parts = [(i, hdu) for i, hdu in enumerate(hdus) if is_chosen(extension, i, hdu)]
-            parts = [(i, hdu) for i, hdu in parts if _is_psfex(hdu) or is_image(hdu)]
-        if not parts:
+            candidates = [(i, hdu) for i, hdu in enumerate(hdus) if is_chosen(extension, i, hdu)]
+            candidates = [(i, hdu) for i, hdu in candidates if _is_psfex(hdu) or is_image(hdu)]
+        if not candidates:
             msg = f"{path}: psf: neither an image nor a PSFEx model is there"
             raise CatalogError(msg + (f" in extension {extension}" if extension is not None else ""))
-        if len(parts) > 1:
-            stpsf = _of_stpsf([hdu for _, hdu in parts], path)
+        if len(candidates) > 1:
+            stpsf = _of_stpsf([hdu for _, hdu in candidates], path)
             if stpsf is not None:
                 return stpsf
-            named = [(i, hdu) for i, hdu in parts if hdu.name.upper() in EXTENSION_NAMES["psf"]]
-            parts = named if len(named) == 1 else parts
-        hdu = only_psf(parts, path)
+            named = [(i, hdu) for i, hdu in candidates if hdu.name.upper() in EXTENSION_NAMES["psf"]]
+            candidates = named if len(named) == 1 else candidates
+        hdu = only_psf(candidates, path)
         return _read_psfex(path, hdu) if is_table(hdu) else psf_from_hdu(hdu, path)
 
 
 def psf_of_extensions(hdus: Any, path: str | PathLike) -> PSFInput | None:
     """PSF of the one image extension of a file that is named as one, or None; several are refused."""
-    parts = [(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) and hdu.name.upper() in EXTENSION_NAMES["psf"]]
-    return psf_from_hdu(only_psf(parts, path), path) if parts else None
+    images = [(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) and hdu.name.upper() in EXTENSION_NAMES["psf"]]
+    return psf_from_hdu(only_psf(images, path), path) if images else None
 
 
 def psf_from_hdu(hdu: Any, path: str | PathLike) -> PSFInput:
@@ -263,19 +263,23 @@ def psf_from_hdu(hdu: Any, path: str | PathLike) -> PSFInput:
     return PSFInput(data, oversampling, note=note)
 
 
-def only_psf(parts: list[tuple[int, Any]], path: str | PathLike) -> Any:
+def only_psf(candidates: list[tuple[int, Any]], path: str | PathLike) -> Any:
     """The HDU of a list of pairs (number, HDU); raise if there are several."""
-    if len(parts) > 1:
-        names = some_names([_part_name(i, hdu) for i, hdu in parts])
-        msg = f"{path}: psf: there are {len(parts)} of them, {names}; choose one, such as {path}[{parts[0][0]}]"
+    if len(candidates) > 1:
+        names = some_names([_hdu_name(i, hdu) for i, hdu in candidates])
+        msg = (
+            f"{path}: psf: there are {len(candidates)} of them, {names}; choose one, such as {path}[{candidates[0][0]}]"
+        )
         raise CatalogError(msg)
-    return parts[0][1]
+    return candidates[0][1]
 
 
 def _may_be_psf(hdu):
     """Whether an HDU is an image that is not named as the errors, weights or masks of another."""
-    others = [name for role in ("error", "uncertainty", "variance", "weight", "mask") for name in EXTENSION_NAMES[role]]
-    return is_image(hdu) and hdu.name.upper() not in others
+    other_names = [
+        name for role in ("error", "uncertainty", "variance", "weight", "mask") for name in EXTENSION_NAMES[role]
+    ]
+    return is_image(hdu) and hdu.name.upper() not in other_names
 
 
 def _is_psfex(hdu):
@@ -283,7 +287,7 @@ def _is_psfex(hdu):
     return is_table(hdu) and "PSF_MASK" in [name.upper() for name in table_names(hdu)]
 
 
-def _part_name(index, hdu):
+def _hdu_name(index, hdu):
     """Name of an HDU for messages."""
     return f"[{index}]" + (f" {hdu.name}" + (f",{hdu.ver}" if hdu.ver > 1 else "") if hdu.name else "")
 

@@ -49,12 +49,12 @@ class SkySource(ImageSource):
         bad = None if planes.mask is None else np.asarray(planes.mask) != 0
         self._segments = planes.segmentation
         if self.options.detect or self._segments is None:
-            found = detect_sources(planes.data, mask=bad, deblend=False, may_be_empty=True)
-            self._segments = found.segmentation
+            detection = detect_sources(planes.data, mask=bad, deblend=False, may_be_empty=True)
+            self._segments = detection.segmentation
         if self.options.detect:
-            planes.data, planes.segmentation = found.data, found.segmentation
+            planes.data, planes.segmentation = detection.data, detection.segmentation
             if planes.error is None and planes.weight is None:
-                planes.error = found.background_rms
+                planes.error = detection.background_rms
                 self.notes.append("error: rms of the background")
         self._set_up(planes, np.zeros((0, 2)), np.zeros(0, dtype=np.int64))
 
@@ -105,11 +105,11 @@ class SkySource(ImageSource):
         if (high < low).any():
             msg = f"{self.path}: stamps of {self.size} pixels do not fit into the image, {nx} x {ny}; give a size"
             raise CatalogError(msg)
-        found, n_found, n_trials = [], 0, 0
+        positions, n_found, n_trials = [], 0, 0
         while n_found < count and n_trials < (max(_MOST_TRIALS, 10 * count) if n_found else 5 * _BLOCK):
             pixels = rng.integers(low, high + 1, size=(_BLOCK, 2))
             pixels = pixels[self._is_blank(pixels, core)]
-            found.append(pixels + rng.uniform(-0.5, 0.5, pixels.shape))
+            positions.append(pixels + rng.uniform(-0.5, 0.5, pixels.shape))
             n_found, n_trials = n_found + len(pixels), n_trials + _BLOCK
         fraction = n_found / n_trials
         n_pixels = fraction * np.prod(high - low + 1.0)
@@ -119,7 +119,7 @@ class SkySource(ImageSource):
                 f"with room for stamps of {self.size}; {_LEAST_PIXELS} are needed"
             )
             raise CatalogError(msg)
-        return np.concatenate(found)[:count], fraction
+        return np.concatenate(positions)[:count], fraction
 
     def at(self, positions: npt.ArrayLike, ids: npt.ArrayLike | None = None) -> CatalogSource:
         """Catalogue of stamps at given positions.

@@ -144,20 +144,20 @@ class CatalogSource:
         rows = np.atleast_1d(np.asarray(rows, dtype=np.int64))
         self.check_rows(rows)
         with reading(self.path):
-            parts = self._parts(rows)
-        images, error = parts.pop("cutouts"), parts.pop("error")
+            arguments = self._arguments(rows)
+        images, error = arguments.pop("cutouts"), arguments.pop("error")
         if self.unit is not None:
             images, error = _with_unit(images, self.unit), _with_unit(error, self.unit)
         oversampling = self.options.psf_oversampling or (1 if self.psf.varies else self.psf.oversampling)
-        psf = parts.pop("psf", None)
+        psf = arguments.pop("psf", None)
         psf = self.psf.at_rows(rows) if psf is None else psf
         pixel = self.options.psf_includes_pixel
-        told = {"psf_includes_pixel": self.psf.includes_pixel is not False if pixel is None else pixel}
-        calibration = {name: self._per_row(name, parts, rows) for name in ("gain", "pixel_scale", "zero_point")}
+        response = {"psf_includes_pixel": self.psf.includes_pixel is not False if pixel is None else pixel}
+        calibration = {name: self._per_row(name, arguments, rows) for name in ("gain", "pixel_scale", "zero_point")}
         with self._naming_the_file():
             return Cutouts._from_chunk(
-                images, psf, error=error, psf_oversampling=oversampling, **told, **self._psf_flux(rows), **calibration,
-                **parts,
+                images, psf, error=error, psf_oversampling=oversampling, **response, **self._psf_flux(rows),
+                **calibration, **arguments,
             )  # fmt: skip
 
     @property
@@ -182,13 +182,13 @@ class CatalogSource:
             return
         rows = self._sample_rows()
         with reading(self.path):
-            parts = self._sample_parts(rows)
-        masks = [None] * len(rows) if parts["mask"] is None else parts["mask"]
+            arguments = self._sample_arguments(rows)
+        masks = [None] * len(rows) if arguments["mask"] is None else arguments["mask"]
         if self._assumed_weight:
-            self._check_weight(*error_over_noise(parts["cutouts"], parts["error"], masks))
-        if check_gain and "gain" not in parts and has_error_maps(parts["error"]):
+            self._check_weight(*error_over_noise(arguments["cutouts"], arguments["error"], masks))
+        if check_gain and "gain" not in arguments and has_error_maps(arguments["error"]):
             gain = np.broadcast_to(self._per_row("gain", {}, rows), rows.shape)
-            if shot_noise_share(parts["cutouts"], parts["error"], masks, gain) > 0.5:
+            if shot_noise_share(arguments["cutouts"], arguments["error"], masks, gain) > 0.5:
                 self.gain = None
                 self.notes = [note for note in self.notes if not note.startswith("gain ")]
                 note = "gain not used, the errors contain the noise of the sources: give it with --gain (gain=)"
@@ -199,9 +199,9 @@ class CatalogSource:
         rows = np.unique(np.linspace(0, self.n_whole - 1, _SAMPLE_ROWS).astype(np.int64))
         return rows[np.cumsum(self.n_pixels(rows)) <= max(MAX_PIXELS, self.n_pixels(rows[:1])[0])]
 
-    def _sample_parts(self, rows):
-        """What `_parts` gives for the rows of `_sample_rows`."""
-        return self._parts(rows)
+    def _sample_arguments(self, rows):
+        """What `_arguments` gives for the rows of `_sample_rows`."""
+        return self._arguments(rows)
 
     def _check_weight(self, lower, upper):
         """Raise if errors, in units of the larger and the smaller noise of the pixels, are not of inverse variances."""
@@ -254,13 +254,13 @@ class CatalogSource:
             msg = f"{option if option is not None and name == 'psf' else self.path}: {err}"
             raise CatalogError(msg) from err
 
-    def _parts(self, rows):
+    def _arguments(self, rows):
         """Arguments of `Cutouts` for some rows: cutouts, error, and what else there is; plain numbers in `unit`."""
         raise NotImplementedError
 
-    def _per_row(self, name, parts, rows):
-        if name in parts:
-            return parts.pop(name)
+    def _per_row(self, name, arguments, rows):
+        if name in arguments:
+            return arguments.pop(name)
         value = getattr(self, name)
         return value[rows] if isinstance(value, np.ndarray) else value
 
@@ -360,12 +360,12 @@ class CatalogSource:
         text = "" if self._unit_text.strip().upper() in _NO_UNIT else self._unit_text
         return effective_gain(headers, path, self.unit, text, ignored)
 
-    def _set_psf(self, found=None):
+    def _set_psf(self, psf_input=None):
         """Set the PSF: the option first, then what was found in the file."""
         option, pixel = self.options.psf, self.options.psf_includes_pixel
         if option is not None:
-            found = _psf_of_option(option)
-        if found is None:
+            psf_input = _psf_of_option(option)
+        if psf_input is None:
             msg = (
                 f"{self.path}: no PSF: there is no psf column and no PSF extension; give one with --psf (psf=), "
                 "or --psf none for a delta function"
@@ -373,22 +373,22 @@ class CatalogSource:
             if self.kind == "multi-extension file" and len(self) == 1:
                 msg += f"; if this is a field and no cutout, did you mean --image {self.path} --detect?"
             raise CatalogError(msg)
-        if pixel is not None and found.includes_pixel not in (None, bool(pixel)):
-            what = found.note or "PSFEx model"
-            msg = f"psf_includes_pixel must be {found.includes_pixel} for this PSF, as its kind says ({what})"
+        if pixel is not None and psf_input.includes_pixel not in (None, bool(pixel)):
+            what = psf_input.note or "PSFEx model"
+            msg = f"psf_includes_pixel must be {psf_input.includes_pixel} for this PSF, as its kind says ({what})"
             raise OptionError(msg)
-        if found.note and pixel is None:
-            self.notes.append(found.note)
+        if psf_input.note and pixel is None:
+            self.notes.append(psf_input.note)
         elif pixel is False:
             self.notes.append("PSF convolved with the pixel (option)")
-        if found.per_row and len(found.psf) == 1:
-            found = replace(found, psf=found.psf[0])
-        if found.per_row and len(found.psf) != len(self):
+        if psf_input.per_row and len(psf_input.psf) == 1:
+            psf_input = replace(psf_input, psf=psf_input.psf[0])
+        if psf_input.per_row and len(psf_input.psf) != len(self):
             allowed = f"one image, or one for each of the {len(self)} rows" if len(self) else "one image"
             where = option if isinstance(option, str | os.PathLike) else self.path
-            msg = f"{where}: psf: must be {allowed}, not {len(found.psf)}"
+            msg = f"{where}: psf: must be {allowed}, not {len(psf_input.psf)}"
             raise CatalogError(msg)
-        self.psf = found
+        self.psf = psf_input
 
 
 def _psf_of_option(option):

@@ -55,7 +55,7 @@ class ImageSource(CatalogSource):
         """Pixels of the stamps of some rows."""
         return self._sizes[rows] ** 2
 
-    def _parts(self, rows):
+    def _arguments(self, rows):
         origins, sizes = self._origins[rows], self._sizes[rows]
         data, error, mask = self._planes.stamps(origins, sizes, np.nan_to_num(self._positions[rows], nan=-1e9))
         if len(set(sizes.tolist())) == 1:
@@ -135,11 +135,11 @@ class DetectionSource(ImageSource):
         super().__init__(path, options, kind="detection")
         planes = ImagePlanes(path, options)
         bad = None if planes.mask is None else np.asarray(planes.mask) != 0
-        found = detect_sources(planes.data, mask=bad)
-        planes.data = found.data
-        planes.segmentation = found.segmentation
+        detection = detect_sources(planes.data, mask=bad)
+        planes.data = detection.data
+        planes.segmentation = detection.segmentation
         if planes.error is None and planes.weight is None:
-            planes.error = found.background_rms
+            planes.error = detection.background_rms
             self.notes.append("error: rms of the background")
-        self._set_up(planes, found.positions, found.labels)
+        self._set_up(planes, detection.positions, detection.labels)
         self.notes.append(f"{len(self)} sources detected")

@@ -105,11 +105,11 @@ def _word(match):
     return _WORDS.get(match[0].lower(), match[0])
 
 
-def unit_factor(unit: u.UnitBase | None, wanted: u.UnitBase | None) -> float | None:
+def unit_factor(unit: u.UnitBase | None, target: u.UnitBase | None) -> float | None:
     """Factor from one unit to another: 1 where either is None, and None where they cannot be converted."""
-    if unit is None or wanted is None or unit == wanted:
+    if unit is None or target is None or unit == target:
         return 1.0
     try:
-        return float(unit.to(wanted))
+        return float(unit.to(target))
     except u.UnitConversionError:
         return None

@@ -321,22 +321,22 @@ def append(file: FileIO, offset: int, content: bytes) -> None:
         If there is no space.
     """
     file.seek(offset)
-    rest = memoryview(content)
-    while len(rest):
-        rest = rest[file.write(rest) :]
+    remaining = memoryview(content)
+    while len(remaining):
+        remaining = remaining[file.write(remaining) :]
 
 
 def _read_at(file, offset, size):
     """Some bytes of an unbuffered file."""
     content = bytearray(size)
     file.seek(offset)
-    rest = memoryview(content)
-    while len(rest):
-        got = file.readinto(rest)
-        if not got:
+    remaining = memoryview(content)
+    while len(remaining):
+        n_read = file.readinto(remaining)
+        if not n_read:
             msg = "the temporary file of the measurements ends early"
             raise OSError(msg)
-        rest = rest[got:]
+        remaining = remaining[n_read:]
     return content
 
 

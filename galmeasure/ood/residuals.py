@@ -43,9 +43,9 @@ class ResidualFeatures:
         return ResidualFeatures(self.statistics[rows], self.moments[rows])
 
     @classmethod
-    def join(cls, parts: "Sequence[ResidualFeatures]") -> Self:
+    def join(cls, batches: "Sequence[ResidualFeatures]") -> Self:
         """Concatenate the features of several batches."""
-        return cls(torch.cat([part.statistics for part in parts]), torch.cat([part.moments for part in parts]))
+        return cls(torch.cat([batch.statistics for batch in batches]), torch.cat([batch.moments for batch in batches]))
 
 
 def residual_features(residual: Tensor, good: Tensor, values: Tensor, psf_fwhm: Tensor) -> ResidualFeatures:

@@ -81,11 +81,11 @@ class Observed:
         return Observed(self.snr[rows], self.size[rows], self.residuals[rows], self.features[rows])
 
     @classmethod
-    def join(cls, parts: "Sequence[Observed]") -> Self:
+    def join(cls, batches: "Sequence[Observed]") -> Self:
         """Concatenate the quantities of several batches."""
-        columns = (torch.cat([getattr(part, name) for part in parts]) for name in ("snr", "size"))
-        residuals = ResidualFeatures.join([part.residuals for part in parts])
-        return cls(*columns, residuals, torch.cat([part.features for part in parts]))
+        columns = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("snr", "size"))
+        residuals = ResidualFeatures.join([batch.residuals for batch in batches])
+        return cls(*columns, residuals, torch.cat([batch.features for batch in batches]))
 
     def usable(self) -> Tensor:
         """Rows of finite numbers, boolean."""
@@ -126,8 +126,8 @@ class Expectation(nn.Module):
     @staticmethod
     def target(observed: Observed) -> Tensor:
         """Target of the regression: the larger one of the excesses in the centre and in the wings."""
-        both = observed.residuals.statistics[:, [STATISTICS.index(name) for name in ("centre", "wings")]]
-        return both.amax(1).clamp_min(0.0).log1p()
+        excesses = observed.residuals.statistics[:, [STATISTICS.index(name) for name in ("centre", "wings")]]
+        return excesses.amax(1).clamp_min(0.0).log1p()
 
     @classmethod
     def learn(cls, observed: Observed) -> Self:
@@ -238,7 +238,7 @@ class TypicalGalaxies:
         learned["feature_mean"], learned["feature_white"] = _whitening(second.features, by_snr)
         learned["tails"] = cls(**learned)._learn_tails(third)
         partial = cls(**learned)
-        least = torch.cat([partial.probabilities(part).amax(1) for part in _chunks(fourth)])[:, None]
+        least = torch.cat([partial.probabilities(chunk).amax(1) for chunk in _chunks(fourth)])[:, None]
         learned["last"] = torch.stack(
             [_quantiles(least, column)[0].float() for column in partial._snr_weights(fourth).T]
         )
@@ -335,7 +335,9 @@ def typical_path(path: str | PathLike[str]) -> Path:
     return Path(path).with_suffix(SUFFIX)
 
 
-def load_typical(path: str | PathLike[str], weights_sha256: str, known: str | None = None) -> TypicalGalaxies | None:
+def load_typical(
+    path: str | PathLike[str], weights_sha256: str, shipped_sha256: str | None = None
+) -> TypicalGalaxies | None:
     """Read typical galaxies.
 
     Parameters
@@ -344,7 +346,7 @@ def load_typical(path: str | PathLike[str], weights_sha256: str, known: str | No
         File that `TypicalGalaxies.save` has written.
     weights_sha256 : str
         Digest of the weights in use.
-    known : str, optional
+    shipped_sha256 : str, optional
         Digest of the file that came with these weights, against which files without a digest are checked.
 
     Returns
@@ -361,11 +363,11 @@ def load_typical(path: str | PathLike[str], weights_sha256: str, known: str | No
         state = Path(path).stat()
     except FileNotFoundError:
         return None
-    return _load(Path(path), weights_sha256, known, state.st_mtime_ns, state.st_size)
+    return _load(Path(path), weights_sha256, shipped_sha256, state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=4)
-def _load(path, weights_sha256, known, *_):
+def _load(path, weights_sha256, shipped_sha256, *_):
     """Read a file; what else identifies it keeps an older one from being taken for it."""
     other_version = f"{path}: was written by another version of galmeasure"
     try:
@@ -375,7 +377,7 @@ def _load(path, weights_sha256, known, *_):
         if card["format"] != FORMAT:
             raise WeightsError(other_version)
         tensors = load(content)
-        check_companion(path, content, card, tensors, known)
+        check_companion(path, content, card, tensors, shipped_sha256)
         tensors |= {name: tensors[name].double() for name in _MATRICES}
         expectation = Expectation(tensors["feature_mean"].shape[1])
         layers = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_NETWORK)}

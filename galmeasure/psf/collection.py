@@ -195,12 +195,12 @@ def _read_images(psf, n_cutouts):
         if len(psf) != n_cutouts:
             msg = f"psf must be one image or have one image per cutout ({n_cutouts}), not {len(psf)}"
             raise ValueError(msg)
-        seen, images, index = {}, [], np.empty(n_cutouts, dtype=np.int64)
+        number_of, images, index = {}, [], np.empty(n_cutouts, dtype=np.int64)
         for i, entry in enumerate(psf):
-            if id(entry) not in seen:
-                seen[id(entry)] = len(images)
+            if id(entry) not in number_of:
+                number_of[id(entry)] = len(images)
                 images.append(_image(f"psf[{i}]", entry, 2))
-            index[i] = seen[id(entry)]
+            index[i] = number_of[id(entry)]
         return images, index
     stack = _image("psf", psf, (2, 3))
     if stack.ndim == 2 or len(stack) == 1:

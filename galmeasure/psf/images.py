@@ -153,11 +153,11 @@ def find_equal(stack: npt.NDArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     keys = sample.view(np.dtype((np.void, sample.dtype.itemsize * sample.shape[1]))).ravel()
     _, first, index = np.unique(keys, return_index=True, return_inverse=True)
     index = index.reshape(-1)
-    same = np.empty(n_images, dtype=bool)  # the sample of pixels may agree where others differ
+    is_equal = np.empty(n_images, dtype=bool)  # the sample of pixels may agree where others differ
     for start in range(0, n_images, max(1, _CHUNK // flat.shape[1])):
         rows = slice(start, start + max(1, _CHUNK // flat.shape[1]))
-        same[rows] = (flat[rows] == flat[first[index[rows]]]).all(axis=1)
-    alone = np.flatnonzero(~same)
+        is_equal[rows] = (flat[rows] == flat[first[index[rows]]]).all(axis=1)
+    alone = np.flatnonzero(~is_equal)
     first = np.concatenate([first, alone])
     index[alone] = len(first) - len(alone) + np.arange(len(alone))
     used, index = np.unique(first[index], return_inverse=True)

@@ -66,47 +66,47 @@ def position_images(
     index = np.full(len(positions), -1, dtype=np.int64)
     finite = np.isfinite(positions).all(axis=1)
     if finite.any():
-        places, index[finite] = _distinct_positions(positions[finite])
+        distinct, index[finite] = _distinct_positions(positions[finite])
     else:
-        places = np.zeros((1, 2))
+        distinct = np.zeros((1, 2))
     if hasattr(psf, "grid_xypos"):
-        images, oversampling = _gridded_images(psf, places), _equal_pair(psf.oversampling)
+        images, oversampling = _gridded_images(psf, distinct), _equal_pair(psf.oversampling)
     else:
-        images = psf.images_at(places) if hasattr(psf, "images_at") else [psf.image_at(x, y) for x, y in places]
+        images = psf.images_at(distinct) if hasattr(psf, "images_at") else [psf.image_at(x, y) for x, y in distinct]
         images, oversampling = np.asarray(images, dtype=np.float64), _equal_pair(getattr(psf, "oversampling", 1))
-        if images.ndim != 3 or len(images) != len(places):
+        if images.ndim != 3 or len(images) != len(distinct):
             msg = f"psf must give one 2-D image per position, not an array of shape {images.shape}"
             raise ValueError(msg)
     return images, index, oversampling
 
 
 def _distinct_positions(positions):
-    """(places (M, 2), index (N,)): the positions, or the means over cells of a 32 x 32 grid if there are many."""
+    """(distinct (M, 2), index (N,)): the positions, or the means over cells of a 32 x 32 grid if there are many."""
     if len(positions) <= _MAX_DISTINCT:
-        places, index = np.unique(positions, axis=0, return_inverse=True)
-        return places, index.reshape(-1)
+        distinct, index = np.unique(positions, axis=0, return_inverse=True)
+        return distinct, index.reshape(-1)
     low, span = positions.min(axis=0), np.ptp(positions, axis=0)
     n_side = int(np.sqrt(_MAX_DISTINCT))
     cells = np.minimum((n_side * (positions - low) / np.where(span > 0, span, 1.0)).astype(np.int64), n_side - 1)
     _, index, count = np.unique(cells @ (1, n_side), return_inverse=True, return_counts=True)
     index = index.reshape(-1)
-    places = np.stack([np.bincount(index, weights=positions[:, i]) / count for i in (0, 1)], axis=1)
-    return places, index
+    distinct = np.stack([np.bincount(index, weights=positions[:, i]) / count for i in (0, 1)], axis=1)
+    return distinct, index
 
 
-def _gridded_images(model, places):
+def _gridded_images(model, positions):
     """Bilinear interpolation of the images of a GriddedPSFModel, constant outside of its grid."""
     from scipy.interpolate import RegularGridInterpolator
 
     data = np.asarray(model.data, dtype=np.float64)
     if len(data) == 1:
-        return np.repeat(data, len(places), axis=0)
+        return np.repeat(data, len(positions), axis=0)
     grid = np.asarray(model.grid_xypos, dtype=np.float64)
     x_axis, y_axis = np.unique(grid[:, 0]), np.unique(grid[:, 1])
     number = {(x, y): i for i, (x, y) in enumerate(grid)}
     images = data[np.array([[number[x, y] for x in x_axis] for y in y_axis])]
     axes = {0: y_axis, 1: x_axis}
-    points = np.stack([np.clip(places[:, 1], *y_axis[[0, -1]]), np.clip(places[:, 0], *x_axis[[0, -1]])], axis=1)
+    points = np.stack([np.clip(positions[:, 1], *y_axis[[0, -1]]), np.clip(positions[:, 0], *x_axis[[0, -1]])], axis=1)
     along = [i for i, axis in axes.items() if len(axis) > 1]  # nothing varies along an axis of one value
     images = images.squeeze(tuple(set(axes) - set(along)))
     return RegularGridInterpolator([axes[i] for i in along], images)(points[:, along])
@@ -179,7 +179,7 @@ def _rounded(pixel_scale):
 
 def _direct_images(models):
     """The images inside photutils ImagePSF models, if all are centred and equally oversampled; else None."""
-    images, index, seen, factors = [], [], {}, set()
+    images, index, number_of, factors = [], [], {}, set()
     for model in models:
         data, oversampling = getattr(model, "data", None), getattr(model, "oversampling", None)
         if is_galsim(model) or not isinstance(data, np.ndarray) or data.ndim != 2 or oversampling is None:
@@ -193,10 +193,10 @@ def _direct_images(models):
         ):
             return None
         factors.add(int(factor[0]))
-        if id(model) not in seen:
-            seen[id(model)] = len(images)
+        if id(model) not in number_of:
+            number_of[id(model)] = len(images)
             images.append(np.asarray(data, dtype=np.float64))
-        index.append(seen[id(model)])
+        index.append(number_of[id(model)])
     if len(factors) != 1:
         return None
     return images, [None] * len(images), np.array(index, dtype=np.int64), factors.pop()

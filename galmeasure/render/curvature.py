@@ -78,12 +78,12 @@ def _contracted(parameters, flux, raw, bend, psf):
     """Complex factor ``(B, rows, columns)`` of the carrier wave."""
     ky, kx, forms = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
     grid = forms.shape[1:]
-    pieces, _ = profile_pieces(parameters[:, _N], order=2)
+    coefficients, _ = profile_pieces(parameters[:, _N], order=2)
     kappa2, index, t = table_position(quadratic_form(parameters), forms.flatten(1))
-    tables = pieces.unbind(1)  # of the transform and its first two derivatives in n
-    value, by_u, by_uu = _pieces(tables[0], index, t, kappa2, 2)
-    by_n, by_nu = _pieces(tables[1], index, t, kappa2, 1)
-    (by_nn,) = _pieces(tables[2], index, t, kappa2, 0)
+    tables = coefficients.unbind(1)  # of the transform and its first two derivatives in n
+    value, by_u, by_uu = _spline_derivatives(tables[0], index, t, kappa2, 2)
+    by_n, by_nu = _spline_derivatives(tables[1], index, t, kappa2, 1)
+    (by_nn,) = _spline_derivatives(tables[2], index, t, kappa2, 0)
     value, by_u, by_uu, by_n, by_nu, by_nn = (x.view(-1, *grid) for x in (value, by_u, by_uu, by_n, by_nu, by_nn))
 
     def along(row):
@@ -110,9 +110,9 @@ def _combination(weights, forms):
     return first * forms[0] + second * forms[1] + third * forms[2]
 
 
-def _pieces(pieces, index, t, kappa2, order):
+def _spline_derivatives(coefficients, index, t, kappa2, order):
     """Value of polynomial pieces ``(B, 4, K - 1)`` and its derivatives by the squared wavenumber."""
-    c0, c1, c2, c3 = (torch.gather(pieces[:, j], 1, index) for j in range(4))
+    c0, c1, c2, c3 = (torch.gather(coefficients[:, j], 1, index) for j in range(4))
     derivatives = [c0 + t * (c1 + t * (c2 + t * c3))]
     if order > 0:
         slope = (c1 + t * (2.0 * c2 + t * (3.0 * c3))) * (0.5 / LOG_K_STEP) / kappa2

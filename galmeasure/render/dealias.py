@@ -125,17 +125,17 @@ def _fit(target, weight, ky, kx, half_pixel):
         new_model, new_slopes = _folded(trial, ky, kx, half_pixel)
         new_loss = ((weight * (target - new_model)) ** 2).sum((1, 2))
         better = torch.isfinite(new_loss) & (new_loss < loss)
-        more = ~(better & (loss - new_loss < 1e-4 * loss))
+        is_active = ~(better & (loss - new_loss < 1e-4 * loss))
         shape[active[better]] = trial[better]
         model = torch.where(better[:, None, None], new_model, model)
         slopes = torch.where(better[:, None, None, None], new_slopes, slopes)
         loss = torch.where(better, new_loss, loss)
         damping = torch.where(better, damping * 0.2, damping * 5.0)
-        more &= damping < 1e6
-        if not more.any():
+        is_active &= damping < 1e6
+        if not is_active.any():
             break
         active, target, weight, model, slopes, damping, loss = (
-            tensor[more] for tensor in (active, target, weight, model, slopes, damping, loss)
+            tensor[is_active] for tensor in (active, target, weight, model, slopes, damping, loss)
         )
     return shape
 

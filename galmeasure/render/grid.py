@@ -292,5 +292,5 @@ def _crop_band(transform, rows, columns):
     half, available = rows // 2, transform.shape[-2]
     if rows == available:
         return transform[..., :columns].contiguous()
-    kept = [transform[..., : rows - half, :columns], transform[..., available - half :, :columns]]
-    return torch.cat(kept, dim=-2)
+    ends = [transform[..., : rows - half, :columns], transform[..., available - half :, :columns]]
+    return torch.cat(ends, dim=-2)

@@ -84,13 +84,13 @@ def profile_pieces(n: Tensor, order: int = 1) -> tuple[Tensor, Tensor]:
     weights = torch.stack(weights[: order + 1], 1)  # (B, order + 1, 4)
     tables = torch.bmm(weights, transform[rows])  # (B, order + 1, K + 2)
     t0, t1, t2, t3 = (tables[..., j : tables.shape[-1] - 3 + j] for j in range(4))
-    pieces = torch.empty((*t0.shape[:2], 4, t0.shape[2]), dtype=n.dtype, device=n.device)
+    coefficients = torch.empty((*t0.shape[:2], 4, t0.shape[2]), dtype=n.dtype, device=n.device)
     middle = t0 + t2
-    pieces[:, :, 0] = (middle + 4.0 * t1) / 6.0
-    pieces[:, :, 1] = (t2 - t0) / 2.0
-    pieces[:, :, 2] = middle / 2.0 - t1
-    pieces[:, :, 3] = (t3 - t0) / 6.0 + (t1 - t2) / 2.0
-    return pieces, torch.bmm(weights, profile[rows])
+    coefficients[:, :, 0] = (middle + 4.0 * t1) / 6.0
+    coefficients[:, :, 1] = (t2 - t0) / 2.0
+    coefficients[:, :, 2] = middle / 2.0 - t1
+    coefficients[:, :, 3] = (t3 - t0) / 6.0 + (t1 - t2) / 2.0
+    return coefficients, torch.bmm(weights, profile[rows])
 
 
 def table_position(form: Tensor, forms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,15 +141,15 @@ def _evaluate_transform(parameters, psf, derivatives):
     """Transform on the Fourier grid: value, its derivatives by ``n`` and by ``kappa**2``, and the profile table."""
     _, _, forms = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
     count, grid = parameters.shape[0], forms.shape[1:]
-    pieces, b_and_amplitude = profile_pieces(parameters[:, _N], order=1 if derivatives else 0)
+    coefficients, b_and_amplitude = profile_pieces(parameters[:, _N], order=1 if derivatives else 0)
     kappa2, index, t = table_position(quadratic_form(parameters), forms.flatten(1))
-    c0, c1, c2, c3 = (torch.gather(pieces[:, 0, j], 1, index) for j in range(4))
+    c0, c1, c2, c3 = (torch.gather(coefficients[:, 0, j], 1, index) for j in range(4))
     value = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
     if not derivatives:
         return value.view(count, *grid), None, None, b_and_amplitude
     slope = torch.addcmul(c1, t, torch.addcmul(c2.mul_(2.0), t, c3, value=3.0))
     slope = slope.mul_(0.5 / LOG_K_STEP).div_(kappa2)
-    c0, c1, c2, c3 = (torch.gather(pieces[:, 1, j], 1, index) for j in range(4))
+    c0, c1, c2, c3 = (torch.gather(coefficients[:, 1, j], 1, index) for j in range(4))
     by_n = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
     return value.view(count, *grid), by_n.view(count, *grid), slope.view(count, *grid), b_and_amplitude
 

@@ -45,7 +45,7 @@ def set_formats(table: QTable) -> None:
         if value is None:
             continue
         digits = _digits(table[name], table[value])
-        alike = [value, name, *(f"{base}_{other}" for other in _SAME_DIGITS)]
+        alike = [value, name, *(f"{base}_{suffix}" for suffix in _SAME_DIGITS)]
         for column in alike:
             if column in table.colnames:
                 table[column].info.format = digits
@@ -59,9 +59,9 @@ def _digits(errors, values) -> str | None:
     errors = errors[np.isfinite(errors) & (errors > 0)]
     if not len(errors):
         return None
-    places = 1 - np.floor(np.log10(errors)).astype(int)
-    places = min(int(places.max()), int(np.median(places)) + _MOST_BELOW_MEDIAN)
-    if places <= _MOST_DECIMALS:
-        return f".{max(places, 0)}f"
+    decimals = 1 - np.floor(np.log10(errors)).astype(int)
+    decimals = min(int(decimals.max()), int(np.median(decimals)) + _MOST_BELOW_MEDIAN)
+    if decimals <= _MOST_DECIMALS:
+        return f".{max(decimals, 0)}f"
     largest = np.max(values[np.isfinite(values)], initial=errors.max())
-    return f".{max(places + int(np.floor(np.log10(largest))), 1)}e"
+    return f".{max(decimals + int(np.floor(np.log10(largest))), 1)}e"

@@ -187,8 +187,8 @@ def _build(cutouts, measurement, covariance):
     table["flags"] = flags
     table["flags"].info.description = "quality bits, see galmeasure.decode_flags"
     set_formats(table)
-    rest = [name for name in table.colnames if name not in FIRST_COLUMNS]
-    return table[[*FIRST_COLUMNS, *rest]]
+    other_columns = [name for name in table.colnames if name not in FIRST_COLUMNS]
+    return table[[*FIRST_COLUMNS, *other_columns]]
 
 
 class _Columns:

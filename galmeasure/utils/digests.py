@@ -43,9 +43,9 @@ def json_digest(content: Mapping[str, object]) -> str:
 def _as_floats(value):
     """Convert all numbers to floats, since other programs write 1.0 as 1."""
     if isinstance(value, dict):
-        return {str(name): _as_floats(each) for name, each in value.items()}
+        return {str(name): _as_floats(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_as_floats(each) for each in value]
+        return [_as_floats(entry) for entry in value]
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST:
         return float(value)
     return value
@@ -74,7 +74,7 @@ def check_companion(
     content: bytes,
     card: Mapping[str, object],
     tensors: Mapping[str, Any],
-    known: str | None = None,
+    shipped_sha256: str | None = None,
 ) -> None:
     """Check a file that lies beside weights against its digest.
 
@@ -88,7 +88,7 @@ def check_companion(
         Card that was read from the file.
     tensors : dict of str to torch.Tensor
         Tensors that the file holds beside the card.
-    known : str, optional
+    shipped_sha256 : str, optional
         SHA-256 of the whole file that came with galmeasure. It counts where the card has no digest, as in files of
         earlier versions; where neither is there nothing is checked.
 
@@ -100,7 +100,7 @@ def check_companion(
     if DIGEST in card:
         right = card[DIGEST] == _digest(card, tensors)
     else:
-        right = known is None or known == hashlib.sha256(content).hexdigest()
+        right = shipped_sha256 is None or shipped_sha256 == hashlib.sha256(content).hexdigest()
     if not right:
         msg = f"{path}: does not match its sha256; the file is damaged or was changed"
         raise WeightsError(msg)

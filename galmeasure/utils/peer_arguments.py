@@ -40,7 +40,7 @@ OURS = {
 """Names of arguments here, and those that other codes use for them."""
 
 
-def refuse_words(function: str, given: Mapping[str, object], known: Sequence[str]) -> None:
+def refuse_words(function: str, given: Mapping[str, object], arguments: Sequence[str]) -> None:
     """Raise if there are arguments that do not exist, with the name that was probably meant.
 
     Parameters
@@ -49,7 +49,7 @@ def refuse_words(function: str, given: Mapping[str, object], known: Sequence[str
         Name of the function that was called, for the message.
     given : dict
         Arguments that do not exist, by name.
-    known : sequence of str
+    arguments : sequence of str
         Names of the arguments that exist.
 
     Raises
@@ -65,9 +65,9 @@ def refuse_words(function: str, given: Mapping[str, object], known: Sequence[str
     if ours is None:
         from difflib import get_close_matches
 
-        ours = next(iter(get_close_matches(spelt, list(known), n=1, cutoff=0.7)), None)
-    if ours is None or ours.split()[0] not in known:
-        msg = f"{function} has no argument {word!r}; it has {', '.join(known)}"
+        ours = next(iter(get_close_matches(spelt, list(arguments), n=1, cutoff=0.7)), None)
+    if ours is None or ours.split()[0] not in arguments:
+        msg = f"{function} has no argument {word!r}; it has {', '.join(arguments)}"
     else:
         msg = f"{function} has no argument {word!r}; here that is {ours}"
     raise TypeError(msg)

@@ -69,17 +69,17 @@ def _counts(comparison, against):
     """What was compared, and what is missing."""
     counts = comparison.counts
     words = {"n_missing": "without a row", "n_failed": "not measured", "n_flagged": "flagged", "n_extra": "of no truth"}
-    more = [f"{counts[key]} {text}" for key, text in words.items() if counts[key]]
-    return ", ".join([f"{comparison.name} against {counts['n_truth']} galaxies of {Path(against).name}", *more])
+    counted = [f"{counts[key]} {text}" for key, text in words.items() if counts[key]]
+    return ", ".join([f"{comparison.name} against {counts['n_truth']} galaxies of {Path(against).name}", *counted])
 
 
 def _rows(comparison):
     """Statistics of every parameter, a line each."""
     overall = comparison.overall
-    found = [name for name in COLUMNS if np.isfinite(np.asarray(overall[name], float)).any()]
-    cells = [["parameter", "unit", "n", *found]]
+    columns = [name for name in COLUMNS if np.isfinite(np.asarray(overall[name], float)).any()]
+    cells = [["parameter", "unit", "n", *columns]]
     for row in overall:
-        numbers = [_number(row[name], row[f"{name}_err"] if name == "bias" else None) for name in found]
+        numbers = [_number(row[name], row[f"{name}_err"] if name == "bias" else None) for name in columns]
         cells.append([str(row["parameter"]), str(row["unit"]), str(row["n_used"]), *numbers])
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     lines = []

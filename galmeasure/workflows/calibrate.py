@@ -206,8 +206,8 @@ def _lines(summary):
     """Table of bias and coverage before and after, in per cent."""
     columns = [("bias", "bias/error", "{:+.2f}", 1.0), ("coverage_68", "within 1 error", "{:.1f}", 100.0)]
     columns += [("coverage_95", "within 2 errors", "{:.1f}", 100.0), ("coverage_q", "16-84 %", "{:.1f}", 100.0)]
-    columns = [each for each in columns if np.isfinite(summary[each[0]]).any()]
-    wanted = {"bias": "0", "coverage_68": "68.3", "coverage_95": "95.4", "coverage_q": "68.3"}
+    columns = [column for column in columns if np.isfinite(summary[column[0]]).any()]
+    ideal = {"bias": "0", "coverage_68": "68.3", "coverage_95": "95.4", "coverage_q": "68.3"}
     lines = ["before -> after, cross-validated; coverage in per cent"]
     lines.append(f"{'':8}" + "".join(f"{title:>18}" for _, title, _, _ in columns))
     for row in summary:
@@ -216,20 +216,20 @@ def _lines(summary):
             old, new = (form.format(factor * row[key]) for key in (name, f"{name}_after"))
             cells.append(f"{old + ' -> ' + new:>18}")
         lines.append(f"{row['parameter']:8}" + "".join(cells))
-    lines.append(f"{'ideal':8}" + "".join(f"{wanted[name]:>18}" for name, *_ in columns))
+    lines.append(f"{'ideal':8}" + "".join(f"{ideal[name]:>18}" for name, *_ in columns))
     return lines
 
 
-def _write_report(folder, found):
+def _write_report(folder, calibration):
     """Tables by S/N and size before and after, the galaxies, and a figure."""
     folder.mkdir(parents=True, exist_ok=True)
-    found.summary().write(folder / "summary.ecsv", overwrite=True)
+    calibration.summary().write(folder / "summary.ecsv", overwrite=True)
     for name in ("before", "after"):
-        table = getattr(found, name)
-        comparison = compare(found.truth, table, n_bootstrap=50, name=name)
+        table = getattr(calibration, name)
+        comparison = compare(calibration.truth, table, n_bootstrap=50, name=name)
         comparison.table.write(folder / f"{name}.ecsv", overwrite=True)
         write_table(table, folder / f"galaxies_{name}.fits", overwrite=True)
-    write_table(found.truth, folder / "truth.fits", overwrite=True)
-    figure = plot_calibration_trends(found)
+    write_table(calibration.truth, folder / "truth.fits", overwrite=True)
+    figure = plot_calibration_trends(calibration)
     for suffix in ("png", "pdf"):
         figure.savefig(folder / f"calibration.{suffix}", dpi=150)

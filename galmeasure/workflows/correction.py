@@ -21,10 +21,10 @@ _EPOCHS = 12
 def has_correction(weights: Weights, number: int) -> bool:
     """Look for a file of these weights that was learned from as many galaxies."""
     try:
-        found = load_correction(weights)
+        correction = load_correction(weights)
     except WeightsError:
         return False
-    return found is not None and correction_card(weights).get("simulated") == number
+    return correction is not None and correction_card(weights).get("simulated") == number
 
 
 def write_correction(

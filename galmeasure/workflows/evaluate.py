@@ -190,11 +190,11 @@ def _against(settings):
 
 def _fitters(settings, study):
     """Fitters by their names in the report."""
-    known = [entry.name for entry in FITTERS.values() if "evaluate" in entry.commands]
+    choices = [entry.name for entry in FITTERS.values() if "evaluate" in entry.commands]
     methods = settings.method or ("neural", "lsq")
     for method in methods:
-        if method not in (*known, "none"):
-            msg = f"method must be one of {', '.join(known)}, none, not {method!r}"
+        if method not in (*choices, "none"):
+            msg = f"method must be one of {', '.join(choices)}, none, not {method!r}"
             raise ValueError(msg)
     for name in ("weights", "refine"):
         if getattr(settings, name) and "neural" not in methods:
@@ -222,7 +222,7 @@ def _default_weights(study):
     """Default weights, and on galaxies like the study's those that were trained for them."""
     from galmeasure.weights import DEFAULT_WEIGHTS, list_weights
 
-    names = [each.name for each in list_weights() if each.prior == "study"] if study is not None else []
+    names = [entry.name for entry in list_weights() if entry.prior == "study"] if study is not None else []
     return list(dict.fromkeys([DEFAULT_WEIGHTS, *names]))
 
 
@@ -271,8 +271,8 @@ def column_map(text: str | None) -> dict[str, str] | None:
     """
     if text is None:
         return None
-    pairs = [part.split("=") for part in text.split(",") if part.strip()]
-    if not pairs or any(len(pair) != 2 or not all(each.strip() for each in pair) for pair in pairs):
+    pairs = [pair.split("=") for pair in text.split(",") if pair.strip()]
+    if not pairs or any(len(pair) != 2 or not all(side.strip() for side in pair) for pair in pairs):
         msg = f"columns must be pairs such as n=SERSIC_N,radius=RE, not {text!r}"
         raise ValueError(msg)
     return {key.strip(): name.strip() for key, name in pairs}
@@ -312,7 +312,7 @@ def _reference(settings, fitters, scratch):
     from galmeasure.evaluation import GalSimSersicFitter, ReferenceDraws, cramer_rao_bounds
     from galmeasure.evaluation.report.reference import BASELINE
 
-    found = []
+    reference = []
     for snr, name in REFERENCES.items():
         path = simulate(Path(scratch, f"{name}.fits"), name, settings.draws, seed=settings.seed)
         cutouts, truth = read_galaxies(path)
@@ -321,8 +321,8 @@ def _reference(settings, fitters, scratch):
         if count:
             estimates.append(_measure(BASELINE, GalSimSersicFitter(), cutouts[:count], settings, False))
         bounds = cramer_rao_bounds(cutouts[:1], truth[:1])
-        found.append(ReferenceDraws(snr=snr, truth=truth, bounds=bounds, estimates=estimates))
-    return found
+        reference.append(ReferenceDraws(snr=snr, truth=truth, bounds=bounds, estimates=estimates))
+    return reference
 
 
 def _snr_column(truth):
@@ -336,12 +336,12 @@ def _comparisons(study):
     def in_table_units(values):
         return {name: v * (1e5 if name == "flux" else 1.0) for name, v in zip(STUDY_PARAMETERS, values, strict=True)}
 
-    known = {}
+    comparisons = {}
     if study in EXACT_RMSE:
-        known["limit"] = in_table_units(EXACT_RMSE[study])
+        comparisons["limit"] = in_table_units(EXACT_RMSE[study])
     if study in STUDY_RMSE:
-        known["published"] = {"Xception CNN (published)": in_table_units(STUDY_RMSE[study])}
-    return known
+        comparisons["published"] = {"Xception CNN (published)": in_table_units(STUDY_RMSE[study])}
+    return comparisons
 
 
 def _one_line(fitter):

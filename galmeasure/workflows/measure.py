@@ -241,14 +241,14 @@ def parse_rows(text: str | None, count: int) -> NDArray[np.int64]:
     if text is None:
         return np.arange(count)
     rows = []
-    for part in text.replace(" ", "").split(","):
-        if re.fullmatch(r"-?\d+", part):
-            if not -count <= int(part) < count:
-                msg = f"rows: there is no row {part} in {count} rows (counted from 0)"
+    for item in text.replace(" ", "").split(","):
+        if re.fullmatch(r"-?\d+", item):
+            if not -count <= int(item) < count:
+                msg = f"rows: there is no row {item} in {count} rows (counted from 0)"
                 raise ValueError(msg)
-            rows.append(int(part) % count)
-        elif re.fullmatch(r"(-?\d+)?:(-?\d+)?(:(-?[1-9]\d*)?)?", part):
-            rows.extend(range(*slice(*(int(n) if n else None for n in part.split(":"))).indices(count)))
+            rows.append(int(item) % count)
+        elif re.fullmatch(r"(-?\d+)?:(-?\d+)?(:(-?[1-9]\d*)?)?", item):
+            rows.extend(range(*slice(*(int(n) if n else None for n in item.split(":"))).indices(count)))
         else:
             msg = f"rows must be numbers or ranges such as 0:100 or 3,5,7, not {text!r}"
             raise ValueError(msg)

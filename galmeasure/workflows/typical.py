@@ -21,10 +21,10 @@ def has_typical(weights: Weights, number: int) -> bool:
     """Look for a file of these weights that was learned from as many galaxies."""
     path = typical_path(weights.path)
     try:
-        found = load_typical(path, weights.sha256, known_digest(weights.sha256, path.suffix))
+        typical = load_typical(path, weights.sha256, known_digest(weights.sha256, path.suffix))
     except WeightsError:
         return False
-    return found is not None and found.card.get("simulated") == number
+    return typical is not None and typical.card.get("simulated") == number
 
 
 def write_typical(

@@ -145,15 +145,15 @@ def plot_errors(comparisons: Sequence[Comparison]) -> Figure:
     axes = np.atleast_1d(figure.subplots(1, len(names)))
     tint = colours([c.name for c in comparisons])
     for axis, name in zip(axes, names, strict=True):
-        parts = [(c, c.matched.difference(name)) for c in comparisons if name in c.matched.names]
-        width = 4.0 * np.nanmax([c.row(name)["robust_scatter"] for c, _ in parts])
+        differences = [(c, c.matched.difference(name)) for c in comparisons if name in c.matched.names]
+        width = 4.0 * np.nanmax([c.row(name)["robust_scatter"] for c, _ in differences])
         width = width if np.isfinite(width) and width > 0 else 1.0
-        for c, delta in parts:
+        for c, delta in differences:
             good = delta[np.isfinite(delta)]
             axis.hist(np.clip(good, -width, width), np.linspace(-width, width, 61), density=True, histtype="step",
                       color=tint[c.name], label=c.name)  # fmt: skip
         axis.axvline(0, color="0.6", lw=0.8)
-        axis.set(xlabel=f"measured - true {_with_unit(parts[0][0].matched, name)}", yticks=[])
+        axis.set(xlabel=f"measured - true {_with_unit(differences[0][0].matched, name)}", yticks=[])
         axis.locator_params(axis="x", nbins=4)
         _short_numbers(axis)
     _legend(figure, axes[0])

@@ -44,16 +44,16 @@ def wide_reference(table: Table, reference: Sequence[ReferenceDraws]) -> Table:
     names = list(dict.fromkeys(str(name) for name in table["parameter"]))
     rows = []
     for draws in reference:
-        label, here = f"S/N {draws.snr}", table[table["snr"] == draws.snr]
-        bounds = {str(row["parameter"]): row["bound"] for row in here if row["n_used"]}
+        label, of_snr = f"S/N {draws.snr}", table[table["snr"] == draws.snr]
+        bounds = {str(row["parameter"]): row["bound"] for row in of_snr if row["n_used"]}
         rows.append((label, "Cramer-Rao bound", "", *numbers([bounds.get(name, np.nan) for name in names])))
         if draws.snr in REFERENCE_BOUNDS:
             rows.append((label, "Cramer-Rao bound (published)", "", *numbers(REFERENCE_BOUNDS[draws.snr])))
-        for estimator in dict.fromkeys(str(name) for name in here["estimator"]):
-            row_of = {str(row["parameter"]): row for row in here if str(row["estimator"]) == estimator}
-            used = max(int(row["n_used"]) for row in row_of.values())
+        for estimator in dict.fromkeys(str(name) for name in of_snr["estimator"]):
+            row_of = {str(row["parameter"]): row for row in of_snr if str(row["estimator"]) == estimator}
+            n_used = max(int(row["n_used"]) for row in row_of.values())
             cells = (_bias_and_std(row_of[name]) if name in row_of else "-" for name in names)
-            rows.append((label, estimator, str(used) if used else "", *cells))
+            rows.append((label, estimator, str(n_used) if n_used else "", *cells))
     return Table(rows=rows, names=("galaxy", "estimator", "draws", *_with_units(names)))
 
 
