@@ -1,10 +1,14 @@
 """Posteriors given some of the parameters: a Gaussian in the network's coordinates, conditional on them."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
+from galmeasure.fitters.neural.encode import EncodedChunk
 from galmeasure.networks import PosteriorSummary
+from galmeasure.networks.transform import ParameterTransform
 from galmeasure.parameters import SERSIC
 
 __all__ = ["conditioned_chunk"]
@@ -12,7 +16,9 @@ __all__ = ["conditioned_chunk"]
 _POSITIVE = SERSIC.indices("flux", "n", "r_eff")
 
 
-def conditioned_chunk(transform, chunk, given, names):
+def conditioned_chunk(
+    transform: ParameterTransform, chunk: EncodedChunk, given: Tensor, names: Iterable[str]
+) -> EncodedChunk:
     """Condition the summary of a chunk on known parameters.
 
     Parameters
@@ -33,12 +39,12 @@ def conditioned_chunk(transform, chunk, given, names):
         summary's mean and covariance, in the coordinates of the network, given the known ones.
     """
     held = sorted(SERSIC.index(name) for name in names)
-    free = [i for i in range(given.shape[1]) if i not in held]
+    free = [column for column in range(given.shape[1]) if column not in held]
     summary, scale = chunk.summary, chunk.context.flux_scale.double()
-    known = chunk.window.from_stamp(given)
+    held_values = chunk.window.from_stamp(given)
     mean = summary.mean.double()
     point = transform.forward(mean, scale)
-    target = transform.forward(torch.where(_column_mask(held, mean), known, mean), scale)
+    target = transform.forward(torch.where(_column_mask(held, mean), held_values, mean), scale)
     jacobian = transform.jacobian(point, scale)
     inverse = torch.linalg.inv(jacobian)
     covariance = inverse @ summary.covariance.double() @ inverse.mT
@@ -47,18 +53,18 @@ def conditioned_chunk(transform, chunk, given, names):
     step = torch.zeros_like(point)
     step[:, held] = (target - point)[:, held]
     step[:, free] = (gain @ step[:, held, None])[..., 0]
-    rest = covariance[:, free][:, :, free] - gain @ covariance[:, held][:, :, free]
+    remaining = covariance[:, free][:, :, free] - gain @ covariance[:, held][:, :, free]
     values = transform.inverse(point + step, scale)
-    values[:, held] = known[:, held]
-    new = torch.zeros_like(covariance)
+    values[:, held] = held_values[:, held]
+    conditioned = torch.zeros_like(covariance)
     index = torch.tensor(free, device=mean.device)
-    new[:, index[:, None], index] = rest
+    conditioned[:, index[:, None], index] = remaining
     jacobian = transform.jacobian(point + step, scale)
-    new = jacobian @ new @ jacobian.mT
-    new[:, held], new[:, :, held] = 0.0, 0.0
-    quantiles = _moved(summary, mean, values, new, free)
-    quantiles[:, :, held] = known[:, None, held]
-    return replace(chunk, summary=PosteriorSummary(values, new, quantiles))
+    conditioned = jacobian @ conditioned @ jacobian.mT
+    conditioned[:, held], conditioned[:, :, held] = 0.0, 0.0
+    quantiles = _moved(summary, mean, values, conditioned, free)
+    quantiles[:, :, held] = held_values[:, None, held]
+    return replace(chunk, summary=PosteriorSummary(values, conditioned, quantiles))
 
 
 def _column_mask(columns, like):
@@ -69,15 +75,15 @@ def _column_mask(columns, like):
 
 def _moved(summary, mean, values, covariance, free):
     """Quantiles about new means, narrowed as the errors are; those of positive parameters in the logarithm."""
-    old = summary.covariance.double().diagonal(dim1=1, dim2=2).sqrt()
-    new = covariance.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt()
+    plain_sigma = summary.covariance.double().diagonal(dim1=1, dim2=2).sqrt()
+    sigma = covariance.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt()
     quantiles = summary.quantiles.double()
-    found = quantiles.clone()
+    moved = quantiles.clone()
     for column in free:
-        q, m, v, s, t = quantiles[:, :, column], mean[:, column], values[:, column], old[:, column], new[:, column]
+        plain, middle, centre = quantiles[:, :, column], mean[:, column, None], values[:, column, None]
         if column in _POSITIVE:
-            shrink = ((t / v) / (s / m)).nan_to_num(1.0)
-            found[:, :, column] = v[:, None] * (q / m[:, None]).clamp_min(1e-12) ** shrink[:, None]
+            ratio = (sigma[:, column, None] / centre) / (plain_sigma[:, column, None] / middle)
+            moved[:, :, column] = centre * (plain / middle).clamp_min(1e-12) ** ratio.nan_to_num(1.0)
         else:
-            found[:, :, column] = v[:, None] + (q - m[:, None]) * (t / s)[:, None]
-    return found
+            moved[:, :, column] = centre + (plain - middle) * (sigma / plain_sigma)[:, column, None]
+    return moved
