@@ -52,9 +52,9 @@ def test_noise_alone_is_measured():
 
 
 def test_unknown_errors_are_flagged():
-    part = BatchMeasurement.empty(3)
-    part.values[:2] = 1.0
-    part.covariance[0] = np.eye(7)
-    part.covariance[1] = np.diag([1.0, np.inf, 1, 1, 1, 1, 1])
-    flag_unknown_errors(part)
-    assert part.flags.tolist() == [0, int(Flag.NOT_CONVERGED), 0]
+    measurement = BatchMeasurement.empty(3)
+    measurement.values[:2] = 1.0
+    measurement.covariance[0] = np.eye(7)
+    measurement.covariance[1] = np.diag([1.0, np.inf, 1, 1, 1, 1, 1])
+    flag_unknown_errors(measurement.values, measurement.covariance, measurement.flags)
+    assert measurement.flags.tolist() == [0, int(Flag.NOT_CONVERGED), 0]

@@ -124,7 +124,7 @@ class TestTarget:
     def test_prior_of_the_flux_is_normalised(self, gain):
         """Integrated over the flux, what is added to the likelihood is the prior of the other parameters."""
         _, target = self.target(gain=gain)
-        problem, _ = target._place[0]
+        problem, _ = target._problems[0]
         local = torch.zeros(400, dtype=torch.int64)
         _, error, good, electrons = problem.data(local)
         flux = torch.logspace(0.5, 6, 400, dtype=torch.float64)

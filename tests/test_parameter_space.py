@@ -127,7 +127,7 @@ NOT_PARAMETERS = {
     "likelihood/white_noise.py": {"sums"},  # of all images and of one more
     "likelihood/fisher.py": {"fisher"},
     "ood/residuals.py": {"image", "pairs"},  # pixels
-    "ood/typical.py": {"rarity"},
+    "ood/reference.py": {"rarity"},
     "simulation/psfs.py": {"numbers", "np.linspace(0.0, _KAPPA_MAX, _TABLE_KAPPAS)"},
 }
 """Arrays whose columns are no parameters, by file; of expressions, their text."""

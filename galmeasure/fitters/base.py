@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -90,7 +90,17 @@ class BatchMeasurement:
     method: np.ndarray | None = None
 
     @classmethod
-    def empty(cls, count, *, background=False, crb=False, quantiles=False, draws=False, ood=False, method=False):
+    def empty(
+        cls,
+        count: int,
+        *,
+        background: bool = False,
+        crb: bool = False,
+        quantiles: bool = False,
+        draws: bool = False,
+        ood: bool = False,
+        method: bool = False,
+    ) -> Self:
         """Nothing measured yet: NaN and no flags."""
 
         def nan(*shape):
@@ -131,12 +141,12 @@ class BatchMeasurement:
             if array is not None:
                 array *= scale
 
-    def put(self, index: npt.NDArray[np.int64], part: "BatchMeasurement") -> None:
-        """Copy what was found for one batch into the rows ``index``."""
-        for each in fields(part):
-            array = getattr(part, each.name)
+    def put(self, index: npt.NDArray[np.int64], measurement: "BatchMeasurement") -> None:
+        """Copy the measurement of one batch into the rows ``index``."""
+        for column in fields(measurement):
+            array = getattr(measurement, column.name)
             if array is not None:
-                getattr(self, each.name)[index] = array
+                getattr(self, column.name)[index] = array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,11 +194,11 @@ class SersicFitterBase(ABC):
 
     def _load_calibration(self):
         """Read the file of ``calibration``, for this estimator; the last step of ``__post_init__``."""
-        found = None
+        calibration = None
         if self.calibration is not None:
-            found = QuantileCalibration.read_with_digest(self.calibration)
-            found[0].check_estimator(self.describe_estimator())
-        object.__setattr__(self, "_calibration", found)
+            calibration = QuantileCalibration.read_with_digest(self.calibration)
+            calibration[0].check_estimator(self.describe_estimator())
+        object.__setattr__(self, "_calibration", calibration)
 
     @abstractmethod
     def measure(self, batch: CutoutBatch, init: npt.NDArray[np.float64]) -> BatchMeasurement:
@@ -225,7 +235,7 @@ class SersicFitterBase(ABC):
         ids: Sequence | None = None,
         zero_point: npt.ArrayLike | None = None,
         progress_bar: bool = False,
-        **others: Any,
+        **unknown: Any,
     ) -> QTable:
         """Measure galaxies.
 
@@ -264,7 +274,7 @@ class SersicFitterBase(ABC):
             Magnitude of one unit of flux.
         progress_bar : bool, optional
             Show a bar on standard error.
-        **others
+        **unknown
             Nothing else is taken: names that other codes have for these arguments raise a TypeError that tells ours.
 
         Returns
@@ -277,7 +287,7 @@ class SersicFitterBase(ABC):
         TypeError, ValueError
             If an argument is of the wrong kind, shape or unit; the message names it and the rule.
         """
-        refuse_words("fit", others, _ARGUMENTS)
+        refuse_words("fit", unknown, _ARGUMENTS)
         options = {
             "error": error, "mask": mask, "gain": gain, "pixel_scale": pixel_scale, "wcs": wcs,
             "psf_oversampling": psf_oversampling, "psf_flux": psf_flux, "psf_includes_pixel": psf_includes_pixel,
@@ -286,14 +296,14 @@ class SersicFitterBase(ABC):
         cutouts = Cutouts(cutouts, psf, **options)
         init = fixed_values(self.fixed, initial_values(init_params, cutouts), cutouts)
         not_held = self._not_held(init)
-        found = BatchMeasurement.empty(len(cutouts), **self._columns())
+        measurement = BatchMeasurement.empty(len(cutouts), **self._columns())
         with progress(len(cutouts), progress_bar) as bar:
-            for index, part in self._measure_batches(cutouts, init):
-                found.put(index, part)
+            for index, of_batch in self._measure_batches(cutouts, init):
+                measurement.put(index, of_batch)
                 bar.update(len(index))
-        found.flags[not_held] |= Flag.FAILED
-        found.flags |= _psf_light_flags(cutouts, found.snr)
-        return self._assemble(cutouts, found)
+        measurement.flags[not_held] |= Flag.FAILED
+        measurement.flags |= _psf_light_flags(cutouts, measurement.snr)
+        return self._assemble(cutouts, measurement)
 
     def __call__(self, cutouts, psf=None, **options):
         """Measure galaxies; the same as `fit`."""
@@ -327,7 +337,7 @@ class SersicFitterBase(ABC):
         return missing
 
     def _measure_batches(self, cutouts, init):
-        """Yield rows and what was found in them, in input units, batch by batch."""
+        """Yield rows and their measurements, in input units, batch by batch."""
         with single_threaded() as n_threads:
             n_workers = n_threads if self.device == "cpu" else 1
             batches = cutouts.batches(self._max_pixels(cutouts, n_workers))
@@ -349,25 +359,26 @@ class SersicFitterBase(ABC):
         batch = fail_blank(batch)
         start = init[batch.index]
         start[:, PARAMETER_INDEX["flux"]] /= batch.scale
-        part = self.measure(batch, start)
-        self._calibrate(batch, part)
-        part.in_flux_units(batch.scale)
-        part.flags |= batch.flags
-        part.flags[~np.isfinite(part.values).all(axis=1)] |= Flag.FAILED
+        measurement = self.measure(batch, start)
+        self._calibrate(batch, measurement)
+        measurement.in_flux_units(batch.scale)
+        measurement.flags |= batch.flags
+        measurement.flags[~np.isfinite(measurement.values).all(axis=1)] |= Flag.FAILED
         if self._has_errors:
-            flag_unknown_errors(part)
-        return batch.index, part
+            flag_unknown_errors(measurement.values, measurement.covariance, measurement.flags)
+        return batch.index, measurement
 
-    def _calibrate(self, batch, part):
+    def _calibrate(self, batch, measurement):
         """Correct values, covariances and quantiles of one batch, in place; those of failed rows stay."""
         if self._calibration is None:
             return
-        failed = ((part.flags | batch.flags) & int(Flag.FAILED)) != 0
-        snr = np.where(failed, np.nan, part.snr)
+        failed = ((measurement.flags | batch.flags) & int(Flag.FAILED)) != 0
+        snr = np.where(failed, np.nan, measurement.snr)
         with np.errstate(all="ignore"):
-            size = part.values[:, PARAMETER_INDEX["r_eff"]] / batch.psf_fwhm[batch.psf_index]
-        found = self._calibration[0].apply(part.values, part.covariance, part.quantiles, snr=snr, size=size)
-        part.values, part.covariance, part.quantiles = found
+            size = measurement.values[:, PARAMETER_INDEX["r_eff"]] / batch.psf_fwhm[batch.psf_index]
+        columns = measurement.values, measurement.covariance, measurement.quantiles
+        corrected = self._calibration[0].apply(*columns, snr=snr, size=size)
+        measurement.values, measurement.covariance, measurement.quantiles = corrected
 
     def _calibration_meta(self):
         """Entries for the meta of the table: name and SHA-256 of the file."""
@@ -375,21 +386,21 @@ class SersicFitterBase(ABC):
             return {}
         return {"CALIBRAT": Path(self.calibration).name, "CALIBSHA": self._calibration[1]}
 
-    def _assemble(self, cutouts, found):
+    def _assemble(self, cutouts, measured):
         extra = {}
-        if found.background is not None:
-            extra = {"background_fit": found.background, "background_err": found.background_err}
-        if found.ess is not None:
-            extra |= {"ess": found.ess, "n_draws": found.n_draws, "log_evidence": found.log_evidence}
-        if found.ood_score is not None:
-            extra |= {"ood_score": found.ood_score, "ood_reason": found.ood_reason}
-        if found.point_like is not None:
-            extra |= {"point_like": found.point_like}
+        if measured.background is not None:
+            extra = {"background_fit": measured.background, "background_err": measured.background_err}
+        if measured.ess is not None:
+            extra |= {"ess": measured.ess, "n_draws": measured.n_draws, "log_evidence": measured.log_evidence}
+        if measured.ood_score is not None:
+            extra |= {"ood_score": measured.ood_score, "ood_reason": measured.ood_reason}
+        if measured.point_like is not None:
+            extra |= {"point_like": measured.point_like}
         measurement = Measurement(
-            values=found.values, covariance=found.covariance, flags=found.flags, snr=found.snr,
-            chi2_reduced=found.chi2_reduced, n_pixels_fit=found.n_pixels_fit, crb=found.crb,
-            init=found.init if self._has_starts else None, quantiles=found.quantiles, extra=extra,
-            method=self.method if found.method is None else found.method,
+            values=measured.values, covariance=measured.covariance, flags=measured.flags, snr=measured.snr,
+            chi2_reduced=measured.chi2_reduced, n_pixels_fit=measured.n_pixels_fit, crb=measured.crb,
+            init=measured.init if self._has_starts else None, quantiles=measured.quantiles, extra=extra,
+            method=self.method if measured.method is None else measured.method,
         )  # fmt: skip
         meta = {"FITTER": repr(self), **self._meta(), **self._calibration_meta(), **cutouts.psf_meta}
         return build_table(cutouts, measurement, covariance=self.covariance, meta=meta)

@@ -3,13 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from galmeasure.cutouts.batches import CutoutBatch
 from galmeasure.flags import Flag
 
 __all__ = ["fail_blank", "flag_unknown_errors"]
 
 
-def fail_blank(batch):
+def fail_blank(batch: CutoutBatch) -> CutoutBatch:
     """Batch whose blank stamps fail.
 
     Parameters
@@ -35,8 +37,18 @@ def fail_blank(batch):
     return replace(batch, flags=flags, good=good, image=np.where(good, batch.image, np.float32(0.0)))
 
 
-def flag_unknown_errors(part):
-    """Set the bit ``NOT_CONVERGED``, in place, where there are values and an error of theirs is not finite."""
-    measured = np.isfinite(part.values).all(axis=1)
-    known = np.isfinite(np.diagonal(part.covariance, axis1=1, axis2=2)).all(axis=1)
-    part.flags[measured & ~known] |= Flag.NOT_CONVERGED
+def flag_unknown_errors(values: NDArray[np.float64], covariance: NDArray[np.float64], flags: NDArray[np.int64]) -> None:
+    """Set the bit ``NOT_CONVERGED`` in ``flags``, in place, where there are values and an error is not finite.
+
+    Parameters
+    ----------
+    values : ndarray
+        Parameters, shape ``(B, 7)``.
+    covariance : ndarray
+        Covariance matrices of the parameters, shape ``(B, 7, 7)``.
+    flags : ndarray of int64
+        Bits of each row, shape ``(B,)``.
+    """
+    is_measured = np.isfinite(values).all(axis=1)
+    has_errors = np.isfinite(np.diagonal(covariance, axis1=1, axis2=2)).all(axis=1)
+    flags[is_measured & ~has_errors] |= Flag.NOT_CONVERGED

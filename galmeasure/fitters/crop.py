@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from galmeasure.parameters import SERSIC
+from galmeasure.cutouts.batches import CutoutBatch
 
 __all__ = ["CROPS", "Crop", "crop_sides", "rows_of"]
 
@@ -20,7 +23,7 @@ _LOST, _LOST_SHARE = 1.0, 0.02  # signal-to-noise ratio beyond the crop, and ove
 _SIGMA = 0.4247  # standard deviation over FWHM of a Gaussian
 
 
-def crop_sides(values, shapes, fwhm):
+def crop_sides(values: Tensor, shapes: NDArray[np.int64], fwhm: Tensor) -> NDArray[np.int64]:
     """Choose the smallest crop that holds all that matters of each galaxy.
 
     Parameters
@@ -47,18 +50,18 @@ def crop_sides(values, shapes, fwhm):
     sides = torch.from_numpy(np.asarray(shapes)).to(values.device)
     ny, nx = sides.unbind(1)
     inside = (x > 0) & (y > 0) & (x < nx - 1) & (y < ny - 1)
-    found = np.zeros(len(values), dtype=np.int64)
+    chosen = np.zeros(len(values), dtype=np.int64)
     for crop in reversed(CROPS):
         inner = (0.5 * crop - _EDGE - 0.5 * fwhm).clamp_min(0.0)
         beyond = torch.special.gammaincc(2.0 * n, b * (inner / major.clamp_min(1e-3)) ** (1.0 / n))
         lost = beyond * (area / (sides.prod(1) - crop**2).clamp_min(1.0)).sqrt()
         fits = (lost * snr < _LOST) & (lost < _LOST_SHARE) & (fwhm < _WIDEST_PSF * crop) & inside
         fits &= sides.amin(1) > _ROOM * crop
-        found[fits.cpu().numpy()] = crop
-    return found
+        chosen[fits.cpu().numpy()] = crop
+    return chosen
 
 
-def rows_of(batch, rows):
+def rows_of(batch: CutoutBatch, rows: NDArray[np.int64]) -> CutoutBatch:
     """Batch of some rows, in their order.
 
     Parameters
@@ -101,7 +104,7 @@ class Crop:
     """
 
     side: int
-    batch: object
+    batch: CutoutBatch
     rows: np.ndarray
     start: np.ndarray
     residual: np.ndarray
@@ -109,40 +112,32 @@ class Crop:
     n_pixels: np.ndarray
 
     @classmethod
-    def of(cls, side, batch, rows, centre):
+    def of(cls, side: int, batch: CutoutBatch, rows: NDArray[np.int64], centre: NDArray[np.float64]) -> Self:
         """Cut squares of a side out of rows of a batch, about centres ``(K, 2)``, x and y in pixels of the stamp."""
-        part = rows_of(batch, rows)
-        room = np.maximum(np.array(part.image.shape[1:]) - side, 0)
+        whole = rows_of(batch, rows)
+        room = np.maximum(np.array(whole.image.shape[1:]) - side, 0)
         start = np.clip(np.round(centre[:, ::-1] - (side - 1) / 2.0).astype(np.int64), 0, room)
         steps = np.arange(side)
         row, column = (start[:, axis, None] + steps for axis in (0, 1))
         row, column = (
-            np.minimum(each, limit - 1) for each, limit in zip((row, column), part.image.shape[1:], strict=True)
+            np.minimum(pixel, limit - 1) for pixel, limit in zip((row, column), whole.image.shape[1:], strict=True)
         )
-        place = np.arange(len(rows))[:, None, None], row[:, :, None], column[:, None, :]
-        residual = np.where(part.good, part.image / part.error, np.float32(0.0))
-        error = part.error if part.error.shape[1:] == (1, 1) else np.broadcast_to(part.error, part.image.shape)[place]
-        cut = replace(
-            part, image=part.image[place], good=part.good[place], error=error, shape=np.full_like(part.shape, side)
+        pixels = np.arange(len(rows))[:, None, None], row[:, :, None], column[:, None, :]
+        residual = np.where(whole.good, whole.image / whole.error, np.float32(0.0))
+        error, shape = whole.error, np.full_like(whole.shape, side)
+        if error.shape[1:] != (1, 1):
+            error = np.broadcast_to(error, whole.image.shape)[pixels]
+        cut = replace(whole, image=whole.image[pixels], good=whole.good[pixels], error=error, shape=shape)
+        squares, inner = (
+            np.square(over_noise, dtype=np.float64).sum((1, 2)) for over_noise in (residual, residual[pixels])
         )
-        squares = np.square(residual, dtype=np.float64).sum((1, 2)) - np.square(residual[place], dtype=np.float64).sum(
-            (1, 2)
-        )
-        return cls(side, cut, rows, start, residual, squares, part.good.sum((1, 2)))
+        return cls(side, cut, rows, start, residual, squares - inner, whole.good.sum((1, 2)))
 
-    def frame(self, frame):
-        """Frame of the crops from that of the whole batch."""
-        rows = torch.from_numpy(self.rows).to(frame.scale.device)
-        part = frame[rows]
-        offset = part.offset.clone()
-        offset[:, SERSIC.slice("x", "y")] -= torch.from_numpy(self.start[:, ::-1].copy()).to(offset)
-        return replace(part, offset=offset)
-
-    def whole(self, local, residual):
+    def whole(self, local: NDArray[np.int64], residual: Tensor) -> Tensor:
         """Residuals of whole stamps, and their good pixels, from those of the crops ``local``."""
-        found = torch.from_numpy(self.residual[local]).to(residual.device)
-        for place, (y, x) in enumerate(self.start[local]):
-            found[place, y : y + self.side, x : x + self.side] = residual[
-                place, : found.shape[1] - y, : found.shape[2] - x
+        stamps = torch.from_numpy(self.residual[local]).to(residual.device)
+        for row, (y, x) in enumerate(self.start[local]):
+            stamps[row, y : y + self.side, x : x + self.side] = residual[
+                row, : stamps.shape[1] - y, : stamps.shape[2] - x
             ]
-        return found
+        return stamps

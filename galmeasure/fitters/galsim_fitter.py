@@ -93,22 +93,22 @@ class GalSimSersicFitter(SersicFitterBase):
     def measure(self, batch: CutoutBatch, init: npt.NDArray[np.float64]) -> BatchMeasurement:
         """Fit one batch; see `~galmeasure.fitters.SersicFitterBase.measure`."""
         galsim = _import_galsim()
-        found = BatchMeasurement.empty(len(batch))
+        measurement = BatchMeasurement.empty(len(batch))
         step = 1.0 / batch.psf_oversampling
         psfs = [galsim.InterpolatedImage(galsim.Image(np.array(psf), scale=step), flux=psf.sum()) for psf in batch.psf]
         for row in np.flatnonzero(batch.good.any(axis=(1, 2))):
             fit = _Fit(batch, row, psfs[batch.psf_index[row]])
             try:
                 with _ONE_AT_A_TIME:
-                    self._fit_one(fit, init[row], found, row)
+                    self._fit_one(fit, init[row], measurement, row)
             except galsim.GalSimError:
-                found.flags[row] |= Flag.FAILED
-        return found
+                measurement.flags[row] |= Flag.FAILED
+        return measurement
 
-    def _fit_one(self, fit, init, found, row):
+    def _fit_one(self, fit, init, measurement, row):
         lower, upper = np.array([{**_BOUNDS, **self.bounds}[name] for name in _NAMES], dtype=float).T
         start = fit.start(init, lower, upper)
-        found.init[row] = fit.in_batch_units(start)
+        measurement.init[row] = fit.in_batch_units(start)
         shift, unit = (lower, upper - lower) if self.rescale else (0.0, 1.0)
         solution: OptimizeResult = minimize(
             lambda x: fit.chi2(shift + unit * x),
@@ -119,14 +119,14 @@ class GalSimSersicFitter(SersicFitterBase):
         )
         values = shift + unit * solution.x
         margin = _BOUND_MARGIN * (upper - lower)
-        found.values[row] = fit.in_batch_units(values)
+        measurement.values[row] = fit.in_batch_units(values)
         model = fit.model(values)
         n_pixels = np.count_nonzero(fit.weight)
-        found.snr[row] = np.sqrt((fit.weight * model**2).sum())
-        found.chi2_reduced[row] = fit.chi2(values) / max(n_pixels - len(_NAMES), 1)
-        found.n_pixels_fit[row] = n_pixels
-        found.flags[row] |= Flag.AT_BOUND * bool(((values < lower + margin) | (values > upper - margin)).any())
-        found.flags[row] |= Flag.NOT_CONVERGED * (not solution.success)
+        measurement.snr[row] = np.sqrt((fit.weight * model**2).sum())
+        measurement.chi2_reduced[row] = fit.chi2(values) / max(n_pixels - len(_NAMES), 1)
+        measurement.n_pixels_fit[row] = n_pixels
+        measurement.flags[row] |= Flag.AT_BOUND * bool(((values < lower + margin) | (values > upper - margin)).any())
+        measurement.flags[row] |= Flag.NOT_CONVERGED * (not solution.success)
 
 
 class _Fit:

@@ -1,7 +1,9 @@
 """Starting values from adaptive moments of the cutout and of its PSF."""
 
 import torch
+from torch import Tensor
 
+from galmeasure.fitters.problem import Problem
 from galmeasure.likelihood import CACHE_LINE, fit_loss, variance
 from galmeasure.parameters import G_MAX, SERSIC
 from galmeasure.render import render_raw
@@ -26,7 +28,7 @@ def _quadratic_basis(shape, device, dtype):
     return torch.nn.functional.pad(basis, (0, -basis.shape[1] % CACHE_LINE))
 
 
-def adaptive_moments(image, centre):
+def adaptive_moments(image: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Centre and covariance of the elliptical Gaussian that matches each image (Bernstein & Jarvis 2002, section 3).
 
     Parameters
@@ -94,7 +96,7 @@ def _bounded(moments, largest):
     return torch.stack(rows, 1).reshape(-1, 2, 2)
 
 
-def psf_moments(images, oversampling):
+def psf_moments(images: Tensor, oversampling: int) -> Tensor:
     """Adaptive covariance of PSF images ``(M, py, px)``, native pixels squared, shape ``(M, 2, 2)``.
 
     Oversampled images are sampled at native pixels about their centre, and wide ones are cut: this is for a start.
@@ -109,7 +111,7 @@ def psf_moments(images, oversampling):
     return adaptive_moments(images / images.amax((1, 2), keepdim=True), centre)[1]
 
 
-def starting_values(problem, psf_covariance, centre):
+def starting_values(problem: Problem, psf_covariance: Tensor, centre: Tensor) -> Tensor:
     """Sersic parameters ``(B, 7)`` to start a fit from, double precision.
 
     Parameters
@@ -148,7 +150,7 @@ def starting_values(problem, psf_covariance, centre):
     return parameters
 
 
-def solve_flux(problem, parameters, rows=None):
+def solve_flux(problem: Problem, parameters: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Least-squares flux of each galaxy at its other parameters, and the losses with it and with the flux given.
 
     Parameters
@@ -170,15 +172,17 @@ def solve_flux(problem, parameters, rows=None):
     if rows is None:
         rows = torch.arange(len(parameters), device=parameters.device)
     fluxes, losses, start = [], [], 0
-    for part in problem.chunks(rows):
-        image, error, good, gain = problem.data(part)
-        values = parameters[start : start + len(part)]
-        start += len(part)
+    for chunk in problem.chunks(rows):
+        image, error, good, gain = problem.data(chunk)
+        values = parameters[start : start + len(chunk)]
+        start += len(chunk)
         typed = values.to(image.dtype)
-        model = render_raw(typed, problem.psf, problem.psf_index[part], derivatives=False)[:, 0]
+        model = render_raw(typed, problem.psf, problem.psf_index[chunk], derivatives=False)[:, 0]
         weight = good / variance(model, error)
-        top, bottom = ((weight * model * each).flatten(1).sum(1, dtype=torch.float64) for each in (image, model))
+        top, bottom = ((weight * model * pixels).flatten(1).sum(1, dtype=torch.float64) for pixels in (image, model))
         fluxes.append(top / bottom.clamp_min(1e-30))
         scaled = (flux[:, None, None].to(model.dtype) * model for flux in (fluxes[-1], values[:, _FLUX]))
-        losses.append(torch.stack([fit_loss(each, image, error, good, gain, dof=problem.dof) for each in scaled], 1))
+        losses.append(
+            torch.stack([fit_loss(at_flux, image, error, good, gain, dof=problem.dof) for at_flux in scaled], 1)
+        )
     return torch.cat(fluxes), torch.nan_to_num(torch.cat(losses), nan=torch.inf, posinf=torch.inf)

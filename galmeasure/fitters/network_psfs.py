@@ -4,8 +4,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from galmeasure.networks import CLEANING_SIZE, clean_psfs, network_psfs, psf_offsets, smooth, width_in_blocks
+from galmeasure.cutouts.batches import CutoutBatch
+from galmeasure.networks import (
+    CLEANING_SIZE,
+    SersicPosterior,
+    clean_psfs,
+    network_psfs,
+    psf_offsets,
+    smooth,
+    width_in_blocks,
+)
 from galmeasure.utils.chunks import chunk_sizes, padded_chunks
 
 __all__ = ["CleanedPSFs", "NetworkPSFs", "cleaned_psfs", "embedded_psfs", "native_psfs"]
@@ -26,7 +37,9 @@ _MOST_BEYOND = 0.2  # of the light, in larger images, beyond what is cleaned
 _UNUSUAL = 4.0  # by how much these must be exceeded for a flag
 
 
-def native_psfs(batch, positions, block=1, device="cpu", size=33):
+def native_psfs(
+    batch: CutoutBatch, positions: NDArray[np.int64], block: int = 1, device: str = "cpu", size: int = 33
+) -> Tensor:
     """PSF images at the sampling of a network's pixels.
 
     Parameters
@@ -47,17 +60,17 @@ def native_psfs(batch, positions, block=1, device="cpu", size=33):
     Tensor
         Shape ``(len(positions), size, size)``, single precision.
     """
-    by_shape = {}
-    for place, position in enumerate(positions):
-        by_shape.setdefault(batch.psf[position].shape, []).append(place)
-    out, sizes = None, chunk_sizes("network PSFs", device)
-    for places in by_shape.values():
-        for chunk, count in padded_chunks(np.array(places), sizes):
-            images = torch.from_numpy(np.stack([batch.psf[positions[place]] for place in chunk])).to(device)
-            found = network_psfs(images, batch.psf_oversampling, block, size=size)
-            out = found.new_empty((len(positions), size, size)) if out is None else out
-            out[torch.from_numpy(chunk[:count]).to(device)] = found[:count]
-    return out
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for index, position in enumerate(positions):
+        by_shape.setdefault(batch.psf[position].shape, []).append(index)
+    native, sizes = None, chunk_sizes("network PSFs", device)
+    for same_shape in by_shape.values():
+        for chunk, count in padded_chunks(np.array(same_shape), sizes):
+            images = torch.from_numpy(np.stack([batch.psf[positions[index]] for index in chunk])).to(device)
+            resampled = network_psfs(images, batch.psf_oversampling, block, size=size)
+            native = resampled.new_empty((len(positions), size, size)) if native is None else native
+            native[torch.from_numpy(chunk[:count]).to(device)] = resampled[:count]
+    return native
 
 
 @dataclass(frozen=True)
@@ -92,18 +105,18 @@ class CleanedPSFs:
     is_dirty: np.ndarray
     is_unusual: np.ndarray
 
-    def unusual_rows(self, index):
+    def unusual_rows(self, index: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Rows whose PSF, at ``index`` in ``batch.psf``, is worth a flag, boolean; unmeasurable rows are not."""
         unusual = np.zeros(index.max() + 1, dtype=bool)
         unusual[self.positions] = self.is_unusual
         return unusual[index]
 
-    def places(self, positions):
+    def indices_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Index of positions in ``batch.psf`` among the images."""
         return np.searchsorted(self.positions, positions)
 
 
-def cleaned_psfs(batch, positions, device="cpu"):
+def cleaned_psfs(batch: CutoutBatch, positions: NDArray[np.int64], device: str = "cpu") -> CleanedPSFs:
     """Clean the PSF images of a batch.
 
     Parameters
@@ -123,20 +136,20 @@ def cleaned_psfs(batch, positions, device="cpu"):
     given = native_psfs(batch, positions, 1, device, CLEANING_SIZE)
     native, offset = given.clone(), psf_offsets(given)
     moved = offset.abs().amax(1) > _STAR_OFFSET
-    for place in torch.nonzero(moved)[:, 0].tolist():
-        image = torch.from_numpy(np.array(batch.psf[positions[place]]))[None].to(device)
-        by = tuple(offset[place].tolist())
-        native[place] = network_psfs(image, batch.psf_oversampling, 1, by, CLEANING_SIZE)[0]
+    for index in torch.nonzero(moved)[:, 0].tolist():
+        image = torch.from_numpy(np.array(batch.psf[positions[index]]))[None].to(device)
+        by = tuple(offset[index].tolist())
+        native[index] = network_psfs(image, batch.psf_oversampling, 1, by, CLEANING_SIZE)[0]
     offset = torch.where(moved[:, None], offset, 0.0)
     native = torch.where(_within(batch, positions, offset), native, 0.0)
     parts = []
     for chunk, count in padded_chunks(np.arange(len(positions)), chunk_sizes("network PSFs", device)):
         cleaned = clean_psfs(native[torch.from_numpy(chunk).to(device)])
-        parts.append([each[:count] for each in (cleaned.images, cleaned.quality, cleaned.pedestal, cleaned.noise)])
+        parts.append([column[:count] for column in (cleaned.images, cleaned.quality, cleaned.pedestal, cleaned.noise)])
     images, quality, pedestal, noise = (torch.cat(column) for column in zip(*parts, strict=True))
     level = pedestal * native.amax((1, 2))
-    total = torch.tensor([batch.psf[i].sum() for i in positions], dtype=torch.float64, device=device)
-    area = torch.tensor([batch.psf[i].size for i in positions], dtype=torch.float64, device=device)
+    total = torch.tensor([batch.psf[position].sum() for position in positions], dtype=torch.float64, device=device)
+    area = torch.tensor([batch.psf[position].size for position in positions], dtype=torch.float64, device=device)
     area = area / batch.psf_oversampling**2
     beyond = total - native.sum((1, 2), dtype=torch.float64) - level * (area - CLEANING_SIZE**2)
     held = torch.where(area > CLEANING_SIZE**2, total - beyond.clamp(0.0, _MOST_BEYOND), total)
@@ -157,7 +170,8 @@ def cleaned_psfs(batch, positions, device="cpu"):
 
 def _within(batch, positions, offset):
     """Native pixels that lie within the PSF images, boolean ``(M, 63, 63)``: interpolation rings beyond their edges."""
-    half = torch.tensor([batch.psf[i].shape for i in positions], dtype=torch.float64, device=offset.device)
+    shapes = [batch.psf[position].shape for position in positions]
+    half = torch.tensor(shapes, dtype=torch.float64, device=offset.device)
     half = half / (2.0 * batch.psf_oversampling) + 1e-6
     pixels = torch.arange(CLEANING_SIZE, dtype=torch.float64, device=offset.device) - CLEANING_SIZE // 2
     inside = (pixels + offset[:, :, None]).abs() + 0.5 <= half[:, :, None]
@@ -189,7 +203,14 @@ class NetworkPSFs:
     smoothing: torch.Tensor | None
 
 
-def embedded_psfs(network, batch, rows, block, cleaned, device):
+def embedded_psfs(
+    network: SersicPosterior,
+    batch: CutoutBatch,
+    rows: NDArray[np.int64],
+    block: int,
+    cleaned: CleanedPSFs,
+    device: str,
+) -> NetworkPSFs:
     """Embed the PSFs of some rows of a batch.
 
     Parameters
@@ -213,10 +234,10 @@ def embedded_psfs(network, batch, rows, block, cleaned, device):
         Embeddings; stars that stand off the middle of their images are moved there, where the network expects them.
     """
     positions, local = np.unique(batch.psf_index[rows], return_inverse=True)
-    places = torch.from_numpy(cleaned.places(positions)).to(device)
-    offset = cleaned.offset[places]
+    members = torch.from_numpy(cleaned.indices_of(positions)).to(device)
+    offset = cleaned.offset[members]
     if network.config.clean_psf:
-        images, quality, held = cleaned.images[places], cleaned.quality[places], cleaned.held[places]
+        images, quality, held = cleaned.images[members], cleaned.quality[members], cleaned.held[members]
         images = network_psfs(images.double(), 1, block)
     else:
         images, quality = _plain_psfs(batch, positions, block, offset, device), None
@@ -236,9 +257,9 @@ def embedded_psfs(network, batch, rows, block, cleaned, device):
 def _plain_psfs(batch, positions, block, offset, device):
     """PSF images that are not cleaned, for the first networks."""
     images = native_psfs(batch, positions, block, device)
-    for place in torch.nonzero(offset.any(1))[:, 0].tolist():
-        image = torch.from_numpy(np.array(batch.psf[positions[place]]))[None].to(device)
-        images[place] = network_psfs(image, batch.psf_oversampling, block, tuple(offset[place].tolist()))[0]
+    for index in torch.nonzero(offset.any(1))[:, 0].tolist():
+        image = torch.from_numpy(np.array(batch.psf[positions[index]]))[None].to(device)
+        images[index] = network_psfs(image, batch.psf_oversampling, block, tuple(offset[index].tolist()))[0]
     return images
 
 

@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
+from torch import Tensor
 
 from galmeasure.fitters import variables as _variables
 from galmeasure.parameters import N_PARAMETERS, SERSIC
+from galmeasure.priors import Prior
 
 __all__ = ["PriorTerm"]
 
@@ -35,18 +38,18 @@ class PriorTerm:
     the domain of the prior it is that at its edge. It is flat in the flux and in the centre.
     """
 
-    prior: object
+    prior: Prior
     snr: torch.Tensor
     fwhm: torch.Tensor
 
     @classmethod
-    def of(cls, prior, snr, psf_covariance):
+    def of(cls, prior: Prior, snr: Tensor, psf_covariance: Tensor) -> Self:
         """Term of galaxies whose PSFs have second moments ``(B, 2, 2)``."""
         width = _FWHM_SIGMA**2 * psf_covariance.double().diagonal(dim1=1, dim2=2).mean(1)
         fwhm = (width - _PIXEL).clamp_min(0.01).sqrt().clamp(prior.psf_fwhm.lower, prior.psf_fwhm.upper)
         return cls(prior, torch.nan_to_num(snr, nan=prior.snr.lower), fwhm)
 
-    def evaluate(self, rows, variables):
+    def evaluate(self, rows: Tensor, variables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Minus twice the logarithm of the density, half its negative gradient, and half its curvature.
 
         Parameters
@@ -66,7 +69,8 @@ class PriorTerm:
             density = self._log_density(shape, self.snr[rows].clone(), self.fwhm[rows].clone())
             (slope,) = torch.autograd.grad(density.sum(), shape, create_graph=True)
             second = [
-                torch.autograd.grad(slope[:, i].sum(), shape, retain_graph=True)[0] for i in range(shape.shape[1])
+                torch.autograd.grad(slope[:, column].sum(), shape, retain_graph=True)[0]
+                for column in range(shape.shape[1])
             ]
         value, vector = torch.linalg.eigh(-torch.stack(second, 1).detach())
         curvature = vector @ torch.diag_embed(value.clamp_min(0.0)) @ vector.mT
@@ -80,8 +84,8 @@ class PriorTerm:
         full = torch.nn.functional.pad(shape, (_SHAPE.start, N_PARAMETERS - _SHAPE.stop))
         _, n, r_eff, g1, g2, _, _ = _variables.to_parameters(full).unbind(1)
         n, r_eff = (
-            each.clamp(domain.lower * (1.0 + _INSIDE), domain.upper * (1.0 - _INSIDE))
-            for each, domain in ((n, self.prior.n), (r_eff, self.prior.r_eff))
+            parameter.clamp(domain.lower * (1.0 + _INSIDE), domain.upper * (1.0 - _INSIDE))
+            for parameter, domain in ((n, self.prior.n), (r_eff, self.prior.r_eff))
         )
         radius = torch.sqrt(g1**2 + g2**2 + 1e-12)
         shrink = (self.prior.shear.g_max * (1.0 - _INSIDE) / radius).clamp_max(1.0)

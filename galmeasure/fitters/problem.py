@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from galmeasure.fitters import variables as _variables
 from galmeasure.fitters.prior_term import PriorTerm
@@ -65,12 +66,12 @@ class Problem:
         numbers = 2 * N_PARAMETERS * max(rows_k, self.psf.padded[0]) * columns_k  # per stamp
         return rows.split(max(1, chunk_size("least-squares temporaries", self.image.device.type) // numbers))
 
-    def data(self, rows):
+    def data(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Image, error, good and gain of some rows."""
         error = self.error if self.error.shape[0] == 1 else self.error[rows]
         return self.image[rows], error, self.good[rows], None if self.gain is None else self.gain[rows]
 
-    def draw(self, rows, parameters, background=None):
+    def draw(self, rows: Tensor, parameters: Tensor, background: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Model and raw images of some rows, with the matrix from these to parameters (and background).
 
         Parameters
@@ -92,7 +93,7 @@ class Problem:
             matrix[:, -1, -1] = 1.0
         return model, raw, matrix
 
-    def evaluate(self, rows, variables):
+    def evaluate(self, rows: Tensor, variables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, half the negative gradient and half the expected second derivative, by the fit's variables."""
         losses, gradients, hessians = [], [], []
         start = 0

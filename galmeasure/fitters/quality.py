@@ -1,9 +1,13 @@
 """How well models fit their cutouts: S/N, chi-squared, pixels used, light inside the stamp, Cramer-Rao bounds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
+from torch import Tensor
 
+from galmeasure.fitters.problem import Problem
 from galmeasure.flags import Flag
 from galmeasure.likelihood import cramer_rao_bound, normal_equations, variance
 from galmeasure.parameters import N_PARAMETERS, SERSIC
@@ -42,29 +46,40 @@ class Quality:
     residual: torch.Tensor | None = None
 
     @classmethod
-    def join(cls, parts):
-        """One after the other."""
-        columns = ([getattr(part, each.name) for part in parts] for each in fields(cls))
+    def join(cls, qualities: "Sequence[Quality]") -> Self:
+        """Concatenate the rows of several qualities."""
+        columns = ([getattr(quality, name) for quality in qualities] for name in _column_names(cls))
         return cls(*(None if column[0] is None else torch.cat(column) for column in columns))
 
-    def cpu(self):
+    def cpu(self) -> "Quality":
         """Return the same on the CPU."""
-        return Quality(*(None if each is None else each.cpu() for each in self._columns()))
+        return Quality(*(None if column is None else column.cpu() for column in self._columns()))
 
-    def first(self, count):
+    def first(self, count: int) -> "Quality":
         """Return the first rows."""
-        return Quality(*(None if each is None else each[:count] for each in self._columns()))
+        return Quality(*(None if column is None else column[:count] for column in self._columns()))
 
     def _columns(self):
-        return [getattr(self, each.name) for each in fields(self)]
+        return [getattr(self, name) for name in _column_names(self)]
 
-    def reduced(self, n_free):
+    def reduced(self, n_free: int) -> tuple[Tensor, Tensor]:
         """Degrees of freedom and chi-squared over them, shape ``(B,)``."""
         dof = (self.n_pixels - n_free).clamp_min(1).double()
         return dof, self.chi2 / dof
 
 
-def model_quality(problem, values, background=None, *, crb=False, free=range(N_PARAMETERS)):
+def _column_names(quality):
+    return [column.name for column in fields(quality)]
+
+
+def model_quality(
+    problem: Problem,
+    values: Tensor,
+    background: Tensor | None = None,
+    *,
+    crb: bool = False,
+    free: Sequence[int] = range(N_PARAMETERS),
+) -> Quality:
     """Quality of models of all rows of a problem.
 
     Parameters
@@ -92,22 +107,31 @@ def model_quality(problem, values, background=None, *, crb=False, free=range(N_P
     return Quality.join(qualities)
 
 
-def chunk_quality(problem, rows, values, background=None, *, crb=False, free=range(N_PARAMETERS), enlarge=True,
-                  residuals=False):  # fmt: skip
+def chunk_quality(
+    problem: Problem,
+    rows: Tensor,
+    values: Tensor,
+    background: Tensor | None = None,
+    *,
+    crb: bool = False,
+    free: Sequence[int] = range(N_PARAMETERS),
+    enlarge: bool = True,
+    residuals: bool = False,
+) -> Quality:
     """Quality of models of a few rows, rendered in one go.
 
     Arguments are those of `model_quality` and ``enlarge`` of `render_sersic`; ``residuals`` keeps these.
     """
     image, error, good, gain = problem.data(rows)
-    part = torch.nan_to_num(values, nan=0.5).to(image.dtype)
-    rendered = render_sersic(part, problem.psf, problem.psf_index[rows], jacobian=crb, enlarge=enlarge)
+    drawable = torch.nan_to_num(values, nan=0.5).to(image.dtype)
+    rendered = render_sersic(drawable, problem.psf, problem.psf_index[rows], jacobian=crb, enlarge=enlarge)
     model = rendered[0] if crb else rendered
     total = model if background is None else model + background[:, None, None].to(model.dtype)
     weight = good * variance(total, error, gain).rsqrt()
     residual = weight * (image - total)
     chi2 = residual.square().flatten(1).sum(1, dtype=torch.float64)
     snr = (weight * model).square().flatten(1).sum(1, dtype=torch.float64).sqrt()
-    inside = model.flatten(1).sum(1, dtype=torch.float64) / part[:, _FLUX]
+    inside = model.flatten(1).sum(1, dtype=torch.float64) / drawable[:, _FLUX]
     bound = None
     failed = ~torch.isfinite(values).all(1)
     if crb:
@@ -117,11 +141,11 @@ def chunk_quality(problem, rows, values, background=None, *, crb=False, free=ran
             columns = [*columns, N_PARAMETERS]
         fisher = normal_equations(total, images, image, error, good, gain).fisher
         bound = torch.where(failed[:, None], torch.nan, cramer_rao_bound(fisher, columns)[:, :N_PARAMETERS])
-    chi2, snr = (torch.where(failed, torch.nan, each) for each in (chi2, snr))
+    chi2, snr = (torch.where(failed, torch.nan, column) for column in (chi2, snr))
     return Quality(chi2, snr, good.flatten(1).sum(1), inside, bound, residual if residuals else None)
 
 
-def quality_flags(quality, n_free, values, shapes):
+def quality_flags(quality: Quality, n_free: int, values: Tensor, shapes: Tensor) -> Tensor:
     """Bits of models that do not fit, reach beyond the stamp, are negative or centred outside, shape ``(B,)``."""
     dof, reduced = quality.reduced(n_free)
     bad = reduced > 1.0 + _BAD_FIT_SIGMA * torch.sqrt(2.0 / dof)

@@ -79,7 +79,9 @@ class FitterSpec:
         SersicFitterBase
             New instance of the class.
         """
-        arguments = {k: v.make() if isinstance(v, FitterSpec) else v for k, v in self.arguments.items()}
+        arguments = {
+            name: value.make() if isinstance(value, FitterSpec) else value for name, value in self.arguments.items()
+        }
         return getattr(import_module(self.module), self.class_name)(**arguments)
 
 
@@ -281,7 +283,7 @@ def fitter_options(command: str) -> Iterable[tuple[FitterOption, str]]:
     entries = [entry for entry in FITTERS.values() if command in entry.commands]
     options = {option.name: option for entry in entries for option in entry.options}
     for name, option in options.items():
-        owners = [entry for entry in entries if name in {each.name for each in entry.options}]
+        owners = [entry for entry in entries if name in {choice.name for choice in entry.options}]
         yield option, option.help if len(owners) > 1 else f"{owners[0].label}: {option.help}"
 
 
@@ -292,4 +294,4 @@ def _is_given(value):
 
 def _owners(option):
     """Names of the estimators that have an option."""
-    return " or ".join(e.name for e in FITTERS.values() if option in {each.name for each in e.options})
+    return " or ".join(entry.name for entry in FITTERS.values() if option in {choice.name for choice in entry.options})

@@ -48,7 +48,7 @@ def rendering_groups(
     batch, box, device = tensors.batch, tensors.box, tensors.device
     dirty = np.zeros(len(rows), dtype=bool)
     if psfs is not None:
-        dirty = psfs.is_dirty[psfs.places(batch.psf_index[rows])]
+        dirty = psfs.is_dirty[psfs.indices_of(batch.psf_index[rows])]
     exact = _needs_exact_psf(tensors, rows)
     for is_exact, is_cleaned in ((False, False), (True, False), (False, True), (True, True)):
         chosen = rows[(exact == is_exact) & (dirty == is_cleaned)]
@@ -104,15 +104,15 @@ def _plain_grids(batch, psfs, positions, box, device):
     if psfs is None:
         images = native_psfs(batch, positions, 1, device, CLEANING_SIZE)
     else:
-        images = psfs.native[torch.from_numpy(psfs.places(positions)).to(device)]
+        images = psfs.native[torch.from_numpy(psfs.indices_of(positions)).to(device)]
     for members, grid in psfs_by_band(images, box):
         yield members.cpu().numpy(), grid
 
 
 def _cleaned_grids(psfs, positions, box, is_exact, device):
     """Transforms of cleaned PSFs, exact ones or up to the Nyquist frequency."""
-    places = torch.from_numpy(psfs.places(positions)).to(device)
-    images = psfs.images[places] * psfs.held[places, None, None]
+    chosen = torch.from_numpy(psfs.indices_of(positions)).to(device)
+    images = psfs.images[chosen] * psfs.held[chosen, None, None]
     for members, grid in prepare_psfs(images, box, device=device) if is_exact else psfs_by_band(images, box):
         yield members.cpu().numpy(), grid
 
@@ -120,10 +120,10 @@ def _cleaned_grids(psfs, positions, box, is_exact, device):
 def _exact_grids(batch, positions, box, device):
     """Transforms of PSFs as they were given, with the power beyond the Nyquist frequency of the stamps."""
     by_shape = {}
-    for place, position in enumerate(positions):
-        by_shape.setdefault(batch.psf[position].shape, []).append(place)
-    for places in by_shape.values():
-        places = np.array(places)
-        images = torch.from_numpy(np.stack([batch.psf[positions[place]] for place in places])).to(device)
+    for index, position in enumerate(positions):
+        by_shape.setdefault(batch.psf[position].shape, []).append(index)
+    for same_shape in by_shape.values():
+        same_shape = np.array(same_shape)
+        images = torch.from_numpy(np.stack([batch.psf[position] for position in positions[same_shape]])).to(device)
         for members, grid in prepare_psfs(images, box, oversampling=batch.psf_oversampling, device=device):
-            yield places[members.cpu().numpy()], grid
+            yield same_shape[members.cpu().numpy()], grid

@@ -178,7 +178,7 @@ def _psf_groups(batch, box, device):
     by_band = {}
     for positions in by_shape.values():
         positions = np.array(positions)
-        images = torch.from_numpy(np.stack([batch.psf[i] for i in positions])).to(device)
+        images = torch.from_numpy(np.stack([batch.psf[position] for position in positions])).to(device)
         moments = psf_moments(images, batch.psf_oversampling)
         for members, grid in prepare_psfs(images, box, oversampling=batch.psf_oversampling, device=device):
             members = members.cpu().numpy()

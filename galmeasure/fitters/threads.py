@@ -7,19 +7,23 @@ run at the same time. What the caller had set is put back when the last fit ends
 
 import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
 __all__ = ["map_batches", "single_threaded"]
 
+_Batch = TypeVar("_Batch")
+_Result = TypeVar("_Result")
 _LOCK = threading.Lock()
 _STATE = {"depth": 0, "threads": 1}
 
 
 @contextmanager
-def single_threaded():
+def single_threaded() -> Iterator[int]:
     """Run torch with one thread for the time being; gives the number of threads it had."""
     with _LOCK:
         if _STATE["depth"] == 0:
@@ -35,13 +39,13 @@ def single_threaded():
                 torch.set_num_threads(_STATE["threads"])
 
 
-def map_batches(function, batches, n_workers):
+def map_batches(function: Callable[[_Batch], _Result], batches: Iterable[_Batch], n_workers: int) -> Iterator[_Result]:
     """Yield ``function(batch)`` in order, ``n_workers`` at a time, with few batches in memory."""
     if n_workers == 1:
         yield from map(function, batches)
         return
     with ThreadPoolExecutor(n_workers) as pool:
-        waiting = deque()
+        waiting: deque[Future] = deque()
         try:
             for batch in batches:
                 waiting.append(pool.submit(function, batch))

@@ -1,8 +1,10 @@
 """Mixtures of Student t distributions, fitted to weighted draws: proposals of importance sampling."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 from scipy.linalg import solve_triangular
 from scipy.special import gammainccinv, gammaln, logsumexp, ndtri
 
@@ -36,11 +38,11 @@ class Mixture:
     factors: np.ndarray
 
     @classmethod
-    def of_moments(cls, weights, means, covariances):
+    def of_moments(cls, weights: npt.ArrayLike, means: npt.ArrayLike, covariances: npt.NDArray[np.float64]) -> Self:
         """Mixture of components with these scale matrices."""
         return cls(np.asarray(weights), np.asarray(means), np.linalg.cholesky(covariances))
 
-    def widened(self, share, factor):
+    def widened(self, share: float, factor: float) -> "Mixture":
         """Return this mixture with a share of one component as wide as all together, times a factor."""
         mean = self.weights @ self.means
         away = self.means - mean
@@ -50,14 +52,14 @@ class Mixture:
         weights = np.append((1.0 - share) * self.weights, share)
         return Mixture(weights, np.vstack([self.means, mean]), np.concatenate([self.factors, wide[None]]))
 
-    def sample(self, uniform):
+    def sample(self, uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Draw ``(S, D)`` values, a function of numbers ``(S, D + 2)`` between 0 and 1."""
         chosen = np.searchsorted(self.weights.cumsum()[:-1], uniform[:, 0], side="right")
         stretch = np.sqrt(0.5 * DOF / gammainccinv(0.5 * DOF, uniform[:, 1]))
         normal = ndtri(uniform[:, 2:])
         return self.means[chosen] + stretch[:, None] * np.einsum("sij,sj->si", self.factors[chosen], normal)
 
-    def log_components(self, u, dof=DOF):
+    def log_components(self, u: npt.NDArray[np.float64], dof: float | None = DOF) -> npt.NDArray[np.float64]:
         """Log density of values ``(S, D)`` in each component times its weight, shape ``(S, K)``; dof None: Gaussian."""
         size = u.shape[1]
         columns = []
@@ -71,12 +73,12 @@ class Mixture:
             columns.append(constant - 0.5 * (dof + size) * np.log1p(distance2 / dof))
         return np.stack(columns, 1)
 
-    def log_prob(self, u):
+    def log_prob(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Log density of values ``(S, D)``, shape ``(S,)``."""
         return logsumexp(self.log_components(u), axis=1)
 
 
-def normalised(log_weights):
+def normalised(log_weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Weights that sum to 1; all zero where none is finite."""
     highest = log_weights.max()
     if not np.isfinite(highest):
@@ -85,13 +87,13 @@ def normalised(log_weights):
     return weights / weights.sum()
 
 
-def effective_size(weights):
+def effective_size(weights: npt.NDArray[np.float64]) -> float:
     """Number of equal weights that are worth as much as these, which sum to 1 (or are all 0)."""
     squares = (weights**2).sum()
     return 1.0 / squares if squares > 0 else 0.0
 
 
-def tempered(log_weights, least):
+def tempered(log_weights: npt.NDArray[np.float64], least: float) -> npt.NDArray[np.float64]:
     """Normalised powers of weights, the power as near 1 as leaves ``least`` effective draws."""
     weights = normalised(log_weights)
     if effective_size(weights) >= least:
@@ -104,7 +106,9 @@ def tempered(log_weights, least):
     return normalised(lower * log_weights)
 
 
-def fit_mixture(rng, u, weights, n_components):
+def fit_mixture(
+    rng: np.random.Generator, u: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], n_components: int
+) -> Mixture:
     """Mixture of weighted draws, by expectation and maximisation of Gaussians.
 
     Parameters
@@ -132,14 +136,14 @@ def fit_mixture(rng, u, weights, n_components):
     if n_components == 1:
         return Mixture.of_moments(np.ones(1), mean[None], (overall + ridge)[None])
     start = u[rng.choice(len(u), n_components, p=weights)]
-    parts = np.repeat((0.5 * overall + ridge)[None], n_components, 0)
-    mixture = Mixture.of_moments(np.full(n_components, 1.0 / n_components), start, parts)
+    covariances = np.repeat((0.5 * overall + ridge)[None], n_components, 0)
+    mixture = Mixture.of_moments(np.full(n_components, 1.0 / n_components), start, covariances)
     for _ in range(_ITERATIONS):
-        log_parts = mixture.log_components(u, dof=None)
-        shares = weights[:, None] * np.exp(log_parts - logsumexp(log_parts, axis=1, keepdims=True))
+        log_components = mixture.log_components(u, dof=None)
+        shares = weights[:, None] * np.exp(log_components - logsumexp(log_components, axis=1, keepdims=True))
         total = shares.sum(0) + 1e-6
         means = (shares.T @ u + 1e-6 * mean) / total[:, None]
         away = u[None] - means[:, None]  # (K, S, D)
-        parts = np.einsum("ks,ksi,ksj->kij", shares.T, away, away) / total[:, None, None] + ridge
-        mixture = Mixture.of_moments(total / total.sum(), means, parts)
+        covariances = np.einsum("ks,ksi,ksj->kij", shares.T, away, away) / total[:, None, None] + ridge
+        mixture = Mixture.of_moments(total / total.sum(), means, covariances)
     return mixture

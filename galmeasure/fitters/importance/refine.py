@@ -1,8 +1,10 @@
 """Exact posteriors: draws of a network's flow are weighted with the likelihood of the pixels and the prior."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from galmeasure.cutouts.batches import CutoutBatch
@@ -11,9 +13,14 @@ from galmeasure.fitters.crop import rows_of
 from galmeasure.fitters.importance.sampling import HeldParameters, ImportanceSettings, gaussian_proposal, weighted_draws
 from galmeasure.fitters.importance.target import ExactPosterior
 from galmeasure.fitters.lsq.fitter import LSQSersicFitter
+from galmeasure.fitters.neural.encode import EncodedChunk
+from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.flags import Flag
 from galmeasure.networks import SersicPosterior
+from galmeasure.networks.correction import Correction
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_NAMES
+from galmeasure.priors import Prior
+from galmeasure.weights import Weights
 
 __all__ = ["AGAIN", "LEAST_DRAWS", "METHOD", "check_refinement", "refine_batch", "refined_draws"]
 
@@ -30,7 +37,7 @@ _WORTHLESS = 0.2
 """With fewer effective draws than this part of those wanted, the draws are not used."""
 
 
-def check_refinement(weights, network, n_draws, min_ess):
+def check_refinement(weights: Weights, network: SersicPosterior, n_draws: int, min_ess: float) -> None:
     """Check the options of a refinement, and that a network is fit for it.
 
     Parameters
@@ -64,19 +71,31 @@ def check_refinement(weights, network, n_draws, min_ess):
         raise ValueError(msg)
 
 
-def refine_batch(network, pieces, tensors, found, weights, prior, *, n_draws, min_ess, summary="mean", held=None):
+def refine_batch(
+    network: SersicPosterior | Correction,
+    chunks: Sequence[EncodedChunk],
+    tensors: BatchTensors,
+    measurement: BatchMeasurement,
+    weights: Weights,
+    prior: Prior,
+    *,
+    n_draws: int,
+    min_ess: float,
+    summary: str = "mean",
+    held: HeldParameters | None = None,
+) -> npt.NDArray[np.bool_]:
     """Replace the posteriors of a batch by exact ones, in place.
 
     Parameters
     ----------
     network : SersicPosterior
         Network whose posteriors are used.
-    pieces : list of EncodedChunk
-        What it says of the batch.
+    chunks : list of EncodedChunk
+        Description of the batch by the network.
     tensors : BatchTensors
         Tensors of the batch, on the device of the network.
-    found : BatchMeasurement
-        With the network's measurement.
+    measurement : BatchMeasurement
+        Measurement by the network, which is overwritten.
     weights : Weights
         Weights of the network.
     prior : Prior
@@ -88,7 +107,7 @@ def refine_batch(network, pieces, tensors, found, weights, prior, *, n_draws, mi
     summary : {"mean", "median", "mode"}, optional
         Point estimate; the mode is that of the draws.
     held : HeldParameters, optional
-        Parameters that are known; the pieces hold the posteriors given these.
+        Parameters that are known; the chunks hold the posteriors given these.
 
     Returns
     -------
@@ -109,21 +128,33 @@ def refine_batch(network, pieces, tensors, found, weights, prior, *, n_draws, mi
     """
     settings = ImportanceSettings(n_draws=n_draws, min_ess=min_ess)
     target = _target(tensors, weights, prior)
-    _Refinement(network, tensors.batch, found, target, settings, summary, held).refine_all(pieces)
-    return found.method != "neural"
+    _Refinement(network, tensors.batch, measurement, target, settings, summary, held).refine_all(chunks)
+    return measurement.method != "neural"
 
 
-def refined_draws(network, pieces, tensors, weights, n_samples, seed, *, prior, n_draws, min_ess, held=None):
+def refined_draws(
+    network: SersicPosterior | Correction,
+    chunks: Sequence[EncodedChunk],
+    tensors: BatchTensors,
+    weights: Weights,
+    n_samples: int,
+    seed: int,
+    *,
+    prior: Prior,
+    n_draws: int,
+    min_ess: float,
+    held: HeldParameters | None = None,
+) -> npt.NDArray[np.float64]:
     """Equally weighted draws of exact posteriors, resampled from weighted ones.
 
     Parameters
     ----------
-    network, pieces, tensors, weights, prior, n_draws, min_ess, held
+    network, chunks, tensors, weights, prior, n_draws, min_ess, held
         The same arguments as those of `refine_batch`.
     n_samples : int
         Draws for each galaxy.
     seed : int
-        Of the choice among the weighted draws, with each row's number.
+        Seed of the choice among the weighted draws, together with each row's number.
 
     Returns
     -------
@@ -131,10 +162,10 @@ def refined_draws(network, pieces, tensors, weights, n_samples, seed, *, prior, 
         In the units and pixels of the stamps, shape ``(B, n_samples, 7)``; NaN where there is no posterior.
     """
     settings = ImportanceSettings(n_draws=n_draws, min_ess=min_ess)
-    found = BatchMeasurement.empty(len(tensors), quantiles=True, draws=True)
+    measurement = BatchMeasurement.empty(len(tensors), quantiles=True, draws=True)
     drawn = np.full((len(tensors), n_samples, N_PARAMETERS), np.nan)
     target = _target(tensors, weights, prior)
-    _Refinement(network, tensors.batch, found, target, settings, "mean", held, drawn, seed).refine_all(pieces)
+    _Refinement(network, tensors.batch, measurement, target, settings, "mean", held, drawn, seed).refine_all(chunks)
     return drawn
 
 
@@ -149,9 +180,9 @@ def _target(tensors, weights, prior):
 class _Refinement:
     """What the refinement of a batch needs."""
 
-    network: SersicPosterior
+    network: SersicPosterior | Correction
     batch: CutoutBatch
-    found: BatchMeasurement
+    measurement: BatchMeasurement
     target: ExactPosterior
     settings: ImportanceSettings
     summary: str
@@ -159,78 +190,80 @@ class _Refinement:
     drawn: np.ndarray | None = None
     seed: int = 0
 
-    def refine_all(self, pieces):
-        """Refine all rows of all pieces."""
-        self.found.method[:] = "neural"
-        for piece in pieces:
-            places = np.flatnonzero(piece.keep)
-            poor = self.refine(piece, places) if self.held is None else self.refine_given(piece, places)
+    def refine_all(self, chunks):
+        """Refine all rows of all chunks."""
+        self.measurement.method[:] = "neural"
+        for chunk in chunks:
+            members = np.flatnonzero(chunk.keep)
+            poor = self.refine(chunk, members) if self.held is None else self.refine_given(chunk, members)
             if len(poor):
-                self.refine_again(piece, poor)
+                self.refine_again(chunk, poor)
 
-    def refine_given(self, piece, places):
-        """Draw posteriors given the held parameters, about the Gaussian of the piece; gives the places left."""
-        summary = piece.summary
+    def refine_given(self, chunk, members):
+        """Draw posteriors given the held parameters, about the Gaussian of the chunk; gives the members left."""
+        summary = chunk.summary
         starts = [
             gaussian_proposal(
-                self.network, self.target.prior, summary.mean[place].double(), summary.covariance[place].double(),
+                self.network, self.target.prior, summary.mean[member].double(), summary.covariance[member].double(),
                 self.held,
             )
-            for place in places
+            for member in members
         ]  # fmt: skip
         hopeful = np.array([start is not None for start in starts], dtype=bool)
-        poor = places[~hopeful]
+        poor = members[~hopeful]
         if hopeful.any():
-            poor = np.append(poor, self.refine(piece, places[hopeful], [each for each in starts if each is not None]))
+            poor = np.append(
+                poor, self.refine(chunk, members[hopeful], [start for start in starts if start is not None])
+            )
         return np.sort(poor)
 
-    def refine(self, piece, places, starts=None, method=METHOD):
-        """Draw posteriors of some rows of a piece and store them; gives the places where the draws are worthless."""
-        poor, found = [], self.found
+    def refine(self, chunk, members, starts=None, method=METHOD):
+        """Draw posteriors of some rows of a chunk and store them; gives the members whose draws are worthless."""
+        poor, measurement = [], self.measurement
         least = self.settings.min_ess
         draws = weighted_draws(
-            self.network, piece, places, self.target, self.batch.image, self.settings, starts, self.held
+            self.network, chunk, members, self.target, self.batch.image, self.settings, starts, self.held
         )  # fmt: skip
-        for row, place, drawn in zip(piece.rows[places], places, draws, strict=True):
+        for row, member, drawn in zip(chunk.rows[members], members, draws, strict=True):
             ess = drawn.ess
-            found.ess[row] = np.fmax(found.ess[row], ess)
-            found.n_draws[row] += len(drawn)
-            found.flags[row] |= (ess < least) * Flag.POOR_PROPOSAL
+            measurement.ess[row] = np.fmax(measurement.ess[row], ess)
+            measurement.n_draws[row] += len(drawn)
+            measurement.flags[row] |= (ess < least) * Flag.POOR_PROPOSAL
             if ess < _WORTHLESS * least:
-                poor.append(place)
+                poor.append(member)
             else:
-                self._store(row, drawn, piece.window[place : place + 1], method)
+                self._store(row, drawn, chunk.window[member : member + 1], method)
         return np.array(poor, dtype=np.int64)
 
-    def refine_again(self, piece, places):
+    def refine_again(self, chunk, members):
         """Draw posteriors of some rows about least-squares fits, which are the answer if that does not help."""
-        rows, found = piece.rows[places], self.found
+        rows, measurement = chunk.rows[members], self.measurement
         names = [] if self.held is None else [PARAMETER_NAMES[column] for column in self.held.columns]
         fitter = LSQSersicFitter(device=self.target.device, fixed=dict.fromkeys(names, "init"))
-        init = np.full_like(found.values[rows], np.nan)
+        init = np.full_like(measurement.values[rows], np.nan)
         if self.held is not None:
             columns = list(self.held.columns)
             init[:, columns] = self.held.values.cpu().numpy()[rows][:, columns]
-        part = fitter.measure(rows_of(self.batch, rows), init)
-        usable = np.isfinite(part.values).all(axis=1)
-        starts = [self._start(piece.window[place : place + 1], *each)
-                  for place, *each in zip(places, part.values, part.covariance, strict=True)]  # fmt: skip
+        fallback = fitter.measure(rows_of(self.batch, rows), init)
+        usable = np.isfinite(fallback.values).all(axis=1)
+        starts = [self._start(chunk.window[member : member + 1], *estimate)
+                  for member, *estimate in zip(members, fallback.values, fallback.covariance, strict=True)]  # fmt: skip
         hopeful = np.array([start is not None for start in starts])
         left = ~hopeful
         if hopeful.any():
             starts = [start for start in starts if start is not None]
-            poor = self.refine(piece, places[hopeful], starts, AGAIN)
-            left |= np.isin(places, poor)
+            poor = self.refine(chunk, members[hopeful], starts, AGAIN)
+            left |= np.isin(members, poor)
         left &= usable
         for name in ("values", "covariance"):
-            getattr(found, name)[rows[left]] = getattr(part, name)[left]
-        found.quantiles[rows[left]] = np.nan
-        found.flags[rows[left]] |= part.flags[left]
-        found.method[rows[left]] = fitter.method
+            getattr(measurement, name)[rows[left]] = getattr(fallback, name)[left]
+        measurement.quantiles[rows[left]] = np.nan
+        measurement.flags[rows[left]] |= fallback.flags[left]
+        measurement.method[rows[left]] = fitter.method
 
     def _start(self, window, values, covariance):
         """Proposal about a least-squares fit in the pixels of the stamp, or None."""
-        values, covariance = (torch.from_numpy(each).to(self.target.device) for each in (values, covariance))
+        values, covariance = (torch.from_numpy(array).to(self.target.device) for array in (values, covariance))
         scale = window.scale
         values = window.from_stamp(values[None])[0]
         covariance = covariance / scale / scale[:, None]
@@ -238,20 +271,20 @@ class _Refinement:
 
     def _store(self, row, drawn, window, method):
         """Summary of weighted draws, in the pixels of the stamp."""
-        quantiles, found = drawn.quantiles(), self.found
+        quantiles, measurement = drawn.quantiles(), self.measurement
         point = {"mean": drawn.mean, "median": quantiles[1], "mode": drawn.best}[self.summary]
         scale, offset = window.scale.cpu().numpy(), window.offset()[0].cpu().numpy()
-        found.values[row] = point * scale + offset
-        found.quantiles[row] = quantiles * scale + offset
-        found.covariance[row] = drawn.covariance * scale[:, None] * scale
+        measurement.values[row] = point * scale + offset
+        measurement.quantiles[row] = quantiles * scale + offset
+        measurement.covariance[row] = drawn.covariance * scale[:, None] * scale
         if self.held is None:
-            found.log_evidence[row] = drawn.log_evidence
+            measurement.log_evidence[row] = drawn.log_evidence
         else:
-            columns, known = list(self.held.columns), self.held.values[row].cpu().numpy()
-            found.values[row, columns] = known[columns]
-            found.quantiles[row][:, columns] = known[columns]
-            found.covariance[row][columns], found.covariance[row][:, columns] = 0.0, 0.0
-        found.method[row] = method
+            columns, held_values = list(self.held.columns), self.held.values[row].cpu().numpy()
+            measurement.values[row, columns] = held_values[columns]
+            measurement.quantiles[row][:, columns] = held_values[columns]
+            measurement.covariance[row][columns], measurement.covariance[row][:, columns] = 0.0, 0.0
+        measurement.method[row] = method
         if self.drawn is not None:
             generator = np.random.Generator(np.random.Philox(key=[self.seed, int(self.batch.index[row])]))
             self.drawn[row] = drawn.resampled(self.drawn.shape[1], generator) * scale + offset

@@ -1,16 +1,23 @@
 """Weighted draws of exact posteriors, proposed by a network's flow and by mixtures adapted to them."""
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.special import ndtri
+from torch import Tensor
 
 from galmeasure.fitters.importance.mixture import Mixture, effective_size, fit_mixture, normalised, tempered
-from galmeasure.networks import NATIVE_SIZE
+from galmeasure.fitters.importance.target import ExactPosterior
+from galmeasure.fitters.neural.encode import EncodedChunk
+from galmeasure.networks import NATIVE_SIZE, SersicPosterior, Window
+from galmeasure.networks.correction import Correction
 from galmeasure.parameters import N_PARAMETERS, SERSIC
+from galmeasure.priors import Prior
 from galmeasure.utils.chunks import chunk_sizes, padded_chunks
 
 __all__ = ["HeldParameters", "ImportanceSettings", "WeightedDraws", "gaussian_proposal", "weighted_draws"]
@@ -55,7 +62,7 @@ class HeldParameters:
     Parameters
     ----------
     columns : tuple of int
-        Places of these parameters among the seven.
+        Indices of these parameters among the seven.
     values : Tensor
         Parameters of each row of the batch, in the units and pixels of its stamp, shape ``(B, 7)``; only the columns
         that are held are used.
@@ -65,11 +72,11 @@ class HeldParameters:
     values: torch.Tensor
 
     @property
-    def flux(self):
+    def flux(self) -> bool:
         """True if the flux is among them."""
         return 0 in self.columns
 
-    def of(self, rows, window):
+    def of(self, rows: npt.NDArray[np.int64], window: Window) -> Tensor:
         """Parameters ``(R, 7)`` of some rows in the units and pixels of the network."""
         values = self.values[torch.as_tensor(np.asarray(rows), device=self.values.device)]
         columns = list(self.columns)
@@ -96,22 +103,22 @@ class WeightedDraws:
     log_density: np.ndarray
     log_weights: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Number of draws."""
         return len(self.values)
 
     @property
-    def weights(self):
-        """They sum to 1; all zero where the prior excludes all draws."""
+    def weights(self) -> npt.NDArray[np.float64]:
+        """Weights, which sum to 1; all zero where the prior excludes all draws."""
         return normalised(self.log_weights)
 
     @property
-    def ess(self):
+    def ess(self) -> float:
         """Effective number of draws."""
         return effective_size(self.weights)
 
     @property
-    def log_evidence(self):
+    def log_evidence(self) -> float:
         """Log of the integral of likelihood times prior."""
         highest = self.log_weights.max()
         if not np.isfinite(highest):
@@ -119,23 +126,23 @@ class WeightedDraws:
         return highest + np.log(np.exp(self.log_weights - highest).mean())
 
     @property
-    def mean(self):
-        """Shape ``(7,)``."""
+    def mean(self) -> npt.NDArray[np.float64]:
+        """Posterior mean, shape ``(7,)``."""
         return self.weights @ self.values
 
     @property
-    def covariance(self):
-        """Shape ``(7, 7)``."""
+    def covariance(self) -> npt.NDArray[np.float64]:
+        """Posterior covariance, shape ``(7, 7)``."""
         weights = self.weights
         away = self.values - weights @ self.values
         return (weights[:, None] * away).T @ away / (1.0 - (weights**2).sum())
 
     @property
-    def best(self):
+    def best(self) -> npt.NDArray[np.float64]:
         """Draw of the highest posterior density, shape ``(7,)``."""
         return self.values[self.log_density.argmax()]
 
-    def quantiles(self, levels=LEVELS):
+    def quantiles(self, levels: npt.ArrayLike = LEVELS) -> npt.NDArray[np.float64]:
         """Quantiles of each parameter, shape ``(len(levels), 7)``."""
         columns, weights = [], self.weights
         for column in self.values.T:
@@ -144,24 +151,33 @@ class WeightedDraws:
             columns.append(np.interp(levels, mass.cumsum() - 0.5 * mass, column[order]))
         return np.stack(columns, 1)
 
-    def resampled(self, count, generator):
+    def resampled(self, count: int, generator: np.random.Generator) -> npt.NDArray[np.float64]:
         """Draws ``(count, 7)`` of equal weight, in no order: each as often as its weight says, up to one."""
-        places = (generator.random() + np.arange(count)) / count
-        chosen = np.searchsorted(self.weights.cumsum(), places).clip(max=len(self) - 1)
+        levels = (generator.random() + np.arange(count)) / count
+        chosen = np.searchsorted(self.weights.cumsum(), levels).clip(max=len(self) - 1)
         return self.values[generator.permutation(chosen)]
 
 
-def weighted_draws(network, piece, places, target, images, settings, starts=None, held=None):
-    """Weighted draws of the posteriors of some rows of an encoded piece.
+def weighted_draws(
+    network: SersicPosterior | Correction,
+    chunk: EncodedChunk,
+    members: npt.NDArray[np.int64],
+    target: ExactPosterior,
+    images: npt.NDArray[np.float32],
+    settings: ImportanceSettings,
+    starts: Sequence[Mixture] | None = None,
+    held: HeldParameters | None = None,
+) -> list[WeightedDraws]:
+    """Weighted draws of the posteriors of some rows of an encoded chunk.
 
     Parameters
     ----------
     network : SersicPosterior
         Network that proposes draws.
-    piece : EncodedChunk
-        What it says of the rows.
-    places : ndarray of int64
-        Rows of the piece.
+    chunk : EncodedChunk
+        Description of the rows by the network.
+    members : ndarray of int64
+        Indices of the rows within the chunk.
     target : ExactPosterior
         Exact posterior of the batch.
     images : ndarray
@@ -190,23 +206,29 @@ def weighted_draws(network, piece, places, target, images, settings, starts=None
     Veach & Guibas 1995, SIGGRAPH, 419; Cornuet et al. 2012, Scandinavian Journal of Statistics 39, 798.
     """
     coordinates = _Coordinates.of(network, target.prior, held)
-    starts = [None] * len(places) if starts is None else starts
-    samplers = [_Sampler(images[piece.rows[place]], start) for place, start in zip(places, starts, strict=True)]
-    active = np.arange(len(places))
+    proposals = [None] * len(members) if starts is None else starts
+    rows = chunk.rows[members]
+    samplers = [_Sampler(images[row], start) for row, start in zip(rows, proposals, strict=True)]
+    active = np.arange(len(members))
     while len(active):
         count = _round_size(len(samplers[active[0]]), settings.n_draws)
-        proposals = [samplers[i].next_proposal() for i in active]
-        by_flow = np.array([proposal is None for proposal in proposals])
+        by_flow = np.array([samplers[index].next_proposal() is None for index in active])
         for chosen, draw in ((active[by_flow], _flow_round), (active[~by_flow], _fitted_round)):
             if len(chosen):
-                used = [samplers[i] for i in chosen]
-                draw(network, piece, places[chosen], used, target, coordinates, count)
-        active = np.array([i for i in active if samplers[i].found.ess < settings.min_ess
-                           and len(samplers[i]) < settings.n_draws], dtype=np.int64)  # fmt: skip
-    return [sampler.found for sampler in samplers]
+                used = [samplers[index] for index in chosen]
+                draw(network, chunk, members[chosen], used, target, coordinates, count)
+        active = np.array([index for index in active if samplers[index].draws.ess < settings.min_ess
+                           and len(samplers[index]) < settings.n_draws], dtype=np.int64)  # fmt: skip
+    return [sampler.draws for sampler in samplers]
 
 
-def gaussian_proposal(network, prior, values, covariance, held=None):
+def gaussian_proposal(
+    network: SersicPosterior | Correction,
+    prior: Prior,
+    values: Tensor,
+    covariance: Tensor,
+    held: HeldParameters | None = None,
+) -> Mixture | None:
     """Proposal about a Gaussian approximation of a posterior.
 
     Parameters
@@ -235,41 +257,43 @@ def gaussian_proposal(network, prior, values, covariance, held=None):
     if len(drawn) < _LEAST_INSIDE:
         return None
     u = _Coordinates.of(network, prior, held).forward(drawn)[0].cpu().numpy()
-    parts = np.atleast_2d(np.cov(u.T)) + 1e-8 * np.eye(u.shape[1])
-    return Mixture.of_moments(np.ones(1), u.mean(0)[None], parts[None]).widened(_START_SHARE, _START_WIDE)
+    scale = np.atleast_2d(np.cov(u.T)) + 1e-8 * np.eye(u.shape[1])
+    return Mixture.of_moments(np.ones(1), u.mean(0)[None], scale[None]).widened(_START_SHARE, _START_WIDE)
 
 
-def _round_size(done, most):
+def _round_size(n_drawn, most):
     """Draws of the next round: the first ones are short, later ones half of what there is."""
-    return min(max(_FIRST, done // 2 // _FIRST * _FIRST), most - done)
+    return min(max(_FIRST, n_drawn // 2 // _FIRST * _FIRST), most - n_drawn)
 
 
-def _flow_round(network, piece, places, samplers, target, coordinates, count):
+def _flow_round(network, chunk, members, samplers, target, coordinates, count):
     """Draw from the flow."""
-    context, device = piece.context, target.device
+    context, device = chunk.context, target.device
     normal = np.stack([ndtri(sampler.uniforms(count)[:, :N_PARAMETERS]) for sampler in samplers], 1)
     normal = torch.from_numpy(normal.astype(np.float32)).to(device)
-    parts, densities = [], []
-    for some, kept in padded_chunks(np.arange(len(places)), chunk_sizes("proposals", device)):
-        drawn = network.sample(context[places[some]], normal[:, some])
-        densities.append(network.log_prob(context[places[some]], drawn)[:, :kept])
-        parts.append(drawn[:, :kept])
-    values = torch.cat(parts, 1).transpose(0, 1).double()
+    draws, densities = [], []
+    for padded, n_members in padded_chunks(np.arange(len(members)), chunk_sizes("proposals", device)):
+        drawn = network.sample(context[members[padded]], normal[:, padded])
+        densities.append(network.log_prob(context[members[padded]], drawn)[:, :n_members])
+        draws.append(drawn[:, :n_members])
+    values = torch.cat(draws, 1).transpose(0, 1).double()
     log_flow = torch.cat(densities, 1).T.double()
-    values, log_density, log_flux = target.evaluate(piece.rows[places], piece.window[places], values)
+    values, log_density, log_flux = target.evaluate(chunk.rows[members], chunk.window[members], values)
     u, log_volume = coordinates.forward(values)
     _add(samplers, values, u, log_volume, log_density, log_flux, log_flow)
 
 
-def _fitted_round(network, piece, places, samplers, target, coordinates, count):
+def _fitted_round(network, chunk, members, samplers, target, coordinates, count):
     """Draw from mixtures that are fitted to the draws so far."""
     device = target.device
     uniform = np.stack([sampler.uniforms(count) for sampler in samplers])
     columns = coordinates.n_free + 2
-    drawn = [s.proposals[-1].sample(part[:, :columns]) for s, part in zip(samplers, uniform, strict=True)]
+    drawn = [
+        sampler.proposals[-1].sample(numbers[:, :columns]) for sampler, numbers in zip(samplers, uniform, strict=True)
+    ]
     u = torch.from_numpy(np.stack(drawn)).to(device)
     uniform = torch.from_numpy(uniform[..., -1].copy()).to(device)
-    rows, window = piece.rows[places], piece.window[places]
+    rows, window = chunk.rows[members], chunk.window[members]
     if coordinates.held is not None:
         values, log_volume = coordinates.inverse(u, coordinates.held.of(rows, window))
         uniform = None if coordinates.held.flux else uniform
@@ -280,16 +304,16 @@ def _fitted_round(network, piece, places, samplers, target, coordinates, count):
     values, log_volume = coordinates.inverse(u)
     values, log_density, log_flux = target.evaluate(rows, window, values, uniform)
     densities, shown = [], values.transpose(0, 1).float()
-    for some, kept in padded_chunks(np.arange(len(places)), chunk_sizes("proposals", device)):
-        densities.append(network.log_prob(piece.context[places[some]], shown[:, some])[:, :kept])
+    for padded, n_members in padded_chunks(np.arange(len(members)), chunk_sizes("proposals", device)):
+        densities.append(network.log_prob(chunk.context[members[padded]], shown[:, padded])[:, :n_members])
     log_flow = torch.cat(densities, 1).T.double()
     _add(samplers, values, u, log_volume, log_density, log_flux, log_flow)
 
 
 def _add(samplers, *columns):
     columns = [column.cpu().numpy() for column in columns]
-    for i, sampler in enumerate(samplers):
-        sampler.add(*(column[i] for column in columns))
+    for index, sampler in enumerate(samplers):
+        sampler.add(*(column[index] for column in columns))
 
 
 @lru_cache(maxsize=4)
@@ -308,7 +332,7 @@ class _Sampler:
         self._shift = self._generator.random(_N_UNIFORM)
         self.proposals, self._counts = [], []
         self._columns = None
-        self.found = None
+        self.draws = None
 
     def __len__(self):
         return 0 if self._columns is None else len(self._columns[0])
@@ -323,7 +347,7 @@ class _Sampler:
     def next_proposal(self):
         """Choose where to draw from next: None is the flow, else a Mixture."""
         proposal = self._start
-        if len(self) and (self.proposals[-1] is not None or self.found.ess < _GOOD * len(self)):
+        if len(self) and (self.proposals[-1] is not None or self.draws.ess < _GOOD * len(self)):
             proposal = self._fit()
         self.proposals.append(proposal)
         return proposal
@@ -340,7 +364,7 @@ class _Sampler:
         log_weights = np.full(len(values), -np.inf)
         log_weights[possible] = log_density[possible] - self._log_proposal(possible)
         log_weights[~(log_weights < np.inf)] = -np.inf
-        self.found = WeightedDraws(values, log_density, log_weights)
+        self.draws = WeightedDraws(values, log_density, log_weights)
 
     def _log_proposal(self, chosen):
         """Log density, by the parameters, of the mixture of all proposals."""
@@ -352,12 +376,12 @@ class _Sampler:
         return total
 
     def _fit(self):
-        u, log_weights = self._columns[1], self.found.log_weights
+        u, log_weights = self._columns[1], self.draws.log_weights
         possible = np.isfinite(log_weights)
         u, log_weights = u[possible], log_weights[possible]
         if len(u) <= 2 * N_PARAMETERS:
             return self._start
-        n_components = int(np.clip(self.found.ess / _TEMPERED, 1, _MOST_COMPONENTS))
+        n_components = int(np.clip(self.draws.ess / _TEMPERED, 1, _MOST_COMPONENTS))
         weights = tempered(log_weights, min(_TEMPERED, _SHARE * len(u)))
         return fit_mixture(self._generator, u, weights, n_components).widened(_WIDE_SHARE, _WIDE)
 
@@ -369,7 +393,7 @@ class _Coordinates:
         self._transform, self._round_peak, self.held = transform.coordinates.without("flux"), round_peak, held
         space = self._transform.space
         self._columns, self._shear = list(SERSIC.indices(*space.names)), space.slice("g1", "g2")
-        self._free = [i for i, column in enumerate(self._columns) if held is None or column not in held.columns]
+        self._free = [index for index, column in enumerate(self._columns) if held is None or column not in held.columns]
 
     @classmethod
     def of(cls, network, prior, held=None):

@@ -1,14 +1,19 @@
 """The exact posterior of stamps: likelihood of their pixels times the prior, for many parameters of each."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from galmeasure.fitters.tensors import groups
+from galmeasure.fitters.problem import Problem
+from galmeasure.fitters.tensors import BatchTensors, groups
 from galmeasure.likelihood import log_likelihood, variance
-from galmeasure.networks import NATIVE_SIZE
+from galmeasure.networks import NATIVE_SIZE, Window
 from galmeasure.parameters import SERSIC
+from galmeasure.priors import Prior
 from galmeasure.render import render_sersic
 from galmeasure.utils.chunks import chunk_size
 
@@ -36,15 +41,21 @@ class ExactPosterior:
     derivative, shot noise included. The prior is not normalised for its cut in signal-to-noise ratio.
     """
 
-    def __init__(self, tensors, prior):
+    def __init__(self, tensors: BatchTensors, prior: Prior) -> None:
         self.prior, self.device, batch = prior, tensors.device, tensors.batch
-        self._place = {}
+        self._problems: dict[int, tuple[Problem, int]] = {}
         width = np.maximum(batch.psf_fwhm[batch.psf_index] ** 2 - _PIXEL, 0.01) ** 0.5
         self._fwhm = torch.from_numpy(np.clip(width, prior.psf_fwhm.lower, prior.psf_fwhm.upper)).to(self.device)
         for group in groups(tensors):
-            self._place.update({int(row): (group.problem, i) for i, row in enumerate(group.rows)})
+            self._problems.update({int(row): (group.problem, index) for index, row in enumerate(group.rows)})
 
-    def evaluate(self, rows, window, values, uniform=None):
+    def evaluate(
+        self,
+        rows: Sequence[int] | NDArray[np.int64],
+        window: Window,
+        values: Tensor,
+        uniform: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Log posterior density of parameters, and a proposal of the flux given the others.
 
         Parameters
@@ -69,33 +80,34 @@ class ExactPosterior:
             Log density of these fluxes in their proposal, shape ``(R, S)``.
         """
         values = values.clone()
-        found = torch.empty((2, *values.shape[:2]), dtype=torch.float64, device=values.device)
-        problems = [self._place[int(row)] for row in rows]
+        log_densities = torch.empty((2, *values.shape[:2]), dtype=torch.float64, device=values.device)
+        problems = [self._problems[int(row)] for row in rows]
         fwhm = self._fwhm[torch.as_tensor(np.asarray(rows), device=values.device)] / window.block
         stamps = window.to_stamp(values)
         for problem in {id(problem): problem for problem, _ in problems}.values():
-            chosen = [i for i, (each, _) in enumerate(problems) if each is problem]
-            local = torch.tensor([problems[i][1] for i in chosen], device=values.device)
+            chosen = [index for index, (owner, _) in enumerate(problems) if owner is problem]
+            local = torch.tensor([problems[index][1] for index in chosen], device=values.device)
             pairs = torch.tensor(chosen, device=values.device).repeat_interleave(values.shape[1])
             local = local.repeat_interleave(values.shape[1])
             draws = torch.arange(values.shape[1], device=values.device).repeat(len(chosen))
             size = chunk_size("posterior models", self.device)
             for start in range(0, len(pairs), size):
-                piece = slice(start, start + size)
-                place = pairs[piece], draws[piece]
-                number = None if uniform is None else uniform[place]
-                parts = self._piece(
-                    problem, local[piece], window.block, values[place], stamps[place], fwhm[pairs[piece]], number
+                models = slice(start, start + size)
+                index = pairs[models], draws[models]
+                number = None if uniform is None else uniform[index]
+                flux, log_density, log_flux = self._evaluate_models(
+                    problem, local[models], window.block, values[index], stamps[index], fwhm[pairs[models]], number
                 )
-                values[(*place, _FLUX)], found[(0, *place)], found[(1, *place)] = parts
-        return values, found[0], found[1]
+                values[(*index, _FLUX)] = flux
+                log_densities[(0, *index)], log_densities[(1, *index)] = log_density, log_flux
+        return values, log_densities[0], log_densities[1]
 
-    def _piece(self, problem, local, block, values, stamps, fwhm, uniform):
+    def _evaluate_models(self, problem, local, block, values, stamps, fwhm, uniform):
         """Fluxes, log posterior densities and log densities of the fluxes in their proposal, of a few models."""
         image, error, good, gain = problem.data(local)
-        part = stamps.to(image.dtype)
-        part[:, _FLUX] = 1.0
-        unit = render_sersic(part, problem.psf, problem.psf_index[local])
+        of_unit_flux = stamps.to(image.dtype)
+        of_unit_flux[:, _FLUX] = 1.0
+        unit = render_sersic(of_unit_flux, problem.psf, problem.psf_index[local])
         proposal, norm = self._flux_proposal(unit, image, error, good, gain)
         # one unit of the network's flux is as many of the stamp's as a block has pixels along its side
         flux = block * values[:, _FLUX] if uniform is None else proposal.sample(uniform)

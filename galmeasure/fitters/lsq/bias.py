@@ -6,7 +6,9 @@ spread grows with it.
 """
 
 import torch
+from torch import Tensor
 
+from galmeasure.fitters.problem import Problem
 from galmeasure.likelihood import normal_equations, variance
 from galmeasure.parameters import N_PARAMETERS
 from galmeasure.render.curvature import render_curvature
@@ -17,7 +19,9 @@ _LONGEST = 1.0
 """Longest correction, in sigma, the parameters' correlations included: beyond it second order tells little."""
 
 
-def likelihood_bias(problem, parameters, background, covariance, n_free):
+def likelihood_bias(
+    problem: Problem, parameters: Tensor, background: Tensor | None, covariance: Tensor, n_free: int
+) -> Tensor:
     """Mean offset of the maximum-likelihood estimate from the truth.
 
     Parameters
@@ -45,22 +49,22 @@ def likelihood_bias(problem, parameters, background, covariance, n_free):
     its projection on the parameters is the bias. The bias comes from the noise that is there, so it is scaled with the
     reduced chi-squared where this is below 1: data without noise are not corrected.
     """
-    parts = []
+    biases = []
     for rows in problem.chunks(torch.arange(len(parameters), device=parameters.device)):
         level = None if background is None else background[rows]
-        parts.append(_bias(problem, rows, parameters[rows], level, covariance[rows], n_free))
-    bias = torch.cat(parts)
+        biases.append(_bias(problem, rows, parameters[rows], level, covariance[rows], n_free))
+    bias = torch.cat(biases)
     return torch.where(torch.isfinite(bias).all(1, keepdim=True), bias, 0.0)
 
 
 def _bias(problem, rows, parameters, background, covariance, n_free):
     image, error, good, gain = problem.data(rows)
     model, raw, matrix = problem.draw(rows, parameters, background)
-    bend = render_curvature(
+    curvature = render_curvature(
         parameters, covariance[:, :N_PARAMETERS, :N_PARAMETERS], problem.psf, problem.psf_index[rows]
     )
-    found = normal_equations(model, raw, model + 0.5 * bend, error, good, gain)
-    projected = matrix @ found.score[:, :, None]
+    equations = normal_equations(model, raw, model + 0.5 * curvature, error, good, gain)
+    projected = matrix @ equations.score[:, :, None]
     chi2 = (good * (image - model) ** 2 / variance(model, error, gain)).flatten(1).sum(1, dtype=torch.float64)
     noise = (chi2 / (good.flatten(1).sum(1) - n_free).clamp_min(1)).clamp_max(1.0)
     bias = -(covariance @ projected)[:, :, 0] * noise[:, None]

@@ -159,20 +159,20 @@ class LSQSersicFitter(SersicFitterBase):
     def measure(self, batch: CutoutBatch, init: npt.NDArray[np.float64]) -> BatchMeasurement:
         """Fit one batch; see `~galmeasure.fitters.SersicFitterBase.measure`."""
         reserve_heap()
-        found = BatchMeasurement.empty(len(batch), background=self.fit_background, crb=self.crb)
-        place = init[:, _CENTRE]  # an estimate of another fitter is no reason to look for the galaxy there
+        measurement = BatchMeasurement.empty(len(batch), background=self.fit_background, crb=self.crb)
+        centre = init[:, _CENTRE]  # an estimate of another fitter is no reason to look for the galaxy there
         if self.init is not None:
-            other = self.init.measure(batch, init.copy()).values
-            init = np.where(np.isnan(init), other, init)
+            estimate = self.init.measure(batch, init.copy()).values
+            init = np.where(np.isnan(init), estimate, init)
         dof = self.dof if self.loss == "student-t" else None
         with torch.inference_mode():
             for group in groups(BatchTensors.of(batch, self.device), dof=dof):
-                self._fit_group(group, init[group.rows], place[group.rows], found)
-        return found
+                self._fit_group(group, init[group.rows], centre[group.rows], measurement)
+        return measurement
 
-    def _fit_group(self, group, init, place, found):
+    def _fit_group(self, group, init, centre, measurement):
         problem, rows = group.problem, group.rows
-        given, place = (torch.from_numpy(each).to(self.device) for each in (init, place))
+        given, centre = (torch.from_numpy(values).to(self.device) for values in (init, centre))
         size = N_PARAMETERS + self.fit_background
         free = self._free(size)
         lower, upper = _variables.bounds(group.shapes, size)
@@ -186,7 +186,7 @@ class LSQSersicFitter(SersicFitterBase):
             "free": free, "hold": _variables.hold_shape_of_a_point, "max_iter": self.max_iter,
             "max_step": _variables.max_step(size, self.device),
         }  # fmt: skip
-        begun = choose_starts(problem, *self._starts(group, given, place), bounds, options)
+        begun = choose_starts(problem, *self._starts(group, given, centre), bounds, options)
         lower, upper = bounds(begun.variables)
         if self.prior is not None:
             snr = model_quality(problem, begun.start).snr
@@ -194,8 +194,8 @@ class LSQSersicFitter(SersicFitterBase):
         solution = minimise(problem.evaluate, begun.variables, lower, upper, **options)
         if free[_N]:
             _second_start(problem, solution, lower, upper, options)
-        self._store(group, solution, free, found)
-        found.init[rows] = begun.start.cpu().numpy()
+        self._store(group, solution, free, measurement)
+        measurement.init[rows] = begun.start.cpu().numpy()
 
     def _free(self, size):
         free = torch.ones(size, dtype=torch.bool, device=self.device)
@@ -203,10 +203,10 @@ class LSQSersicFitter(SersicFitterBase):
             free[SERSIC.index(name)] = False
         return free
 
-    def _starts(self, group, given, place):
-        """Starts ``(B, 7)`` of what is given, where it is finite, and of moments about ``place``; within bounds."""
+    def _starts(self, group, given, centre):
+        """Starts ``(B, 7)`` of what is given, where it is finite, and of moments about ``centre``; within bounds."""
         sides = group.shapes.double()
-        centre = torch.where(torch.isfinite(place), place, (sides.flip(1) - 1.0) / 2.0)
+        centre = torch.where(torch.isfinite(centre), centre, (sides.flip(1) - 1.0) / 2.0)
         moments = starting_values(group.problem, group.psf_covariance, centre)
         held = ~self._free(N_PARAMETERS) & torch.isfinite(given)
         moments = self._bounded(torch.where(held, given, moments))
@@ -222,7 +222,7 @@ class LSQSersicFitter(SersicFitterBase):
                 start[:, column] = start[:, column].clamp(max=limits.upper)
         return start
 
-    def _store(self, group, solution, free, found):
+    def _store(self, group, solution, free, measurement):
         """Turn a solution into parameters, errors, quality measures and flags."""
         problem, rows = group.problem, group.rows
         x = solution.x
@@ -242,22 +242,22 @@ class LSQSersicFitter(SersicFitterBase):
             parameters = _within(parameters - bias[:, :N_PARAMETERS], parameters)
             background = None if background is None else background - bias[:, _BACKGROUND]
         values = torch.where(usable[:, None], parameters, torch.nan)
-        found.values[rows] = values.cpu().numpy()
-        found.covariance[rows] = covariance[:, :N_PARAMETERS, :N_PARAMETERS].cpu().numpy()
+        measurement.values[rows] = values.cpu().numpy()
+        measurement.covariance[rows] = covariance[:, :N_PARAMETERS, :N_PARAMETERS].cpu().numpy()
         if background is not None:
-            found.background[rows] = torch.where(usable, background, torch.nan).cpu().numpy()
-            found.background_err[rows] = covariance[:, _BACKGROUND, _BACKGROUND].sqrt().cpu().numpy()
+            measurement.background[rows] = torch.where(usable, background, torch.nan).cpu().numpy()
+            measurement.background_err[rows] = covariance[:, _BACKGROUND, _BACKGROUND].sqrt().cpu().numpy()
         columns = torch.nonzero(free[:N_PARAMETERS])[:, 0].tolist()
         quality = model_quality(problem, values, background, crb=self.crb, free=columns)
         n_free = int(free.sum())
-        found.snr[rows] = quality.snr.cpu().numpy()
-        found.chi2_reduced[rows] = quality.reduced(n_free)[1].cpu().numpy()
-        found.n_pixels_fit[rows] = quality.n_pixels.cpu().numpy()
+        measurement.snr[rows] = quality.snr.cpu().numpy()
+        measurement.chi2_reduced[rows] = quality.reduced(n_free)[1].cpu().numpy()
+        measurement.n_pixels_fit[rows] = quality.n_pixels.cpu().numpy()
         if self.crb:
-            found.crb[rows] = quality.crb.cpu().numpy()
+            measurement.crb[rows] = quality.crb.cpu().numpy()
         bits |= quality_flags(quality, n_free, values, group.shapes) | ~usable * Flag.FAILED
         bits |= (usable & ~solution.converged) * Flag.NOT_CONVERGED
-        found.flags[rows] |= bits.cpu().numpy()
+        measurement.flags[rows] |= bits.cpu().numpy()
 
     def _bound_flags(self, values, shapes, free):
         n, r_eff = values[:, _N], values[:, _R_EFF]
@@ -295,15 +295,15 @@ def _second_start(problem, solution, lower, upper, options):
     start[:, _N] = torch.where(start[:, _N] > torch.log(torch.tensor(_N_MIDDLE)), low, high)
     start[:, _SHEAR] = torch.where(free[_SHEAR], 0.5 * start[:, _SHEAR].clamp(-1.0, 1.0), start[:, _SHEAR])
     start[:, _R_EFF] = torch.where(free[_R_EFF], start[:, _R_EFF].clamp_min(-0.7), start[:, _R_EFF])
-    found = _minimise_rows(problem, rows, start, lower, upper, options, _SECOND_ITERATIONS)
-    solution.n_iter[rows] += found.n_iter
-    better = found.loss < solution.loss[rows] - _BOUND_MARGIN
-    solution.put(rows[better], found, better)
-    rows = rows[better & ~found.converged]
+    restarted = _minimise_rows(problem, rows, start, lower, upper, options, _SECOND_ITERATIONS)
+    solution.n_iter[rows] += restarted.n_iter
+    better = restarted.loss < solution.loss[rows] - _BOUND_MARGIN
+    solution.put(rows[better], restarted, better)
+    rows = rows[better & ~restarted.converged]
     if len(rows):
-        found = _minimise_rows(problem, rows, solution.x[rows], lower, upper, options, options["max_iter"])
-        solution.n_iter[rows] += found.n_iter
-        solution.put(rows, found, torch.ones_like(found.converged))
+        continued = _minimise_rows(problem, rows, solution.x[rows], lower, upper, options, options["max_iter"])
+        solution.n_iter[rows] += continued.n_iter
+        solution.put(rows, continued, torch.ones_like(continued.converged))
 
 
 def _minimise_rows(problem, rows, start, lower, upper, options, max_iter):

@@ -1,8 +1,10 @@
 """Batched Levenberg-Marquardt within bounds: many small problems at once; what has converged leaves the batch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 __all__ = ["Solution", "minimise"]
 
@@ -39,13 +41,24 @@ class Solution:
     converged: torch.Tensor
     n_iter: torch.Tensor
 
-    def put(self, rows, other, chosen):
+    def put(self, rows: Tensor, solution: "Solution", chosen: Tensor) -> None:
         """Take over the rows ``chosen`` of another solution, all but the evaluations used."""
         for name in ("x", "loss", "gradient", "hessian", "converged"):
-            getattr(self, name)[rows] = getattr(other, name)[chosen]
+            getattr(self, name)[rows] = getattr(solution, name)[chosen]
 
 
-def minimise(evaluate, start, lower, upper, *, free=None, hold=None, max_step=None, max_iter=60, tolerance=1e-4):
+def minimise(
+    evaluate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
+    start: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    *,
+    free: Tensor | None = None,
+    hold: Callable[[Tensor], Tensor] | None = None,
+    max_step: Tensor | None = None,
+    max_iter: int = 60,
+    tolerance: float = 1e-4,
+) -> Solution:
     """Minimise ``B`` losses of ``P`` variables each.
 
     Parameters
@@ -92,10 +105,10 @@ def minimise(evaluate, start, lower, upper, *, free=None, hold=None, max_step=No
         curvature = torch.einsum("bi,bij,bj->b", step, at.hessian[rows], step)
         predicted = 2.0 * (step * at.gradient[rows]).sum(1) - curvature
         last = (curvature < tolerance) & (damping[rows] < 1.0)
-        done = rows[last]
-        at.x[done], at.converged[done] = target[last], True
-        at.loss[done] -= predicted[last]
-        rows, step, target, predicted = (each[~last] for each in (rows, step, target, predicted))
+        finished = rows[last]
+        at.x[finished], at.converged[finished] = target[last], True
+        at.loss[finished] -= predicted[last]
+        rows, step, target, predicted = (column[~last] for column in (rows, step, target, predicted))
         if not len(rows):
             break
         loss, gradient, hessian = evaluate(rows, target)
@@ -137,8 +150,8 @@ def _step(at, rows, damping, lower, upper, free, hold, max_step):
     if crosses.any():
         to_bound = torch.where(crosses, torch.clamp(x + step, lower, upper) - x, 0.0)
         remaining = gradient - (hessian * to_bound[:, None, :]).sum(2)
-        other = _shortened(_solve(remaining, hessian, damping, held | crosses) + to_bound, max_step)
-        step = torch.where(crosses.any(1, keepdim=True), other, step)
+        bounded = _shortened(_solve(remaining, hessian, damping, held | crosses) + to_bound, max_step)
+        step = torch.where(crosses.any(1, keepdim=True), bounded, step)
     return step
 
 

@@ -1,12 +1,16 @@
 """The better of two starts of each fit: the one that was given, and the one from moments."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from galmeasure.fitters import variables as _variables
 from galmeasure.fitters.lsq.levenberg import minimise
 from galmeasure.fitters.moments import solve_flux
+from galmeasure.fitters.problem import Problem
 from galmeasure.parameters import SERSIC
 
 __all__ = ["Begun", "choose_starts"]
@@ -36,7 +40,13 @@ class Begun:
     variables: torch.Tensor
 
 
-def choose_starts(problem, given, moments, bounds, options):
+def choose_starts(
+    problem: Problem,
+    given: Tensor,
+    moments: Tensor,
+    bounds: Callable[..., tuple[Tensor, Tensor]],
+    options: Mapping[str, Any],
+) -> Begun:
     """Choose between two starts of each fit by their losses and, where these do not decide, by a few steps of both.
 
     A flux that is free is solved for first, at the other parameters of each start; a given one is kept where that
@@ -66,16 +76,16 @@ def choose_starts(problem, given, moments, bounds, options):
     rows = torch.nonzero((given != moments).any(1))[:, 0]
     if not len(rows):
         return Begun(start, variables)
-    pair = [_inside(each[rows], rows, bounds) for each in (start, moments)]
-    losses = [_with_solved_flux(problem, each, rows, free[_FLUX]) for each in pair]
+    pair = [_inside(candidate[rows], rows, bounds) for candidate in (start, moments)]
+    losses = [_with_solved_flux(problem, candidate, rows, free[_FLUX]) for candidate in pair]
     margin = losses[1] - losses[0]
     second = margin < -_SAME_LOSS
     start[rows] = torch.where(second[:, None], pair[1], pair[0])
     variables[rows] = _fit_variables(start[rows], len(free))
     tried = _undecided(losses, problem.good[rows])
-    rows, pair = rows[tried], [each[tried] for each in pair]
+    rows, pair = rows[tried], [candidate[tried] for candidate in pair]
     if len(rows):
-        ends = [_trial(problem, each, rows, bounds, options) for each in pair]
+        ends = [_trial(problem, candidate, rows, bounds, options) for candidate in pair]
         second = (ends[1].loss < ends[0].loss)[:, None]
         start[rows] = torch.where(second, pair[1], pair[0])
         variables[rows] = torch.where(second, ends[1].x, ends[0].x)

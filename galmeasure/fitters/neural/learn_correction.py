@@ -2,10 +2,10 @@
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -51,18 +51,18 @@ class CorrectionSample:
     flux_scale: torch.Tensor
     truth: torch.Tensor
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Number of galaxies."""
         return len(self.truth)
 
-    def __getitem__(self, rows):
-        """Some of the galaxies."""
+    def __getitem__(self, rows: torch.Tensor) -> "CorrectionSample":
+        """Return some of the galaxies, in the order of the index."""
         return CorrectionSample(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
     @classmethod
-    def join(cls, parts):
-        """One after the other."""
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+    def join(cls, samples: "Sequence[CorrectionSample]") -> Self:
+        """Concatenate several samples."""
+        return cls(*(torch.cat([getattr(sample, name) for sample in samples]) for name in cls.__dataclass_fields__))
 
 
 def collect_sample(
@@ -97,18 +97,18 @@ def collect_sample(
     """
     weights = find_weights(weights, "weights")
     network = load_network(weights, device)
-    parts = []
+    samples = []
     with single_threaded(), torch.inference_mode():
         for cutouts, truth in simulated:
             for batch in cutouts.batches(chunk_size("network batch")):
                 posteriors = corrected_posteriors(network, None, BatchTensors.of(batch, device), bf16=bf16)
                 values = torch.from_numpy(truth[batch.index]).to(device)
                 values[:, PARAMETER_INDEX["flux"]] /= torch.from_numpy(batch.scale).to(device)
-                parts += [_sample(network, posteriors, chunk, values, device) for chunk in posteriors.chunks]
-    if not parts:
+                samples += [_sample(network, posteriors, chunk, values, device) for chunk in posteriors.chunks]
+    if not samples:
         msg = "simulated must hold galaxies within the domain of the weights"
         raise ValueError(msg)
-    return CorrectionSample.join(parts)
+    return CorrectionSample.join(samples)
 
 
 def _sample(network, posteriors, chunk, truth, device):
@@ -116,9 +116,11 @@ def _sample(network, posteriors, chunk, truth, device):
     keep = torch.from_numpy(chunk.keep).to(device)
     rows = torch.from_numpy(chunk.rows).to(device)
     inputs, anchor, whitener = correction_inputs(network, chunk.context, posteriors.evaluation.evaluation[rows])
-    own = chunk.window.from_stamp(truth[rows]).float()
-    keep = keep & network.inside(own) & torch.isfinite(anchor).all(1) & torch.isfinite(whitener).flatten(1).all(1)
-    sample = CorrectionSample(inputs, anchor, whitener, chunk.context.flux_scale, own)
+    in_network = chunk.window.from_stamp(truth[rows]).float()
+    keep = (
+        keep & network.inside(in_network) & torch.isfinite(anchor).all(1) & torch.isfinite(whitener).flatten(1).all(1)
+    )
+    sample = CorrectionSample(inputs, anchor, whitener, chunk.context.flux_scale, in_network)
     return CorrectionSample(*(getattr(sample, name)[keep].cpu() for name in sample.__dataclass_fields__))
 
 
@@ -196,9 +198,9 @@ def _train(correction, sample, epochs, batch_size, learning_rate, device):
     for _ in range(epochs):
         order = torch.randperm(len(sample))
         for rows in order[: per_epoch * batch_size].split(batch_size):
-            part = sample[rows]
-            part = CorrectionSample(*(getattr(part, name).to(device) for name in part.__dataclass_fields__))
-            losses = correction.loss(_context(correction, part), part.truth)
+            batch = sample[rows]
+            batch = CorrectionSample(*(getattr(batch, name).to(device) for name in batch.__dataclass_fields__))
+            losses = correction.loss(_context(correction, batch), batch.truth)
             optimizer.zero_grad(set_to_none=True)
             sum(losses.values()).backward()
             norm = torch.nn.utils.clip_grad_norm_(correction.parameters(), 5.0)
@@ -234,8 +236,10 @@ def correction_metrics(correction: Correction, sample: CorrectionSample) -> dict
         neighbour does not spoil.
     """
     groups = torch.arange(len(sample)).split(_GROUP)
-    parts = [correction.loss(_context(correction, sample[rows]), sample[rows].truth) for rows in groups]
-    losses = {name: round(float(torch.stack([part[name] for part in parts]).median()), 5) for name in _LOSSES}
+    losses_of_groups = [correction.loss(_context(correction, sample[rows]), sample[rows].truth) for rows in groups]
+    losses = {
+        name: round(float(torch.stack([group[name] for group in losses_of_groups]).median()), 5) for name in _LOSSES
+    }
     context = _context(correction, sample)
     summary = correction.summarise(context)
     low, high = summary.quantiles[:, LOWER_LEVELS], summary.quantiles[:, UPPER_LEVELS]

@@ -4,7 +4,10 @@ import copy
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
+from galmeasure.networks import Context, SersicPosterior
+from galmeasure.networks.correction import CorrectedContext, Correction
 from galmeasure.parameters import N_PARAMETERS
 
 __all__ = ["posterior_mode"]
@@ -15,13 +18,13 @@ _RATE = 0.15
 _DECAYS = (0.9, 0.99)
 
 
-def posterior_mode(network, context):
+def posterior_mode(network: SersicPosterior | Correction, context: Context | CorrectedContext) -> Tensor:
     """Parameters of the highest posterior density, in their own units.
 
     Parameters
     ----------
-    network : SersicPosterior
-        Network whose posteriors are used.
+    network : SersicPosterior or Correction
+        Network, or correction of one, whose posteriors are used.
     context : Context or CorrectedContext
         ``B`` galaxies. All have the same random numbers, so that each row's mode is its own.
 

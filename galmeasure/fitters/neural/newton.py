@@ -1,20 +1,25 @@
 """Newton steps from a network's estimates towards the highest posterior density, in the network's coordinates."""
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 from galmeasure.fitters.crop import CROPS, Crop, crop_sides
 from galmeasure.fitters.network_psfs import CleanedPSFs
+from galmeasure.fitters.neural.encode import EncodedChunk
 from galmeasure.fitters.rendering import rendering_groups, stamps_at_once
 from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.likelihood import normal_equations, signal_to_noise, variance
 from galmeasure.networks import SersicPosterior
 from galmeasure.networks.correction import Evaluation
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
+from galmeasure.networks.transform import ParameterTransform
 from galmeasure.parameters import N_PARAMETERS, SERSIC
 
 __all__ = ["BatchEvaluation", "NetworkFrame", "evaluate_batch"]
@@ -58,7 +63,13 @@ class NetworkFrame:
     psf_quality: torch.Tensor
 
     @classmethod
-    def of(cls, network, tensors, chunks, psfs=None):
+    def of(
+        cls,
+        network: SersicPosterior,
+        tensors: BatchTensors,
+        chunks: Iterable[EncodedChunk],
+        psfs: CleanedPSFs | None = None,
+    ) -> Self:
         """Frame of the rows of encoded chunks, with the CleanedPSFs of the batch."""
         batch, device, count = tensors.batch, tensors.device, len(tensors)
 
@@ -78,17 +89,24 @@ class NetworkFrame:
             frame.offset[rows] = chunk.window.offset()[keep]
             frame.fwhm[rows] = fwhm[rows] / chunk.window.block
             if psfs is not None:
-                places = psfs.places(batch.psf_index[chunk.rows[chunk.keep]])
-                frame.psf_quality[rows] = psfs.quality[torch.from_numpy(places).to(device)].double()
+                index = psfs.indices_of(batch.psf_index[chunk.rows[chunk.keep]])
+                frame.psf_quality[rows] = psfs.quality[torch.from_numpy(index).to(device)].double()
         return frame
 
-    def stamp(self, transform, point):
+    def cropped(self, crop: Crop) -> "NetworkFrame":
+        """Frame of the rows of a crop, with offsets in pixels of the crop."""
+        frame = self[torch.from_numpy(crop.rows).to(self.scale.device)]
+        offset = frame.offset.clone()
+        offset[:, SERSIC.slice("x", "y")] -= torch.from_numpy(crop.start[:, ::-1].copy()).to(offset)
+        return replace(frame, offset=offset)
+
+    def stamp(self, transform: ParameterTransform, point: Tensor) -> Tensor:
         """Parameters in pixels of the stamps, shape ``(B, 7)``, of points in the network's coordinates."""
         return transform.inverse(point, self.flux_scale) * self.scale + self.offset
 
-    def __getitem__(self, rows):
-        """Some of the rows."""
-        return NetworkFrame(*(getattr(self, each.name)[rows] for each in fields(self)))
+    def __getitem__(self, rows: Tensor) -> "NetworkFrame":
+        """Return some of the rows, in the order of the index."""
+        return NetworkFrame(*(getattr(self, column.name)[rows] for column in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -165,9 +183,9 @@ def evaluate_batch(
         if not len(chosen):
             continue
         crop = Crop.of(side, batch, chosen, start[chosen][:, [_X, _Y]].cpu().numpy())
-        everyone = np.arange(len(chosen))
+        all_rows = np.arange(len(chosen))
         cropped = BatchTensors.of(crop.batch, device)
-        for index, state in _final_states(network, cropped, everyone, crop.frame(frame), psfs):
+        for index, state in _final_states(network, cropped, all_rows, frame.cropped(crop), psfs):
             local = index.cpu().numpy()
             state.chi2 = state.chi2 + torch.from_numpy(crop.chi2[local]).to(device)
             state.n_pixels = torch.from_numpy(crop.n_pixels[local]).to(device)
@@ -233,11 +251,11 @@ class _State:
     steps: torch.Tensor
     restless: torch.Tensor
 
-    def put(self, rows, other, chosen):
+    def put(self, rows, state, chosen):
         """Take over rows of another state, all but the number of steps, which grows."""
-        for each in fields(self):
-            if each.name not in ("steps", "n_pixels", "restless"):
-                getattr(self, each.name)[rows] = getattr(other, each.name)[chosen]
+        for column in fields(self):
+            if column.name not in ("steps", "n_pixels", "restless"):
+                getattr(self, column.name)[rows] = getattr(state, column.name)[chosen]
         self.steps[rows] += 1.0
 
 
@@ -250,17 +268,17 @@ class _NewtonSteps:
 
     def run(self):
         """Evaluate, step, and evaluate again where that is worth it."""
-        everyone = torch.arange(len(self._index), device=self._index.device)
-        state = self._evaluate(everyone, self._frame.start)
+        all_rows = torch.arange(len(self._index), device=self._index.device)
+        state = self._evaluate(all_rows, self._frame.start)
         damping = torch.full_like(state.loss, _DAMPING)
         for _ in range(_EVALUATIONS):
             step, length = self._step(state, damping)
             rows = torch.nonzero(self._worth(state, length) & (length > _SETTLED))[:, 0]
             if not len(rows):
                 break
-            new = self._evaluate(rows, state.point[rows] + step[rows])
-            better = torch.isfinite(new.loss) & (new.loss < state.loss[rows])
-            state.put(rows[better], new, better)
+            candidate = self._evaluate(rows, state.point[rows] + step[rows])
+            better = torch.isfinite(candidate.loss) & (candidate.loss < state.loss[rows])
+            state.put(rows[better], candidate, better)
             damping[rows] = damping[rows] * torch.where(better, 0.2, 30.0)
         _, length = self._step(state, torch.full_like(damping, _DAMPING))
         state.restless = (self._worth(state, length) & (length > _RESTLESS)).double()
@@ -280,8 +298,8 @@ class _NewtonSteps:
         identity = torch.eye(N_PARAMETERS, dtype=matrix.dtype, device=matrix.device)
         score = (state.score / scale)[..., None]
         plain, damped = (
-            torch.cholesky_solve(score, torch.linalg.cholesky_ex(balanced + each * identity)[0])[..., 0]
-            for each in (1e-9, damping[:, None, None])
+            torch.cholesky_solve(score, torch.linalg.cholesky_ex(balanced + ridge * identity)[0])[..., 0]
+            for ridge in (1e-9, damping[:, None, None])
         )
         length = (plain * score[..., 0]).sum(1)
         step = torch.nan_to_num(damped / scale)
@@ -292,7 +310,7 @@ class _NewtonSteps:
         values = transform.inverse(point, frame.flux_scale)
         jacobian = transform.jacobian(point, frame.flux_scale) * frame.scale[:, :, None]
         stamp = values * frame.scale + frame.offset
-        rendered = [self._render(chunk, stamp[place]) for chunk, place in self._chunks(rows)]
+        rendered = [self._render(chunk, stamp[span]) for chunk, span in self._chunks(rows)]
         score, fisher, loss, chi2, snr, inside, residual = (torch.cat(column) for column in zip(*rendered, strict=True))
         score = (jacobian.mT @ score[..., None])[..., 0]
         fisher = jacobian.mT @ fisher @ jacobian
@@ -304,7 +322,7 @@ class _NewtonSteps:
         )  # fmt: skip
 
     def _chunks(self, rows):
-        """Yield rows of the problem and their places, few enough for the cache."""
+        """Yield rows of the problem and the span of their positions, few enough for the cache."""
         start = 0
         for chunk in self._problem.chunks(self._index[rows]):
             yield chunk, slice(start, start + len(chunk))
@@ -314,12 +332,12 @@ class _NewtonSteps:
         """Score and Fisher matrix by the stamp's parameters, loss, chi-squared, S/N, light inside, residuals."""
         model, raw, matrix = self._problem.draw(rows, stamp)
         image, error, good, gain = self._problem.data(rows)
-        found = normal_equations(model, raw, image, error, good, gain)
+        equations = normal_equations(model, raw, image, error, good, gain)
         residual = good * (image - model) * variance(model, error, gain).rsqrt()
         snr = signal_to_noise(model, error, good, gain).double()
         inside = model.flatten(1).sum(1, dtype=torch.float64) / stamp[:, _FLUX]
-        score = (matrix @ found.score[..., None])[..., 0]
-        return score, matrix @ found.fisher @ matrix.mT, found.loss, found.chi2, snr, inside, residual
+        score = (matrix @ equations.score[..., None])[..., 0]
+        return score, matrix @ equations.fisher @ matrix.mT, equations.loss, equations.chi2, snr, inside, residual
 
 
 def _log_prior(point):

@@ -4,10 +4,12 @@ import math
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.networks.base import ONE_SIGMA_HIGH, ONE_SIGMA_LOW
 from galmeasure.parameters import SERSIC
+from galmeasure.priors import Prior
 
 __all__ = ["point_probability", "prior_dominated"]
 
@@ -21,7 +23,7 @@ _DRAWS = 20_000
 _SHAPE_COLUMNS = SERSIC.indices("n", "r_eff")
 
 
-def prior_dominated(quantiles, prior):
+def prior_dominated(quantiles: Tensor, prior: Prior) -> Tensor:
     """Decide whether the data hardly narrow the prior of the Sersic index or of the half-light radius.
 
     Parameters
@@ -37,11 +39,11 @@ def prior_dominated(quantiles, prior):
         Boolean, shape ``(B,)``: the central 68 % of the logarithm of either are wider than three quarters of those
         of the prior.
     """
-    found = torch.zeros(len(quantiles), dtype=torch.bool, device=quantiles.device)
+    is_dominated = torch.zeros(len(quantiles), dtype=torch.bool, device=quantiles.device)
     for column, width in zip(_SHAPE_COLUMNS, _prior_widths(prior), strict=True):
         low, high = (quantiles[:, level, column].clamp_min(1e-6).log() for level in (ONE_SIGMA_LOW, ONE_SIGMA_HIGH))
-        found |= high - low > _DOMINATED * width
-    return found
+        is_dominated |= high - low > _DOMINATED * width
+    return is_dominated
 
 
 @lru_cache(maxsize=8)
@@ -55,7 +57,7 @@ def _prior_widths(prior):
         return tuple((bounds[1] - bounds[0]).tolist())
 
 
-def point_probability(quantiles, fwhm):
+def point_probability(quantiles: Tensor, fwhm: Tensor) -> Tensor:
     """Probability that the half-light radius is below a tenth of the width of the PSF.
 
     Parameters
@@ -73,6 +75,6 @@ def point_probability(quantiles, fwhm):
     nodes = quantiles[:, :, SERSIC.index("r_eff")].clamp_min(1e-6).log().double()
     limit = torch.log(_POINT * fwhm.double())
     upper = (nodes < limit[:, None]).sum(1).clamp(1, nodes.shape[1] - 1)
-    low, high = (nodes.gather(1, each[:, None])[:, 0] for each in (upper - 1, upper))
+    low, high = (nodes.gather(1, index[:, None])[:, 0] for index in (upper - 1, upper))
     sigma = upper - 3.0 + (limit - low) / (high - low).clamp_min(1e-6)  # the nodes lie at -2, -1, 0, 1, 2 sigma
     return 0.5 * (1.0 + torch.erf(sigma / math.sqrt(2.0)))

@@ -1,7 +1,10 @@
 """Galaxies that are not in the middle of their stamps: where they are."""
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, maximum_filter
+
+from galmeasure.cutouts.batches import CutoutBatch
 
 __all__ = ["centre_shifts", "off_middle", "seem_off_centre"]
 
@@ -17,7 +20,7 @@ _EXPECTED, _AT_MIDDLE = 3.0, 2.5  # that is enough so many pixels from the middl
 _NEIGHBOURHOOD = 5  # side within which a maximum is one, pixels
 
 
-def seem_off_centre(batch, rows):
+def seem_off_centre(batch: CutoutBatch, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Decide which stamps are worth a search for their galaxy: a quick look at the middle.
 
     Parameters
@@ -37,7 +40,7 @@ def seem_off_centre(batch, rows):
     return is_faint | (distance - _AWAY > _CERTAIN * error)
 
 
-def off_middle(batch, rows):
+def off_middle(batch: CutoutBatch, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Tell which galaxies are certainly not in the middle of their stamps.
 
     Parameters
@@ -66,22 +69,22 @@ def _centroids(batch, rows):
         index.append(np.clip(pixel, 0, batch.shape[rows, axis, None] - 1))
         # pixels beyond the stamp repeat its last one, without weight
         distance.append(np.where(index[-1] == pixel, pixel - middle[:, None], np.inf))
-    place = rows[:, None, None], index[0][:, :, None], index[1][:, None, :]
-    good = batch.good[place]
-    error = batch.error if batch.error.shape[1:] == (1, 1) else np.broadcast_to(batch.error, batch.image.shape)[place]
+    window = rows[:, None, None], index[0][:, :, None], index[1][:, None, :]
+    good = batch.good[window]
+    error = batch.error if batch.error.shape[1:] == (1, 1) else np.broadcast_to(batch.error, batch.image.shape)[window]
     error = error[rows] if error.shape[1:] == (1, 1) and len(error) > 1 else error
-    weight = [np.exp(-0.5 * (each / _WIDTH) ** 2) for each in distance]
+    weight = [np.exp(-0.5 * (pixels / _WIDTH) ** 2) for pixels in distance]
     weight = good * weight[0][:, :, None] * weight[1][:, None, :]
-    light = weight * batch.image[place]
+    light = weight * batch.image[window]
     noise = np.sqrt(np.square(weight * error).sum((1, 2)))
     total = light.sum((1, 2))
     with np.errstate(all="ignore"):
-        offset = [np.where(np.isfinite(each), each, 0.0) for each in distance]
+        offset = [np.where(np.isfinite(pixels), pixels, 0.0) for pixels in distance]
         y, x = (light.sum(2) * offset[0]).sum(1) / total, (light.sum(1) * offset[1]).sum(1) / total
         return np.hypot(x, y), _WIDTH * noise / np.abs(total), total < _FAINT * noise
 
 
-def centre_shifts(batch, rows):
+def centre_shifts(batch: CutoutBatch, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Find the source nearest to the middle of each stamp.
 
     Parameters

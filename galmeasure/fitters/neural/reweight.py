@@ -4,10 +4,15 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
-from galmeasure.networks import PosteriorSummary
+from galmeasure.fitters.neural.encode import EncodedChunk
+from galmeasure.networks import Context, PosteriorSummary, SersicPosterior
 from galmeasure.networks.base import LEVELS
+from galmeasure.networks.correction import CorrectedContext, Correction
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
+from galmeasure.priors import Prior
+from galmeasure.weights import Weights
 
 __all__ = [
     "LEAST_DRAWS",
@@ -32,8 +37,8 @@ class PriorRatio:
 
     Parameters
     ----------
-    new, old : Prior
-        Prior that is wanted, and that of the training.
+    prior, training_prior : Prior
+        Prior of the posteriors that are asked for, and that of the training.
     snr : Tensor
         Signal-to-noise ratio of each row's summary, shape ``(P,)``.
     flux : Tensor
@@ -42,23 +47,24 @@ class PriorRatio:
         Width of each row's PSF, pixel response included, in the pixels of the network, shape ``(P,)``.
     """
 
-    new: object
-    old: object
+    prior: Prior
+    training_prior: Prior
     snr: torch.Tensor
     flux: torch.Tensor
     fwhm: torch.Tensor
 
-    def __getitem__(self, rows):
-        """Some of the rows."""
-        return PriorRatio(self.new, self.old, self.snr[rows], self.flux[rows], self.fwhm[rows])
+    def __getitem__(self, rows: Tensor | slice) -> "PriorRatio":
+        """Return some of the rows, in the order of the index."""
+        return PriorRatio(self.prior, self.training_prior, self.snr[rows], self.flux[rows], self.fwhm[rows])
 
-    def log(self, parameters):
+    def log(self, parameters: Tensor) -> Tensor:
         """Logarithm of the ratio for parameters ``(S, P, 7)``, shape ``(S, P)``."""
         parameters = parameters.double()
         snr = (self.snr * parameters[..., _FLUX] / self.flux).clamp_min(1e-3)
         width = (self.fwhm**2 - _PIXEL).clamp_min(0.01).sqrt().expand_as(snr)
-        new, old = (self._log_prob(prior, parameters, snr, width) for prior in (self.new, self.old))
-        return torch.where(torch.isfinite(old), new - old, -torch.inf)
+        log_prior = self._log_prob(self.prior, parameters, snr, width)
+        log_training = self._log_prob(self.training_prior, parameters, snr, width)
+        return torch.where(torch.isfinite(log_training), log_prior - log_training, -torch.inf)
 
     @staticmethod
     def _log_prob(prior, parameters, snr, width):
@@ -68,12 +74,12 @@ class PriorRatio:
         return prior.log_prob_shapes(*parameters.unbind(-1)[1:5], inside, width) + flux
 
 
-def check_prior(prior, weights):
+def check_prior(prior: Prior, weights: Weights) -> None:
     """Raise ValueError if weights cannot serve a prior."""
     domain = weights.domain
     for name in ("n", "r_eff"):
-        own = getattr(prior, name)
-        if own.lower < domain[name][0] or own.upper > domain[name][1]:
+        distribution = getattr(prior, name)
+        if distribution.lower < domain[name][0] or distribution.upper > domain[name][1]:
             low, high = domain[name]
             msg = f"prior: {name} must lie within the domain of weights {weights.name!r}, {low:g} to {high:g}"
             raise ValueError(msg)
@@ -82,7 +88,9 @@ def check_prior(prior, weights):
         raise ValueError(msg)
 
 
-def reweighted_chunk(module, chunk, ratio):
+def reweighted_chunk(
+    module: SersicPosterior | Correction, chunk: EncodedChunk, ratio: PriorRatio
+) -> tuple[EncodedChunk, Tensor]:
     """Replace the summary of a chunk by that under another prior.
 
     Parameters
@@ -98,7 +106,7 @@ def reweighted_chunk(module, chunk, ratio):
     -------
     chunk : EncodedChunk
         With the other summary: weighted and plain moments and quantiles of the same draws are compared, so that it
-        is the old one where the ratio is constant.
+        is the same where the ratio is constant.
     effective : Tensor
         Effective number of draws, shape ``(P,)``.
     """
@@ -106,18 +114,24 @@ def reweighted_chunk(module, chunk, ratio):
     weight = torch.softmax(log_ratio, 0).nan_to_num(0.0)
     plain = torch.full_like(weight, 1.0 / len(weight))
     summary = chunk.summary
-    mean, old_mean = (torch.einsum("sb,sbi->bi", each, draws) for each in (weight, plain))
-    factor, old_factor = (_factor(draws - m, w) for m, w in ((mean, weight), (old_mean, plain)))
-    change = factor @ torch.linalg.inv(old_factor)
+    mean, plain_mean = (torch.einsum("sb,sbi->bi", share, draws) for share in (weight, plain))
+    factor, plain_factor = _factor(draws - mean, weight), _factor(draws - plain_mean, plain)
+    change = factor @ torch.linalg.inv(plain_factor)
     covariance = change @ summary.covariance.double() @ change.mT
     quantiles = summary.quantiles.double() + _quantiles(draws, weight) - _quantiles(draws, plain)
     summary = PosteriorSummary(
-        (summary.mean + mean - old_mean).float(), covariance.float(), quantiles.sort(1).values.float()
+        (summary.mean + mean - plain_mean).float(), covariance.float(), quantiles.sort(1).values.float()
     )
     return replace(chunk, summary=summary), 1.0 / weight.square().sum(0).clamp_min(1e-12)
 
 
-def reweighted_draws(module, context, normal, ratio, generator):
+def reweighted_draws(
+    module: SersicPosterior | Correction,
+    context: Context | CorrectedContext,
+    normal: Tensor,
+    ratio: PriorRatio,
+    generator: torch.Generator,
+) -> Tensor:
     """Draws ``(S, B, 7)`` under another prior, chosen among as many draws by their weights."""
     draws = module.sample(context, normal)
     log_ratio = ratio.log(draws)
@@ -126,7 +140,7 @@ def reweighted_draws(module, context, normal, ratio, generator):
     return draws.gather(0, chosen[..., None].expand_as(draws))
 
 
-def log_evidence_ratio(module, chunk, ratio):
+def log_evidence_ratio(module: SersicPosterior | Correction, chunk: EncodedChunk, ratio: PriorRatio) -> Tensor:
     """Logarithm of the mean ratio of the priors over each posterior, which normalises densities, shape ``(P,)``."""
     _, log_ratio = _draws(module, chunk, ratio)
     return torch.logsumexp(log_ratio, 0) - math.log(len(log_ratio))
@@ -155,9 +169,9 @@ def _quantiles(draws, weight):
     share = weight[..., None].expand_as(draws).gather(0, order)
     below = share.cumsum(0) - 0.5 * share
     levels = torch.tensor(LEVELS, dtype=below.dtype, device=below.device)
-    below, values = (each.permute(1, 2, 0).contiguous() for each in (below, values))
+    below, values = (column.permute(1, 2, 0).contiguous() for column in (below, values))
     upper = torch.searchsorted(below, levels.expand(*below.shape[:2], -1).contiguous()).clamp(1, below.shape[-1] - 1)
     low, high = below.gather(-1, upper - 1), below.gather(-1, upper)
-    part = ((levels - low) / (high - low).clamp_min(1e-12)).clamp(0.0, 1.0)
-    found = torch.lerp(values.gather(-1, upper - 1), values.gather(-1, upper), part)
-    return found.transpose(1, 2)
+    fraction = ((levels - low) / (high - low).clamp_min(1e-12)).clamp(0.0, 1.0)
+    quantiles = torch.lerp(values.gather(-1, upper - 1), values.gather(-1, upper), fraction)
+    return quantiles.transpose(1, 2)
