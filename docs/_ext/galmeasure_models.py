@@ -122,7 +122,8 @@ def table_lines(what, argument=None):
         "reference": (STUDY_NAMES, reference_cell),
     }[what]
     dataset = f"reference-{argument}" if what == "reference" else argument
-    return list_table(("Model", "Galaxies", *headings(names)), statistic_rows(dataset, names, cell))
+    rows = list(statistic_rows(dataset, names, cell))
+    return list_table(("Model", "Galaxies", *headings(names)), rows) if rows else ["No model was measured on it.", ""]
 
 
 def setup(app):
