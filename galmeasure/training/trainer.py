@@ -23,6 +23,7 @@ from galmeasure.simulation.stamps import simulate_stamps
 from galmeasure.training.config import TrainingConfig
 from galmeasure.training.pool import StampPool, training_psfs
 from galmeasure.training.validation import read_held_out
+from galmeasure.utils.chunks import chunk_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +37,6 @@ _CHECKPOINT_SECONDS = 120.0  # of work lost, at most, when a run is stopped
 _LONGEST_STEP = 20.0  # seconds; a process that was stopped for a while did not train
 _HELD_OUT = 1_000_003  # added to the seed of a run
 _EMA_START = 10.0  # steps after which the memory of the average begins to grow
-_CHUNK = 256  # held-out stamps evaluated at once, as many as in a step of the training
 _WEIGHTS = {"flow": 1.0, "mean": 1.0, "covariance": 1.0, "quantiles": 1.0}
 
 
@@ -369,7 +369,7 @@ def held_out_metrics(
     losses, count = dict.fromkeys(_WEIGHTS, 0.0), 0
     with torch.inference_mode():
         for inputs, parameters in batches:
-            for rows in torch.arange(len(inputs), device=parameters.device).split(_CHUNK):
+            for rows in torch.arange(len(inputs), device=parameters.device).split(chunk_size("held-out stamps")):
                 chunk, truth = _rows_of(inputs, rows), parameters[rows]
                 for name, value in network.loss(chunk, truth, bf16=bf16).items():
                     losses[name] += float(value) * len(rows)
