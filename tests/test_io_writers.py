@@ -30,7 +30,7 @@ def read(path):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_chunks_make_one_table(tmp_path, suffix, monkeypatch):
-    monkeypatch.setattr("galmeasure.io.writers.BLOCK_BYTES", 400)
+    monkeypatch.setattr("galmeasure.io.writers.chunk_size", {"table bytes": 400, "text bytes": 50}.get)
     path = tmp_path / f"t.{suffix}"
     with ChunkedWriter(path) as writer:
         for first, count in ((0, 9), (9, 3), (12, 995)):

@@ -11,6 +11,7 @@ from galmeasure.cutouts.batches import CutoutBatch, make_batch, plan_batches
 from galmeasure.cutouts.noise import error_values
 from galmeasure.cutouts.source_catalog import is_source_catalog, read_source_catalog
 from galmeasure.cutouts.validate import build_store, row_index
+from galmeasure.utils.chunks import chunk_size
 from galmeasure.utils.peer_arguments import refuse_words
 from galmeasure.utils.units import positive_integer, read_only
 
@@ -336,7 +337,9 @@ class Cutouts:
         """
         return self._store.psfs.images[self._store.psfs.index[self._row(i)]]
 
-    def batches(self, max_pixels: int = 2**20, select: npt.ArrayLike | None = None) -> Iterator[CutoutBatch]:
+    def batches(
+        self, max_pixels: int = chunk_size("batch"), select: npt.ArrayLike | None = None
+    ) -> Iterator[CutoutBatch]:
         """Iterate over batches of one shape, in order of the rows.
 
         Stacks are sliced; lists are grouped by shape, rounded up to multiples of 16 pixels. All work on pixels happens

@@ -10,10 +10,9 @@ from galmeasure.fitters.threads import map_batches, single_threaded
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.results.columns import TRUE, TRUTH_FORMS, find_column, table_values
 from galmeasure.results.frame import Frame
+from galmeasure.utils.chunks import chunk_size
 
 __all__ = ["cramer_rao_bounds"]
-
-_MAX_PIXELS = 2**18  # of a batch: Jacobians of all seven parameters are held at once
 
 
 def cramer_rao_bounds(cutouts: Cutouts, truth: Table) -> QTable:
@@ -64,7 +63,7 @@ def cramer_rao_bounds(cutouts: Cutouts, truth: Table) -> QTable:
         return batch, rows, None if quality is None else quality.crb.cpu().numpy()
 
     with single_threaded() as n_threads:
-        for batch, rows, bounds_of_batch in map_batches(measure, cutouts.batches(_MAX_PIXELS), n_threads):
+        for batch, rows, bounds_of_batch in map_batches(measure, cutouts.batches(chunk_size("bounds")), n_threads):
             if len(rows):
                 bounds[batch.index[rows]] = bounds_of_batch
                 bounds[batch.index[rows], PARAMETER_INDEX["flux"]] *= batch.scale[rows]

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from galmeasure.utils.chunks import rows_per_chunk
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
 __all__ = ["expected_coverage", "quantile_uniformity", "rank_uniformity", "sample_ranks"]
-
-_CHUNK = 2**22  # numbers of draws held at once
 
 
 def sample_ranks(
@@ -193,7 +193,7 @@ def expected_coverage(
     reference = low + span * rng.random(true.shape)
     distance = np.sqrt((((true - reference) / span) ** 2).sum(axis=1))
     nearer = np.zeros(len(rows))
-    size = max(1, _CHUNK // (len(names) * np.asarray(draws[names[0]]).shape[1]))
+    size = rows_per_chunk("posterior draws", len(names) * np.asarray(draws[names[0]]).shape[1])
     for start in range(0, len(rows), size):
         chunk = slice(start, start + size)
         values = np.stack([np.asarray(draws[name], dtype=float)[rows[chunk]] for name in names], axis=2)

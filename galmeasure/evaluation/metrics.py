@@ -12,6 +12,7 @@ from scipy import stats
 
 from galmeasure.evaluation.coverage import expected_coverage, quantile_uniformity, rank_uniformity, sample_ranks
 from galmeasure.evaluation.matching import Matched, match_tables
+from galmeasure.utils.chunks import rows_per_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,7 +52,6 @@ _LOW, _HIGH = 100 * stats.norm.cdf([-1.0, 1.0])
 _BELOW = ("below_q16", "below_q50", "below_q84")
 _RELATIVE = ("flux", "r_eff")
 _RANKED = ("flux", "n", "r_eff", "g1", "g2", "x", "y")
-_BATCH = 2**20  # numbers resampled at once
 
 
 @dataclass(frozen=True)
@@ -360,7 +360,7 @@ def pieces(rounds: int, count: int) -> list[int]:
     list of int
         Numbers of rounds of the chunks.
     """
-    size = max(1, _BATCH // count)
+    size = rows_per_chunk("resampled numbers", count)
     return [min(size, rounds - start) for start in range(0, rounds, size)]
 
 

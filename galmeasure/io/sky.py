@@ -10,10 +10,10 @@ from galmeasure.io.detection import detect_sources
 from galmeasure.io.image import ImagePlanes, stamp_origins
 from galmeasure.io.source import CatalogSource, ReadOptions
 from galmeasure.io.source_list import DEFAULT_SIZE, ImageSource
+from galmeasure.utils.chunks import chunk_size
 
 __all__ = ["SkySource"]
 
-_BLOCK = 20_000  # positions tried at once
 _MOST_TRIALS = 400_000
 _LEAST_PIXELS = 400  # of blank sky
 _BAD_RADIUS = 2.0
@@ -105,12 +105,12 @@ class SkySource(ImageSource):
         if (high < low).any():
             msg = f"{self.path}: stamps of {self.size} pixels do not fit into the image, {nx} x {ny}; give a size"
             raise CatalogError(msg)
-        positions, n_found, n_trials = [], 0, 0
-        while n_found < count and n_trials < (max(_MOST_TRIALS, 10 * count) if n_found else 5 * _BLOCK):
-            pixels = rng.integers(low, high + 1, size=(_BLOCK, 2))
+        positions, n_found, n_trials, step = [], 0, 0, chunk_size("sky positions")
+        while n_found < count and n_trials < (max(_MOST_TRIALS, 10 * count) if n_found else 5 * step):
+            pixels = rng.integers(low, high + 1, size=(step, 2))
             pixels = pixels[self._is_blank(pixels, core)]
             positions.append(pixels + rng.uniform(-0.5, 0.5, pixels.shape))
-            n_found, n_trials = n_found + len(pixels), n_trials + _BLOCK
+            n_found, n_trials = n_found + len(pixels), n_trials + step
         fraction = n_found / n_trials
         n_pixels = fraction * np.prod(high - low + 1.0)
         if n_found < count or n_pixels < _LEAST_PIXELS:

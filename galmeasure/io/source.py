@@ -21,10 +21,11 @@ from galmeasure.io.mask_bits import check_mask_bits
 from galmeasure.io.noise_maps import WEIGHT_TYPES, error_over_noise, has_error_maps, shot_noise_share
 from galmeasure.io.psf import PSFExModel, PSFInput, load_psf
 from galmeasure.psf.flux import read_psf_flux
+from galmeasure.utils.chunks import chunk_size
 
 __all__ = ["CatalogSource", "ReadOptions"]
 
-MAX_PIXELS = 2**21
+MAX_PIXELS = chunk_size("catalogue pixels")
 """Pixels of image read at once, unless asked for otherwise."""
 
 _FAR_FROM_NOISE = 4.0

@@ -15,6 +15,7 @@ import numpy as np
 from astropy.table import Table
 
 from galmeasure.io.fits_files import quiet
+from galmeasure.utils.chunks import chunk_size
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -29,9 +30,6 @@ FORMATS = {
     ".votable": "votable",
 }
 """Formats of result tables by the end of the file's name."""
-
-BLOCK_BYTES = 2**25
-"""Bytes of a table that are converted at once when the file is made."""
 
 
 def output_format(path: str | PathLike) -> str:
@@ -142,8 +140,9 @@ class ChunkedWriter:
             except OSError:
                 continue
             try:
-                for start in range(0, size, BLOCK_BYTES):
-                    append(spool, start, _read_at(self._spool, start, min(BLOCK_BYTES, size - start)))
+                step = chunk_size("table bytes")
+                for start in range(0, size, step):
+                    append(spool, start, _read_at(self._spool, start, min(step, size - start)))
                 append(spool, size, content)
             except OSError:
                 spool.close()
@@ -262,7 +261,7 @@ class ChunkedWriter:
             fields.append((name, np.result_type(*(kind.base for kind in kinds)), kinds[0].shape))
         return np.dtype(fields)
 
-    def tables(self, block_bytes: int = BLOCK_BYTES) -> "Iterator[QTable]":
+    def tables(self, block_bytes: int) -> "Iterator[QTable]":
         """The table again, in blocks of about `block_bytes`."""
         dtype, waiting, size = self.row_type(), [], 0
         for offset, kind, count in self._chunks:
@@ -451,7 +450,7 @@ def _make_fits(writer, path):
 
     written = 0
     with path.open("w+b") as file:
-        for table in writer.tables():
+        for table in writer.tables(chunk_size("table bytes")):
             buffer = io.BytesIO()
             table.write(buffer, format="fits")
             buffer.seek(0)
@@ -480,7 +479,7 @@ def _make_csv(writer, path):
     from astropy.io import ascii as text
 
     with path.open("w", newline="") as file:
-        for number, table in enumerate(writer.tables(BLOCK_BYTES // 8)):
+        for number, table in enumerate(writer.tables(chunk_size("text bytes"))):
             fmt = "csv" if number == 0 else "no_header"
             text.write(_flat(table), file, format=fmt, delimiter=",", comment=False)
 
@@ -507,7 +506,7 @@ def _make_parquet(writer, path):
 
     parquet = None
     try:
-        for table in writer.tables():
+        for table in writer.tables(chunk_size("table bytes")):
             if parquet is None:
                 _with_masks(table[:1]).write(path, format="parquet", overwrite=True)
                 parquet = pq.ParquetWriter(path, pq.read_schema(path))

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from galmeasure.psf.wings import missing_light
+from galmeasure.utils.chunks import rows_per_chunk
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = ["NormalisedPSFs", "PSFStats", "find_equal", "normalise_psf", "psf_stats"]
-
-_CHUNK = 2**21  # pixels worked on at once: an array of them is 16 MB
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,9 @@ def psf_stats(stack: npt.NDArray[np.float64], ok: npt.NDArray[np.bool_], oversam
     offset, fwhm = np.full(n_psf, np.nan), np.full(n_psf, np.nan)
     y, x = np.arange(ny) - 0.5 * (ny - 1), np.arange(nx) - 0.5 * (nx - 1)
     rows = np.flatnonzero(ok)
-    for start in range(0, len(rows), max(1, _CHUNK // (ny * nx))):
-        chunk = rows[start : start + max(1, _CHUNK // (ny * nx))]
+    step = rows_per_chunk("PSF pixels", ny * nx)
+    for start in range(0, len(rows), step):
+        chunk = rows[start : start + step]
         images = stack[chunk]
         index = images.reshape(len(chunk), -1).argmax(axis=1)
         peak = images.reshape(len(chunk), -1)[np.arange(len(chunk)), index]
@@ -154,8 +154,9 @@ def find_equal(stack: npt.NDArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     _, first, index = np.unique(keys, return_index=True, return_inverse=True)
     index = index.reshape(-1)
     is_equal = np.empty(n_images, dtype=bool)  # the sample of pixels may agree where others differ
-    for start in range(0, n_images, max(1, _CHUNK // flat.shape[1])):
-        rows = slice(start, start + max(1, _CHUNK // flat.shape[1]))
+    step = rows_per_chunk("PSF pixels", flat.shape[1])
+    for start in range(0, n_images, step):
+        rows = slice(start, start + step)
         is_equal[rows] = (flat[rows] == flat[first[index[rows]]]).all(axis=1)
     alone = np.flatnonzero(~is_equal)
     first = np.concatenate([first, alone])

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from galmeasure.utils.chunks import rows_per_chunk
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -21,7 +23,6 @@ _EXPONENTS = (2.7, 8.0)
 _MAX_SCATTER = 0.015
 _CORES = np.linspace(0.0, 0.5, 26)
 _CLEAN_ERROR = 0.2  # of what a clean wing misses: those of Kolmogorov are still changing their slope at a few FWHM
-_CHUNK = 2**21
 
 _BANDS = np.linspace(0.4, 0.98, 4)
 """Edges of the bands over which rings are averaged, in half sides of the image."""
@@ -84,7 +85,7 @@ def missing_light(stack: npt.NDArray[np.float64], oversampling: int = 1) -> Miss
     """
     fraction, error = np.zeros(len(stack)), np.full(len(stack), np.inf)
     annuli, bands = _annuli(*stack.shape[1:], oversampling), _bands(*stack.shape[1:], oversampling)
-    step = max(1, _CHUNK // stack[0].size)
+    step = rows_per_chunk("PSF pixels", stack[0].size)
     for start in range(0, len(stack), step):
         rows = slice(start, start + step)
         with np.errstate(all="ignore"):

@@ -18,6 +18,7 @@ from galmeasure.render import render_sersic
 from galmeasure.render.grid import prepare_psfs
 from galmeasure.results.columns import GALAXY_FORMS, TRUE, find_column
 from galmeasure.results.frame import Frame, plain_numbers
+from galmeasure.utils.chunks import chunk_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,6 @@ _CORE = (5.0, 2.0)  # pixels, and widths of the PSF
 _ROUNDS = 50  # of drawing again what has another S/N
 _LEAST_ROWS = 20  # of a table, for a kernel density estimate in four dimensions
 _LARGEST_SHEAR = 0.9
-_CHUNK = 16  # stamps rendered at once, so that temporaries stay in the cache
 _MANY_ELECTRONS = 1e12  # beyond, Poisson noise is drawn as Gaussian
 
 
@@ -346,7 +346,7 @@ def add_galaxies(
         centre = np.asarray(positions, dtype=float) - cutouts.origin
     truth, snr, width = np.full((count, N_PARAMETERS), np.nan), np.full(count, np.nan), np.full(count, np.nan)
     images = [None] * count
-    for batch in cutouts.batches(2**18):
+    for batch in cutouts.batches(chunk_size("injected pixels")):
         for rows, grid, psf_index in _by_psf(batch):
             _fill(batch, rows, grid, psf_index, galaxies, centre, rng, cutouts, truth, snr, images)
         width[batch.index] = batch.psf_fwhm[batch.psf_index]
@@ -358,8 +358,8 @@ def add_galaxies(
 def _by_psf(batch):
     """Yield usable rows of a batch in chunks, with a grid of their PSFs and the index of each row's PSF in it."""
     usable = np.flatnonzero(batch.good.any(axis=(1, 2)))
-    for start in range(0, len(usable), _CHUNK):
-        rows = usable[start : start + _CHUNK]
+    for start in range(0, len(usable), chunk_size("injected stamps")):
+        rows = usable[start : start + chunk_size("injected stamps")]
         indices, local = np.unique(batch.psf_index[rows], return_inverse=True)
         images = torch.from_numpy(np.stack([batch.psf[index] for index in indices]))
         options = {"oversampling": batch.psf_oversampling, "dtype": torch.float64}

@@ -13,11 +13,10 @@ from galmeasure.render import PSFGrid, render_sersic
 from galmeasure.render.memory import reserve_heap
 from galmeasure.simulation.psf_knowledge import PSFKnowledge, told_images
 from galmeasure.simulation.psfs import FAMILIES, RandomPSFs, draw_psfs
+from galmeasure.utils.chunks import chunk_size
 
 __all__ = ["ExpectedStamps", "SimulatedStamps", "SimulationConfig", "simulate_expected", "simulate_stamps"]
 
-_CHUNK = 12  # stamps rendered at once on a CPU, so that temporaries stay in the cache
-_DEVICE_CHUNK = 4096  # and on an accelerator, so that they stay within its memory
 
 _FLUX = PARAMETER_INDEX["flux"]
 _CENTRE = [PARAMETER_INDEX["x"], PARAMETER_INDEX["y"]]
@@ -330,7 +329,7 @@ def simulate_expected(
 
 def _render(parameters, psfs: RandomPSFs, psf_index):
     """Models ``(B, ny, nx)``, rendered in chunks."""
-    step = _CHUNK if parameters.device.type == "cpu" else _DEVICE_CHUNK
+    step = chunk_size("simulated stamps", parameters.device.type)
     chunks = zip(parameters.split(step), psf_index.split(step), strict=True)
     return torch.cat([render_sersic(chunk, psfs.grid, index) for chunk, index in chunks])
 

@@ -25,6 +25,7 @@ from galmeasure.training.config import TrainingConfig
 from galmeasure.training.pool import StampPool, training_psfs
 from galmeasure.training.teacher import Teacher
 from galmeasure.training.validation import read_held_out
+from galmeasure.utils.chunks import chunk_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +40,6 @@ _LONGEST_STEP = 20.0  # seconds; a process that was stopped for a while did not 
 _HELD_OUT = 1_000_003  # added to the seed of a run
 _EMA_START = 10.0  # steps after which the memory of the average begins to grow
 _ADAPTING = 2048  # stamps by which the normalisation of a network is set
-_CHUNK = 256  # held-out stamps evaluated at once, as many as in a step of the training
 _WEIGHTS = {"flow": 1.0, "mean": 1.0, "covariance": 1.0, "quantiles": 1.0, "image": 0.2}
 
 
@@ -404,7 +404,7 @@ def held_out_metrics(
     losses, count = dict.fromkeys(_WEIGHTS, 0.0), 0
     with torch.inference_mode():
         for inputs, parameters in batches:
-            for rows in torch.arange(len(inputs), device=parameters.device).split(_CHUNK):
+            for rows in torch.arange(len(inputs), device=parameters.device).split(chunk_size("held-out stamps")):
                 chunk, truth = _rows_of(inputs, rows), parameters[rows]
                 for name, value in network.loss(chunk, truth, bf16=bf16).items():
                     losses[name] += float(value) * len(rows)

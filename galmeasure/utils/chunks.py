@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CHUNKS", "ChunkSizes", "chunk_size", "chunk_sizes", "padded_chunks"]
+__all__ = ["CHUNKS", "ChunkSizes", "chunk_size", "chunk_sizes", "padded_chunks", "rows_per_chunk"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,36 @@ CHUNKS = {
     "flow draws": ChunkSizes((512,), (512,), "draws", "splines of these stay in a core's cache"),
     "proposals": ChunkSizes((1, 8), (512,), "galaxies", "their draws from the flow stay in a core's cache"),
     "scores": ChunkSizes((8192,), (8192,), "galaxies", "nearest nodes of these stay below 100 MB"),
+    "catalogue pixels": ChunkSizes(
+        (2**21,), (2**21,), "pixels of stamps", "stamps, errors, masks and their copies stay below 100 MB",
+    ),
+    "catalogue pixels of all threads": ChunkSizes(
+        (2**24,), (2**24,), "pixels of stamps", "memory stays below 1 GB, however many threads wait for a batch each",
+    ),
+    "table bytes": ChunkSizes(
+        (2**25,), (2**25,), "bytes of a result table", "any table is written with the memory of a few blocks",
+    ),
+    "text bytes": ChunkSizes(
+        (2**22,), (2**22,), "bytes of a result table", "objects of Python and text need ten times as many",
+    ),
+    "sky positions": ChunkSizes(
+        (20_000,), (20_000,), "positions", "one block has enough in blank sky, unless the field is crowded",
+    ),
+    "PSF pixels": ChunkSizes((2**21,), (2**21,), "pixels of PSF images", "an array of them has 16 MB"),
+    "simulated stamps": ChunkSizes(
+        (12,), (4096,), "stamps", "temporaries stay in a core's cache, or within an accelerator's memory",
+    ),
+    "injected pixels": ChunkSizes((2**18,), (2**18,), "pixels of stamps", "a few copies of stamps stay below 10 MB"),
+    "injected stamps": ChunkSizes((16,), (16,), "stamps", "temporaries of the renderer stay in a core's cache"),
+    "injected galaxies": ChunkSizes(
+        (500,), (500,), "galaxies", "all threads are busy, and their stamps need little memory beside the image",
+    ),
+    "held-out stamps": ChunkSizes((256,), (256,), "stamps", "as many as in a step of the training, which fit"),
+    "bounds": ChunkSizes(
+        (2**18,), (2**18,), "pixels of stamps", "Jacobians of all seven parameters are held at once, by each thread",
+    ),
+    "posterior draws": ChunkSizes((2**22,), (2**22,), "numbers of draws", "an array of them has 32 MB"),
+    "resampled numbers": ChunkSizes((2**20,), (2**20,), "numbers", "an array of them has 8 MB, and there are ten"),
 }  # fmt: skip
 """Sizes by what is worked through."""
 
@@ -103,6 +133,26 @@ def chunk_size(name: str, device: str = "cpu") -> int:
         Largest size of a chunk.
     """
     return chunk_sizes(name, device)[-1]
+
+
+def rows_per_chunk(name: str, size: int, device: str = "cpu") -> int:
+    """Number of rows of a chunk, at least one.
+
+    Parameters
+    ----------
+    name : str
+        Key of the table `CHUNKS`.
+    size : int
+        Size of one row, in what the table counts.
+    device : str, optional
+        Torch device on which the chunks are worked through.
+
+    Returns
+    -------
+    int
+        Rows whose sizes sum to the largest size of a chunk, or one row that is larger.
+    """
+    return max(1, chunk_size(name, device) // size)
 
 
 def padded_chunks(rows: NDArray, sizes: tuple[int, ...]) -> Iterator[tuple[NDArray, int]]:

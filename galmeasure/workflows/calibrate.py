@@ -17,15 +17,13 @@ from galmeasure.exceptions import GalmeasureWarning
 from galmeasure.fitters.registry import FitterSpec
 from galmeasure.io import ReadOptions, SkySource, write_table
 from galmeasure.simulation.injection import GalaxiesLike, core_radius, galaxies_of_prior, inject_galaxies, sky_psf_fwhm
+from galmeasure.utils.chunks import chunk_size
 from galmeasure.workflows.outputs import check_output, refuse_inputs, report_folder
 
 __all__ = ["CalibrationSettings", "calibrate_on_image"]
 
 MOST_SHARED = 5
 """Galaxies in the same area of sky, beyond which a warning says so."""
-
-CHUNK = 500
-"""Galaxies injected and measured at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,11 +162,11 @@ def _measured(sky, galaxies, fitter, settings):
     """Truths and results of all galaxies, injected and measured in chunks."""
     from tqdm import tqdm
 
-    count, truths, results = settings.number, [], []
+    count, step, truths, results = settings.number, chunk_size("injected galaxies"), [], []
     hidden = not settings.progress or not sys.stderr.isatty()
     with tqdm(total=count, unit="gal", file=sys.stderr, disable=hidden, dynamic_ncols=True) as progress:
-        for first in range(0, count, CHUNK):
-            size = min(CHUNK, count - first)
+        for first in range(0, count, step):
+            size = min(step, count - first)
             seed = (settings.seed, first)
             cutouts, truth = inject_galaxies(sky, size, galaxies, core=settings.core, seed=seed, first=first + 1)
             truths.append(truth)

@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from galmeasure.cutouts import Cutouts
 from galmeasure.fitters.registry import FitterSpec
 from galmeasure.io import CatalogSource
+from galmeasure.utils.chunks import chunk_size
 from galmeasure.utils.processes import count_jobs, leave_with_parent, n_cores
 
 __all__ = ["check_device", "measured_chunks"]
-
-MOST_PIXELS = 2**24
-"""Most pixels of image read at once, however many threads there are."""
 
 
 def measured_chunks(
@@ -55,7 +53,7 @@ def measured_chunks(
     n_jobs = count_jobs(n_jobs, n_cores())
     threads = max(1, n_cores() // n_jobs)
     size = None if batch_size is None else batch_size * threads
-    blocks = list(source.blocks(rows, size, min(2**20 * max(2, threads), MOST_PIXELS)))
+    blocks = list(source.blocks(rows, size, _pixels_at_once(threads)))
     n_jobs = min(n_jobs, len(blocks))
     if n_jobs == 1:
         fit = fitter.make()
@@ -64,6 +62,11 @@ def measured_chunks(
             yield block, cutouts, fit(cutouts)
         return
     yield from _in_processes(source, blocks, fitter, n_jobs, threads)
+
+
+def _pixels_at_once(threads):
+    """Pixels of stamps in a chunk: a batch for each thread, within the memory that all of them may take."""
+    return min(chunk_size("batch") * max(2, threads), chunk_size("catalogue pixels of all threads"))
 
 
 def check_device(name: str) -> None:
