@@ -18,7 +18,7 @@ from galmeasure.calibration import QuantileCalibration
 from galmeasure.io import open_catalog, read_psf
 from galmeasure.networks import NetworkConfig, SersicPosterior
 from galmeasure.networks.correction import Correction, CorrectionConfig
-from galmeasure.ood.typical import load_typical
+from galmeasure.ood.reference import load_ood
 from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.priors import get_prior
 from galmeasure.utils.digests import companion_card
@@ -247,8 +247,8 @@ def correction_file(folder):
     return save(tensors, {"card": json.dumps(companion_card(card, tensors), sort_keys=True)})
 
 
-def typical_file(_):
-    """File of typical galaxies that comes with the package."""
+def ood_file(_):
+    """OOD reference that comes with the package."""
     return get_weights(WEIGHTS).path.with_suffix(".ood").read_bytes()
 
 
@@ -271,7 +271,7 @@ def sound_files(name, folder):
         "calibration": lambda: [(calibration_file(folder), ".json", "json")],
         "weights": lambda: [(weights_file(folder), ".safetensors", "tensors")],
         "correction": lambda: [(correction_file(folder), ".correction", "tensors")],
-        "typical galaxies": lambda: [(typical_file(folder), ".ood", "tensors")],
+        "typical galaxies": lambda: [(ood_file(folder), ".ood", "tensors")],
     }  # fmt: skip
     return makers[name]()
 
@@ -332,5 +332,5 @@ def _compute(name, path):
         load_correction(get_weights(beside))
         return len(NeuralSersicFitter(weights=beside).fit(stamp, psf, error=1.0))
     weights = get_weights(WEIGHTS)
-    load_typical(path, weights.sha256, known_digest(weights.sha256, ".ood"))
+    load_ood(path, weights.sha256, known_digest(weights.sha256, ".ood"))
     return 1

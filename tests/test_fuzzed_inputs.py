@@ -17,7 +17,7 @@ from galmeasure.calibration import QuantileCalibration
 from galmeasure.exceptions import CatalogError, WeightsError
 from galmeasure.io import SkySource, open_catalog, read_psf
 from galmeasure.networks.correction import Correction, CorrectionConfig
-from galmeasure.ood.typical import load_typical
+from galmeasure.ood.reference import load_ood
 from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.utils.digests import DIGEST, companion_card, json_digest
 from galmeasure.weights import get_weights, load_network
@@ -257,7 +257,7 @@ def test_corrections(tmp_path, changes):
     one_line(caught, correction_path(weights.path).name)
 
 
-def test_typical_galaxies(tmp_path):
+def test_ood_reference(tmp_path):
     shipped = get_weights("study-v2")
     content = shipped.path.with_suffix(".ood").read_bytes()
     card = json.loads(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["card"])
@@ -267,5 +267,5 @@ def test_typical_galaxies(tmp_path):
     card.pop(DIGEST, None)
     (tmp_path / "x.ood").write_bytes(save(tensors, {"card": json.dumps(companion_card(card, tensors))}))
     with pytest.raises(WeightsError) as caught:
-        load_typical(tmp_path / "x.ood", shipped.sha256)
+        load_ood(tmp_path / "x.ood", shipped.sha256)
     one_line(caught, "x.ood", longest=400)

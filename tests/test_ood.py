@@ -18,9 +18,9 @@ from safetensors.torch import load, save
 from galmeasure import Flag, NeuralSersicFitter, get_weights
 from galmeasure.cli.commands import cli
 from galmeasure.exceptions import WeightsError
-from galmeasure.fitters.neural.learn_ood import learn_typical
+from galmeasure.fitters.neural.learn_ood import learn_ood
+from galmeasure.ood.reference import OODInputs, OODReference, load_ood, ood_path
 from galmeasure.ood.residuals import STATISTICS, ResidualFeatures, residual_features
-from galmeasure.ood.typical import Observed, TypicalGalaxies, load_typical, typical_path
 from galmeasure.training import PSFKnowledge, SimulationConfig, simulate_cutouts
 from galmeasure.training.config import simulation_from_dict
 from galmeasure.weights import DEFAULT_WEIGHTS, registry
@@ -50,13 +50,13 @@ def fake(count, seed=0, **changed):
     snr, size = 5.0 * 200.0**log_snr, 0.1 * 30.0**log_size
     grown = (1.0 + log_snr + log_size).float()[:, None]
     parts = [torch.randn((count, n), generator=generator) * grown for n in (len(STATISTICS), 6, 8)]
-    observed = Observed(snr, size, ResidualFeatures(parts[0], parts[1]), parts[2])
-    return dataclasses.replace(observed, **changed)
+    inputs = OODInputs(snr, size, ResidualFeatures(parts[0], parts[1]), parts[2])
+    return dataclasses.replace(inputs, **changed)
 
 
 @pytest.fixture(scope="module")
-def typical():
-    return TypicalGalaxies.learn(fake(60_000), CARD)
+def reference():
+    return OODReference.learn(fake(60_000), CARD)
 
 
 # Residuals
@@ -119,9 +119,9 @@ def test_bad_pixels_do_not_count():
 # Scores
 
 
-def test_false_alarms_are_those_promised_at_every_snr_and_size(typical):
+def test_false_alarms_are_those_promised_at_every_snr_and_size(reference):
     fresh = fake(60_000, seed=1)
-    score, _ = typical.score(fresh)
+    score, _ = reference.score(fresh)
     for threshold in (1.0, 2.0, 3.0):
         expected = 10.0**-threshold
         found = float((score > threshold).double().mean())
@@ -133,94 +133,94 @@ def test_false_alarms_are_those_promised_at_every_snr_and_size(typical):
             assert low_rate < float((chosen > 2.0).double().mean()) < high_rate
 
 
-def test_what_is_strange_scores_high(typical):
+def test_what_is_strange_scores_high(reference):
     for change in range(3):
-        observed = fake(500, seed=2)
+        inputs = fake(500, seed=2)
         if change == 0:
-            observed.residuals.statistics[:, 4] += 30.0
+            inputs.residuals.statistics[:, 4] += 30.0
         elif change == 1:
-            observed.residuals.moments[:, 2] -= 30.0
+            inputs.residuals.moments[:, 2] -= 30.0
         else:
-            observed.features[:, 1] += 30.0
-        score, _ = typical.score(observed)
+            inputs.features[:, 1] += 30.0
+        score, _ = reference.score(inputs)
         assert float((score > 2.0).double().mean()) > 0.99
-        observed.residuals.statistics[:] = 0.0
+        inputs.residuals.statistics[:] = 0.0
 
 
-def test_score_grows_with_strangeness_beyond_what_was_simulated(typical):
+def test_score_grows_with_strangeness_beyond_what_was_simulated(reference):
     one = fake(1, seed=3)
     scores = []
     for size in (10.0, 30.0, 100.0, 1e3, 1e5):
         one.residuals.statistics[:, 4] = size
-        scores.append(float(typical.score(one)[0][0]))
+        scores.append(float(reference.score(one)[0][0]))
     assert scores == sorted(scores)
     assert len(set(scores)) == len(scores)
 
 
-def test_probabilities_name_what_is_strange(typical):
-    observed = fake(50, seed=4)
-    observed.residuals.statistics[:, STATISTICS.index("hole")] += 40.0
-    _, reason = typical.score(observed)
-    assert {typical.names[i] for i in reason.tolist()} == {"hole"}
+def test_probabilities_name_what_is_strange(reference):
+    inputs = fake(50, seed=4)
+    inputs.residuals.statistics[:, STATISTICS.index("hole")] += 40.0
+    _, reason = reference.score(inputs)
+    assert {reference.names[i] for i in reason.tolist()} == {"hole"}
 
 
-def test_rows_without_measurement_have_no_score(typical):
-    observed = fake(6, seed=5)
-    observed.snr[0] = torch.nan
-    observed.size[1] = torch.nan
-    observed.features[2, 0] = torch.nan
-    observed.snr[3] = 0.0
-    score, reason = typical.score(observed)
+def test_rows_without_measurement_have_no_score(reference):
+    inputs = fake(6, seed=5)
+    inputs.snr[0] = torch.nan
+    inputs.size[1] = torch.nan
+    inputs.features[2, 0] = torch.nan
+    inputs.snr[3] = 0.0
+    score, reason = reference.score(inputs)
     assert torch.isnan(score[:4]).all()
     assert (reason[:4] == -1).all()
     assert (reason[4:] >= 0).all()
     assert torch.isfinite(score[4:]).all()
-    assert torch.isnan(typical.score(observed[torch.arange(1)])[0]).all()
+    assert torch.isnan(reference.score(inputs[torch.arange(1)])[0]).all()
 
 
-def test_beyond_the_ends_of_snr_and_size(typical):
-    observed = fake(200, seed=6)
-    observed = dataclasses.replace(observed, snr=observed.snr * 1e4, size=observed.size * 1e3)
-    assert torch.isfinite(typical.score(observed)[0]).all()
+def test_beyond_the_ends_of_snr_and_size(reference):
+    inputs = fake(200, seed=6)
+    inputs = dataclasses.replace(inputs, snr=inputs.snr * 1e4, size=inputs.size * 1e3)
+    assert torch.isfinite(reference.score(inputs)[0]).all()
 
 
 def test_too_few_galaxies():
     with pytest.raises(ValueError, match="at least 2000"):
-        TypicalGalaxies.learn(fake(1500), CARD)
+        OODReference.learn(fake(1500), CARD)
 
 
 # Files
 
 
-def test_round_trip(typical, tmp_path):
+def test_round_trip(reference, tmp_path):
     path = tmp_path / "x.ood"
-    typical.save(path)
-    again = load_typical(path, "0" * 64)
-    observed = fake(100, seed=7)
-    torch.testing.assert_close(again.score(observed)[0], typical.score(observed)[0])
+    reference.save(path)
+    again = load_ood(path, "0" * 64)
+    inputs = fake(100, seed=7)
+    torch.testing.assert_close(again.score(inputs)[0], reference.score(inputs)[0])
     assert again.card["galaxies"] == 60_000
     assert list(tmp_path.iterdir()) == [path]
-    assert load_typical(tmp_path / "none.ood", "0" * 64) is None
+    assert load_ood(tmp_path / "none.ood", "0" * 64) is None
     with pytest.raises(WeightsError, match=r"x\.ood: is not of these weights"):
-        load_typical(path, "1" * 64)
+        load_ood(path, "1" * 64)
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "version", "shape"])
-def test_damaged_files(typical, tmp_path, damage):
+def test_damaged_files(reference, tmp_path, damage):
     path = tmp_path / f"{damage}.ood"
-    typical.save(path)
+    reference.save(path)
     content = path.read_bytes()
     if damage == "version":
-        dataclasses.replace(typical, card={**CARD}).save(path)
+        dataclasses.replace(reference, card={**CARD}).save(path)
         content = path.read_bytes().replace(rb"\"format\": 1", rb"\"format\": 9")
     if damage == "shape":
-        dataclasses.replace(typical, tails=typical.tails[:, :3].clone()).save(path)
+        dataclasses.replace(reference, tails=reference.tails[:, :3].clone()).save(path)
         content = path.read_bytes()
     path.write_bytes(
         {"empty": b"", "cut": content[: len(content) // 2], "text": b"no such thing" * 9}.get(damage, content)
     )
     with pytest.raises(WeightsError, match=damage + r"\.ood: (is damaged|was written by another version)"):
-        load_typical(path, "0" * 64)
+        load_ood(path, "0" * 64)
 
 
 @pytest.fixture
@@ -251,17 +251,17 @@ def flip(path, content, place):
 
 
 @pytest.mark.parametrize("with_digest", [False, True])
-def test_flipped_bits_are_refused(shipped, typical, with_digest):
+def test_flipped_bits_are_refused(shipped, reference, with_digest):
     weights = registry.get_weights("survey-v3")
-    path, known = typical_path(weights.path), registry.known_digest(weights.sha256, ".ood")
+    path, known = ood_path(weights.path), registry.known_digest(weights.sha256, ".ood")
     if with_digest:
-        dataclasses.replace(typical, card={"weights_sha256": weights.sha256}).save(path)
+        dataclasses.replace(reference, card={"weights_sha256": weights.sha256}).save(path)
     content = path.read_bytes()
-    assert load_typical(path, weights.sha256, known) is not None
+    assert load_ood(path, weights.sha256, known) is not None
     for place in np.linspace(9, len(content) - 1, 40).astype(int):
         flip(path, content, place)
         with pytest.raises(WeightsError):
-            load_typical(path, weights.sha256, known)
+            load_ood(path, weights.sha256, known)
     with pytest.raises(WeightsError, match=r"survey-v3\.ood: does not match its sha256"):
         NeuralSersicFitter(refine=None).fit(np.ones((2, 33, 33)) + np.eye(33), error=1.0)
 
@@ -276,14 +276,14 @@ def test_flipped_bits_of_a_shipped_correction(shipped):
             NeuralSersicFitter()
 
 
-def test_files_of_earlier_versions_have_no_digest(typical, tmp_path):
-    typical.save(tmp_path / "x.ood")
+def test_files_of_earlier_versions_have_no_digest(reference, tmp_path):
+    reference.save(tmp_path / "x.ood")
     content = (tmp_path / "x.ood").read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
     card = json.loads(json.loads(content[8:end])["__metadata__"]["card"])
     assert len(card.pop("sha256")) == 64
     (tmp_path / "x.ood").write_bytes(save(load(content), {"card": json.dumps(card)}))
-    assert load_typical(tmp_path / "x.ood", "0" * 64) is not None
+    assert load_ood(tmp_path / "x.ood", "0" * 64) is not None
 
 
 # Fitter
@@ -291,11 +291,11 @@ def test_files_of_earlier_versions_have_no_digest(typical, tmp_path):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """Weights with their typical galaxies: those of an untrained network, whose residuals are the galaxies."""
-    weights = tiny_weights(tmp_path_factory.mktemp("typical"))
+    """Weights with their OOD reference: those of an untrained network, whose residuals are the galaxies."""
+    weights = tiny_weights(tmp_path_factory.mktemp("ood"))
     config = dataclasses.replace(SimulationConfig(), masked_neighbours=1.0)
     parts = (cutouts for cutouts, _ in simulate_cutouts(config, 2400, seed=1, chunk=800))
-    learn_typical(weights, parts, seed=1).save(typical_path(weights.path))
+    learn_ood(weights, parts, seed=1).save(ood_path(weights.path))
     return weights
 
 
@@ -349,18 +349,18 @@ def test_without_a_file_there_is_no_score(tmp_path):
 
 def test_a_file_of_other_weights_is_refused(tiny, tmp_path):
     weights = tiny_weights(tmp_path, "other-v1")
-    typical = load_typical(typical_path(tiny.path), tiny.sha256)
-    dataclasses.replace(typical, card={**typical.card, "weights_sha256": "f" * 64}).save(typical_path(weights.path))
+    reference = load_ood(ood_path(tiny.path), tiny.sha256)
+    dataclasses.replace(reference, card={**reference.card, "weights_sha256": "f" * 64}).save(ood_path(weights.path))
     with pytest.raises(WeightsError, match="not of these weights"):
         NeuralSersicFitter(weights=weights.path)
 
 
-def test_shipped_weights_have_their_typical_galaxies():
+def test_shipped_weights_have_their_reference():
     for name in ("survey-v2", "survey-v3", "study-v2"):
         weights = get_weights(name)
-        typical = load_typical(typical_path(weights.path), weights.sha256)
-        assert typical is not None, name
-        assert typical.card["galaxies"] >= 45_000
+        reference = load_ood(ood_path(weights.path), weights.sha256)
+        assert reference is not None, name
+        assert reference.card["galaxies"] >= 45_000
 
 
 def test_shipped_weights_raise_one_alarm_in_a_hundred():
@@ -397,17 +397,17 @@ def test_command_weights_ood(tmp_path):
     done = CliRunner().invoke(cli, ["weights", str(weights.path), "--ood", "2000"])
     assert done.exit_code == 0, done.output
     assert "tiny-v1.ood" in done.output
-    assert load_typical(typical_path(weights.path), weights.sha256).card["simulated"] == 2000
+    assert load_ood(ood_path(weights.path), weights.sha256).card["simulated"] == 2000
     again = CliRunner().invoke(cli, ["weights", str(weights.path), "--ood", "2100"])
     assert again.exit_code != 0
     assert "exists already" in again.output + str(again.exception)
     again = CliRunner().invoke(cli, ["weights", str(weights.path), "--ood", "2100", "--overwrite", "--seed", "5"])
     assert again.exit_code == 0, again.output
-    assert load_typical(typical_path(weights.path), weights.sha256).card["seed"] == 5
+    assert load_ood(ood_path(weights.path), weights.sha256).card["seed"] == 5
 
 
 def test_command_weights_keeps_the_file_of_shipped_weights():
-    path = typical_path(get_weights("survey-v3").path)
+    path = ood_path(get_weights("survey-v3").path)
     before = path.read_bytes()
     done = CliRunner().invoke(cli, ["weights", "survey-v3", "--ood", "2000"])
     assert done.exit_code != 0

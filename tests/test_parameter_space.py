@@ -103,7 +103,7 @@ PACKAGE = Path(galmeasure.__file__).parent
 ROOMS = ("fitters", "render", "networks", "calibration", "priors", "likelihood", "ood", "training", "simulation")
 
 NOT_PARAMETERS = {
-    "fitters/neural/fitter.py": {"found"},  # densities of several draws
+    "fitters/neural/fitter.py": {"log_density"},  # densities of several draws
     "fitters/problem.py": {"raw", "matrix"},  # raw images, and the row of the background
     "simulation/stamps.py": {"numbers", "start", "sides"},  # random numbers, y and x
     "fitters/lsq/bias.py": {"projected"},  # the only column of a product
@@ -127,7 +127,7 @@ NOT_PARAMETERS = {
     "likelihood/white_noise.py": {"sums"},  # of all images and of one more
     "likelihood/fisher.py": {"fisher"},
     "ood/residuals.py": {"image", "pairs"},  # pixels
-    "ood/typical.py": {"rarity"},
+    "ood/reference.py": {"rarity"},
     "simulation/psfs.py": {"numbers", "np.linspace(0.0, _KAPPA_MAX, _TABLE_KAPPAS)"},
 }
 """Arrays whose columns are no parameters, by file; of expressions, their text."""

@@ -78,7 +78,7 @@ def _run(config, options):
 def _write_beside(weights, options):
     """Write what belongs beside weights, if it is not there; lines that say where it is."""
     from galmeasure.workflows.correction import CORRECTION_NUMBER, correction_path, has_correction, write_correction
-    from galmeasure.workflows.typical import NUMBER, has_typical, typical_path, write_typical
+    from galmeasure.workflows.ood import NUMBER, has_ood, ood_path, write_ood
 
     how = {"device": options["device"], "show_progress": not options["no_progress"] and sys.stderr.isatty()}
     lines, is_new = [], False
@@ -90,9 +90,9 @@ def _write_beside(weights, options):
         lines.append(f"correction {correction_path(weights.path)}")
     number = _galaxies(options, "ood", NUMBER)
     if number:
-        if is_new or not has_typical(weights, number):
-            write_typical(weights, number, **how)
-        lines.append(f"typical galaxies {typical_path(weights.path)}")
+        if is_new or not has_ood(weights, number):
+            write_ood(weights, number, **how)
+        lines.append(f"OOD reference {ood_path(weights.path)}")
     return lines
 
 

@@ -38,11 +38,11 @@ def weights(file: Any, ood: Any, correct: Any, seed: Any, overwrite: Any, device
         from galmeasure.weights.registry import find_weights
         from galmeasure.workflows.correction import correction_path, write_correction
         from galmeasure.workflows.executors import check_device
-        from galmeasure.workflows.typical import typical_path, write_typical
+        from galmeasure.workflows.ood import ood_path, write_ood
 
         check_device(device)
         found = find_weights(file, "FILE")
-        for number, path in ((correct, correction_path(found.path)), (ood, typical_path(found.path))):
+        for number, path in ((correct, correction_path(found.path)), (ood, ood_path(found.path))):
             if number is not None and path.exists() and not overwrite:
                 msg = f"{path}: exists already; --overwrite replaces it"
                 raise ValueError(msg)
@@ -51,8 +51,8 @@ def weights(file: Any, ood: Any, correct: Any, seed: Any, overwrite: Any, device
             path, metrics = write_correction(found, correct, **how)
             click.echo(f"correction learned, held-out loss {sum(metrics['loss'].values()):.3f}: {path}")
         if ood is not None:
-            path, typical = write_typical(found, ood, **how)
-            click.echo(f"what {typical.card['galaxies']} galaxies look like: {path}")
+            path, reference = write_ood(found, ood, **how)
+            click.echo(f"what {reference.card['galaxies']} galaxies look like: {path}")
 
 
 def _list():

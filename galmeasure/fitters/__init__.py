@@ -8,6 +8,7 @@ _EXPORTS = {
     "SersicFitterBase": "base",
     "collect_sample": "neural.learn_correction",
     "learn_correction": "neural.learn_correction",
+    "learn_ood": "neural.learn_ood",
     "learn_typical": "neural.learn_ood",
     "make_model_images": "images",
     "make_residual_images": "images",

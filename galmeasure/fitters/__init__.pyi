@@ -5,4 +5,5 @@ from galmeasure.fitters.lsq.fitter import LSQSersicFitter as LSQSersicFitter
 from galmeasure.fitters.neural.fitter import NeuralSersicFitter as NeuralSersicFitter
 from galmeasure.fitters.neural.learn_correction import collect_sample as collect_sample
 from galmeasure.fitters.neural.learn_correction import learn_correction as learn_correction
+from galmeasure.fitters.neural.learn_ood import learn_ood as learn_ood
 from galmeasure.fitters.neural.learn_ood import learn_typical as learn_typical

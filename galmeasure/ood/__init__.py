@@ -3,9 +3,9 @@
 from galmeasure.utils.lazy import lazy_names
 
 _EXPORTS = {
-    "TypicalGalaxies": "typical",
-    "load_typical": "typical",
-    "typical_path": "typical",
+    "OODReference": "reference",
+    "load_ood": "reference",
+    "ood_path": "reference",
 }
 
 __all__, __getattr__, __dir__ = lazy_names(__name__, _EXPORTS)

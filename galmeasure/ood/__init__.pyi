@@ -1,3 +1,3 @@
-from galmeasure.ood.typical import TypicalGalaxies as TypicalGalaxies
-from galmeasure.ood.typical import load_typical as load_typical
-from galmeasure.ood.typical import typical_path as typical_path
+from galmeasure.ood.reference import OODReference as OODReference
+from galmeasure.ood.reference import load_ood as load_ood
+from galmeasure.ood.reference import ood_path as ood_path

@@ -1,1 +1,1 @@
-"""What the command line can do, callable from Python: measure, calibrate, evaluate, learn what is typical."""
+"""What the command line can do, callable from Python: measure, calibrate, evaluate, learn the OOD reference."""

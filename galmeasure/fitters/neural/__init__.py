@@ -4,7 +4,6 @@ from galmeasure.utils.lazy import lazy_names
 
 _EXPORTS = {
     "NeuralSersicFitter": "fitter",
-    "learn_typical": "learn_ood",
 }
 
 __all__, __getattr__, __dir__ = lazy_names(__name__, _EXPORTS)

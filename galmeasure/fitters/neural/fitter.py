@@ -34,8 +34,8 @@ from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.fitters.threads import map_batches, single_threaded
 from galmeasure.flags import Flag
 from galmeasure.networks import NATIVE_SIZE
-from galmeasure.ood.observe import observe
-from galmeasure.ood.typical import FALSE_ALARMS, load_typical, typical_path
+from galmeasure.ood.inputs import ood_inputs
+from galmeasure.ood.reference import FALSE_ALARMS, load_ood, ood_path
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import Prior, get_prior
 from galmeasure.render.memory import reserve_heap
@@ -199,7 +199,7 @@ class NeuralSersicFitter(SersicFitterBase):
         return measurement
 
     def _observe(self, cutouts):
-        """Yield what the score of each batch of cutouts is made of, `galmeasure.ood.typical.Observed`."""
+        """Yield what the score of each batch of cutouts is made of, `galmeasure.ood.reference.OODInputs`."""
 
         def look(batch):
             with torch.inference_mode():
@@ -278,14 +278,14 @@ class NeuralSersicFitter(SersicFitterBase):
         view = network_view(posteriors, tensors)
         if network_models is None:
             values, residual = posteriors.evaluation.values, posteriors.evaluation.residual
-            return observe(view, values, posteriors.evaluation.evaluation.snr, residual, tensors.good)
+            return ood_inputs(view, values, posteriors.evaluation.evaluation.snr, residual, tensors.good)
         values, rows, quality = network_models
         index = torch.from_numpy(rows).to(self.device)
         snr = torch.full((len(tensors),), torch.nan, dtype=torch.float64, device=self.device)
         residual = torch.zeros_like(tensors.image)
         if quality is not None:
             snr[index], residual[index] = quality.snr, quality.residual
-        return observe(view, values, snr, residual, tensors.good)
+        return ood_inputs(view, values, snr, residual, tensors.good)
 
     def sample(
         self,
@@ -472,8 +472,8 @@ class NeuralSersicFitter(SersicFitterBase):
         widen(measurement.covariance, measurement.quantiles, factor)
 
     def _typical(self):
-        path, sha256 = typical_path(self._weights.path), self._weights.sha256
-        return load_typical(path, sha256, known_digest(sha256, path.suffix))
+        path, sha256 = ood_path(self._weights.path), self._weights.sha256
+        return load_ood(path, sha256, known_digest(sha256, path.suffix))
 
     def _score(self, typical, observed, measurement):
         """Scores of galaxies that do not look like those of the training, and their flag."""

@@ -6,23 +6,23 @@ from typing import Any
 
 from galmeasure.cutouts import Cutouts
 from galmeasure.fitters.neural.fitter import NeuralSersicFitter
-from galmeasure.ood.typical import Observed, TypicalGalaxies
+from galmeasure.ood.reference import OODInputs, OODReference
 from galmeasure.weights import Weights
 from galmeasure.weights.registry import find_weights
 
-__all__ = ["learn_typical"]
+__all__ = ["learn_ood"]
 
 
 class _Unscored(NeuralSersicFitter):
-    """Fitter that does not read the file of typical galaxies."""
+    """Fitter that does not read the OOD reference."""
 
     def _typical(self):
         return None
 
 
-def learn_typical(
+def learn_ood(
     weights: str | PathLike | Weights, cutouts: Iterable[Cutouts], *, device: str = "cpu", **about: Any
-) -> TypicalGalaxies:
+) -> OODReference:
     """Learn what galaxies of the training domain look like to a network, for the column ``ood_score``.
 
     Parameters
@@ -38,8 +38,8 @@ def learn_typical(
 
     Returns
     -------
-    galmeasure.calibration.TypicalGalaxies
-        To be saved at `galmeasure.calibration.typical_path` of the file of weights.
+    galmeasure.calibration.OODReference
+        To be saved at `galmeasure.calibration.ood_path` of the file of weights.
 
     Raises
     ------
@@ -48,5 +48,9 @@ def learn_typical(
     """
     weights = find_weights(weights, "weights")
     fitter = _Unscored(weights=weights, device=device, precision="float32")
-    found = Observed.join([each for part in cutouts for each in fitter._observe(part)])
-    return TypicalGalaxies.learn(found, {"weights": weights.name, "weights_sha256": weights.sha256, **about})
+    inputs = OODInputs.join([of_batch for chunk in cutouts for of_batch in fitter._observe(chunk)])
+    return OODReference.learn(inputs, {"weights": weights.name, "weights_sha256": weights.sha256, **about})
+
+
+learn_typical = learn_ood
+"""Deprecated name of `learn_ood`."""

@@ -11,7 +11,7 @@ from galmeasure.fitters.neural.mode import posterior_mode
 from galmeasure.fitters.neural.posteriors import Posteriors
 from galmeasure.fitters.neural.prior_share import point_probability, prior_dominated
 from galmeasure.fitters.tensors import BatchTensors
-from galmeasure.ood.observe import NetworkView
+from galmeasure.ood.inputs import NetworkView
 from galmeasure.parameters import N_PARAMETERS
 from galmeasure.priors import Prior
 
@@ -117,7 +117,7 @@ def network_view(posteriors: Posteriors, tensors: BatchTensors) -> NetworkView:
     Returns
     -------
     NetworkView
-        Input of `galmeasure.ood.observe.observe`.
+        Input of `galmeasure.ood.inputs.ood_inputs`.
     """
     count, batch = len(tensors), tensors.batch
     block, start = np.ones(count, dtype=np.int64), torch.zeros((count, 2), dtype=torch.int64)

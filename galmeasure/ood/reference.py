@@ -1,4 +1,4 @@
-"""Typical measurements of galaxies of the training domain, and an out-of-distribution score for all others."""
+"""Distributions of galaxies of the training domain, and an out-of-distribution (OOD) score for all others."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from galmeasure.utils.chunks import chunk_size
 from galmeasure.utils.digests import check_companion, companion_card
 from galmeasure.utils.files import in_brief, write_whole
 
-__all__ = ["FALSE_ALARMS", "LEAST", "Observed", "TypicalGalaxies", "load_typical", "typical_path"]
+__all__ = ["FALSE_ALARMS", "LEAST", "OODInputs", "OODReference", "load_ood", "ood_path"]
 
 FALSE_ALARMS = 0.01
 """Fraction of the galaxies of the training domain that are flagged."""
@@ -54,7 +54,7 @@ _RATE = 2e-3
 
 
 @dataclass(frozen=True)
-class Observed:
+class OODInputs:
     """Quantities of a batch of galaxies from which their score follows.
 
     Parameters
@@ -76,12 +76,12 @@ class Observed:
         """Number of galaxies."""
         return len(self.snr)
 
-    def __getitem__(self, rows: Tensor | slice) -> "Observed":
+    def __getitem__(self, rows: Tensor | slice) -> "OODInputs":
         """Return some of the rows, in the order of the index."""
-        return Observed(self.snr[rows], self.size[rows], self.residuals[rows], self.features[rows])
+        return OODInputs(self.snr[rows], self.size[rows], self.residuals[rows], self.features[rows])
 
     @classmethod
-    def join(cls, parts: "Sequence[Observed]") -> Self:
+    def join(cls, parts: "Sequence[OODInputs]") -> Self:
         """Concatenate the quantities of several batches."""
         columns = (torch.cat([getattr(part, name) for part in parts]) for name in ("snr", "size"))
         residuals = ResidualFeatures.join([part.residuals for part in parts])
@@ -114,35 +114,35 @@ class Expectation(nn.Module):
             nn.Linear(features + 2, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, 1),
         )  # fmt: skip
 
-    def forward(self, observed: Observed) -> Tensor:
+    def forward(self, inputs: OODInputs) -> Tensor:
         """Expected value for each galaxy, shape ``(B,)``."""
-        return self.layers(((self.inputs(observed) - self.mean) / self.scale).to(self.mean.dtype))[:, 0]
+        return self.layers(((self.regressors(inputs) - self.mean) / self.scale).to(self.mean.dtype))[:, 0]
 
     @staticmethod
-    def inputs(observed: Observed) -> Tensor:
+    def regressors(inputs: OODInputs) -> Tensor:
         """Features and the logarithms of S/N and size, shape ``(B, F + 2)``."""
-        return torch.cat([observed.features.double(), observed.snr.log()[:, None], observed.size.log()[:, None]], 1)
+        return torch.cat([inputs.features.double(), inputs.snr.log()[:, None], inputs.size.log()[:, None]], 1)
 
     @staticmethod
-    def target(observed: Observed) -> Tensor:
+    def target(inputs: OODInputs) -> Tensor:
         """Target of the regression: the larger one of the excesses in the centre and in the wings."""
-        both = observed.residuals.statistics[:, [STATISTICS.index(name) for name in ("centre", "wings")]]
+        both = inputs.residuals.statistics[:, [STATISTICS.index(name) for name in ("centre", "wings")]]
         return both.amax(1).clamp_min(0.0).log1p()
 
     @classmethod
-    def learn(cls, observed: Observed) -> Self:
+    def learn(cls, inputs: OODInputs) -> Self:
         """Learn the regression from galaxies; the same galaxies give the same result."""
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(0)
-            expectation = cls(observed.features.shape[1])
-            inputs, target = cls.inputs(observed), cls.target(observed)
-            expectation.mean[:], expectation.scale[:] = inputs.mean(0), inputs.std(0).clamp_min(1e-6)
-            inputs = ((inputs - expectation.mean) / expectation.scale).float()
+            expectation = cls(inputs.features.shape[1])
+            regressors, target = cls.regressors(inputs), cls.target(inputs)
+            expectation.mean[:], expectation.scale[:] = regressors.mean(0), regressors.std(0).clamp_min(1e-6)
+            regressors = ((regressors - expectation.mean) / expectation.scale).float()
             optimizer = torch.optim.Adam(expectation.layers.parameters(), _RATE)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
             for _ in range(_STEPS):
-                rows = torch.randint(len(inputs), (_BATCH,))
-                loss = nn.functional.mse_loss(expectation.layers(inputs[rows])[:, 0], target[rows])
+                rows = torch.randint(len(regressors), (_BATCH,))
+                loss = nn.functional.mse_loss(expectation.layers(regressors[rows])[:, 0], target[rows])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -151,7 +151,7 @@ class Expectation(nn.Module):
 
 
 @dataclass(frozen=True)
-class TypicalGalaxies:
+class OODReference:
     """Distribution of residuals and features over galaxies of the training domain.
 
     Parameters
@@ -179,9 +179,9 @@ class TypicalGalaxies:
     Each statistic (those of `residual_features`, and the Mahalanobis distances of the residuals' moments and of
     the encoder's features from their means) has a probability of being exceeded by galaxies of the same S/N of which
     as large residuals are expected, and by those of the same S/N and size: the encoder may be misled by what is
-    strange. The least of these probabilities is turned into one by its own distribution, so that the score, minus the
-    decimal logarithm of that, exceeds 2 for one in a hundred galaxies of the training domain at every S/N. Beyond
-    what has been simulated the tails are taken as exponential.
+    out of distribution. The least of these probabilities is turned into one by its own distribution, so that the score,
+    minus the decimal logarithm of that, exceeds 2 for one in a hundred galaxies of the training domain at every S/N.
+    Beyond what has been simulated the tails are taken as exponential.
     """
 
     expectation: Expectation
@@ -196,19 +196,19 @@ class TypicalGalaxies:
     card: dict
 
     @classmethod
-    def learn(cls, observed: Observed, card: dict[str, Any]) -> Self:
-        """Learn the distributions of typical galaxies.
+    def learn(cls, inputs: OODInputs, card: dict[str, Any]) -> Self:
+        """Learn the distributions of galaxies of the training domain.
 
         Parameters
         ----------
-        observed : Observed
+        inputs : OODInputs
             Galaxies of the training domain: tens of thousands, at least 2,000.
         card : dict
             Plain JSON with ``weights_sha256``.
 
         Returns
         -------
-        TypicalGalaxies
+        OODReference
             Their distributions.
 
         Raises
@@ -216,15 +216,15 @@ class TypicalGalaxies:
         ValueError
             If there are too few galaxies.
         """
-        observed = observed[torch.nonzero(observed.usable())[:, 0]]
-        if len(observed) < LEAST:
-            msg = f"observed must hold at least {LEAST} galaxies that were measured, not {len(observed)}"
+        inputs = inputs[torch.nonzero(inputs.usable())[:, 0]]
+        if len(inputs) < LEAST:
+            msg = f"inputs must hold at least {LEAST} galaxies that were measured, not {len(inputs)}"
             raise ValueError(msg)
-        # each step has galaxies of its own: those that it learned from look less strange to it than others
-        first, second, third, fourth = (observed[rows] for rows in _shares(len(observed)))
+        # each step has galaxies of its own: those that it learned from look nearer to it than others
+        first, second, third, fourth = (inputs[rows] for rows in _shares(len(inputs)))
         ends = torch.quantile(first.snr.log(), torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
         learned = dict.fromkeys(_TENSORS, torch.zeros(0))
-        learned["card"] = {**card, "galaxies": len(observed)}
+        learned["card"] = {**card, "galaxies": len(inputs)}
         learned["expectation"] = Expectation.learn(first)
         learned["snr_nodes"] = torch.linspace(*ends, _SNR_NODES, dtype=torch.float64)
         by_snr, by = cls(**learned)._snr_weights(second), cls(**learned)._compared(second)
@@ -244,38 +244,38 @@ class TypicalGalaxies:
         )
         return cls(**learned)
 
-    def score(self, observed: Observed) -> tuple[Tensor, Tensor]:
+    def score(self, inputs: OODInputs) -> tuple[Tensor, Tensor]:
         """Score galaxies.
 
         Parameters
         ----------
-        observed : Observed
+        inputs : OODInputs
             Quantities of ``B`` galaxies.
 
         Returns
         -------
         score : Tensor
-            Minus the decimal logarithm of the fraction of typical galaxies that look stranger, shape ``(B,)``; NaN
-            where there is no measurement.
+            Minus the decimal logarithm of the fraction of galaxies of the training domain that are further out, shape
+            ``(B,)``; NaN where there is no measurement.
         reason : Tensor of int64
-            Index of the strangest among `names`, shape ``(B,)``; -1 where there is no measurement.
+            Index of the least probable among `names`, shape ``(B,)``; -1 where there is no measurement.
         """
-        score = torch.full((len(observed),), torch.nan, dtype=torch.float64)
-        reason = torch.full((len(observed),), -1, dtype=torch.int64)
-        usable = torch.nonzero(observed.usable())[:, 0]
+        score = torch.full((len(inputs),), torch.nan, dtype=torch.float64)
+        reason = torch.full((len(inputs),), -1, dtype=torch.int64)
+        usable = torch.nonzero(inputs.usable())[:, 0]
         if len(usable):
-            observed = observed[usable]
-            table = self._snr_weights(observed) @ self.last.double()
-            least, reason[usable] = self.probabilities(observed).max(1)
+            inputs = inputs[usable]
+            table = self._snr_weights(inputs) @ self.last.double()
+            least, reason[usable] = self.probabilities(inputs).max(1)
             score[usable] = _rarity(table, least)
         return score, reason
 
-    def probabilities(self, observed: Observed) -> Tensor:
+    def probabilities(self, inputs: OODInputs) -> Tensor:
         """Minus the decimal logarithm of each statistic's probability, shape ``(B, K)``, ``K`` as in `names`."""
-        weights = self._weights(observed)
+        weights = self._weights(inputs)
         rarities = [
             _rarity(torch.einsum("bn,nkl->bkl", weight, tails.double()), values)
-            for weight, tails, values in zip(weights, self.tails, self._statistics(observed, weights), strict=True)
+            for weight, tails, values in zip(weights, self.tails, self._statistics(inputs, weights), strict=True)
         ]
         return torch.maximum(*rarities)
 
@@ -293,55 +293,55 @@ class TypicalGalaxies:
         content = save(tensors, {"card": json.dumps(card, sort_keys=True)})
         write_whole(path, content)
 
-    def _learn_tails(self, observed):
+    def _learn_tails(self, inputs):
         """Quantiles of the statistics, shape ``(2, S * R, K, L)``."""
-        weights = self._weights(observed)
-        chunks = torch.arange(len(observed)).split(chunk_size("scores"))
-        statistics = [self._statistics(observed[rows], [column[rows] for column in weights]) for rows in chunks]
+        weights = self._weights(inputs)
+        chunks = torch.arange(len(inputs)).split(chunk_size("scores"))
+        statistics = [self._statistics(inputs[rows], [column[rows] for column in weights]) for rows in chunks]
         tails = []
         for weight, *values in zip(weights, *statistics, strict=True):
             tails.append(torch.stack([_quantiles(torch.cat(values), column).float() for column in weight.T]))
         return torch.stack(tails)
 
-    def _compared(self, observed):
+    def _compared(self, inputs):
         """Two numbers by which galaxies are compared beside S/N, each of shape ``(B,)``."""
-        return self.expectation(observed), observed.size.log()
+        return self.expectation(inputs), inputs.size.log()
 
-    def _weights(self, observed):
+    def _weights(self, inputs):
         """Linear interpolation between the nodes of both comparisons, each of shape ``(B, S * R)``."""
-        by_snr, weights = self._snr_weights(observed), []
-        for value, nodes in zip(self._compared(observed), self.nodes, strict=True):
+        by_snr, weights = self._snr_weights(inputs), []
+        for value, nodes in zip(self._compared(inputs), self.nodes, strict=True):
             hats = torch.stack([_hats(value, node) for node in nodes], 1)
             weights.append((by_snr[:, :, None] * hats).flatten(1))
         return weights
 
-    def _snr_weights(self, observed):
+    def _snr_weights(self, inputs):
         """Linear interpolation between the nodes in S/N alone, shape ``(B, S)``."""
-        return _hats(observed.snr.log(), self.snr_nodes)
+        return _hats(inputs.snr.log(), self.snr_nodes)
 
-    def _statistics(self, observed, weights):
+    def _statistics(self, inputs, weights):
         """Statistics, monotonously squeezed, for both comparisons, each of shape ``(B, K)``."""
-        features = _distance(self._snr_weights(observed), observed.features, self.feature_mean, self.feature_white)
-        local, statistics = torch.asinh(observed.residuals.statistics.double()), []
+        features = _distance(self._snr_weights(inputs), inputs.features, self.feature_mean, self.feature_white)
+        local, statistics = torch.asinh(inputs.residuals.statistics.double()), []
         for weight, mean, white in zip(weights, self.moment_mean, self.moment_white, strict=True):
-            moments = _distance(weight, observed.residuals.moments, mean, white)
+            moments = _distance(weight, inputs.residuals.moments, mean, white)
             distances = torch.stack([moments, features], 1).clamp_min(1e-3).log()
             statistics.append(torch.cat([local, distances], 1))
         return statistics
 
 
-def typical_path(path: str | PathLike[str]) -> Path:
-    """Path of the typical galaxies of a file of weights."""
+def ood_path(path: str | PathLike[str]) -> Path:
+    """Path of the OOD reference of a file of weights."""
     return Path(path).with_suffix(SUFFIX)
 
 
-def load_typical(path: str | PathLike[str], weights_sha256: str, known: str | None = None) -> TypicalGalaxies | None:
-    """Read typical galaxies.
+def load_ood(path: str | PathLike[str], weights_sha256: str, known: str | None = None) -> OODReference | None:
+    """Read an OOD reference.
 
     Parameters
     ----------
     path : pathlib.Path
-        File that `TypicalGalaxies.save` has written.
+        File that `OODReference.save` has written.
     weights_sha256 : str
         Digest of the weights in use.
     known : str, optional
@@ -349,7 +349,7 @@ def load_typical(path: str | PathLike[str], weights_sha256: str, known: str | No
 
     Returns
     -------
-    TypicalGalaxies or None
+    OODReference or None
         None if there is no such file.
 
     Raises
@@ -362,6 +362,16 @@ def load_typical(path: str | PathLike[str], weights_sha256: str, known: str | No
     except FileNotFoundError:
         return None
     return _load(Path(path), weights_sha256, known, state.st_mtime_ns, state.st_size)
+
+
+TypicalGalaxies = OODReference
+"""Deprecated name of `OODReference`."""
+
+load_typical = load_ood
+"""Deprecated name of `load_ood`."""
+
+typical_path = ood_path
+"""Deprecated name of `ood_path`."""
 
 
 @lru_cache(maxsize=4)
@@ -381,12 +391,12 @@ def _load(path, weights_sha256, known, *_):
         layers = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_NETWORK)}
         expectation.load_state_dict({name.removeprefix(_NETWORK): tensor for name, tensor in layers.items()})
         expectation = expectation.double().eval().requires_grad_(False)
-        galaxies = TypicalGalaxies(expectation, *(tensors[name] for name in _TENSORS), card=card)
+        galaxies = OODReference(expectation, *(tensors[name] for name in _TENSORS), card=card)
         has_right_shape = galaxies.tails.shape == (2, _SNR_NODES * _NODES, len(galaxies.names), len(_GRID))
     except WeightsError:
         raise
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError, OverflowError) as err:
-        msg = f"{path}: is damaged, or no file of typical galaxies ({in_brief(err)})"
+        msg = f"{path}: is damaged, or no OOD reference ({in_brief(err)})"
         raise WeightsError(msg) from err
     if not has_right_shape:
         raise WeightsError(other_version)
@@ -402,9 +412,9 @@ def _shares(count):
     return torch.tensor_split(order, [int(share * count) for share in (0.3, 0.5, 0.8)])
 
 
-def _chunks(observed):
+def _chunks(inputs):
     size = chunk_size("scores")
-    return (observed[start : start + size] for start in range(0, len(observed), size))
+    return (inputs[start : start + size] for start in range(0, len(inputs), size))
 
 
 def _hats(value, nodes):

@@ -7,12 +7,12 @@ import torch
 from numpy.typing import NDArray
 
 from galmeasure.networks import Window, resize_stamps, width_in_blocks
+from galmeasure.ood.reference import OODInputs
 from galmeasure.ood.residuals import ResidualFeatures, residual_features
-from galmeasure.ood.typical import Observed
 from galmeasure.parameters import PARAMETER_INDEX
 from galmeasure.utils.chunks import chunk_size
 
-__all__ = ["NetworkView", "observe"]
+__all__ = ["NetworkView", "ood_inputs"]
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class NetworkView:
     fwhm: NDArray[np.float64]
 
 
-def observe(
+def ood_inputs(
     view: NetworkView, values: NDArray[np.float64], snr: torch.Tensor, residual: torch.Tensor, good: torch.Tensor
-) -> Observed:
+) -> OODInputs:
     """Describe the residuals of models, as an input of the out-of-distribution score.
 
     Parameters
@@ -57,7 +57,7 @@ def observe(
 
     Returns
     -------
-    Observed
+    OODInputs
         Numbers of all rows, on the CPU; NaN where there is no measurement.
     """
     count, device = len(values), residual.device
@@ -77,7 +77,7 @@ def observe(
                 )
             statistics[rows] = features.statistics.cpu()
             moments[rows] = features.moments.cpu()
-    return Observed(snr.double().cpu(), size, ResidualFeatures(statistics, moments), view.features)
+    return OODInputs(snr.double().cpu(), size, ResidualFeatures(statistics, moments), view.features)
 
 
 def _features(view, rows, values, residual, good, block):
