@@ -103,7 +103,7 @@ PACKAGE = Path(galmeasure.__file__).parent
 ROOMS = ("fitters", "render", "networks", "calibration", "priors", "likelihood", "ood", "training", "simulation")
 
 NOT_PARAMETERS = {
-    "fitters/neural/fitter.py": {"found"},  # densities of several draws
+    "fitters/neural/fitter.py": {"log_density"},  # densities of several draws
     "fitters/problem.py": {"raw", "matrix"},  # raw images, and the row of the background
     "simulation/stamps.py": {"numbers", "start", "sides"},  # random numbers, y and x
     "fitters/lsq/bias.py": {"projected"},  # the only column of a product
