@@ -35,9 +35,9 @@ def measure_all(catalogs: Sequence[str], settings: MeasureSettings) -> Iterator[
     Summary
         Closing lines for each of them.
     """
-    catalogs = list(catalogs) or [None]
-    _check(catalogs, settings)
-    for catalog in catalogs:
+    paths: list[str | None] = [*catalogs] or [None]
+    _check(paths, settings)
+    for catalog in paths:
         with ExitStack() as stack:
             path = stack.enter_context(_standard_input()) if catalog == STREAM else catalog
             if settings.output == STREAM:
