@@ -7,7 +7,8 @@ import pytest
 import torch
 from astropy.table import Table
 
-from galmeasure import NeuralSersicFitter
+from galmeasure import NeuralSersicFitter, get_weights
+from galmeasure.cli import main
 from galmeasure.fitters.neural.recentre import off_middle
 from galmeasure.flags import Flag
 from galmeasure.networks import StampInputs, build_network
@@ -17,11 +18,12 @@ from galmeasure.networks.point_config import PointConfig
 from galmeasure.parameters import SERSIC
 from galmeasure.priors import Range, get_prior
 from galmeasure.simulation.cutouts import simulate_cutouts
-from galmeasure.training import Trainer, read_training_config, train
+from galmeasure.training import Trainer, read_training_config, train, write_training_config
 from galmeasure.training.pool import StampPool
 from galmeasure.training.teacher import Teacher
 from galmeasure.training.trainer import begin_with
 from galmeasure.weights import load_network, save_weights
+from galmeasure.workflows.ood import write_ood
 
 SMALL = {"first": 4, "width": 8, "depth": 2}
 FIVE = list(SERSIC.indices("flux", "n", "r_eff", "g1", "g2"))
@@ -327,3 +329,18 @@ def test_galaxies_of_the_training_lie_in_the_domain():
     wide = dataclasses.replace(get_prior(simulation.prior), psf_fwhm=Range(2.9, 2.91))
     cutouts, _ = next(simulate_cutouts(dataclasses.replace(simulation, prior=wide), 20, seed=9))
     assert ((np.asarray(fitter.fit(cutouts)["flags"]) & int(Flag.OUTSIDE_DOMAIN)) > 0).all()
+
+
+def test_command_trains_point_estimates(tmp_path, monkeypatch):
+    """They have neither a correction nor an out-of-distribution score, and say so when asked for one."""
+    write_training_config(small_config(teacher=None, steps=2), tmp_path / "mine.toml")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["train", "mine.toml", "-o", "out", "--no-progress"])
+    assert end.value.code == 0
+    assert [path.suffix for path in sorted((tmp_path / "out").glob("xception*"))] == [".json", ".safetensors"]
+    with pytest.raises(SystemExit) as end:
+        main(["weights", "out/xception-set1-v1.safetensors", "--correct", "2000"])
+    assert end.value.code == 2
+    with pytest.raises(ValueError, match="an out-of-distribution score needs the posterior of all parameters"):
+        write_ood(get_weights(tmp_path / "out" / "xception-set1-v1.safetensors"), 2000)

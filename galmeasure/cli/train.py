@@ -77,11 +77,14 @@ def _run(config, options):
 
 def _write_beside(weights, options):
     """Write what belongs beside weights, if it is not there; lines that say where it is."""
+    from galmeasure.networks.registry import DEFAULT_ARCHITECTURE
     from galmeasure.workflows.correction import CORRECTION_NUMBER, correction_path, has_correction, write_correction
     from galmeasure.workflows.ood import NUMBER, has_ood, ood_path, write_ood
 
     how = {"device": options["device"], "show_progress": not options["no_progress"] and sys.stderr.isatty()}
     lines, is_new = [], False
+    if weights.card["architecture"] != DEFAULT_ARCHITECTURE and not (options["correct"] or options["ood"]):
+        return lines  # point estimates have neither
     number = _galaxies(options, "correct", CORRECTION_NUMBER)
     if number:
         if not has_correction(weights, number):

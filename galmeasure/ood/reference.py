@@ -335,9 +335,7 @@ def ood_path(path: str | PathLike[str]) -> Path:
     return Path(path).with_suffix(SUFFIX)
 
 
-def load_ood(
-    path: str | PathLike[str], weights_sha256: str, shipped_sha256: str | None = None
-) -> OODReference | None:
+def load_ood(path: str | PathLike[str], weights_sha256: str, shipped_sha256: str | None = None) -> OODReference | None:
     """Read an OOD reference.
 
     Parameters

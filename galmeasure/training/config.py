@@ -66,6 +66,8 @@ class TrainingConfig:
         networks of point estimates: they carry the noise of the galaxy, which the truth does not know.
     truth_from, truth_share : float, optional
         Fraction of the schedule from which the truth is mixed into the means of the teacher, and its share at the end.
+    for_sets : tuple of int, optional
+        Data sets of the study that the weights are for, for benchmarks; all by default. The card keeps them.
     noiseless : bool, optional
         True to train and to validate on stamps without noise: what the architecture can do at best.
     losses : tuple of str, optional
@@ -98,6 +100,7 @@ class TrainingConfig:
     teacher: str | None = None
     truth_from: float = 0.6
     truth_share: float = 0.5
+    for_sets: tuple[int, ...] = ()
     noiseless: bool = False
     losses: tuple[str, ...] = ()
     seed: int = 1
@@ -243,7 +246,8 @@ def _given(value):
 def _parse(text, source):
     try:
         values = tomllib.loads(text)
-        values |= {name: tuple(values[name]) for name in ("losses", "start") if isinstance(values.get(name), list)}
+        lists = [name for name in ("for_sets", "losses", "start") if isinstance(values.get(name), list)]
+        values |= {name: tuple(values[name]) for name in lists}
         simulation = simulation_from_dict(values.pop("simulation", {}))
         options = {name: tuple(v) if isinstance(v, list) else v for name, v in values.pop("network", {}).items()}
         kind = config_class(options.pop("architecture", DEFAULT_ARCHITECTURE))

@@ -232,14 +232,18 @@ class Trainer:
 
         config, prior = self.config.as_dict(), get_prior(self.config.simulation.prior)
         training = {
-            name: config[name] for name in config if name not in ("name", "description", "simulation", "network")
+            name: config[name]
+            for name in config
+            if name not in ("name", "description", "simulation", "network", "for_sets")
         }
         training |= {
             "steps_done": self.step, "stamps": self.step * self.config.batch_size,
             "simulated": self.pool.simulated, "minutes": round(self.seconds / 60.0, 1), "device": str(self.device),
             "threads": torch.get_num_threads(), "torch": torch.__version__,
         }  # fmt: skip
+        purpose = {"for_sets": list(self.config.for_sets)} if self.config.for_sets else {}
         return {
+            **purpose,
             "architecture": self.config.network.architecture,
             "arguments": self.config.network.as_dict(),
             "version": __version__,

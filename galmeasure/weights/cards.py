@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from galmeasure.exceptions import WeightsError
 from galmeasure.networks.config import DEFAULT_ENCODER
-from galmeasure.networks.registry import ARCHITECTURES, config_class
+from galmeasure.networks.registry import ARCHITECTURES, DEFAULT_ARCHITECTURE, config_class
 from galmeasure.utils.files import in_brief
 
 if TYPE_CHECKING:
@@ -78,6 +78,23 @@ class Weights:
         except (ValueError, TypeError, LookupError, AttributeError) as err:
             msg = f"{self.path}: the prior on its card cannot be used ({in_brief(err)})"
             raise WeightsError(msg) from err
+
+    def check_posterior(self, purpose: str) -> None:
+        """Check that the network gives the posterior of all parameters.
+
+        Parameters
+        ----------
+        purpose : str
+            What needs it, for the message.
+
+        Raises
+        ------
+        ValueError
+            If the network takes some parameters as known.
+        """
+        if self.card["architecture"] != DEFAULT_ARCHITECTURE:
+            msg = f"{purpose} needs the posterior of all parameters, which weights {self.name} do not give"
+            raise ValueError(msg)
 
     @property
     def config(self) -> "NetworkConfig":

@@ -60,6 +60,7 @@ def write_correction(
     metrics : dict
         Losses and coverage on galaxies that were held out.
     """
+    weights.check_posterior("a correction")
     from tqdm import tqdm
 
     from galmeasure.fitters import collect_sample, learn_correction

@@ -52,6 +52,7 @@ def write_ood(
     reference : OODReference
         What it holds.
     """
+    weights.check_posterior("an out-of-distribution score")
     from tqdm import tqdm
 
     from galmeasure.fitters import learn_ood
