@@ -115,7 +115,7 @@ class NeuralSersicFitter(NetworkImages, SersicFitterBase):
     ``ood_score`` says how unlike the galaxies of the training each one looks, in its residuals and to the network: of
     those, one in ``10**ood_score`` looks stranger. One in a hundred, a score of 2, is flagged
     ``out_of_distribution``; ``ood_reason`` names what is strangest in these, and is empty in all others, see
-    :doc:`/unusual`. Weights that have no file of typical galaxies give neither column.
+    :doc:`/unusual`. Weights without an OOD reference give neither column.
 
     Weights of the study's networks (``xception-...``) give point estimates with Gaussian errors, for galaxies in the
     middle of their stamps: ``x_fit`` and ``y_fit`` are the middle, their errors are 0, galaxies elsewhere are flagged
@@ -162,7 +162,7 @@ class NeuralSersicFitter(NetworkImages, SersicFitterBase):
             msg = f"refine must be one of {', '.join(map(repr, _REFINEMENTS))}, not {self.refine!r}"
             raise ValueError(msg)
         object.__setattr__(self, "_weights", find_weights(self.weights, "weights"))
-        self._typical()  # so that a damaged file is noticed at once
+        self._ood_reference()  # so that a damaged file is noticed at once
         network = load_network(self._weights, self.device)
         load_correction(self._weights)
         self._check_held(network)
@@ -200,36 +200,36 @@ class NeuralSersicFitter(NetworkImages, SersicFitterBase):
         """Measure one batch, as `fit` needs it; ``init`` is used for ``fixed`` only."""
         reserve_heap()
         measurement = BatchMeasurement.empty(len(batch), **self._columns())
-        typical = self._typical()
+        reference = self._ood_reference()
         with torch.inference_mode():
             tensors = BatchTensors.of(batch, self.device)
-            posteriors = self._posteriors(tensors, residuals=typical is not None)
+            posteriors = self._posteriors(tensors, residuals=reference is not None)
             posteriors = self._with_prior(posteriors, tensors, measurement)
             posteriors = self._conditioned(posteriors, init)
             summaries = summarise(posteriors, tensors, self.summary, self._weights.domain, self._prior())
             self._store(summaries, posteriors, batch, measurement)
             refined = self._refine(posteriors, tensors, init, measurement)
-            network_models = None if typical is None else self._network_models(posteriors, tensors)
+            network_models = None if reference is None else self._network_models(posteriors, tensors)
             rows, quality = self._quality(posteriors, tensors, measurement.values, network_models)
-            if typical is not None:
-                self._score(typical, self._observed(posteriors, tensors, network_models), measurement)
+            if reference is not None:
+                self._score(reference, self._ood_inputs(posteriors, tensors, network_models), measurement)
         if len(rows):
             self._store_quality(rows, quality, summaries, batch, measurement)
             self._widen(summaries, refined, batch, measurement)
             self._flag_off_middle(rows, batch, measurement)
         return measurement
 
-    def _observe(self, cutouts):
+    def _each_ood_inputs(self, cutouts):
         """Yield what the score of each batch of cutouts is made of, `galmeasure.ood.reference.OODInputs`."""
 
         def look(batch):
             with torch.inference_mode():
                 tensors = BatchTensors.of(batch, self.device)
                 posteriors = self._posteriors(tensors, residuals=True)
-                return batch, self._observed(posteriors, tensors, self._network_models(posteriors, tensors))
+                return batch, self._ood_inputs(posteriors, tensors, self._network_models(posteriors, tensors))
 
-        for _, observed in self._each_batch(cutouts, look, False):
-            yield observed
+        for _, inputs in self._each_batch(cutouts, look, False):
+            yield inputs
 
     def _posteriors(self, tensors, residuals=False):
         """Posteriors of a batch under the prior of the training."""
@@ -294,7 +294,7 @@ class NeuralSersicFitter(NetworkImages, SersicFitterBase):
             return network_models[1:]
         return batch_quality(tensors, values, psfs=posteriors.psfs, crb=self.crb)
 
-    def _observed(self, posteriors, tensors, network_models):
+    def _ood_inputs(self, posteriors, tensors, network_models):
         """Input of the score: residuals of the evaluation, or of the network's means where there is none."""
         view = network_view(posteriors, tensors)
         if network_models is None:
@@ -413,7 +413,7 @@ class NeuralSersicFitter(NetworkImages, SersicFitterBase):
 
     def _columns(self):
         return {**super()._columns(), "quantiles": True, "draws": self.refine == "importance",
-                "ood": self._typical() is not None, "method": True}  # fmt: skip
+                "ood": self._ood_reference() is not None, "method": True}  # fmt: skip
 
     def _meta(self):
         return {"WEIGHTS": self._weights.name, "SHA256": self._weights.sha256, "PRIOR": self._prior().name}
@@ -488,18 +488,18 @@ class NeuralSersicFitter(NetworkImages, SersicFitterBase):
         if load_network(self._weights, self.device).held:
             measurement.flags[rows[off_middle(batch, rows)]] |= int(Flag.OUTSIDE_DOMAIN)
 
-    def _typical(self):
+    def _ood_reference(self):
         path, sha256 = ood_path(self._weights.path), self._weights.sha256
         return load_ood(path, sha256, known_digest(sha256, path.suffix))
 
-    def _score(self, typical, observed, measurement):
+    def _score(self, reference, inputs, measurement):
         """Scores of galaxies that do not look like those of the training, and their flag."""
-        score, reason = (column.numpy() for column in typical.score(observed))
+        score, reason = (column.numpy() for column in reference.score(inputs))
         measurement.ood_score[:] = score = score.round(_DECIMALS)
         with np.errstate(invalid="ignore"):
-            is_strange = score > -np.log10(FALSE_ALARMS)
-        measurement.ood_reason[:] = np.where(is_strange, np.array([*typical.names, ""])[reason], "")
-        measurement.flags[is_strange] |= int(Flag.OUT_OF_DISTRIBUTION)
+            is_flagged = score > -np.log10(FALSE_ALARMS)
+        measurement.ood_reason[:] = np.where(is_flagged, np.array([*reference.names, ""])[reason], "")
+        measurement.flags[is_flagged] |= int(Flag.OUT_OF_DISTRIBUTION)
 
     def _normals(self, batch, rows, count, seed):
         return torch.from_numpy(row_normals(batch.index[rows], count, seed)).to(self.device)

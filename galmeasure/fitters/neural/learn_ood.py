@@ -16,7 +16,7 @@ __all__ = ["learn_ood"]
 class _Unscored(NeuralSersicFitter):
     """Fitter that does not read the OOD reference."""
 
-    def _typical(self):
+    def _ood_reference(self):
         return None
 
 
@@ -48,7 +48,7 @@ def learn_ood(
     """
     weights = find_weights(weights, "weights")
     fitter = _Unscored(weights=weights, device=device, precision="float32")
-    inputs = OODInputs.join([of_batch for chunk in cutouts for of_batch in fitter._observe(chunk)])
+    inputs = OODInputs.join([of_batch for chunk in cutouts for of_batch in fitter._each_ood_inputs(chunk)])
     return OODReference.learn(inputs, {"weights": weights.name, "weights_sha256": weights.sha256, **about})
 
 
