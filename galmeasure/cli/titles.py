@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+from galmeasure.fitters.registry import FITTERS
+
 __all__ = ["TitledCommand", "WeightsName", "probably_meant"]
 
 _INPUT = ("image", "detect", "error", "weight", "weight_type", "mask", "mask_bits", "segmentation", "size")
 _PSF = ("psf", "psf_oversampling", "psf_flux", "psf_includes_pixel")
 _UNITS = ("pixel_scale", "gain", "zero_point")
-_ESTIMATOR = (
-    "method", "weights", "summary", "precision", "refine", "prior", "init", "fit_background", "calibration",
-)  # fmt: skip
+_ESTIMATOR = ("method", *dict.fromkeys(o.name for entry in FITTERS.values() for o in entry.options), "calibration")
 _RUNNING = ("rows", "batch_size", "n_jobs", "device", "threads", "minutes", "no_progress", "quiet", "verbose", "help")
 
 TITLES = {

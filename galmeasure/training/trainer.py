@@ -123,7 +123,6 @@ class Trainer:
             None if validation is None else list(read_held_out(validation, device, config.network.clean_psf))
         )
         torch.manual_seed(config.seed)
-        torch.set_flush_denormal(True)
         reserve_heap()
         self.network = build_network(config.network)
         starts = [config.start] if isinstance(config.start, str) else config.start or []
@@ -163,6 +162,13 @@ class Trainer:
         steps : int, optional
             Step at which to stop, before the end of the schedule.
         """
+        torch.set_flush_denormal(True)  # tiny weights cost as much as a hundred others
+        try:
+            self._run(minutes, progress_bar, steps)
+        finally:
+            torch.set_flush_denormal(False)
+
+    def _run(self, minutes, progress_bar, steps):
         config = self.config
         self._fill(progress_bar)
         stop = config.steps if steps is None else min(steps, config.steps)
