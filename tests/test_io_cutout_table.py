@@ -59,7 +59,7 @@ def test_options_instead_of_columns(tmp_path):
     assert read_cutouts(tmp_path / "c.fits", mask="BAD").mask(0).all()
     with pytest.raises(CatalogError, match="error must be a number or a column of the cutout table"):
         read_cutouts(tmp_path / "c.fits", error="nothing")
-    with pytest.raises(ValueError, match="error and weight exclude one another"):
+    with pytest.raises(ValueError, match="error and weight cannot be given together"):
         read_cutouts(tmp_path / "c.fits", error=1.0, weight="noise")
 
 
@@ -320,7 +320,7 @@ class TestMessages:
 
     def test_one_number_in_place_of_stamps(self, tmp_path):
         fits.BinTableHDU.from_columns([fits.Column("image", "E", array=[1.0])]).writeto(tmp_path / "c.fits")
-        with pytest.raises(CatalogError, match="column image must hold a 2-D stamp a row"):
+        with pytest.raises(CatalogError, match="column image must hold one 2-D stamp per row"):
             open_catalog(tmp_path / "c.fits")
 
     @pytest.mark.parametrize("value", ["wide", -0.2])
