@@ -116,7 +116,7 @@ NOT_PARAMETERS = {
     "fitters/network_psfs.py": {"inside"},  # of y and x
     "render/dealias.py": {"base", "shape", "trial", "transform", "target"},  # numbers of a PSF's transform
     "render/profiles.py": {"integrand", "log_s", "matrix"},  # nodes of a quadrature and of a spline
-    "render/sersic.py": {"pieces", "components", "ky"},  # powers of a polynomial, real and imaginary parts, wavenumbers
+    "render/sersic.py": {"coefficients", "components", "ky"},  # powers of a polynomial, real and imaginary parts, wavenumbers
     "render/wrap.py": {"b_and_amplitude"},  # value and slope of two numbers
     "networks/correction.py": {"white"},  # the only column of a solution
     "networks/inputs.py": {"image", "level", "rows"},  # pixels; a moment
@@ -127,6 +127,8 @@ NOT_PARAMETERS = {
     "likelihood/white_noise.py": {"sums"},  # of all images and of one more
     "likelihood/fisher.py": {"fisher"},
     "ood/residuals.py": {"image", "pairs"},  # pixels
+    "networks/bodies/autoencoder.py": {"noise", "variance"},  # of one pixel
+    "training/search.py": {"places"},  # of axes
     "ood/reference.py": {"rarity"},
     "simulation/psfs.py": {"numbers", "np.linspace(0.0, _KAPPA_MAX, _TABLE_KAPPAS)"},
 }

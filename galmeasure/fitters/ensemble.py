@@ -26,6 +26,7 @@ __all__ = ["EnsembleSersicFitter"]
 
 _SUMMARIES = ("mean", "median")
 _LEVELS = np.array([0.15865525, 0.5, 0.84134475])
+_MEDIAN = 1  # place among the levels
 _STEPS = 50  # bisections of a quantile: to a millionth of a millionth of the bracket
 _REACH = 8.0  # errors from the outermost medians, between which the quantiles of a mixture lie
 _POSITIVE = np.array(SERSIC.indices("flux", "n", "r_eff"))
@@ -131,7 +132,7 @@ class EnsembleSersicFitter(SersicFitterBase):
         )
         measurement.quantiles[:] = mixture_quantiles(np.stack([part.quantiles for part in parts]))
         if self.summary == "median":
-            measurement.values[:] = measurement.quantiles[:, 1]
+            measurement.values[:] = measurement.quantiles[:, _MEDIAN]
         measurement.point_like[:] = np.mean([part.point_like for part in parts], axis=0)
         measurement.method[:] = self.method
         for part in parts:

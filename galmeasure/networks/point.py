@@ -6,19 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from galmeasure.networks.base import LEVELS, Context, PosteriorSummary
-from galmeasure.networks.bodies.base import N_LABELS
+from galmeasure.networks.bodies.base import LABELS, N_LABELS
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs
 from galmeasure.networks.point_config import PointConfig
 from galmeasure.networks.registry import body_class
 from galmeasure.networks.transform import ParameterTransform
 from galmeasure.parameters import SERSIC
 
-__all__ = ["LABELS", "PointPosterior"]
+__all__ = ["PointPosterior"]
 
-LABELS = ("flux", "n", "r_eff", "g1", "g2")
-"""Parameters that the network measures; the centre is taken as the middle of the stamp."""
-
-_COLUMNS = list(SERSIC.indices(*LABELS))
+_COLUMNS = list(SERSIC.indices(*LABELS.names))
+_FLUX_LABEL = LABELS.index("flux")
+_SHAPE, _PROFILE, _SHEAR = LABELS.slice("n", "g2"), LABELS.slice("n", "r_eff"), LABELS.slice("g1", "g2")
 _CENTRE = list(SERSIC.indices("x", "y"))
 _FLUX = SERSIC.index("flux")
 _N_TRIANGLE = N_LABELS * (N_LABELS + 1) // 2
@@ -59,8 +58,9 @@ class PointPosterior(nn.Module):
         )
         shear = (-config.g_max, config.g_max)
         bounds = torch.tensor([config.flux, config.n, config.r_eff, shear, shear])
-        self.register_buffer("lower", bounds[:, 0], persistent=False)
-        self.register_buffer("half_range", 0.5 * (bounds[:, 1] - bounds[:, 0]), persistent=False)
+        lower, upper = bounds.unbind(1)
+        self.register_buffer("lower", lower, persistent=False)
+        self.register_buffer("half_range", 0.5 * (upper - lower), persistent=False)
         nn.init.zeros_(self.errors[2].weight)
         nn.init.constant_(self.errors[2].bias, -2.0)
 
@@ -101,7 +101,7 @@ class PointPosterior(nn.Module):
             features = _mixed([self._features(inputs, psf, bf16=bf16, number=number) for number in numbers])
         else:
             features = self._features(inputs, psf, bf16=bf16)
-        return Context(features, torch.ones_like(features[:, 0]))
+        return Context(features, features.new_ones(len(features)))
 
     def summarise(self, context: Context) -> PosteriorSummary:
         """Estimates, their covariance and the quantiles of the Gaussian, in the unit and the pixels of the stamps."""
@@ -182,7 +182,7 @@ class PointPosterior(nn.Module):
         error = (labels - target) / labels.new_tensor(_UNITS)
         electrons = torch.where(torch.isfinite(inputs.gain), inputs.gain, inputs.gain.new_ones(())).clamp_max(1e6)
         weight = electrons / electrons.mean()
-        mean = 0.5 * (error[:, 1:].square().sum(1) + (weight * error[:, 0]).square())
+        mean = 0.5 * (error[:, _SHAPE].square().sum(1) + (weight * error[:, _FLUX_LABEL]).square())
         offset = (truth - labels.detach()).unsqueeze(-1)
         white = torch.linalg.solve_triangular(factor, offset, upper=False)[..., 0].clamp(-30.0, 30.0)
         covariance = 0.5 * white.square().sum(1) + factor.diagonal(dim1=1, dim2=2).log().sum(1)
@@ -216,7 +216,7 @@ class PointPosterior(nn.Module):
         """
         psf = self._psf_images(self.embed_psf(inputs.psf), inputs)
         labels, _ = self.body(inputs, psf)
-        flux = self._to_parameters(self._inside(labels), torch.ones_like(labels[:, 0]))[:, _FLUX]
+        flux = self._to_parameters(self._inside(labels), labels.new_ones(len(labels)))[:, _FLUX]
         return flux[:, None, None] * self.body.decode(labels, psf)
 
     def gaussians(self, context: Context) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -254,8 +254,8 @@ class PointPosterior(nn.Module):
     def _to_labels(self, parameters, flux_scale):
         """Labels ``(..., 5)`` of parameters ``(..., 7)``."""
         values = parameters[..., _COLUMNS]
-        flux = (values[..., :1] / flux_scale[..., None]).clamp_max(1e6)
-        return (torch.cat([flux, values[..., 1:]], -1) - self.lower) / self.half_range - 1.0
+        flux = (values[..., _FLUX_LABEL] / flux_scale).clamp_max(1e6).unsqueeze(-1)
+        return (torch.cat([flux, values[..., _SHAPE]], -1) - self.lower) / self.half_range - 1.0
 
     def _to_parameters(self, labels, flux_scale):
         """Parameters ``(..., 7)`` of labels ``(..., 5)``."""
@@ -267,9 +267,10 @@ class PointPosterior(nn.Module):
 
     def _inside(self, labels):
         """Labels moved into the domain of all parameters but the flux, which is only kept positive."""
-        flux = labels[..., :1].clamp_min(float(-1.0 - (1.0 - _LEAST) * self.lower[0] / self.half_range[0]))
-        shape = labels[..., 1:3].clamp(-1.0 + _LEAST, 1.0 - _LEAST)
-        shear = labels[..., 3:]
+        least = -1.0 - (1.0 - _LEAST) * self.lower[_FLUX_LABEL] / self.half_range[_FLUX_LABEL]
+        flux = labels[..., _FLUX_LABEL].unsqueeze(-1).clamp_min(float(least))
+        shape = labels[..., _PROFILE].clamp(-1.0 + _LEAST, 1.0 - _LEAST)
+        shear = labels[..., _SHEAR]
         modulus = shear.norm(dim=-1, keepdim=True)
         shear = shear * (1.0 - _LEAST) / modulus.clamp_min(1.0 - _LEAST)
         return torch.cat([flux, shape, shear], -1)
@@ -277,7 +278,7 @@ class PointPosterior(nn.Module):
     def _scale(self, context):
         """Units of the labels, shape ``(B, 5)``."""
         scale = self.half_range.expand(len(context.flux_scale), N_LABELS).clone()
-        scale[:, 0] = scale[:, 0] * context.flux_scale
+        scale[:, _FLUX_LABEL] = scale[:, _FLUX_LABEL] * context.flux_scale
         return scale
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from galmeasure.networks.bodies.base import N_LABELS, Normalisation, stamp_channels
+from galmeasure.networks.bodies.base import LABELS, N_LABELS, Normalisation, stamp_channels
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs, filled_images, quick_asinh
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AutoencoderBody", "Decoder"]
 
+_SHAPE = LABELS.slice("n", "g2")  # all but the flux
 _WIDTHS = (32, 64, 96, 128, 192)
 _DENSE = (256, 64)
 _CHANNELS, _STATISTICS = 7, 4
@@ -58,7 +59,7 @@ class Decoder(nn.Module):
     def forward(self, labels: Tensor, psf: Tensor) -> Tensor:
         """Images ``(B, 64, 64)`` of unit flux, of labels ``(B, 5)``, the first not read, and PSFs ``(B, 33, 33)``."""
         profile = quick_asinh(1e3 * psf.flatten(1)) * 0.2
-        code = self.dense(torch.cat([labels[:, 1:], self.psf(profile)], 1))
+        code = self.dense(torch.cat([labels[:, _SHAPE], self.psf(profile)], 1))
         maps = self.spread(code).view(len(labels), -1, self.side, self.side)
         for layer in self.layers:
             maps = layer(functional.leaky_relu(maps, _SLOPE))
@@ -201,7 +202,7 @@ class AutoencoderBody(nn.Module):
         variance = image.var((1, 2), keepdim=True)
         stretched = quick_asinh(0.05 * image.square()) * image.sign()
         planes = torch.stack([image * noise, image, stretched / 1.41, image / variance, image / (variance * noise)], 1)
-        stars = stamp_channels(image, psf)[:, 1:]
+        _, stars = stamp_channels(image, psf).split(1, 1)
         peak = stars.amax((2, 3), keepdim=True)
         width = (psf.amax((1, 2))).clamp_min(1e-6).rsqrt()
         statistics = torch.stack([noise[:, 0, 0], width, variance[:, 0, 0].sqrt(), image.mean((1, 2))], 1)

@@ -7,14 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs
+from galmeasure.parameters import SERSIC
 
 if TYPE_CHECKING:
     from galmeasure.networks.point_config import PointConfig
 
-__all__ = ["N_LABELS", "Body", "Normalisation", "central", "stamp_channels"]
+__all__ = ["LABELS", "N_LABELS", "Body", "Normalisation", "central", "stamp_channels"]
 
-N_LABELS = 5
-"""Number of labels: flux, n, r_eff, g1 and g2, scaled to (-1, 1)."""
+LABELS = SERSIC.without("x", "y")
+"""Parameters that networks of point estimates measure; the centre is taken as the middle of the stamp."""
+
+N_LABELS = LABELS.size
+"""Number of labels, which are these parameters scaled to (-1, 1)."""
 
 
 class Body(Protocol):
