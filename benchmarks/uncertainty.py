@@ -35,7 +35,7 @@ def changed(prior=None, **options):
 CASES = {
     "data set 1": changed(),
     "larger: 0.6 to 1.2 arcsec": changed({"r_eff": Range(0.6 / 0.23, 1.2 / 0.23)}),
-    "flatter: |g| to 0.85": changed({"shear": Disc(0.85)}),
+    "flatter: shear to 0.85": changed({"shear": Disc(0.85)}),
     "fainter: S/N 5 to 10": changed({"snr": Range(5.0, 10.0), "electrons": Range(0.5e4, 1e5)}),
     "neighbours": changed(neighbours=1.0, masked_neighbours=0.0),
     "PSF 15 % wider than told": changed({"psf_fwhm": Range(1.15 * 2.1737, 1.15 * 2.1741)}),
