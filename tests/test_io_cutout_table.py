@@ -59,7 +59,7 @@ def test_options_instead_of_columns(tmp_path):
     assert read_cutouts(tmp_path / "c.fits", mask="BAD").mask(0).all()
     with pytest.raises(CatalogError, match="error must be a number or a column of the cutout table"):
         read_cutouts(tmp_path / "c.fits", error="nothing")
-    with pytest.raises(ValueError, match="error and weight exclude one another"):
+    with pytest.raises(ValueError, match="error and weight cannot be given together"):
         read_cutouts(tmp_path / "c.fits", error=1.0, weight="noise")
 
 
@@ -320,7 +320,7 @@ class TestMessages:
 
     def test_one_number_in_place_of_stamps(self, tmp_path):
         fits.BinTableHDU.from_columns([fits.Column("image", "E", array=[1.0])]).writeto(tmp_path / "c.fits")
-        with pytest.raises(CatalogError, match="column image must hold a 2-D stamp a row"):
+        with pytest.raises(CatalogError, match="column image must hold one 2-D stamp per row"):
             open_catalog(tmp_path / "c.fits")
 
     @pytest.mark.parametrize("value", ["wide", -0.2])
@@ -335,7 +335,7 @@ class TestMessages:
         table = Table({"number": np.arange(7), "cutout": np.ones((7, *shape))})
         psf = fits.ImageHDU(psf_image(), name="PSF")
         fits.HDUList([fits.PrimaryHDU(), fits.table_to_hdu(table), psf]).writeto(tmp_path / "c.fits")
-        with pytest.raises(CatalogError, match=r"^\S*c\.fits: the column cutout must hold a 2-D stamp"):
+        with pytest.raises(CatalogError, match=r"^\S*c\.fits: the column cutout must hold one 2-D stamp"):
             read_cutouts(tmp_path / "c.fits")
 
     @pytest.mark.parametrize(
@@ -343,9 +343,9 @@ class TestMessages:
         [
             ({"mask": np.ones((7, 23, 24), bool)}, "mask must have the shape of the cutouts"),
             ({"mask": np.ones((7, 30, 30), bool)}, "mask must have the shape of the cutouts"),
-            ({"mask": np.ones((7, 5), bool)}, "the column mask must hold a 2-D stamp"),
+            ({"mask": np.ones((7, 5), bool)}, "the column mask must hold one 2-D stamp"),
             ({"error": np.ones((7, 23, 24))}, "error must have the shape of the cutouts"),
-            ({"psf": np.ones((7, 3))}, "the column psf must hold a 2-D stamp"),
+            ({"psf": np.ones((7, 3))}, "the column psf must hold one 2-D stamp"),
         ],
     )
     def test_shapes_of_other_columns(self, tmp_path, columns, message):

@@ -103,7 +103,7 @@ def test_failure_leaves_nothing(tmp_path, monkeypatch):
         msg = "disk full"
         raise OSError(msg)
 
-    monkeypatch.setattr("galmeasure.io.writers._patch", fail)
+    monkeypatch.setattr("galmeasure.io.table_rows.RowWriter.finish", fail)
     with ChunkedWriter(tmp_path / "t.fits") as writer:
         writer.write(chunk(0, 3))
         with pytest.raises(OSError, match="disk full"):

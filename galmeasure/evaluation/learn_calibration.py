@@ -223,7 +223,7 @@ def column_numbers(table: Table, name: str, role: str, unit: u.UnitBase) -> npt.
     if name not in table.colnames:
         msg = f"{role} has no column {name}"
         raise ValueError(msg)
-    label, parameter = f"{role}[{name!r}]", name.removeprefix("true_").removesuffix("_fit")
+    label, parameter = f"{role}[{name!r}]", name.removeprefix(TRUE.format("")).removesuffix("_fit")
     units = (None if unit == u.dimensionless_unscaled else unit for unit in (table[name].unit, unit))
     return convert(parameter, plain_numbers(table[name], label), *units, label)
 

@@ -1,4 +1,4 @@
-"""Cutout tables: FITS binary tables with one stamp a row, SExtractor's VIGNET catalogues included."""
+"""Cutout tables: FITS binary tables with one stamp per row, SExtractor's VIGNET catalogues included."""
 
 import math
 from collections.abc import Sequence
@@ -9,13 +9,14 @@ import numpy.typing as npt
 from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
-from galmeasure.io.fits_files import OptionError, TableRows, is_chosen, is_table, table_names
+from galmeasure.io.fits_files import OptionError, is_chosen, is_table, table_names
 from galmeasure.io.headers import celestial_wcs, parse_unit, psf_oversampling, wcs_pixel_scale
 from galmeasure.io.mask_bits import find_mask_bits
 from galmeasure.io.names import COLUMN_NAMES, PIXEL_NAMES, find_pair, spelling_of
 from galmeasure.io.noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
 from galmeasure.io.psf import PSFInput, psf_of_extensions
 from galmeasure.io.source import SENTINEL, CatalogSource, segmentation_mask
+from galmeasure.io.table_rows import TableRows
 
 __all__ = ["CutoutTableSource", "find_cutout_table"]
 
@@ -151,7 +152,7 @@ class CutoutTableSource(CatalogSource):
             return side, side
         if len(shape) == 2 and 0 not in shape:
             return shape
-        msg = f"{self.path}: the column {name} must hold a 2-D stamp a row (TDIM), not {shape or 'one value'}"
+        msg = f"{self.path}: the column {name} must hold one 2-D stamp per row (TDIM), not {shape or 'one value'}"
         raise CatalogError(msg)
 
     def _set_units(self):
@@ -207,11 +208,11 @@ class CutoutTableSource(CatalogSource):
 
     @property
     def column_names(self) -> list[str]:
-        """Names of the input columns with one value a row."""
+        """Names of the input columns with one value per row."""
         return [name for name in self._rows.names if self._rows.shape(name) == ()]
 
     def columns(self, rows: npt.ArrayLike, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Input columns with one value a row."""
+        """Input columns with one value per row."""
         return {name: _native(values) for name, values in self._rows.read(rows, names).items()}
 
     def _arguments(self, rows):
@@ -365,7 +366,7 @@ def _native(values):
 
 
 def _floats(values):
-    """Numbers of a column with one value a row, NaN where they are masked."""
+    """Numbers of a column with one value per row, NaN where they are masked."""
     return np.ma.filled(np.ma.asarray(values).astype(float), np.nan)
 
 

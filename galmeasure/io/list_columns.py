@@ -13,7 +13,6 @@ from astropy.table import Column, MaskedColumn, Table
 from galmeasure.exceptions import CatalogError
 from galmeasure.io.fits_files import (
     READ_ERRORS,
-    TableRows,
     existing,
     has_fits_magic,
     is_chosen,
@@ -27,6 +26,7 @@ from galmeasure.io.fits_files import (
     table_names,
 )
 from galmeasure.io.names import PIXEL_NAMES, SKY_NAMES, find_pair
+from galmeasure.io.table_rows import TableRows
 
 __all__ = ["N_WHOLE", "checked_votable", "read_list"]
 
@@ -53,7 +53,7 @@ _MOST_PADDING = 1000
 
 
 def read_list(path: str | os.PathLike, *, cut_table: bool = False) -> Table:
-    """Columns with one value a row of a source list.
+    """Columns with one value per row of a source list.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def _read_fits(path, extension, cut_table):
             return Table.read(hdu, mask_invalid=False)
         names = [name for name in rows.names if rows.shape(name) == ()]
         if not names:
-            msg = f"{path}: no columns with one value a row"
+            msg = f"{path}: no columns with one value per row"
             raise CatalogError(msg + _image_advice(path, hdus))
         values = rows.read(np.arange(rows.n_whole), names)
     if missing:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from galmeasure.exceptions import CatalogError
 from galmeasure.io.fits_files import (
-    TableRows,
     image_data,
     is_chosen,
     is_image,
@@ -24,6 +23,7 @@ from galmeasure.io.fits_files import (
 )
 from galmeasure.io.headers import psf_oversampling
 from galmeasure.io.names import EXTENSION_NAMES, some_names
+from galmeasure.io.table_rows import TableRows
 from galmeasure.psf.images import normalise_psf, psf_stats
 from galmeasure.psf.repair import convolve_with_pixel, fill_bad_pixels
 

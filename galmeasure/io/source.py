@@ -88,7 +88,7 @@ class ReadOptions:
         if self.mask_bits is not None:
             check_mask_bits(self.mask_bits)
         if self.error is not None and self.weight is not None:
-            msg = "error and weight exclude one another"
+            msg = "error and weight cannot be given together"
             raise ValueError(msg)
 
     def check_used(self, *, mask: bool, weight: bool) -> None:
@@ -311,7 +311,7 @@ class CatalogSource:
             yield self.read(block)
 
     def columns(self, rows: npt.ArrayLike, names: Sequence[str]) -> dict[str, Any]:
-        """Input columns with one value a row, to be copied beside the measurements.
+        """Input columns with one value per row, to be copied beside the measurements.
 
         Parameters
         ----------
@@ -323,13 +323,13 @@ class CatalogSource:
         Returns
         -------
         dict of str to ndarray
-            One entry a column.
+            One entry per column.
         """
         raise NotImplementedError
 
     @property
     def column_names(self) -> list[str]:
-        """Names of the input columns with one value a row."""
+        """Names of the input columns with one value per row."""
         return []
 
     def _set_unit(self, text, what):

@@ -15,7 +15,9 @@ import numpy as np
 from astropy.table import Table
 
 from galmeasure.io.fits_files import quiet
+from galmeasure.io.table_rows import RowWriter
 from galmeasure.utils.chunks import chunk_size
+from galmeasure.utils.files import read_into
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -329,13 +331,9 @@ def _read_at(file, offset, size):
     """Some bytes of an unbuffered file."""
     content = bytearray(size)
     file.seek(offset)
-    remaining = memoryview(content)
-    while len(remaining):
-        n_read = file.readinto(remaining)
-        if not n_read:
-            msg = "the temporary file of the measurements ends early"
-            raise OSError(msg)
-        remaining = remaining[n_read:]
+    if not read_into(file, memoryview(content)):
+        msg = "the temporary file of the measurements ends early"
+        raise OSError(msg)
     return content
 
 
@@ -443,35 +441,24 @@ def _rename_new(temporary, path):
 
 
 def _make_fits(writer, path):
-    """Header of the first block, then the rows of every block, then the true number of rows."""
+    """All that comes before the rows of the first block as astropy writes it, then the rows of every block."""
     import io
 
     from astropy.io import fits
 
-    written = 0
+    rows = None
     with path.open("w+b") as file:
         for table in writer.tables(chunk_size("table bytes")):
             buffer = io.BytesIO()
             table.write(buffer, format="fits")
             buffer.seek(0)
             with fits.open(buffer) as hdus:
-                start, header = hdus[1].fileinfo()["datLoc"], hdus[1].header
-                width = header["NAXIS1"]
-                if not written:
-                    file.write(buffer.getvalue()[:start])
-                    card = str(fits.Card("NAXIS2", len(table), header.comments["NAXIS2"])).encode()
-                file.write(buffer.getbuffer()[start : start + width * len(table)])
-            written += len(table)
-        file.write(b"\0" * (-file.tell() % 2880))
-        _patch(file, card, str(fits.Card("NAXIS2", written, header.comments["NAXIS2"])).encode())
-
-
-def _patch(file, old, new):
-    """Replace the first card `old` of an open FITS file by `new`."""
-    file.seek(0)
-    head = file.read(2880 * 40)
-    file.seek(head.index(old))
-    file.write(new)
+                header, info = hdus[1].header, hdus[1].fileinfo()
+                if rows is None:
+                    file.write(buffer.getbuffer()[: info["hdrLoc"]])
+                    rows = RowWriter(file, info["hdrLoc"], header)
+                rows.write(buffer.getbuffer()[info["datLoc"] :][: header["NAXIS1"] * len(table)])
+        rows.finish()
 
 
 def _make_csv(writer, path):

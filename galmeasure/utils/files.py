@@ -1,16 +1,41 @@
-"""Files that are either written whole or not at all, and what is said of those that cannot be read."""
+"""Files that are either read or written whole or not at all, and what is said of those that cannot be read."""
 
 import secrets
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["in_brief", "write_whole"]
+__all__ = ["in_brief", "read_into", "write_whole"]
 
 
 def in_brief(text: object, most: int = 200) -> str:
     """Shorten the text of an exception, or of a value from a file, to one line of at most so many characters."""
     line = " ".join(str(text).split()) or type(text).__name__
     return line if len(line) <= most else f"{line[: most - 4]} ..."
+
+
+def read_into(file: BinaryIO, buffer: memoryview) -> bool:
+    """Fill a buffer with the next bytes of a file, however few of them it gives at once.
+
+    Parameters
+    ----------
+    file : binary file
+        File open for reading, buffered or not.
+    buffer : memoryview
+        Bytes that are to be filled, all of them.
+
+    Returns
+    -------
+    bool
+        True if the file has as many.
+    """
+    n_read = 0
+    while n_read < len(buffer):
+        n_new = file.readinto(buffer[n_read:])
+        if not n_new:
+            return False
+        n_read += n_new
+    return True
 
 
 def write_whole(path: str | PathLike, content: bytes) -> None:

@@ -11,6 +11,7 @@ import click
 
 from galmeasure import __version__
 from galmeasure.fitters.registry import FITTERS, get_fitter
+from galmeasure.results.columns import TRUE
 from galmeasure.workflows.executors import check_device
 from galmeasure.workflows.galaxies import find_galaxies, read_galaxies, simulate
 from galmeasure.workflows.outputs import report_folder
@@ -326,7 +327,8 @@ def _reference(settings, fitters, scratch):
 
 
 def _snr_column(truth):
-    return next((name for name in ("true_snr_total", "true_snr") if name in truth.colnames), None)
+    names = (TRUE.format(name) for name in ("snr_total", "snr"))
+    return next((name for name in names if name in truth.colnames), None)
 
 
 def _comparisons(study):

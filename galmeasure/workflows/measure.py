@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from galmeasure.fitters.registry import FitterSpec
 from galmeasure.flags import FLAGS, Flag
 from galmeasure.io import ChunkedWriter, ReadOptions, open_catalog
+from galmeasure.results.columns import TRUE
 from galmeasure.utils.text import printable
 from galmeasure.workflows.executors import measured_chunks
 from galmeasure.workflows.outputs import refuse_inputs
@@ -158,7 +159,7 @@ class MeasureSettings:
     def __post_init__(self) -> None:
         """Check the names of the columns."""
         if self.columns is not None and (not self.columns or len(set(self.columns)) < len(self.columns)):
-            msg = f"columns must be different names, not {', '.join(self.columns) or 'none'}"
+            msg = f"columns must be names that differ, not {', '.join(self.columns) or 'none'}"
             raise ValueError(msg)
 
 
@@ -262,7 +263,7 @@ def _next_step(catalog, output, source, plots):
     """What to do with the table: compare it with truths that the catalogue has, or look at the fits."""
     if source.kind == "multi-extension file" and len(source) == 1 and source.n_pixels(np.arange(1))[0] > FIELD_SIDE**2:
         return f"{source.path} was measured as one galaxy; did you mean --image {source.path} --detect?"
-    if any(name.lower().startswith("true_") for name in source.column_names):
+    if any(name.lower().startswith(TRUE.format("")) for name in source.column_names):
         return f"galmeasure evaluate {output} --against {catalog}"
     if plots is not None:
         return ""
@@ -333,7 +334,7 @@ def _plot_folder(folder, rows, chosen):
     if folder is None:
         return None
     if chosen is None and len(rows) > MOST_PLOTS:
-        msg = f"plots: {len(rows)} plots are many; choose some with --rows"
+        msg = f"plots: {len(rows)} plots are too many; choose rows with --rows"
         raise ValueError(msg)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

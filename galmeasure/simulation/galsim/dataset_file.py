@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from astropy.io import fits
 
+from galmeasure.io.layout import BLOCK
+from galmeasure.io.table_rows import RowWriter
+from galmeasure.results.columns import TRUE
 from galmeasure.simulation.galsim.draw import BLOCK_ROWS, draw_psf, import_galsim, row_type
 
 if TYPE_CHECKING:
@@ -23,21 +26,20 @@ __all__ = ["DatasetFile"]
 _VERSION = 1
 """Of the way rows are drawn; another one does not continue a file."""
 
-_BLOCK = 2880
-"""Bytes of a FITS block: the length of the primary header."""
-
-_COLUMN_UNITS = {"true_r_eff": "arcsec", "true_psf_fwhm": "arcsec", "true_x": "pix", "true_y": "pix"}
-_IN_UNIT = ("cutout", "error", "noiseless", "true_flux", "true_sigma")
+_TRUE_UNITS = {"r_eff": "arcsec", "psf_fwhm": "arcsec", "x": "pix", "y": "pix", "flux": "adu", "sigma": "adu"}
+_COLUMN_UNITS = dict.fromkeys(("cutout", "error", "noiseless"), "adu")
+_COLUMN_UNITS |= {TRUE.format(name): unit for name, unit in _TRUE_UNITS.items()}
 _FORMATS = {"i8": "K", "f8": "D", "f4": "E"}
 
-_COMMENTS = {
-    "true_r_eff": "circularised half-light radius",
-    "true_snr": "over the background noise: the cut",
-    "true_snr_total": "with shot noise of the source",
-    "true_sigma": "background noise",
-    "true_psf_fwhm": "without the pixel",
-    "error": "background noise, see GAIN",
+_TRUE_COMMENTS = {
+    "r_eff": "circularised half-light radius",
+    "snr": "over the background noise: the cut",
+    "snr_total": "with shot noise of the source",
+    "sigma": "background noise",
+    "psf_fwhm": "without the pixel",
 }
+_COMMENTS = {"error": "background noise, see GAIN"}
+_COMMENTS |= {TRUE.format(name): comment for name, comment in _TRUE_COMMENTS.items()}
 
 
 class DatasetFile:
@@ -140,8 +142,7 @@ class DatasetFile:
             base, shape = self._type[name].base, self._type[name].shape
             dim = f"({shape[1]},{shape[0]})" if shape else None
             form = f"{int(np.prod(shape))}{_FORMATS[base.str[1:]]}"
-            column_unit = "adu" if name in _IN_UNIT else _COLUMN_UNITS.get(name)
-            columns.append(fits.Column(name=name, format=form, dim=dim, unit=column_unit))
+            columns.append(fits.Column(name=name, format=form, dim=dim, unit=_COLUMN_UNITS.get(name)))
         header = fits.BinTableHDU.from_columns(columns, nrows=0, name="CUTOUTS").header
         for number, name in enumerate(self._type.names, 1):
             if name in _COMMENTS:
@@ -162,9 +163,7 @@ class DatasetFile:
         primary = fits.PrimaryHDU().header
         primary["EXTEND"] = True
         self._file.write(primary.tostring().encode())
-        self._table_header = header
-        self._data = self._write_header(0)
-        self.n_rows = 0
+        self._rows = RowWriter(self._file, BLOCK, header)
 
     def _continue(self, header):
         """Go on after the last whole block of an earlier run."""
@@ -174,7 +173,7 @@ class DatasetFile:
         except (OSError, EOFError, ValueError) as err:
             msg = f"{self.partial}: is not the beginning of a data set; delete it to start again"
             raise ValueError(msg) from err
-        self._data = self._file.tell()
+        data = self._file.tell()
         different = _differences(old_header, header)
         if different:
             msg = (
@@ -182,16 +181,14 @@ class DatasetFile:
                 "repeat that one to continue it, or delete the file to start again"
             )
             raise ValueError(msg)
-        rows = (self.partial.stat().st_size - self._data) // self._type.itemsize
-        self.n_rows = self.size if rows >= self.size else rows // BLOCK_ROWS * BLOCK_ROWS
-        self._table_header = old_header
+        count = (self.partial.stat().st_size - data) // self._type.itemsize
+        count = self.size if count >= self.size else count // BLOCK_ROWS * BLOCK_ROWS
+        self._rows = RowWriter(self._file, BLOCK, old_header, count)
 
-    def _write_header(self, n_rows):
-        """Write the table's header, with its number of rows; the position of the data."""
-        self._table_header["NAXIS2"] = n_rows
-        self._file.seek(_BLOCK)
-        self._file.write(self._table_header.tostring().encode())
-        return self._file.tell()
+    @property
+    def n_rows(self) -> int:
+        """Number of rows that are there."""
+        return self._rows.n_rows
 
     def write(self, rows: np.ndarray) -> None:
         """Append rows.
@@ -201,24 +198,18 @@ class DatasetFile:
         rows : ndarray
             Structured array of the type `row_type`.
         """
-        self._file.seek(self._data + self.n_rows * self._type.itemsize)
-        self._file.write(rows.astype(self._type).tobytes())
+        self._rows.write(rows.astype(self._type).tobytes())
         self._file.flush()
-        self.n_rows += len(rows)
 
     def finish(self) -> None:
         """Close the table, add the PSF that all rows share, and give the file its name."""
-        end = self._data + self.n_rows * self._type.itemsize
-        self._file.truncate(end)
-        self._file.seek(end)
-        self._file.write(b"\0" * (-end % 2880))
+        self._rows.finish()
         if self.config.shared_psf:
             hdu = fits.ImageHDU(draw_psf(self.config, self.config.psf_fwhm[0]), name="PSF")
             hdu.header["PSFSAMP"] = 1.0 / self.config.psf_oversampling, "step of the samples, pixels"
             buffer = io.BytesIO()
             fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(buffer)
-            self._file.write(buffer.getvalue()[_BLOCK:])
-        self._write_header(self.n_rows)
+            self._file.write(buffer.getvalue()[BLOCK:])
         self._file.flush()
         os.fsync(self._file.fileno())
         self._check_path()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from galmeasure.render.profiles import TABLE_LOG_K, TABLE_LOG_N, load_table
+from galmeasure.results.columns import TRUE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +74,7 @@ def row_type(config: DatasetConfig, noiseless: bool) -> np.dtype:
     if noiseless:
         columns.append(("noiseless", *stamp))
     truth = ("flux", "n", "r_eff", "g1", "g2", "x", "y", "snr", "snr_total", "psf_fwhm", "sigma")
-    return np.dtype(columns + [(f"true_{name}", "f8") for name in truth])
+    return np.dtype(columns + [(TRUE.format(name), "f8") for name in truth])
 
 
 def block_rows(config: DatasetConfig, seed: int, block: int, count: int, noiseless: bool = False) -> np.ndarray:
@@ -143,7 +144,7 @@ def _fill(row, config, truth, image, rng):
     if "noiseless" in row.dtype.names:
         row["noiseless"] = image
     for name, value in truth.items():
-        row[f"true_{name}"] = value
+        row[TRUE.format(name)] = value
 
 
 def _draw_candidates(config, rng):
