@@ -118,7 +118,8 @@ _TEXTS = {
     """,
     "times": """
         Time in this same run, by the clock and of the processor, for both S/N together. The study published {0:.0f} to
-        {1:.0f} s a galaxy for its baseline fit, and {2:.0f} galaxies a second for its networks on a server with GPUs.
+        {1:.0f} s per galaxy for its baseline fit, and {2:.0f} galaxies per second for its networks on a server with
+        GPUs.
     """,
     "images": """
         A few galaxies, from faint to bright: what was measured, the model that the estimate draws, and what is left
