@@ -30,6 +30,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(abc|astropy|click|enum|galsim|matplotlib|numpy|os|pathlib|photutils|scipy|torch)\..*"),
     ("py:mod", r"galmeasure\._.*"),  # private helpers
     ("py:mod", r"galmeasure\.render\..*"),
+    ("py:class", r"galmeasure\.fitters\.neural\.network_images\.NetworkImages"),
     ("py:obj", r"[a-z_]+"),  # arguments in docstrings
 ]
 if os.environ.get("READTHEDOCS"):

@@ -6,7 +6,7 @@ __all__ = ["CatalogError", "GalmeasureWarning", "WeightsError"]
 
 
 class GalmeasureWarning(AstropyUserWarning):
-    """Base class of every warning that galmeasure issues; at most one a call, never one a galaxy."""
+    """Base class of every warning that galmeasure issues; at most one per call, never one per galaxy."""
 
 
 class CatalogError(ValueError):

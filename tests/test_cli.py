@@ -74,10 +74,10 @@ def test_units_that_fits_does_not_have(catalog, capsys, text, unit):
         (
             {"number": np.arange(7), "cutout": np.ones((7, 0))},
             {},
-            "broken.fits: the column cutout must hold a 2-D stamp",
+            "broken.fits: the column cutout must hold one 2-D stamp",
         ),
         ({"mask": np.ones((7, 5, 5), bool)}, {}, "broken.fits: mask must have the shape of the cutouts"),
-        ({"psf": np.ones((7, 3))}, {}, "broken.fits: the column psf must hold a 2-D stamp"),
+        ({"psf": np.ones((7, 3))}, {}, "broken.fits: the column psf must hold one 2-D stamp"),
     ],
 )
 def test_broken_catalogue(catalog, capsys, columns, header, message):
@@ -119,7 +119,7 @@ def test_output_must_not_be_the_catalogue(catalog, capsys):
         (["cat.fits", "--rows", "9"], "rows: there is no row 9 in 7 rows"),
         (["cat.fits", "--rows", "all"], "rows must be numbers or ranges"),
         (["cat.fits", "--columns", "id,nothing"], "columns: there is no nothing"),
-        (["cat.fits", "--columns", "id,id"], "columns must be different names"),
+        (["cat.fits", "--columns", "id,id"], "columns must be names that differ"),
         (["cat.fits", "--gain", "-1"], "gain must be positive"),
         (["cat.fits", "--gain", "much"], "Invalid value for '--gain'"),
         (["cat.fits", "--error", "nothing"], "error must be a number or a column"),
@@ -207,9 +207,7 @@ def test_processes_keep_the_order(catalog):
     assert os.getpid() not in two["process"]
 
 
-@pytest.mark.parametrize(
-    ("fail", "message"), [(True, "cutouts must be good"), ("die", "n_jobs: a process that measured")]
-)
+@pytest.mark.parametrize(("fail", "message"), [(True, "cutouts must be good"), ("die", "n_jobs: a worker process")])
 def test_error_in_a_process(catalog, capsys, monkeypatch, fail, message):
     fake = FitterSpec("_fake_fitter", "SumFitter", {"fail": fail})
     monkeypatch.setattr("galmeasure.cli.commands.chosen_fitter", lambda *_: fake)

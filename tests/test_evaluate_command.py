@@ -186,7 +186,7 @@ def test_folders_and_files_that_are_in_the_way(tmp_path, monkeypatch, capsys, ga
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("mine")
-    assert "full is not empty; give another, or --overwrite" in failure(capsys, "--report", "full")
+    assert "full is not empty; give another folder, or --overwrite" in failure(capsys, "--report", "full")
     assert "report must be a folder" in failure(capsys, "--report", "full/thesis.tex")
     Table({"a": [1.0]}).write("plain.fits")
     assert "no true parameters" in failure(capsys, "--method", "lsq", "--dataset", "plain.fits")

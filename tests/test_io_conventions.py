@@ -117,7 +117,7 @@ class TestSomePSFs:
 
     def test_other_sampling_is_refused(self, tmp_path):
         self.write(tmp_path / "m.fits", (2, 3, 7), sampling=[1, 1, 2])
-        with pytest.raises(CatalogError, match="samples in a pixel, and PSF,.* they must have as many"):
+        with pytest.raises(CatalogError, match="samples per pixel, and PSF,.* they must be the same"):
             open_catalog(tmp_path / "m.fits")
 
     def test_cut_of_another_shape(self, tmp_path):

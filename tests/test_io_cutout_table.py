@@ -335,7 +335,7 @@ class TestMessages:
         table = Table({"number": np.arange(7), "cutout": np.ones((7, *shape))})
         psf = fits.ImageHDU(psf_image(), name="PSF")
         fits.HDUList([fits.PrimaryHDU(), fits.table_to_hdu(table), psf]).writeto(tmp_path / "c.fits")
-        with pytest.raises(CatalogError, match=r"^\S*c\.fits: the column cutout must hold a 2-D stamp"):
+        with pytest.raises(CatalogError, match=r"^\S*c\.fits: the column cutout must hold one 2-D stamp"):
             read_cutouts(tmp_path / "c.fits")
 
     @pytest.mark.parametrize(
@@ -343,9 +343,9 @@ class TestMessages:
         [
             ({"mask": np.ones((7, 23, 24), bool)}, "mask must have the shape of the cutouts"),
             ({"mask": np.ones((7, 30, 30), bool)}, "mask must have the shape of the cutouts"),
-            ({"mask": np.ones((7, 5), bool)}, "the column mask must hold a 2-D stamp"),
+            ({"mask": np.ones((7, 5), bool)}, "the column mask must hold one 2-D stamp"),
             ({"error": np.ones((7, 23, 24))}, "error must have the shape of the cutouts"),
-            ({"psf": np.ones((7, 3))}, "the column psf must hold a 2-D stamp"),
+            ({"psf": np.ones((7, 3))}, "the column psf must hold one 2-D stamp"),
         ],
     )
     def test_shapes_of_other_columns(self, tmp_path, columns, message):

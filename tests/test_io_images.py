@@ -88,12 +88,14 @@ def test_scaling_that_is_no_number(tmp_path, keyword, value):
 
 
 def test_packed_table_is_unpacked_once(tmp_path, monkeypatch):
-    from galmeasure.io import fits_files as _fits
+    from galmeasure.io import table_rows
 
     data = cutout_table(tmp_path / "c.fits.gz")
     source = open_catalog(tmp_path / "c.fits.gz")
     opened = []
-    monkeypatch.setattr(_fits, "open_binary", lambda path, open_=_fits.open_binary: opened.append(path) or open_(path))
+    monkeypatch.setattr(
+        table_rows, "open_binary", lambda path, open_=table_rows.open_binary: opened.append(path) or open_(path)
+    )
     found = [cutouts.image(0) for cutouts in source.chunks(rows=[5, 1, 6, 0, 2], size=1)]
     np.testing.assert_array_equal(found, data[[5, 1, 6, 0, 2]])
     assert len(opened) == 1

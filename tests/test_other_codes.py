@@ -379,7 +379,7 @@ def test_the_command_converts_there_and_back(tmp_path, capsys):
     write_table(truth(), tmp_path / "shapes.fits")
     how = ("--pixel-scale", SCALE, "--zero-point", ZERO_POINT)
     assert call(tmp_path / "shapes.fits", "--to", "galfit", "-o", tmp_path / "galfit.csv", *how) == 0
-    assert "1 rows in the words of galfit" in capsys.readouterr().out
+    assert "1 rows in the conventions of galfit" in capsys.readouterr().out
     there = Table.read(tmp_path / "galfit.csv")
     assert {name: there[name][0] for name in CODES["galfit"]} == pytest.approx(CODES["galfit"])
     assert call(tmp_path / "galfit.csv", "--preset", "galfit", "-o", tmp_path / "back.fits", *how) == 0

@@ -178,7 +178,7 @@ class TestPixel:
     def test_what_is_assumed_is_said(self, tmp_path):
         fits.writeto(tmp_path / "p.fits", samples(4), fits.Header({"OVERSAMP": 4}))
         source = open_catalog(cat(tmp_path), psf=tmp_path / "p.fits")
-        assert "PSF with 4 samples a pixel, whose response is taken to be in it" in source.notes
+        assert "PSF with 4 samples per pixel, whose response is taken to be in it" in source.notes
 
 
 class TestSeveral:

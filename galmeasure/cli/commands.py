@@ -74,54 +74,65 @@ def cli() -> None:
 @cli.command(cls=TitledCommand)
 @click.argument("catalogs", metavar="[CATALOG]...", nargs=-1)
 @click.option(
-    "-o", "--output", help="Table to write, .fits, .ecsv, .csv, .parquet or .votable; - for the output as CSV."
+    "-o",
+    "--output",
+    help="Table to write: .fits, .ecsv, .csv, .parquet or .votable; - writes CSV to the standard output.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 @estimator_options("measure")
 @click.option("--calibration", help="Correct estimates and errors with a file of galmeasure calibrate.")
-@click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")
+@click.option("--device", default="cpu", show_default=True, help="Torch device for the computation, e.g. cuda.")
 @click.option("--image", help="Image in which the sources of a list are measured.")
 @click.option("--detect", is_flag=True, help="Detect the sources of an image, background subtracted.")
-@click.option("--psf", help="PSF: FITS image, cube of one a row, STPSF or PSFEx file; none: a delta function.")
-@click.option("--psf-oversampling", type=click.IntRange(min=1), help="Samples in a pixel of the PSF images.")
+@click.option(
+    "--psf", help="PSF: FITS image, cube with one image per row, STPSF or PSFEx file; or none, for a delta function."
+)
+@click.option(
+    "--psf-oversampling", type=click.IntRange(min=1), help="Samples per pixel of the PSF images, along one side."
+)
 @click.option(
     "--psf-flux",
-    help="Fraction of a star's light that the PSF images hold, e.g. 0.983, or sum: that of the pixels.  "
+    help="Fraction of a star's light that the PSF images hold, e.g. 0.983; or sum, for the sum of their pixels.  "
     "[default: estimated]",
 )
 @click.option(
     "--psf-includes-pixel",
     type=click.Choice(["yes", "no"]),
-    help="Whether the pixel's response is in the PSF images; no: they are convolved with it, as oversampled ones of "
-    "GALFIT, petrofit or Tiny Tim need.  [default: what the file says, else yes]",
+    help="Whether the PSF images include the pixel's response; with no they are convolved with it, as oversampled "
+    "images of GALFIT, petrofit or Tiny Tim need.  [default: as the file says, else yes]",
 )
 @click.option("--error", help="1-sigma error: a number, an image, or a column of a cutout table.")
 @click.option("--weight", help="Inverse variance: an image, or a column of a cutout table.")
 @click.option(
     "--weight-type",
     type=click.Choice(["ivar", "exposure", "relative"]),
-    help="What weights are: inverse variances, exposure times, or relative; for the last two the error is estimated.  "
+    help="Meaning of the weights: inverse variances, exposure times, or relative weights; with the last two the error "
+    "is estimated.  "
     "[default: from the name and unit]",
 )
-@click.option("--mask", help="Bad pixels, not zero: an image, or a column of a cutout table.")
+@click.option("--mask", help="Mask, not zero in bad pixels: an image, or a column of a cutout table.")
 @click.option(
     "--mask-bits",
-    help="Bits of the mask that are bad: names (BAD,SAT), numbers (0,3), or the sum of their values; ~ in front: all "
-    "others.  [default: what is known of the mask, else any]",
+    help="Bits of the mask that mark bad pixels: names (BAD,SAT), numbers (0,3), or the sum of their values; ~ in "
+    "front means all others.  [default: the usual ones of this kind of mask, else any]",
 )
-@click.option("--segmentation", help="Segment labels, to mask neighbours: an image, or a column.")
-@click.option("--size", type=int, help="Side of the stamps cut from an image. [default: from the segments, else 64]")
-@click.option("--pixel-scale", type=float, help="Arcsec per pixel. [default: from the headers]")
-@click.option("--gain", type=float, help="Electrons per unit; 0 for none. [default: from the headers]")
-@click.option("--zero-point", type=float, help="Magnitude of one unit. [default: from the headers]")
+@click.option("--segmentation", help="Segmentation labels, to mask neighbours: an image, or a column.")
+@click.option(
+    "--size", type=int, help="Side of the stamps cut from an image, in pixels.  [default: from the segments, else 64]"
+)
+@click.option("--pixel-scale", type=float, help="Pixel scale in arcsec.  [default: from the headers]")
+@click.option("--gain", type=float, help="Electrons per flux unit; 0 for no gain.  [default: from the headers]")
+@click.option("--zero-point", type=float, help="Magnitude of a flux of 1.  [default: from the headers]")
 @click.option("--rows", help="Rows to measure, counted from 0, e.g. 0:100 or 3,5,7.")
-@click.option("--columns", help="Columns to write, e.g. id,flux_fit,flags; input columns are copied.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Cutouts measured at once by each thread.")
-@click.option("--n-jobs", type=int, default=1, show_default=True, help="Processes; -1 for one a core.")
-@click.option("--plots", help="Folder for a plot of each fit; choose them with --rows.")
-@click.option("--no-progress", is_flag=True, help="No progress bar.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar and no closing lines; errors and warnings only.")
-@click.option("-v", "--verbose", is_flag=True, help="Say more; show where an error came from.")
+@click.option("--columns", help="Columns to write, e.g. id,flux_fit,flags; columns of the input are copied.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Number of cutouts that a thread measures at once.")
+@click.option("--n-jobs", type=int, default=1, show_default=True, help="Number of processes; -1 for one per core.")
+@click.option("--plots", help="Folder for one plot per fit; choose the fits with --rows.")
+@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Show neither a progress bar nor closing lines, only errors and warnings."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Print more, and the traceback of an error.")
 def measure(catalogs: tuple[str, ...], **options: Any) -> None:
     """Measure the galaxies of CATALOG.
 

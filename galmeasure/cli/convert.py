@@ -1,4 +1,4 @@
-"""``galmeasure convert``: results in the words of another code."""
+"""``galmeasure convert``: results in the conventions of another code."""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ __all__ = ["convert"]
 
 @click.command(cls=TitledCommand)
 @click.argument("catalog", metavar="TABLE")
-@click.option("--to", default="galmeasure", show_default=True, help="Conventions in which to give the table: "
-              "galmeasure, or one of those of --preset.")  # fmt: skip
-@click.option("--preset", help="Conventions of the table: galfit, galapagos, imfit, pysersic, statmorph, petrofit, "
+@click.option("--to", default="galmeasure", show_default=True, help="Conventions of the output: galmeasure, or one of "
+              "those of --preset.")  # fmt: skip
+@click.option("--preset", help="Conventions of the input: galfit, galapagos, imfit, pysersic, statmorph, petrofit, "
               "astrophot, profit, sourcextractor++, lsst or legacysurvey.  [default: galmeasure]")  # fmt: skip
-@click.option("-o", "--output", required=True, help="Table to write, .fits, .ecsv, .csv, .parquet or .votable.")
+@click.option("-o", "--output", required=True, help="Table to write: .fits, .ecsv, .csv, .parquet or .votable.")
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
-@click.option("--columns", help="Columns of the table that are named otherwise, e.g. n=SERSIC_N,radius=RE.")
-@click.option("--band", help="Band of the fluxes, where the code has several, e.g. r.")
-@click.option("--pixel-scale", type=float, help="Arcsec per pixel, between radii in pixels and in arcsec.")
-@click.option("--zero-point", type=float, help="Magnitude of a flux of 1, between magnitudes and fluxes.")
-@click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
+@click.option("--columns", help="Columns of the input that have other names, e.g. n=SERSIC_N,radius=RE.")
+@click.option("--band", help="Band of the fluxes, if the code has several, e.g. r.")
+@click.option("--pixel-scale", type=float, help="Pixel scale in arcsec, to convert radii between pixels and arcsec.")
+@click.option("--zero-point", type=float, help="Magnitude of a flux of 1, to convert between magnitudes and fluxes.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
 def convert(catalog: Any, **options: Any) -> None:
-    """Give results in the words of another code, or those of another code in ours.
+    """Convert results to the conventions of another code, or from them.
 
     TABLE is a result table of galmeasure, or a catalogue of the code that --preset names.
     Exit codes: 0 done, 2 bad arguments or input.
@@ -46,4 +46,4 @@ def convert(catalog: Any, **options: Any) -> None:
         if options["to"] != "galmeasure":
             table = convert_results(table, to=options["to"], **how)
         write_table(table, output, overwrite=options["overwrite"])
-        click.echo(f"{len(table)} rows in the words of {options['to']}: {output}")
+        click.echo(f"{len(table)} rows in the conventions of {options['to']}: {output}")

@@ -32,17 +32,20 @@ def _field_options(function):
 @click.argument("output")
 @click.option("--dataset", type=click.Choice(list(DATASETS)), help="Data set of the study.  [default: 1]")
 @click.option("--size", "count", type=int, required=True, help="Number of galaxies; the study has 200000.")
-@click.option("--config", help="TOML (or YAML) file of options, named as below with underscores.")
+@click.option("--config", help="TOML (or YAML) file of the options below, their names with underscores.")
 @_field_options
 @click.option(
-    "--logarithmic", multiple=True, type=click.Choice(LOGARITHMIC), help="Range that is uniform in the logarithm."
+    "--logarithmic",
+    multiple=True,
+    type=click.Choice(LOGARITHMIC),
+    help="Parameter that is uniform in the logarithm; repeatable.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random numbers.")
-@click.option("--noiseless", is_flag=True, help="Write the stamps without noise too.")
-@click.option("--n-jobs", type=int, default=1, show_default=True, help="Processes; -1 for one a core.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random numbers.")
+@click.option("--noiseless", is_flag=True, help="Write the stamps without noise as well.")
+@click.option("--n-jobs", type=int, default=1, show_default=True, help="Number of processes; -1 for one per core.")
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
-@click.option("--no-progress", is_flag=True, help="No progress bar.")
-@click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
+@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
 def simulate(output: Any, **options: Any) -> None:
     """Simulate galaxies with GalSim and write them to OUTPUT, a FITS table of cutouts.
 

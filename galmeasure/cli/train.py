@@ -16,18 +16,18 @@ _LEAST_CORRECTED = 1500
 
 @click.command(cls=TitledCommand)
 @click.argument("config", required=False)
-@click.option("--smoke", is_flag=True, help="The whole loop in seconds, for a test; no CONFIG.")
-@click.option("-o", "--folder", help="Checkpoint, log and result.  [default: training_NAME]")
-@click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Time of the whole run.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of a CPU.")
-@click.option("--validation", help="Table of galmeasure simulate, on which the network is tested as well.")
-@click.option("--ood", type=click.IntRange(min=0), help="Galaxies simulated at the end for the score of those that "
-              "look otherwise (column ood_score); 0 for none.  [default: 100000]")  # fmt: skip
-@click.option("--correct", type=click.IntRange(min=0), help="Galaxies simulated at the end, before these, from which "
-              "the correction of --refine auto is learned; 0 for none.  [default: 60000]")  # fmt: skip
-@click.option("--no-progress", is_flag=True, help="No progress bar.")
-@click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
+@click.option("--smoke", is_flag=True, help="Run the whole loop in seconds, as a test; takes no CONFIG.")
+@click.option("-o", "--folder", help="Folder of the checkpoint, the log and the result.  [default: training_NAME]")
+@click.option("--device", default="cpu", show_default=True, help="Torch device for the computation, e.g. cuda.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Duration of the whole run in minutes.")
+@click.option("--threads", type=click.IntRange(min=1), help="Number of threads on a CPU.")
+@click.option("--validation", help="Table written by galmeasure simulate, on which the network is tested as well.")
+@click.option("--ood", type=click.IntRange(min=0), help="Number of galaxies simulated at the end, from which the "
+              "score of unusual galaxies (column ood_score) is learned; 0 for none.  [default: 100000]")  # fmt: skip
+@click.option("--correct", type=click.IntRange(min=0), help="Number of galaxies simulated at the end, before those "
+              "of --ood, from which the correction of --refine auto is learned; 0: none. [default: 60000]")  # fmt: skip
+@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
 def train(config: Any, **options: Any) -> None:
     """Train a network as CONFIG says, a TOML file or the name of one that comes with the package.
 

@@ -13,15 +13,19 @@ __all__ = ["weights"]
 
 @click.command(cls=TitledCommand)
 @click.argument("file", required=False)
-@click.option("--ood", type=click.IntRange(min=2000), help="Simulate so many galaxies of the training domain of FILE "
-              "and write what they look like beside it, FILE's name with .ood: for the column ood_score.")  # fmt: skip
-@click.option("--correct", type=click.IntRange(min=1500), help="Simulate so many galaxies of the training domain of "
-              "FILE, and learn the correction of --refine auto from them: FILE's name with .correction. What --ood "
-              "writes depends on it, and must be written again afterwards.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=31, show_default=True, help="Seed of these galaxies.")
-@click.option("--overwrite", is_flag=True, help="Replace what is there; for weights that come with galmeasure, too.")
-@click.option("--device", default="cpu", show_default=True, help="Where to measure them, e.g. cuda.")
-@click.option("-v", "--verbose", is_flag=True, help="Show where an error came from.")
+@click.option("--ood", type=click.IntRange(min=2000), help="Simulate this number of galaxies of the training domain of "
+              "FILE, and write their distributions beside it (suffix .ood), for the column ood_score.")  # fmt: skip
+@click.option("--correct", type=click.IntRange(min=1500), help="Simulate this number of galaxies of the training "
+              "domain of FILE, and learn the correction of --refine auto from them (suffix .correction). What "
+              "--ood writes depends on it, and must be written again afterwards.")  # fmt: skip
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=31, show_default=True, help="Seed of the simulated galaxies."
+)
+@click.option(
+    "--overwrite", is_flag=True, help="Replace existing files, even those of weights that come with galmeasure."
+)
+@click.option("--device", default="cpu", show_default=True, help="Torch device for the computation, e.g. cuda.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
 def weights(file: Any, ood: Any, correct: Any, seed: Any, overwrite: Any, device: Any, verbose: Any) -> None:
     """List the weights that come with galmeasure, for measure --weights.
 
@@ -52,7 +56,7 @@ def weights(file: Any, ood: Any, correct: Any, seed: Any, overwrite: Any, device
             click.echo(f"correction learned, held-out loss {sum(metrics['loss'].values()):.3f}: {path}")
         if ood is not None:
             path, reference = write_ood(chosen, ood, **how)
-            click.echo(f"what {reference.card['galaxies']} galaxies look like: {path}")
+            click.echo(f"distributions of {reference.card['galaxies']} galaxies learned: {path}")
 
 
 def _list():

@@ -37,15 +37,15 @@ def open_catalog(path: str | os.PathLike | None = None, **options) -> CatalogSou
     Parameters
     ----------
     path : path-like
-        A FITS cutout table (one stamp a row in a column ``cutout``, ``image``, ``stamp`` or ``vignet``), a FITS file of
-        cutouts in extensions or a cube, a source list (with `image`), or an image (with `detect`).
+        A FITS cutout table (one stamp per row in a column ``cutout``, ``image``, ``stamp`` or ``vignet``), a FITS file
+        of cutouts in extensions or a cube, a source list (with `image`), or an image (with `detect`).
         ``file.fits[NAME]``, ``file.fits[NAME,VERSION]`` and ``file.fits[2]`` choose an extension.
     image : path-like, optional
         Image in which the sources of the list at `path` are measured.
     psf : path-like, ndarray or PSFExModel, optional
         PSF, see `read_psf`; instead of the one in the file. ``"none"``: a delta function.
     psf_oversampling : int, optional
-        Samples in a pixel of the PSF images; instead of what their header says.
+        Samples per pixel of the PSF images; instead of what their header says.
     psf_flux : float, array_like or "sum", optional
         Fraction of a star's light that the PSF images hold: one, or one for each row; ``"sum"``: that of their pixels.
         Estimated from the images if not given.

@@ -1,4 +1,4 @@
-"""Result tables in the words of other codes: the inverse of reading their catalogues."""
+"""Result tables in the conventions of other codes: the inverse of reading their catalogues."""
 
 import numpy as np
 from astropy import units as u

@@ -207,7 +207,7 @@ def psf_oversampling(header: fits.Header, path: str | PathLike) -> int:
         step, keyword = keyword_number([header], "psf_step", path)
         value = 1.0 if step is None else max(step, 1.0 / step)
     if abs(value - round(value)) > 1e-3 * value or not 1 <= round(value) <= 50:
-        msg = f"{path}: {keyword}: a PSF image must have a whole number of samples a pixel, 1 to 50, not {value:g}"
+        msg = f"{path}: {keyword}: a PSF image must have a whole number of samples per pixel, 1 to 50, not {value:g}"
         raise CatalogError(msg)
     return round(value)
 

@@ -152,7 +152,9 @@ def _bit(item, planes, where):
     if isinstance(item, int | np.integer) or _is_whole(item):
         bit = int(item)
         if not 0 <= bit < 64:
-            msg = f"{where}: numbers in a list are bits from 0 to 63, not {item}; their sum 2**bit is given alone"
+            msg = (
+                f"{where}: numbers in a list are bits from 0 to 63, not {item}; a sum of values 2**bit must stand alone"
+            )
             raise ValueError(msg)
         return bit
     name = str(item).strip().upper().removeprefix("MP_")

@@ -90,7 +90,7 @@ class MultiExtensionSource(CatalogSource):
         first = next((number for number in psf_numbers if number is not None), None)
         self._set_psf(psf_from_hdu(hdus[first], self.path) if first is not None else None)
         if self.psf.varies:
-            msg = f"{self.path}: psf: a PSF that varies over the image needs positions, which this kind of file has not"
+            msg = f"{self.path}: psf: a PSF that varies over the image needs positions, which such a file does not have"
             raise CatalogError(msg)
         self._psf_numbers = psf_numbers if len(set(psf_numbers)) > 1 else None
         if self._psf_numbers is None:
@@ -98,8 +98,8 @@ class MultiExtensionSource(CatalogSource):
         for number in set(psf_numbers) - {first, None}:
             samples = psf_oversampling(self._headers[number], self.path)
             if samples != self.psf.oversampling:
-                msg = f"{self.path}: psf: {self._labels[first]} has {self.psf.oversampling} samples in a pixel, and "
-                msg += f"{self._labels[number]} has {samples}; they must have as many"
+                msg = f"{self.path}: psf: {self._labels[first]} has {self.psf.oversampling} samples per pixel, and "
+                msg += f"{self._labels[number]} has {samples}; they must be the same"
                 raise CatalogError(msg)
         missing = psf_numbers.count(None)
         if missing:

@@ -115,7 +115,7 @@ class PSFExModel:
         Returns
         -------
         ndarray
-            Shape (N, py, px), float64, at `oversampling` samples a pixel.
+            Shape (N, py, px), float64, at `oversampling` samples per pixel.
         """
         positions = np.atleast_2d(np.asarray(positions, dtype=float))
         terms = self._terms(positions)
@@ -259,7 +259,7 @@ def psf_from_hdu(hdu: Any, path: str | PathLike) -> PSFInput:
     if name in _OVERSAMPLED:
         return PSFInput(data, _stpsf_oversampling(header, path), False, f"PSF {name}, convolved with the pixel")
     oversampling = psf_oversampling(header, path)
-    note = f"PSF with {oversampling} samples a pixel, whose response is taken to be in it" if oversampling > 1 else ""
+    note = f"PSF with {oversampling} samples per pixel, whose response is taken to be in it" if oversampling > 1 else ""
     return PSFInput(data, oversampling, note=note)
 
 

@@ -103,11 +103,11 @@ class SourceListSource(ImageSource):
 
     @property
     def column_names(self) -> list[str]:
-        """Names of the input columns with one value a row."""
+        """Names of the input columns with one value per row."""
         return [name for name in self._table.colnames if not hasattr(self._table[name], "spherical")]
 
     def columns(self, rows: npt.ArrayLike, names: Sequence[str]) -> dict[str, Any]:
-        """Input columns with one value a row, with their units and masks."""
+        """Input columns with one value per row, with their units and masks."""
         return {name: self._table[name][np.asarray(rows, dtype=np.int64)] for name in names}
 
 

@@ -38,7 +38,7 @@ def count_jobs(n_jobs: int, cores: int) -> int:
     if n_jobs == -1:
         return cores
     if n_jobs < 1:
-        msg = f"n_jobs must be 1 or more, or -1 for one a core, not {n_jobs}"
+        msg = f"n_jobs must be 1 or more, or -1 for one per core, not {n_jobs}"
         raise ValueError(msg)
     return n_jobs
 

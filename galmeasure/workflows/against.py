@@ -74,7 +74,7 @@ def _counts(comparison, against):
 
 
 def _rows(comparison):
-    """Statistics of every parameter, a line each."""
+    """Statistics of every parameter, one line each."""
     overall = comparison.overall
     columns = [name for name in COLUMNS if np.isfinite(np.asarray(overall[name], float)).any()]
     cells = [["parameter", "unit", "n", *columns]]

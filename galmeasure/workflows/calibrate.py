@@ -135,7 +135,7 @@ def _galaxies(sky, fitter, settings):
     if settings.like is not None:
         ranges = [name for name in ("n", "r_eff") if getattr(settings, name)]
         if ranges:
-            msg = f"{ranges[0].replace('_', '-')} and like exclude one another"
+            msg = f"{ranges[0].replace('_', '-')} and like cannot be given together"
             raise ValueError(msg)
         return GalaxiesLike(_table(settings.like), **({"snr": settings.snr} if settings.snr else {}))
     r_eff = settings.r_eff
@@ -180,7 +180,7 @@ def _warn_of_little_sky(sky, core, fraction, count):
     patches = fraction * np.prod([side - sky.size for side in sky.shape]) / (np.pi * core**2)
     if count > MOST_SHARED * patches:
         msg = f"blank sky is only {patches:.0f} areas of the core's radius, each used {count / patches:.0f} times: "
-        msg += "what is learned and the numbers after it are those of this sky"
+        msg += "the calibration and its statistics hold for this sky only"
         warnings.warn(msg, GalmeasureWarning, stacklevel=2)
 
 

@@ -39,7 +39,7 @@ def measured_chunks(
     batch_size : int, optional
         Cutouts measured at once by each thread; by default as many as hold about a million pixels.
     n_jobs : int, optional
-        Processes; -1 for one a core.
+        Processes; -1 for one per core.
 
     Yields
     ------
@@ -83,7 +83,7 @@ def check_device(name: str) -> None:
 
 
 def _in_processes(source, blocks, fitter, n_jobs, threads):
-    """Chunks are read here, measured elsewhere, and given back in order; at most two a process are under way."""
+    """Chunks are read here, measured elsewhere, and given back in order; at most two per process are under way."""
     pool = ProcessPoolExecutor(n_jobs, get_context("spawn"), initializer=_start_worker, initargs=(fitter, threads))
     waiting = deque()
     try:
@@ -95,7 +95,7 @@ def _in_processes(source, blocks, fitter, n_jobs, threads):
         while waiting:
             yield _next(waiting)
     except BrokenProcessPool as err:
-        msg = "n_jobs: a process that measured has died (not enough memory?)"
+        msg = "n_jobs: a worker process has died (not enough memory?)"
         raise ValueError(msg) from err
     finally:
         workers = list((pool._processes or {}).values()) if waiting else []

@@ -84,7 +84,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         msg = f"output: {err}"
         raise ValueError(msg) from err
     if os.path.lexists(path) and not overwrite:
-        msg = f"output: {path} exists already; give another, or --overwrite"
+        msg = f"output: {path} exists already; give another name, or --overwrite"
         raise ValueError(msg)
 
 
@@ -115,7 +115,7 @@ def report_folder(report: str | PathLike, *, overwrite: bool) -> Path:
         msg = f"report must be a folder, and {folder} is a file"
         raise ValueError(msg)
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        msg = f"report: the folder {folder} is not empty; give another, or --overwrite"
+        msg = f"report: the folder {folder} is not empty; give another folder, or --overwrite"
         raise ValueError(msg)
     new_figure(1, 1)
     return folder

@@ -98,7 +98,7 @@ def plot_predicted(comparison: Comparison) -> Figure:
     Returns
     -------
     `~matplotlib.figure.Figure`
-        One panel a parameter; the numbers are of all galaxies.
+        One panel per parameter; the numbers are of all galaxies.
     """
     matched = comparison.matched
     names = [name for name in SHOWN if name in matched.names]
@@ -138,7 +138,7 @@ def plot_errors(comparisons: Sequence[Comparison]) -> Figure:
     Returns
     -------
     `~matplotlib.figure.Figure`
-        One panel a parameter.
+        One panel per parameter.
     """
     names = [name for name in SHOWN if any(name in c.matched.names for c in comparisons)]
     figure = new_figure(2.6 * len(names), 2.9)
@@ -231,7 +231,7 @@ def plot_pulls(comparisons: Sequence[Comparison]) -> Figure:
     Returns
     -------
     `~matplotlib.figure.Figure`
-        One panel a parameter.
+        One panel per parameter.
     """
     figure = new_figure(1.9 * len(_RANKED), 2.5)
     axes = figure.subplots(1, len(_RANKED))
@@ -279,7 +279,7 @@ def plot_calibration(comparisons: Sequence[Comparison]) -> Figure:
     Returns
     -------
     `~matplotlib.figure.Figure`
-        One panel a parameter: the fraction minus the credibility; the grey band holds 95 % of what chance gives.
+        One panel per parameter: the fraction minus the credibility; the grey band holds 95 % of what chance gives.
     """
     figure = new_figure(1.9 * len(_RANKED), 2.8)
     axes = figure.subplots(1, len(_RANKED), sharey=True)
@@ -318,7 +318,7 @@ def plot_ranks(comparison: Comparison, n_bins: int = 20) -> Figure:
     Returns
     -------
     `~matplotlib.figure.Figure`
-        One panel a parameter; the grey band holds 99 % of the bins of right posteriors.
+        One panel per parameter; the grey band holds 99 % of the bins of right posteriors.
     """
     names = list(comparison.ranks)
     figure = new_figure(1.9 * len(names), 2.6)

@@ -118,7 +118,7 @@ def time_table(table: Table) -> Table:
          "-" if name == BASELINE else _rounded(slowest["core_seconds"] / times["core_seconds"], 2))
         for name, times in mean.items()
     ]  # fmt: skip
-    names = ("estimator", "galaxies", "time per galaxy", "core time per galaxy", "galaxies a second",
+    names = ("estimator", "galaxies", "time per galaxy", "core time per galaxy", "galaxies per second",
              "times as fast as the baseline, by core time")  # fmt: skip
     return Table(rows=rows, names=names) if rows else Table()
 

@@ -188,7 +188,7 @@ def _limits(page, comparisons):
 
 
 def _by_parameter(comparisons, kinds):
-    """A row for each parameter and estimator, a column for each statistic that is known of any."""
+    """One row per parameter and estimator, one column per statistic that is known of any."""
     rows = []
     for name in (n for n in _parameters(comparisons) if not n.endswith("_relative")):
         rows += [(name, c.name, *(_pair(c, name, kind) for kind in kinds.values())) for c in comparisons]

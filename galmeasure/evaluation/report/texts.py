@@ -120,7 +120,8 @@ _TEXTS = {
     """,
     "times": """
         Time in this same run, by the clock and of the processor, for both S/N together. The study published {0:.0f} to
-        {1:.0f} s a galaxy for its baseline fit, and {2:.0f} galaxies a second for its networks on a server with GPUs.
+        {1:.0f} s per galaxy for its baseline fit, and {2:.0f} galaxies per second for its networks on a server with
+        GPUs.
     """,
     "baseline": """
         The study's own numbers of its baseline fit belong to other galaxies: the first 100 of its set 1 with S/N 58 to

@@ -63,11 +63,11 @@ class DatasetConfig:
     sigma : tuple of float, optional
         1-sigma Gaussian noise of a pixel in adu, without the source's own.
     snr : tuple of float, optional
-        A galaxy is kept if ``sqrt(sum(noiseless**2)) / sigma`` lies within this.
+        Range of ``sqrt(sum(noiseless**2)) / sigma``; other galaxies are left out.
     logarithmic : tuple of str, optional
         Ranges that are uniform in the logarithm instead: of r_eff, flux, psf_fwhm, sigma.
     centre : float, optional
-        The centre is uniform within so many pixels of the stamp's, in x and in y; 0 is the stamp's centre.
+        Half-width in pixels of the uniform scatter of the centres around that of the stamp, in x and in y.
     psf : str, optional
         Profile of the PSF: moffat, gaussian or kolmogorov.
     beta : float, optional
@@ -81,7 +81,7 @@ class DatasetConfig:
     psf_size : int, optional
         Side of the PSF images, pixels of the stamp.
     psf_oversampling : int, optional
-        Samples in a pixel of the PSF images.
+        Samples per pixel of the PSF images, along one side.
     share_n : int, optional
         Number of successive candidates that share a Sersic index, which GalSim takes long to prepare. Each row has the
         same distribution as with 1, but rows near each other are not independent.
@@ -105,18 +105,18 @@ class DatasetConfig:
     g2: float | None = _option(None, "Fixed reduced shear, with --g1, in place of --g.")
     flux: tuple[float, float] = _range((0.3e5, 4e5), None, "Total flux, adu (electrons where the gain is 1).")
     psf_fwhm: tuple[float, float] = _range((0.5, 0.5), "arcsec", "Width of the PSF without the pixel, arcsec.")
-    sigma: tuple[float, float] = _range((200.0, 200.0), None, "1-sigma noise of a pixel, adu, without the source's.")
-    snr: tuple[float, float] = _range((10.0, 100.0), None, "Keep galaxies whose S/N over this noise is within.")
+    sigma: tuple[float, float] = _range((200.0, 200.0), None, "1-sigma noise of a pixel without the source's, adu.")
+    snr: tuple[float, float] = _range((10.0, 100.0), None, "Range of S/N over this noise; others are left out.")
     logarithmic: tuple[str, ...] = ()
     centre: float = _option(0.0, "Half-width of the scatter of the centres, pixels.")
     psf: str = _option("moffat", "Profile of the PSF.")
     beta: float = _option(2.0, "Exponent of the Moffat profile.")
-    gain: float = _option(1.0, "Electrons per adu.")
+    gain: float = _option(1.0, "Gain, electrons per adu.")
     stamp_size: int = _option(64, "Side of the stamps, pixels.")
-    pixel_scale: float = _option(0.23, "Arcsec per pixel.")
+    pixel_scale: float = _option(0.23, "Pixel scale, arcsec per pixel.")
     psf_size: int = _option(63, "Side of the PSF images, pixels of the stamp.")
-    psf_oversampling: int = _option(1, "Samples in a pixel of the PSF images.")
-    share_n: int = _option(1, "Successive candidates that share a Sersic index: quicker, not independent.")
+    psf_oversampling: int = _option(1, "Samples per pixel of the PSF images, along one side.")
+    share_n: int = _option(1, "Successive candidates that share a Sersic index: quick, but not independent.")
 
     def __post_init__(self):
         """Check every field; ranges become pairs of floats."""
