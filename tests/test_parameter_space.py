@@ -116,7 +116,7 @@ NOT_PARAMETERS = {
     "fitters/network_psfs.py": {"inside"},  # of y and x
     "render/dealias.py": {"base", "shape", "trial", "transform", "target"},  # numbers of a PSF's transform
     "render/profiles.py": {"integrand", "log_s", "matrix"},  # nodes of a quadrature and of a spline
-    "render/sersic.py": {"coefficients", "components", "ky"},  # powers of a polynomial, real and imaginary parts, wavenumbers
+    "render/sersic.py": {"coefficients", "components", "ky"},  # powers, real and imaginary parts, wavenumbers
     "render/wrap.py": {"b_and_amplitude"},  # value and slope of two numbers
     "networks/correction.py": {"white"},  # the only column of a solution
     "networks/inputs.py": {"image", "level", "rows"},  # pixels; a moment
