@@ -344,3 +344,12 @@ def test_command_trains_point_estimates(tmp_path, monkeypatch):
     assert end.value.code == 2
     with pytest.raises(ValueError, match="an out-of-distribution score needs the posterior of all parameters"):
         write_ood(get_weights(tmp_path / "out" / "xception-set1-v1.safetensors"), 2000)
+
+
+def test_fainter_galaxies_than_those_of_the_training_are_flagged():
+    """Although the network gives none of them a flux below the least of its training."""
+    simulation = read_training_config("xception-set1-v1").simulation
+    faint = dataclasses.replace(get_prior(simulation.prior), snr=Range(2.0, 5.0), electrons=Range(0.1e4, 5e4))
+    cutouts, _ = next(simulate_cutouts(dataclasses.replace(simulation, prior=faint), 40, seed=9))
+    table = NeuralSersicFitter(weights="xception-set1-v1").fit(cutouts)
+    assert ((np.asarray(table["flags"]) & int(Flag.OUTSIDE_DOMAIN)) > 0).mean() > 0.9

@@ -9,11 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from galmeasure.cutouts.batches import CutoutBatch
+from galmeasure.fitters.base import BatchMeasurement
 from galmeasure.networks import NATIVE_SIZE, PosteriorSummary
 from galmeasure.networks.base import MEDIAN, ONE_SIGMA_HIGH, ONE_SIGMA_LOW
-from galmeasure.parameters import SERSIC
+from galmeasure.parameters import N_PARAMETERS, SERSIC
 
-__all__ = ["beyond_domain", "piled_up", "widen"]
+__all__ = ["beyond_domain", "data_snr", "piled_up", "widen"]
 
 _G1, _G2 = SERSIC.indices("g1", "g2")
 _POSITIVE = list(SERSIC.indices("flux", "n", "r_eff"))
@@ -117,6 +119,31 @@ def beyond_domain(
 def _excess(ratio, margin=0.0):
     """Logarithm of ratios above 1, 0 for others and for those within a margin."""
     return np.where(ratio > 1.0 + margin, np.log(np.maximum(ratio, 1.0)), 0.0)
+
+
+def data_snr(batch: CutoutBatch, measurement: BatchMeasurement) -> NDArray[np.float64]:
+    """Signal-to-noise ratio that the pixels have under the shapes of the models.
+
+    A network of point estimates gives no flux below the least of its training, so that the ratio of its model says
+    nothing of a galaxy that is fainter.
+
+    Parameters
+    ----------
+    batch : CutoutBatch
+        Cutouts in units of their noise.
+    measurement : BatchMeasurement
+        Measurement with the quality of its models.
+
+    Returns
+    -------
+    ndarray
+        ``sum(data * model / error**2) / sqrt(sum(model**2 / error**2))``, shape ``(B,)``; NaN where there is no model.
+    """
+    error = np.broadcast_to(batch.error, batch.image.shape)
+    with np.errstate(all="ignore"):
+        total = np.where(batch.good, batch.image / error, 0.0).astype(np.float64) ** 2
+        chi2 = measurement.chi2_reduced * (measurement.n_pixels_fit - N_PARAMETERS)
+        return 0.5 * (total.sum(axis=(1, 2)) - chi2 + measurement.snr**2) / measurement.snr
 
 
 def widen(covariance: NDArray[np.float64], quantiles: NDArray[np.float64], factor: NDArray[np.float64]) -> None:

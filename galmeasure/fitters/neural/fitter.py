@@ -16,7 +16,7 @@ from galmeasure.fitters.batch_quality import batch_quality
 from galmeasure.fitters.importance.refine import check_refinement, refine_batch, refined_draws
 from galmeasure.fitters.importance.sampling import HeldParameters
 from galmeasure.fitters.neural.condition import conditioned_chunk
-from galmeasure.fitters.neural.domain import beyond_domain, widen
+from galmeasure.fitters.neural.domain import beyond_domain, data_snr, widen
 from galmeasure.fitters.neural.draws import draw_table, given_parameters, row_normals, split_for_flow
 from galmeasure.fitters.neural.network_images import NetworkImages
 from galmeasure.fitters.neural.posteriors import corrected_posteriors, network_posteriors
@@ -473,9 +473,10 @@ class NeuralSersicFitter(NetworkImages, SersicFitterBase):
 
     def _widen(self, summaries, refined, batch, measurement):
         """Flag what lies outside the domain of the training, and widen its errors, but for exact posteriors."""
+        is_point = bool(load_network(self._weights, self.device).held)
         outside, growth = beyond_domain(
-            measurement.snr, batch.psf_fwhm[batch.psf_index], batch.shape.min(axis=1), summaries.block,
-            self._weights.domain, _smallest_stamp(self._weights),
+            data_snr(batch, measurement) if is_point else measurement.snr, batch.psf_fwhm[batch.psf_index],
+            batch.shape.min(axis=1), summaries.block, self._weights.domain, _smallest_stamp(self._weights),
         )  # fmt: skip
         measured = np.isfinite(measurement.snr)
         outside, growth = outside & measured, np.where(measured, growth, 0.0)
