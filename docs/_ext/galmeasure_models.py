@@ -30,7 +30,7 @@ def card_rows():
         training = card["training"]
         kind = f"{card['architecture']}, {card.get('encoder', 'mixer')}"
         effort = (
-            f"{training['stamps'] / 1e6:.1f} million stamps, {training['minutes']:g} minutes ({training['device']})"
+            f"{training['stamps'] / 1e6:.2g} million stamps, {training['minutes']:g} minutes ({training['device']})"
         )
         yield f"``{weights.name}``", card["description"], kind, f"``{weights.prior}``", effort, card["date"]
 
