@@ -169,8 +169,8 @@ def match_tables(
     row, n_extra = _match_rows(truth, result)
     true_values, units = _values(truth, "truth", TRUTH_FORMS, {}, pixel_scale)
     _derive(true_values, units, zero_point)
-    values, found_units = _values(result, "result", RESULT_FORMS, units, pixel_scale)
-    _derive(values, {**found_units, **units}, zero_point)
+    values, result_units = _values(result, "result", RESULT_FORMS, units, pixel_scale)
+    _derive(values, {**result_units, **units}, zero_point)
     names = [name for name in MEASURED if name in true_values and name in values]
     if not names:
         msg = "result must have a column <p>_fit or <p> of a parameter that truth has as true_<p> or <p>"
@@ -241,7 +241,7 @@ def _keys(column, name):
 
 def _values(table, role, forms, units, pixel_scale):
     """Columns by parameter in given units, or in their own, which are returned too."""
-    columns, own_units = {}, {}
+    columns, column_units = {}, {}
     for name in MEASURED:
         column = find_column(table, name, forms)
         if column is None:
@@ -251,8 +251,8 @@ def _values(table, role, forms, units, pixel_scale):
         target = units.get(name, _UNITS.get(name))
         numbers = _numbers(table[column], label)
         columns[name] = convert(name, numbers, unit, target, label, pixel_scale=pixel_scale)
-        own_units[name] = unit if target is None else target
-    return columns, own_units
+        column_units[name] = unit if target is None else target
+    return columns, column_units
 
 
 def _numbers(column, label):

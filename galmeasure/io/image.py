@@ -67,7 +67,7 @@ class ImagePlanes:
             self.data = image_data(hdus[number], self.path, "image", axes=(2,))
             self.wcs = celestial_wcs(self.header, hdus)
             self._version = role_of(hdus[number])[1]
-            planes = self._own_planes(planes_beside(hdus, number), options)
+            planes = self._planes_of_file(planes_beside(hdus, number), options)
         self.notes.extend(note for note in (asinh_note(self.header),) if note)
         self.unit_text = self.header.get("BUNIT", self.primary_header.get("BUNIT"))
         self.unit = parse_unit(self.unit_text)
@@ -88,7 +88,7 @@ class ImagePlanes:
         """PSF of an extension of the image's file, or None."""
         return self._psf
 
-    def _own_planes(self, beside, options):
+    def _planes_of_file(self, beside, options):
         """Planes in extensions of the image's own file that no option gives; those not needed are not read."""
         noise = next((role for role in ("error", "variance", "weight") if role in beside), None)
         is_needed = {

@@ -84,7 +84,7 @@ def read_list(path: str | os.PathLike, *, cut_table: bool = False) -> Table:
             elif is_parquet_folder or path.suffix.lower() in PARQUET:
                 table = _read_parquet(path)
             else:
-                table = _read_other(path)
+                table = _read_text_or_votable(path)
     except CatalogError:
         raise
     except (*READ_ERRORS, ImportError, RuntimeError, AttributeError) as err:
@@ -167,7 +167,7 @@ def _column(values, unit=None):
     return column
 
 
-def _read_other(path):
+def _read_text_or_votable(path):
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix in (".fits", ".fit", ".gz", ".fz"):
         msg = f"{path}: not a FITS file"

@@ -78,7 +78,7 @@ class MultiExtensionSource(CatalogSource):
         if self._wcs and any(wcs is None for wcs in self._wcs):
             self._wcs = None
         self._calibrate(headers, path, wcs_pixel_scale(self._wcs[0]) if self._wcs else None)
-        self._calibrate_each()
+        self._calibrate_rows()
         self._note_planes()
         self._any_noise = any(self._has_noise(numbers) for numbers in self._sets)
         self._find_psfs(hdus, shared)
@@ -190,7 +190,7 @@ class MultiExtensionSource(CatalogSource):
         shape = self._shape(number)
         return shape[-2:] if len(shape) > 1 else (1, 1)
 
-    def _calibrate_each(self):
+    def _calibrate_rows(self):
         """Calibration of each cutout, where the headers of the extensions differ."""
         if len(self._sets) == 1:
             return

@@ -105,15 +105,15 @@ class SkySource(ImageSource):
         if (high < low).any():
             msg = f"{self.path}: stamps of {self.size} pixels do not fit into the image, {nx} x {ny}; give a size"
             raise CatalogError(msg)
-        positions, n_found, n_trials, step = [], 0, 0, chunk_size("sky positions")
-        while n_found < count and n_trials < (max(_MOST_TRIALS, 10 * count) if n_found else 5 * step):
+        positions, n_positions, n_trials, step = [], 0, 0, chunk_size("sky positions")
+        while n_positions < count and n_trials < (max(_MOST_TRIALS, 10 * count) if n_positions else 5 * step):
             pixels = rng.integers(low, high + 1, size=(step, 2))
             pixels = pixels[self._is_blank(pixels, core)]
             positions.append(pixels + rng.uniform(-0.5, 0.5, pixels.shape))
-            n_found, n_trials = n_found + len(pixels), n_trials + step
-        fraction = n_found / n_trials
+            n_positions, n_trials = n_positions + len(pixels), n_trials + step
+        fraction = n_positions / n_trials
         n_pixels = fraction * np.prod(high - low + 1.0)
-        if n_found < count or n_pixels < _LEAST_PIXELS:
+        if n_positions < count or n_pixels < _LEAST_PIXELS:
             msg = (
                 f"{self.path}: too little blank sky: {n_pixels:.0f} pixels are {core:.1f} pixels from all sources, "
                 f"with room for stamps of {self.size}; {_LEAST_PIXELS} are needed"

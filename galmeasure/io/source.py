@@ -93,8 +93,8 @@ class ReadOptions:
 
     def check_used(self, *, mask: bool, weight: bool) -> None:
         """Raise if it is said what a mask or a weight means, and there is none."""
-        for name, value, is_there in (("mask", self.mask_bits, mask), ("weight", self.weight_type, weight)):
-            if value is not None and not is_there:
+        for name, value, exists in (("mask", self.mask_bits, mask), ("weight", self.weight_type, weight)):
+            if value is not None and not exists:
                 option = {"mask": "mask_bits", "weight": "weight_type"}[name]
                 msg = f"{option} says what a {name} means, and no {name} is used"
                 raise OptionError(msg)

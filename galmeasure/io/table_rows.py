@@ -93,8 +93,8 @@ class TableRows:
         for name in names:
             width = np.dtype(fits.column.FITS2NUMPY[self._variable(name)[1]]).itemsize
             last = self._heap + rows[name][:, 1].astype(np.int64) + rows[name][:, 0].astype(np.int64) * width
-            beyond = np.flatnonzero(last > end)
-            count = min(count, beyond[0]) if len(beyond) else count
+            cut = np.flatnonzero(last > end)
+            count = min(count, cut[0]) if len(cut) else count
         return int(count)
 
     def unit(self, name: str) -> str | None:

@@ -51,9 +51,9 @@ def render_curvature(parameters: Tensor, covariance: Tensor, psf: PSFGrid, psf_i
     unit[:, _FLUX] = 1.0
     chain = raw_jacobian_matrix(unit)
     raw = (chain.transpose(1, 2) @ covariance @ chain).to(dtype)  # of flux, n, a, b, c, y, x
-    bend = (flux[:, None] * _form_curvature(parameters, covariance)).to(dtype)
+    form_curvature = (flux[:, None] * _form_curvature(parameters, covariance)).to(dtype)
     parameters, flux = parameters.to(dtype), flux.to(dtype)
-    spectrum = _contracted(parameters, flux, raw, bend, psf) * carrier_wave(parameters, psf, psf_index)
+    spectrum = _contracted(parameters, flux, raw, form_curvature, psf) * carrier_wave(parameters, psf, psf_index)
     return to_pixels(spectrum[:, None], psf)[:, 0]
 
 
@@ -74,7 +74,7 @@ def _form_curvature(parameters, covariance):
     return total
 
 
-def _contracted(parameters, flux, raw, bend, psf):
+def _contracted(parameters, flux, raw, form_curvature, psf):
     """Complex factor ``(B, rows, columns)`` of the carrier wave."""
     ky, kx, forms = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
     grid = forms.shape[1:]
@@ -96,7 +96,7 @@ def _contracted(parameters, flux, raw, bend, psf):
     f = flux[:, None, None]
     uu = sum(form * along(row) for form, row in zip(forms, "abc", strict=True))
     shift = entry("x", "x") * kx**2 + 2.0 * entry("y", "x") * kx * ky + entry("y", "y") * ky**2
-    real = 2.0 * entry("model", "n") * by_n + by_u * (2.0 * along("model") + _combination(bend, forms))
+    real = 2.0 * entry("model", "n") * by_n + by_u * (2.0 * along("model") + _combination(form_curvature, forms))
     real = real + f * (entry("n", "n") * by_nn + 2.0 * by_nu * along("n") + by_uu * uu - value * shift)
     imag = 0.0
     for row, k in (("x", kx), ("y", ky)):
@@ -118,6 +118,6 @@ def _spline_derivatives(coefficients, index, t, kappa2, order):
         slope = (c1 + t * (2.0 * c2 + t * (3.0 * c3))) * (0.5 / LOG_K_STEP) / kappa2
         derivatives.append(slope)
     if order > 1:
-        bend = (2.0 * c2 + t * (6.0 * c3)) * (0.5 / LOG_K_STEP) ** 2 / kappa2**2
-        derivatives.append(bend - slope / kappa2)
+        curvature = (2.0 * c2 + t * (6.0 * c3)) * (0.5 / LOG_K_STEP) ** 2 / kappa2**2
+        derivatives.append(curvature - slope / kappa2)
     return derivatives

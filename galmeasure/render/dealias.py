@@ -157,6 +157,6 @@ def _width(target, kx):
     """Scale ``a`` at which the transform falls to a third, from its values along x."""
     along = target[:, 0].abs()
     k = kx[0]
-    beyond = (along < 0.35) | (torch.arange(len(k), device=k.device) == len(k) - 1)
-    first = beyond.to(torch.int64).argmax(1)
+    is_outside = (along < 0.35) | (torch.arange(len(k), device=k.device) == len(k) - 1)
+    first = is_outside.to(torch.int64).argmax(1)
     return 1.0 / k[first].clamp_min(1e-3) ** 2

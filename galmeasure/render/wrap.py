@@ -139,16 +139,16 @@ def _light_beyond(n, form, b_and_amplitude, padded, derivatives):
     log_sum = torch.log(t[..., None] + nodes)
     log_gamma = torch.lgamma(2.0 * n)
     terms = weights * torch.exp((2.0 * n[..., None] - 1.0) * log_sum - (t + log_gamma)[..., None])
-    beyond = terms.sum(-1)
+    outside = terms.sum(-1)
     share = plus / (determinant.sqrt() * z2) / (_N_ANGLES * padded[0] * padded[1])
     if not derivatives:
-        return (share * beyond).sum(1, keepdim=True)
+        return (share * outside).sum(1, keepdim=True)
     b_slope = b_and_amplitude[:, 1, 0, None]
     by_t = -torch.exp((2.0 * n - 1.0) * torch.log(t) - t - log_gamma)
-    by_n = 2.0 * ((terms * log_sum).sum(-1) - beyond * torch.digamma(2.0 * n))
+    by_n = 2.0 * ((terms * log_sum).sum(-1) - outside * torch.digamma(2.0 * n))
     by_n = by_n + by_t * t * (b_slope / b_n - log_z / n**2)
-    by_z2 = by_t * t / (2.0 * n * z2) - beyond / z2
-    columns = [beyond, by_n]
+    by_z2 = by_t * t / (2.0 * n * z2) - outside / z2
+    columns = [outside, by_n]
     for value, square, sign in ((a, plus, 1.0), (b, minus, -1.0), (c, cross, -1.0)):
-        columns.append((by_z2 * (sign * square - 2.0 * sign * value * z2) - sign * value * beyond) / determinant)
+        columns.append((by_z2 * (sign * square - 2.0 * sign * value * z2) - sign * value * outside) / determinant)
     return torch.stack([(share * column).sum(1) for column in columns], 1)

@@ -152,7 +152,7 @@ def _blocks(tasks, n_jobs):
             yield waiting[0].result()
             waiting.popleft()
     except BrokenProcessPool as err:
-        msg = "n_jobs: a process that simulated has died (not enough memory?)"
+        msg = "n_jobs: a worker process has died (not enough memory?)"
         raise ValueError(msg) from err
     finally:
         workers = list((pool._processes or {}).values()) if waiting else []
