@@ -19,7 +19,7 @@ from galmeasure.parameters import SERSIC
 from galmeasure.priors import Range, get_prior
 from galmeasure.simulation.cutouts import simulate_cutouts
 from galmeasure.training import Trainer, read_training_config, train, write_training_config
-from galmeasure.training.pool import StampPool
+from galmeasure.training.pool import StampPool, orient
 from galmeasure.training.teacher import Teacher
 from galmeasure.training.trainer import begin_with
 from galmeasure.weights import load_network, save_weights
@@ -353,3 +353,32 @@ def test_fainter_galaxies_than_those_of_the_training_are_flagged():
     cutouts, _ = next(simulate_cutouts(dataclasses.replace(simulation, prior=faint), 40, seed=9))
     table = NeuralSersicFitter(weights="xception-set1-v1").fit(cutouts)
     assert ((np.asarray(table["flags"]) & int(Flag.OUTSIDE_DOMAIN)) > 0).mean() > 0.9
+
+
+def test_views_make_the_estimates_symmetric(weights, stamps):
+    """Those of a turned stamp are those of the stamp, with the signs of the shear."""
+    inputs, truth = stamps
+    network = load_network(weights.path).with_views(8)
+    plain = network.summarise(network.encode(inputs))
+    for element in (1, 2, 7):
+        turned, _ = orient(inputs, truth, element)
+        moved = network.summarise(network.encode(turned))
+        g1, g2 = SERSIC.indices("g1", "g2")
+        sign = torch.ones(7)
+        sign[g1] = -1.0 if element & 1 else 1.0
+        sign[g2] = -1.0 if element == 2 else 1.0
+        torch.testing.assert_close(moved.mean * sign, plain.mean, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(sign[:, None] * moved.covariance * sign, plain.covariance, rtol=1e-3, atol=1e-4)
+    once = load_network(weights.path)
+    assert not torch.allclose(plain.mean, once.summarise(once.encode(inputs)).mean)
+
+
+def test_views_of_the_fitter(weights):
+    cutouts, _ = next(simulate_cutouts(small_config().simulation, 4, seed=2))
+    table = NeuralSersicFitter(weights=weights.path, views=8).fit(cutouts)
+    once = NeuralSersicFitter(weights=weights.path).fit(cutouts)
+    assert not np.array_equal(np.asarray(table["n_fit"]), np.asarray(once["n_fit"]))
+    with pytest.raises(ValueError, match="views must be 1 or 8 with weights xception-set1-v1, not 4"):
+        NeuralSersicFitter(weights=weights.path, views=4)
+    with pytest.raises(ValueError, match="views must be 1 with weights survey-v3, not 8"):
+        NeuralSersicFitter(views=8)

@@ -21,6 +21,7 @@ __all__ = [
     "make_views",
     "psf_moments",
     "quick_asinh",
+    "turned_inputs",
 ]
 
 NATIVE_SIZE = 64
@@ -174,6 +175,32 @@ def make_views(inputs: StampInputs) -> StampViews:
     near = _view(*map(_centre, (image, scaled, fraction, error)), 1.0)
     far = _view(*map(_blocks, (image, scaled, fraction, error)), 2.0)
     return StampViews(near, far, moments, numbers, flux_scale)
+
+
+def turned_inputs(inputs: StampInputs, element: int) -> StampInputs:
+    """Turn and flip stamps and their PSFs by one of the eight symmetries of a square.
+
+    Parameters
+    ----------
+    inputs : StampInputs
+        Square stamps and their PSFs.
+    element : int
+        Number of the symmetry, 0 to 7: bit 0 exchanges x and y, bit 1 flips x, bit 2 flips y.
+
+    Returns
+    -------
+    StampInputs
+        Turned stamps and PSFs.
+    """
+    maps = [inputs.image, inputs.error.expand_as(inputs.image), inputs.good, inputs.psf]
+    maps += [] if inputs.noiseless is None else [inputs.noiseless]
+    if element & 1:
+        maps = [pixels.mT for pixels in maps]
+    for bit, axis in ((2, -1), (4, -2)):
+        if element & bit:
+            maps = [pixels.flip(axis) for pixels in maps]
+    image, error, good, psf, *noiseless = maps
+    return StampInputs(image, error, good, inputs.gain, psf, inputs.psf_index, inputs.psf_quality, *noiseless)
 
 
 def filled_images(inputs: StampInputs) -> Tensor:

@@ -1,13 +1,15 @@
 """Networks of point estimates: five labels of a stamp, and a Gaussian about them whose width a small head gives."""
 
-from typing import Any
+import copy
+from dataclasses import replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from galmeasure.networks.base import LEVELS, Context, PosteriorSummary
 from galmeasure.networks.bodies.base import LABELS, N_LABELS
-from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs
+from galmeasure.networks.inputs import NATIVE_SIZE, PSF_SIZE, StampInputs, turned_inputs
 from galmeasure.networks.point_config import PointConfig
 from galmeasure.networks.registry import body_class
 from galmeasure.networks.transform import ParameterTransform
@@ -16,7 +18,7 @@ from galmeasure.parameters import SERSIC
 __all__ = ["PointPosterior"]
 
 _COLUMNS = list(SERSIC.indices(*LABELS.names))
-_FLUX_LABEL = LABELS.index("flux")
+_FLUX_LABEL, _G1_LABEL, _G2_LABEL = LABELS.indices("flux", "g1", "g2")
 _SHAPE, _PROFILE, _SHEAR = LABELS.slice("n", "g2"), LABELS.slice("n", "r_eff"), LABELS.slice("g1", "g2")
 _CENTRE = list(SERSIC.indices("x", "y"))
 _FLUX = SERSIC.index("flux")
@@ -44,6 +46,9 @@ class PointPosterior(nn.Module):
 
     held = ("x", "y")
     """Parameters that are taken as known."""
+
+    views = 1
+    """Number of turned and flipped views whose estimates are averaged."""
 
     takes_targets = True
     """True: another network's posterior means can stand for the truth in the squared error."""
@@ -74,6 +79,23 @@ class PointPosterior(nn.Module):
         with torch.no_grad():
             self.body.adapt(inputs, self._psf_images(self.embed_psf(inputs.psf), inputs))
 
+    def with_views(self, views: int) -> Self:
+        """Network with the same tensors that averages its estimates for turned and flipped stamps.
+
+        Parameters
+        ----------
+        views : int
+            Number of symmetries of the square, from the first: 8 for all of them.
+
+        Returns
+        -------
+        PointPosterior
+            Network that shares the tensors of this one.
+        """
+        network = copy.copy(self)
+        network.views = views
+        return network
+
     def embed_psf(self, psf: Tensor, quality: Tensor | None = None) -> Tensor:
         """Numbers of PSF images ``(M, 33, 33)``, shape ``(M, 1089)``; their quality is not used."""
         return psf.flatten(1)
@@ -96,7 +118,11 @@ class PointPosterior(nn.Module):
             Five labels and 15 numbers of their covariance as features; the unit of the flux is 1.
         """
         psf = self._psf_images(self.embed_psf(inputs.psf) if psf is None else psf, inputs)
-        if self.config.passes and not self.training:
+        if self.views > 1:
+            rows = torch.arange(len(inputs), device=psf.device)
+            stamps = replace(inputs, psf=psf, psf_index=rows, psf_quality=None)
+            features = _mean_of([self._view(stamps, element, bf16) for element in range(self.views)])
+        elif self.config.passes and not self.training:
             numbers = range(self.config.passes)
             features = _mixed([self._features(inputs, psf, bf16=bf16, number=number) for number in numbers])
         else:
@@ -243,6 +269,15 @@ class PointPosterior(nn.Module):
         labels, features = self.body(inputs, psf, **options)
         return torch.cat([labels, self.errors(torch.cat([features, labels], 1).detach())], 1)
 
+    def _view(self, inputs, element, bf16):
+        """Labels ``(B, 5)`` and covariance ``(B, 5, 5)`` of stamps turned by a symmetry, for the stamps as they are."""
+        turned = turned_inputs(inputs, element)
+        features = self._features(turned, turned.psf, bf16=bf16)
+        sign = features.new_ones(N_LABELS)
+        sign[_G1_LABEL] = -1.0 if element & 1 else 1.0
+        sign[_G2_LABEL] = -1.0 if bool(element & 2) != bool(element & 4) else 1.0
+        return features[:, :N_LABELS] * sign, _covariance(features) * sign[:, None] * sign
+
     def _psf_images(self, psf, inputs):
         """PSF of each stamp, shape ``(B, 33, 33)``."""
         return psf[inputs.psf_index].view(-1, PSF_SIZE, PSF_SIZE)
@@ -291,14 +326,29 @@ def _factor(numbers):
     return torch.tril(matrix, -1) + torch.diag_embed(diagonal)
 
 
+def _covariance(features):
+    """Covariances ``(B, 5, 5)`` of features ``(B, 20)``, double precision."""
+    factor = _factor(features[:, N_LABELS:]).double()
+    return factor @ factor.mT
+
+
 def _mixed(passes):
     """Features ``(B, 20)`` of the Gaussian with the mean and the covariance of several passes."""
-    features = torch.stack(passes)
-    labels, factors = features[..., :N_LABELS], _factor(features[..., N_LABELS:].flatten(0, 1))
-    covariance = (factors @ factors.mT).unflatten(0, features.shape[:2]).mean(0)
-    offset = labels - labels.mean(0)
-    covariance = covariance + torch.einsum("kbi,kbj->bij", offset, offset) / len(passes)
-    factor = torch.linalg.cholesky(covariance)
+    labels = torch.stack([features[:, :N_LABELS] for features in passes])
+    offset = (labels - labels.mean(0)).double()
+    scatter = torch.einsum("kbi,kbj->bij", offset, offset) / len(passes)
+    return _joined(labels.mean(0), torch.stack([_covariance(features) for features in passes]).mean(0) + scatter)
+
+
+def _mean_of(views):
+    """Features ``(B, 20)`` with the mean labels and the mean covariance of several views."""
+    labels, covariances = zip(*views, strict=True)
+    return _joined(torch.stack(labels).mean(0), torch.stack(covariances).mean(0))
+
+
+def _joined(labels, covariance):
+    """Features ``(B, 20)`` of labels and their covariance."""
+    factor = torch.linalg.cholesky(covariance).to(labels.dtype)
     diagonal = torch.diag_embed(factor.diagonal(dim1=1, dim2=2).log())
     row, column = torch.tril_indices(N_LABELS, N_LABELS, device=factor.device)
-    return torch.cat([labels.mean(0), (torch.tril(factor, -1) + diagonal)[:, row, column]], 1)
+    return torch.cat([labels, (torch.tril(factor, -1) + diagonal)[:, row, column]], 1)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from galmeasure.networks import CLEANING_SIZE, StampInputs, clean_psfs, network_psfs
+from galmeasure.networks.inputs import turned_inputs
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 from galmeasure.parameters import PARAMETER_INDEX
 from galmeasure.simulation.stamps import SimulationConfig, add_noise, simulate_expected
@@ -43,20 +44,14 @@ def orient(inputs: StampInputs, parameters: torch.Tensor, element: int) -> tuple
         Parameters of the turned galaxies, shape ``(B, 7)``.
     """
     parameters = parameters.clone()
-    maps = [inputs.image, inputs.error.expand_as(inputs.image), inputs.good, inputs.psf]
-    maps += [] if inputs.noiseless is None else [inputs.noiseless]
     if element & 1:
-        maps = [pixels.mT for pixels in maps]
         parameters[:, [_X, _Y]] = parameters[:, [_Y, _X]]
         parameters[:, _G1] *= -1.0
     for bit, axis, column in ((2, -1, _X), (4, -2, _Y)):
         if element & bit:
-            maps = [pixels.flip(axis) for pixels in maps]
             parameters[:, column] = inputs.image.shape[axis] - 1.0 - parameters[:, column]
             parameters[:, _G2] *= -1.0
-    image, error, good, psf, *noiseless = maps
-    turned = StampInputs(image, error, good, inputs.gain, psf, inputs.psf_index, inputs.psf_quality, *noiseless)
-    return turned, parameters
+    return turned_inputs(inputs, element), parameters
 
 
 def training_psfs(images: torch.Tensor, clean: bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,7 +17,7 @@ from galmeasure.results.frame import Frame
 from galmeasure.results.table import COLUMN_ORDER, flat_meta
 from galmeasure.utils.chunks import chunk_size
 
-__all__ = ["draw_table", "given_parameters", "row_normals", "split_for_flow"]
+__all__ = ["check_integer", "draw_table", "given_parameters", "row_normals", "split_for_flow"]
 
 _MOST_GALAXIES = 64
 
@@ -106,3 +106,25 @@ def given_parameters(parameters: Any, cutouts: Cutouts) -> NDArray[np.float64]:
             raise ValueError(msg)
         values[..., index] = column
     return values
+
+
+def check_integer(name: str, value: object, lowest: int) -> None:
+    """Check that an argument is an integer that is not below the lowest one.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the message.
+    value : object
+        Value of the argument.
+    lowest : int
+        Lowest value that is allowed.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
+        msg = f"{name} must be an integer of at least {lowest}, not {value!r}"
+        raise ValueError(msg)

@@ -17,7 +17,7 @@ from galmeasure.fitters.importance.refine import check_refinement, refine_batch,
 from galmeasure.fitters.importance.sampling import HeldParameters
 from galmeasure.fitters.neural.condition import conditioned_chunk
 from galmeasure.fitters.neural.domain import beyond_domain, data_snr, widen
-from galmeasure.fitters.neural.draws import draw_table, given_parameters, row_normals, split_for_flow
+from galmeasure.fitters.neural.draws import check_integer, draw_table, given_parameters, row_normals, split_for_flow
 from galmeasure.fitters.neural.network_images import NetworkImages
 from galmeasure.fitters.neural.posteriors import corrected_posteriors, network_posteriors
 from galmeasure.fitters.neural.recentre import off_middle
@@ -74,6 +74,8 @@ class NeuralSersicFitter(NetworkImages, SersicFitterBase):
         weights that have no correction it is the same as None. ``"importance"`` replaces posteriors by exact ones:
         draws of the corrected posterior, weighted with the likelihood of the pixels and the prior; see
         :doc:`/exact_posteriors`. None leaves the network the last word.
+    views : {1, 8}, optional
+        Number of turned and flipped views of each stamp whose estimates are averaged, for networks of point estimates.
     n_draws : int, optional
         Most draws of a galaxy for ``refine``; most need fewer.
     min_ess : float, optional
@@ -137,6 +139,7 @@ class NeuralSersicFitter(NetworkImages, SersicFitterBase):
     summary: str = "mean"
     precision: str | None = None
     refine: str | None = "auto"
+    views: int = 1
     n_draws: int = 1024
     min_ess: float = 100.0
     prior: str | Prior | None = None
@@ -176,7 +179,12 @@ class NeuralSersicFitter(NetworkImages, SersicFitterBase):
         self._load_calibration()
 
     def _check_held(self, network):
-        """Refuse what needs the posterior of parameters that a network takes as known."""
+        """Refuse what needs the posterior of parameters that a network takes as known, and what only these have."""
+        allowed = (1, 8) if network.held else (1,)
+        if self.views not in allowed:
+            numbers = " or ".join(map(str, allowed))
+            msg = f"views must be {numbers} with weights {self._weights.name}, not {self.views!r}"
+            raise ValueError(msg)
         if not network.held:
             return
         names = ", ".join(network.held)
@@ -234,6 +242,7 @@ class NeuralSersicFitter(NetworkImages, SersicFitterBase):
     def _posteriors(self, tensors, residuals=False):
         """Posteriors of a batch under the prior of the training."""
         network, bf16 = load_network(self._weights, self.device), self._bf16()
+        network = network.with_views(self.views) if self.views > 1 else network
         correction = None if self.refine is None else load_correction(self._weights, self.device)
         if correction is None:
             return network_posteriors(network, tensors, bf16=bf16)
@@ -352,8 +361,8 @@ class NeuralSersicFitter(NetworkImages, SersicFitterBase):
         With ``refine`` they are chosen among the weighted draws of the exact posteriors, some more than once if there
         are fewer effective ones than wanted; NaN where least squares had to step in.
         """
-        _check_integer("n_samples", n_samples, 1)
-        _check_integer("seed", seed, 0)
+        check_integer("n_samples", n_samples, 1)
+        check_integer("seed", seed, 0)
         cutouts = Cutouts(cutouts, psf, **options)
         given = self._given(cutouts)
         drawn = np.full((len(cutouts), n_samples, N_PARAMETERS), np.nan)
@@ -579,12 +588,6 @@ def _bf16_is_fast(device):
     if device != "cpu":
         return device.startswith("cuda") and torch.cuda.is_bf16_supported()
     return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-
-
-def _check_integer(name, value, lowest):
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
-        msg = f"{name} must be an integer of at least {lowest}, not {value!r}"
-        raise ValueError(msg)
 
 
 def _first_column(parameters):
