@@ -32,7 +32,6 @@ from galmeasure.flags import Flag
 from galmeasure.networks import StampInputs
 from galmeasure.networks.base import LEVELS
 from galmeasure.parameters import PARAMETER_NAMES
-from galmeasure.priors import get_prior
 from galmeasure.simulation.galsim.config import get_dataset_config
 from galmeasure.training import make_dataset, simulate_stamps
 from galmeasure.training.config import simulation_from_dict
@@ -271,7 +270,7 @@ def real(args):
     fitters = {name: NeuralSersicFitter(weights=name) for name in args.weights}
     # the study's prior counts electrons, which these images do not tell
     fitters |= {f"{name} refined": NeuralSersicFitter(weights=name, refine="importance")
-                for name in args.weights if get_prior(get_weights(name).prior).electrons is None}  # fmt: skip
+                for name in args.weights if get_weights(name).get_prior().electrons is None}  # fmt: skip
     tables |= {name: fitter.fit(cutouts) for name, fitter in fitters.items()}
     rows = []
     limits = {"dmag": 0.05, "dr": 0.10, "dq": 0.05, "dtheta": 3.0, "dn": 0.20}
@@ -288,8 +287,9 @@ def real(args):
             }
             beyond = [key for key, value in difference.items() if abs(value) > limits[key]]
             flags = " ".join(flag.name.lower() for flag in Flag if int(two["flags"]) & flag)
+            score = number(two["ood_score"]) if "ood_score" in two.colnames else np.nan
             rows.append((galaxy, name, number(two["snr"]), get["n_fit"][0], *difference.values(),
-                         number(one["chi2_reduced"]), number(two["chi2_reduced"]), number(two["ood_score"]),
+                         number(one["chi2_reduced"]), number(two["chi2_reduced"]), score,
                          " ".join(beyond) or "-",
                          flags or "-"))  # fmt: skip
     names = ("id", "weights", "snr", "n_lsq", *limits, "chi2_lsq", "chi2_neural", "ood_score", "beyond", "flags")

@@ -1,13 +1,13 @@
 """Configuration of a posterior network: its domain, its encoder and the sizes of its layers."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     from galmeasure.priors import Prior
 
-__all__ = ["DEFAULT_ENCODER", "NetworkConfig", "with_lists", "with_tuples"]
+__all__ = ["DEFAULT_ENCODER", "NetworkConfig", "known_fields", "with_lists", "with_tuples"]
 
 DEFAULT_ENCODER = "mixer"
 """Encoder of configurations and of files of weights that name none."""
@@ -120,11 +120,16 @@ class NetworkConfig:
         ValueError
             If there is no field of a name.
         """
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
-        if unknown:
-            msg = f"values must hold the fields of NetworkConfig only, not {', '.join(unknown)}"
-            raise ValueError(msg)
-        return cls(**with_tuples(values))
+        return cls(**known_fields(cls, values))
+
+
+def known_fields(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a file for the fields of a configuration, with tuples for lists; raises ValueError for other names."""
+    unknown = sorted(set(values) - {entry.name for entry in fields(config)})
+    if unknown:
+        msg = f"values must hold the fields of {config.__name__} only, not {', '.join(unknown)}"
+        raise ValueError(msg)
+    return with_tuples(dict(values))
 
 
 def with_lists(values: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from galmeasure.networks.config import with_lists, with_tuples
+from galmeasure.networks.config import known_fields, with_lists, with_tuples
 
 if TYPE_CHECKING:
     from galmeasure.priors import Prior
@@ -110,8 +110,4 @@ class PointConfig:
         ValueError
             If there is no field of a name.
         """
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
-        if unknown:
-            msg = f"values must hold the fields of PointConfig only, not {', '.join(unknown)}"
-            raise ValueError(msg)
-        return cls(**with_tuples(values))
+        return cls(**known_fields(cls, values))

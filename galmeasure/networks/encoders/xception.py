@@ -92,6 +92,8 @@ class Xception(nn.Module):
         Stride of the first convolution.
     dropout : float, optional
         Chance with which a map inside a block is left out in training.
+    memory_format : torch.memory_format, optional
+        Order of the maps in memory; ``torch.channels_last`` by default.
 
     References
     ----------
@@ -101,10 +103,10 @@ class Xception(nn.Module):
 
     def __init__(
         self, channels: int, *, first: int = 16, width: int = _WIDTH, depth: int = _DEPTH, stride: int = 2,
-        dropout: float = 0.0,
+        dropout: float = 0.0, memory_format: torch.memory_format = torch.channels_last,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.features = 2 * width
+        self.features, self.memory_format = 2 * width, memory_format
         self.stem = nn.Conv2d(channels, first, 5, stride=stride, padding=2)
         self.blocks = nn.ModuleList(_Block(width if block else first, width, dropout, block) for block in range(depth))
         self.exit_first = SeparableConv2d(width, self.features)
@@ -131,7 +133,7 @@ class Xception(nn.Module):
         Tensor
             Shape ``(B, features, H / (2 stride), W / (2 stride))``.
         """
-        maps = functional.selu(self.stem(images.contiguous(memory_format=torch.channels_last)))
+        maps = functional.selu(self.stem(images.contiguous(memory_format=self.memory_format)))
         for block in self.blocks:
             maps = block(maps, number)
         inner = self.exit_second(functional.selu(self.exit_first(functional.selu(maps))))
