@@ -35,7 +35,7 @@ def panel_limits(drawn: DrawnGalaxy, measured: MeasuredGalaxy) -> dict[str, tupl
     drawn : DrawnGalaxy
         Galaxy with truth and bounds.
     measured : MeasuredGalaxy
-        Its measurement.
+        Measurement of this galaxy.
 
     Returns
     -------

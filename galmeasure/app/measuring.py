@@ -112,7 +112,7 @@ def result_rows(drawn: DrawnGalaxy, measured: MeasuredGalaxy) -> list[dict[str, 
     drawn : DrawnGalaxy
         Galaxy with its truth and bounds.
     measured : MeasuredGalaxy
-        Its measurement.
+        Measurement of this galaxy.
 
     Returns
     -------

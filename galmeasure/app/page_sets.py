@@ -20,7 +20,7 @@ def show_sets_page() -> None:
     st.title("Data sets of the study")
     with st.sidebar:
         name = st.radio("Data set", STUDY_SETS, format_func=describe_set, key="set name")
-        count = st.select_slider("Galaxies", [100, 200, 500, 1000, 2000], 500, key="set size")
+        count = st.select_slider("Galaxies", [100, 200, 500, 1000, 2000], 200, key="set size")
         order = st.selectbox("Order of the stamps", ["as drawn", *_SHOWN], key="set order")
     st.write(
         "Sersic galaxies through a Moffat PSF (beta 2) on 64 x 64 pixels of 0.23 arcsec, with Poisson noise of their "

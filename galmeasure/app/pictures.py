@@ -205,7 +205,7 @@ def figure_png(figure: Figure, dpi: int = 100) -> bytes:
     Parameters
     ----------
     figure : Figure
-        Figure of matplotlib.
+        Figure of matplotlib to be drawn.
     dpi : int, optional
         Pixels per inch of the picture.
 

@@ -105,9 +105,9 @@ class GalaxySettings:
     r_eff : float
         Circularised half-light radius, arcsec.
     n : float
-        Sersic index.
+        Sersic index of the galaxy.
     q : float
-        Axis ratio b/a.
+        Axis ratio b/a of the galaxy.
     theta : float
         Position angle of the major axis in degrees, counter-clockwise from +x.
     sigma : float

@@ -116,7 +116,7 @@ def measure_upload(upload: Upload, estimator: str, n_rows: int = MAX_ROWS) -> Me
     Parameters
     ----------
     upload : Upload
-        Files and options.
+        Files and options of the request.
     estimator : str
         Label of the estimator, see `galmeasure.app.estimators.list_estimators`.
     n_rows : int, optional
