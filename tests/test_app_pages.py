@@ -45,6 +45,11 @@ def rows(app):
     return app.table[0].value.set_index("Parameter")
 
 
+def pictures(app):
+    """Pictures of the page, in its order."""
+    return [element for element in app.main if type(element).__name__ == "Image"]
+
+
 @pytest.fixture(scope="module")
 def draw_page():
     """Page with sliders; tests set all that they need."""
@@ -65,8 +70,7 @@ class TestDraw:
 
     def test_pictures(self, draw_page):
         """Three stamps, model, residual, and the corner picture."""
-        assert len(draw_page.get("imgs")) == 6
-        captions = [image.proto.imgs[0].caption for image in draw_page.get("imgs")]
+        captions = [image.proto.imgs[0].caption for image in pictures(draw_page)]
         assert captions == ["Without noise", "With noise", "PSF, four decades", "Model",
                             "Residual, ±5 times the noise", ""]  # fmt: skip
 
@@ -81,7 +85,7 @@ class TestDraw:
     def test_new_noise(self):
         app = run_page("draw")
         before, table = metrics(app), rows(app)
-        app.button[0].click()
+        app.button(key="new noise").click()
         checked(app.run())
         assert metrics(app) == before
         assert (rows(app)["Truth"] == table["Truth"]).all()
@@ -118,7 +122,7 @@ class TestDraw:
         app = run_page("draw", **{"draw estimator": "Baseline of the study"})
         assert len(app.table) == 0
         assert "press the button" in app.info[0].value
-        app.button[1].click()
+        app.button(key="measure").click()
         assert (rows(checked(app.run()))["Error"] == "–").all()
 
     def test_flags_are_explained(self):
@@ -143,9 +147,9 @@ class TestCatalog:
 
     def test_one_galaxy_in_detail(self):
         app = run_page("catalog", **{"catalogue rows": 3, "catalogue estimator": "Least squares"})
-        n_pictures = len(app.get("imgs"))
+        n_pictures = len(pictures(app))
         app.selectbox(key="one galaxy").set_value("2")
-        assert len(checked(app.run()).get("imgs")) == n_pictures + 1
+        assert len(pictures(checked(app.run()))) == n_pictures + 1
 
     def test_limits_are_told(self):
         app = run_page("catalog", **{"catalogue rows": 1, "catalogue estimator": "Least squares"})
@@ -168,6 +172,9 @@ class TestCatalog:
         drawn = draw_galaxy(GalaxySettings(**{slider.name: slider.default for slider in SLIDERS}))
         fits.writeto(tmp_path / "stamp.fits", np.asarray(drawn.cutouts.image(0), dtype=np.float32))
         app = self.upload((tmp_path / "stamp.fits").read_bytes())
+        assert "no PSF" in app.error[0].value
+        app.checkbox(key="no psf").set_value(True)
+        checked(app.run())
         assert "error_estimated" in app.caption[0].value
         app.number_input(key="error").set_value(200.0)
         app.number_input(key="pixel_scale").set_value(0.23)
@@ -194,7 +201,7 @@ class TestSets:
     def test_set_and_order(self):
         app = run_page("sets", **{"set size": 100})
         assert app.caption[0].value == "60 of 100 galaxies, as drawn."
-        assert len(app.get("imgs")) == 2
+        assert len(pictures(app)) == 2
         app.radio(key="set name").set_value("3")
         app.selectbox(key="set order").set_value("snr")
         checked(app.run())

@@ -67,6 +67,7 @@ def _ask_for_upload() -> Upload | None:
     file = st.file_uploader("Catalogue or stamp", type=["fits", "fit"], key="catalogue file")
     with st.expander("PSF, noise and calibration, where the file does not say them"):
         psf = st.file_uploader("PSF image", type=["fits", "fit"], key="psf file")
+        no_psf = st.checkbox("There is no PSF: take a delta function", key="no psf")
         detect = st.checkbox("The file is an image of a field: detect its sources", key="detect")
         numbers = {
             name: st.number_input(label, value=None, format="%g", placeholder="as the file says", key=name)
@@ -75,8 +76,9 @@ def _ask_for_upload() -> Upload | None:
     if file is None:
         return None
     return Upload(
-        name=file.name, data=file.getvalue(), psf=None if psf is None else psf.getvalue(), detect=detect, **numbers
-    )
+        name=file.name, data=file.getvalue(), psf=None if psf is None else psf.getvalue(), no_psf=no_psf, detect=detect,
+        **numbers,
+    )  # fmt: skip
 
 
 def _demo() -> Upload:

@@ -26,12 +26,12 @@ def show_draw_page() -> None:
     st.title("Draw a galaxy and measure it")
     with st.sidebar:
         choice = _choose_estimator()
-        st.button("New noise", on_click=_renew_noise, help="Draw other noise of the same galaxy.")
+        st.button("New noise", key="new noise", on_click=_renew_noise, help="Draw other noise of the same galaxy.")
         settings = _read_sliders(st.session_state)
     drawn = draw_galaxy(settings, st.session_state.get(_SEED, 0))
     _show_numbers(drawn)
     places = _show_stamps(drawn)
-    if choice.is_slow and not st.button(f"Measure with: {choice.label}"):
+    if choice.is_slow and not st.button(f"Measure with: {choice.label}", key="measure"):
         st.info("This estimator takes long: it measures when you press the button.")
         return
     measured = measure_galaxy(drawn, make_estimator(choice.label))

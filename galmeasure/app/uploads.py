@@ -59,6 +59,8 @@ class Upload:
         Contents of a FITS file: a table of cutouts, a stamp, cutouts in extensions, or an image with ``detect``.
     psf : bytes, optional
         Contents of a FITS file with the image of the PSF; by default the PSF is that in the file.
+    no_psf : bool, optional
+        Whether the PSF is taken to be a delta function, where there is no image of it.
     detect : bool, optional
         Whether the file is an image of a field in which sources are to be detected.
     error, gain, pixel_scale, zero_point : float, optional
@@ -69,6 +71,7 @@ class Upload:
     name: str
     data: bytes = field(repr=False)
     psf: bytes | None = field(default=None, repr=False)
+    no_psf: bool = False
     detect: bool = False
     error: float | None = None
     gain: float | None = None
@@ -265,12 +268,15 @@ def _measure_in(folder, upload, spec, n_rows):
     """Write, read and measure; the table of the workflow is read back from the folder."""
     from galmeasure.io import ReadOptions, open_catalog
     from galmeasure.io.results import read_table
+    from galmeasure.io.source import NO_PSF
     from galmeasure.workflows.measure import MeasureSettings, measure_catalog
 
     path = _written(folder, re.sub(r"[^\w.+-]+", "_", upload.name)[-80:] or "upload.fits", upload.data)
     options = {name: getattr(upload, name) for name in ("detect", "error", "gain", "pixel_scale", "zero_point")}
     if upload.psf is not None:
         options["psf"] = _written(folder, "uploaded_psf.fits", upload.psf)
+    elif upload.no_psf:
+        options["psf"] = NO_PSF
     source = open_catalog(path, **options)
     rows = np.arange(min(len(source), n_rows))
     if source.n_pixels(rows).sum() > MAX_PIXELS:
