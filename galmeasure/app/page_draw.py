@@ -76,7 +76,7 @@ def _show_slider(slider: Slider, wide: bool, value: float) -> float:
     if wide and slider.logarithmic:
         return st.select_slider(slider.label, slider.choices(), key=key, format_func=lambda v: f"{v:,g}", **start)
     low, high = slider.limits(wide)
-    return st.slider(slider.label, low, high, step=slider.step, key=key, **start)
+    return st.slider(slider.label, low, high, step=slider.step, format=slider.number_format, key=key, **start)
 
 
 def _show_numbers(drawn: DrawnGalaxy) -> None:

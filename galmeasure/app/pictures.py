@@ -116,7 +116,7 @@ def residual_picture(residual: npt.ArrayLike, side: int = _SIDE) -> npt.NDArray:
     return _enlarged(_coloured(0.5 + np.asarray(residual, dtype=float) / (2.0 * RESIDUAL_RANGE), "RdBu_r"), side)
 
 
-def stamp_mosaic(cutouts: Cutouts, columns: int = 10, side: int = 96) -> npt.NDArray:
+def stamp_mosaic(cutouts: Cutouts, columns: int = 10, side: int = 64) -> npt.NDArray:
     """Put the stamps of a gallery side by side.
 
     Parameters
@@ -133,8 +133,8 @@ def stamp_mosaic(cutouts: Cutouts, columns: int = 10, side: int = 96) -> npt.NDA
     ndarray
         Colours of type uint8, shape ``(height, width, 3)``.
     """
-    return _tiled([_fitted(stamp_picture(_pixels(cutouts, i), _noise(cutouts, i), side=side), side)
-                   for i in range(len(cutouts))], columns)  # fmt: skip
+    pictures = (stamp_picture(_pixels(cutouts, i), _noise(cutouts, i), side=1) for i in range(len(cutouts)))
+    return _tiled([_fitted(picture, side) for picture in pictures], columns)
 
 
 def fit_mosaic(cutouts: Cutouts, models: list[npt.NDArray], columns: int = 2, side: int = 128) -> npt.NDArray:
@@ -161,8 +161,8 @@ def fit_mosaic(cutouts: Cutouts, models: list[npt.NDArray], columns: int = 2, si
         image, noise, model = _pixels(cutouts, i), _noise(cutouts, i), np.asarray(model, dtype=float)
         peak = float(np.max(image[np.isfinite(image)], initial=0.0))
         pictures = (
-            stamp_picture(image, noise, peak, side), stamp_picture(model, noise, peak, side),
-            residual_picture((image - model) / _error(cutouts, i, model), side),
+            stamp_picture(image, noise, peak, 1), stamp_picture(model, noise, peak, 1),
+            residual_picture((image - model) / _error(cutouts, i, model), 1),
         )  # fmt: skip
         tiles += [_fitted(picture, side) for picture in pictures]
     return _tiled(tiles, 3 * columns)
@@ -237,11 +237,12 @@ def _enlarged(colours, side):
 
 
 def _fitted(colours, side):
-    """Picture cut or filled up to a square."""
-    step = max(1, -(-max(colours.shape[:2]) // side))
-    colours = colours[::step, ::step]
+    """Picture made larger or smaller, without blur, until it fits into a square."""
+    longest = max(colours.shape[:2])
+    height, width = (max(1, round(length * side / longest)) for length in colours.shape[:2])
+    rows, columns = (np.arange(new) * old // new for new, old in zip((height, width), colours.shape, strict=False))
+    colours = colours[rows[:, None], columns]
     place = np.full((side, side, 3), 255, dtype=np.uint8)
-    height, width = colours.shape[:2]
     top, left = (side - height) // 2, (side - width) // 2
     place[top : top + height, left : left + width] = colours
     return place

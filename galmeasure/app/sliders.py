@@ -55,6 +55,11 @@ class Slider:
         """
         return self.wide if wide else self.study
 
+    @property
+    def number_format(self) -> str:
+        """Format of the value beside the slider, as many decimal places as a step has."""
+        return f"%.{max(0, -int(np.floor(np.log10(self.step))))}f"
+
     def choices(self) -> list[float]:
         """Return the values of the wider range, evenly spaced in the logarithm, with three digits."""
         values = np.geomspace(*self.wide, _LOG_STEPS)
