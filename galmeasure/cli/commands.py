@@ -6,6 +6,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from galmeasure.cli.app import app
 from galmeasure.cli.calibrate import calibrate
 from galmeasure.cli.convert import convert
 from galmeasure.cli.estimator_options import chosen_fitter, estimator_options
@@ -167,6 +168,7 @@ def _column_names(text):
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+cli.add_command(app)
 cli.add_command(calibrate)
 cli.add_command(convert)
 cli.add_command(evaluate)

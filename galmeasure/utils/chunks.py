@@ -83,6 +83,7 @@ CHUNKS = {
     "simulated stamps": ChunkSizes(
         (12,), (4096,), "stamps", "temporaries stay in a core's cache, or within an accelerator's memory",
     ),
+    "study galaxies": ChunkSizes((48,), (48,), "stamps", "stamps and transforms of their PSFs stay below 20 MB"),
     "injected pixels": ChunkSizes((2**18,), (2**18,), "pixels of stamps", "a few copies of stamps stay below 10 MB"),
     "injected stamps": ChunkSizes((16,), (16,), "stamps", "temporaries of the renderer stay in a core's cache"),
     "injected galaxies": ChunkSizes(
