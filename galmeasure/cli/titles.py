@@ -19,7 +19,7 @@ _RUNNING = ("rows", "batch_size", "n_jobs", "device", "threads", "minutes", "no_
 
 TITLES = {
     "measure": {
-        "Results": ("output", "overwrite", "columns", "plots"), "Estimator": _ESTIMATOR,
+        "Results": ("output", "overwrite", "resume", "columns", "plots"), "Estimator": _ESTIMATOR,
         "Image, noise and masks": _INPUT, "PSF": _PSF, "Units": _UNITS, "Running": _RUNNING,
     },
     "calibrate": {

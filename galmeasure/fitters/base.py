@@ -17,7 +17,7 @@ from galmeasure.cutouts import Cutouts
 from galmeasure.cutouts.batches import CutoutBatch
 from galmeasure.fitters.blank import fail_blank, flag_unknown_errors
 from galmeasure.fitters.images import make_model_images, make_residual_images
-from galmeasure.fitters.threads import map_batches, single_threaded
+from galmeasure.fitters.threads import batch_division, map_batches, single_threaded
 from galmeasure.flags import Flag
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
 from galmeasure.results.columns import fixed_values, initial_values
@@ -340,7 +340,8 @@ class SersicFitterBase(ABC):
         """Yield rows and their measurements, in input units, batch by batch."""
         with single_threaded() as n_threads:
             n_workers = n_threads if self.device == "cpu" else 1
-            batches = cutouts.batches(self._max_pixels(cutouts, n_workers))
+            n_shares = batch_division(n_workers) if self.device == "cpu" else 1
+            batches = cutouts.batches(self._max_pixels(cutouts, n_shares))
             yield from map_batches(lambda batch: self._measure_batch(batch, init), batches, n_workers)
 
     def _max_pixels(self, cutouts, n_workers):

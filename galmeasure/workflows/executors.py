@@ -4,6 +4,8 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context
 
 import numpy as np
@@ -12,19 +14,81 @@ from numpy.typing import NDArray
 
 from galmeasure.cutouts import Cutouts
 from galmeasure.fitters.registry import FitterSpec
+from galmeasure.fitters.threads import divided_as
 from galmeasure.io import CatalogSource
 from galmeasure.utils.chunks import chunk_size
 from galmeasure.utils.processes import count_jobs, leave_with_parent, n_cores
 
-__all__ = ["check_device", "measured_chunks"]
+__all__ = ["Division", "check_device", "measured_chunks"]
+
+
+@dataclass(frozen=True)
+class Division:
+    """Division of a catalogue into blocks of rows that are read at once, and of these into batches.
+
+    The rounding of a row's numbers depends on the batch that it is measured in, and on nothing else of how a run is
+    executed: runs of the same division give the same table to the last bit, however many processes they have, and
+    whether or not they were stopped.
+
+    Parameters
+    ----------
+    threads : int
+        Number of threads for which batches are made; a process may have more or fewer.
+    batch_size : int, optional
+        Number of cutouts in a batch; by default as many as hold about a million pixels.
+    """
+
+    threads: int
+    batch_size: int | None = None
+
+    @classmethod
+    def of(cls, n_jobs: int, threads: int | None = None, batch_size: int | None = None) -> "Division":
+        """Make the division that suits a number of processes on this machine.
+
+        Parameters
+        ----------
+        n_jobs : int
+            Number of processes; -1 for one per core.
+        threads : int, optional
+            Number of threads of each process; by default the cores are shared among the processes.
+        batch_size : int, optional
+            Number of cutouts in a batch.
+
+        Returns
+        -------
+        Division
+            Division for these threads.
+        """
+        return cls(threads or max(1, n_cores() // count_jobs(n_jobs, n_cores())), batch_size)
+
+    def blocks(self, source: CatalogSource, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Divide rows into blocks that are read at once.
+
+        Parameters
+        ----------
+        source : CatalogSource
+            Catalogue that is measured.
+        rows : ndarray of int
+            Row numbers to measure.
+
+        Returns
+        -------
+        list of ndarray of int
+            Row numbers of each block, in order.
+        """
+        size = None if self.batch_size is None else self.batch_size * self.threads
+        return list(source.blocks(rows, size, _pixels_at_once(self.threads)))
 
 
 def measured_chunks(
     source: CatalogSource,
     rows: NDArray[np.int64],
     fitter: FitterSpec,
-    batch_size: int | None = None,
+    division: Division,
+    *,
     n_jobs: int = 1,
+    threads: int | None = None,
+    first: int = 0,
 ) -> Iterator[tuple[NDArray[np.int64], Cutouts, QTable]]:
     """Read and measure a catalogue chunk by chunk.
 
@@ -36,10 +100,14 @@ def measured_chunks(
         Row numbers to measure.
     fitter : FitterSpec
         Estimator, made in each process.
-    batch_size : int, optional
-        Cutouts measured at once by each thread; by default as many as hold about a million pixels.
+    division : Division
+        Division of the rows into blocks and batches.
     n_jobs : int, optional
-        Processes; -1 for one per core.
+        Number of processes; -1 for one per core.
+    threads : int, optional
+        Number of threads of each process; by default the cores are shared among the processes.
+    first : int, optional
+        Number of the block with which to begin, counted from 0. Default 0.
 
     Yields
     ------
@@ -51,17 +119,30 @@ def measured_chunks(
         Their measurements.
     """
     n_jobs = count_jobs(n_jobs, n_cores())
-    threads = max(1, n_cores() // n_jobs)
-    size = None if batch_size is None else batch_size * threads
-    blocks = list(source.blocks(rows, size, _pixels_at_once(threads)))
+    blocks = division.blocks(source, rows)[first:]
     n_jobs = min(n_jobs, len(blocks))
-    if n_jobs == 1:
-        fit = fitter.make()
-        for block in blocks:
-            cutouts = source.read(block)
-            yield block, cutouts, fit(cutouts)
+    if n_jobs <= 1:
+        with _torch_threads(threads), divided_as(division.threads):
+            fit = fitter.make() if blocks else None
+            for block in blocks:
+                cutouts = source.read(block)
+                yield block, cutouts, fit(cutouts)
         return
-    yield from _in_processes(source, blocks, fitter, n_jobs, threads)
+    threads = threads or max(1, n_cores() // n_jobs)
+    yield from _in_processes(source, blocks, (fitter, threads, division.threads), n_jobs)
+
+
+@contextmanager
+def _torch_threads(threads):
+    """Let torch have a number of threads for the time being; None for those that it has."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _pixels_at_once(threads):
@@ -82,9 +163,9 @@ def check_device(name: str) -> None:
         raise ValueError(msg) from err
 
 
-def _in_processes(source, blocks, fitter, n_jobs, threads):
+def _in_processes(source, blocks, worker, n_jobs):
     """Chunks are read here, measured elsewhere, and given back in order; at most two per process are under way."""
-    pool = ProcessPoolExecutor(n_jobs, get_context("spawn"), initializer=_start_worker, initargs=(fitter, threads))
+    pool = ProcessPoolExecutor(n_jobs, get_context("spawn"), initializer=_start_worker, initargs=worker)
     waiting = deque()
     try:
         for block in blocks:
@@ -114,14 +195,15 @@ def _next(waiting):
 _STATE = {}
 
 
-def _start_worker(fitter, threads):
+def _start_worker(fitter, threads, batch_threads):
     """Make the fitter of a worker, which leaves Ctrl-C to its parent and does not outlive it."""
     leave_with_parent()
     import torch
 
     torch.set_num_threads(threads)
-    _STATE["fit"] = fitter.make()
+    _STATE["fit"], _STATE["batch_threads"] = fitter.make(), batch_threads
 
 
 def _measure(cutouts):
-    return _STATE["fit"](cutouts)
+    with divided_as(_STATE["batch_threads"]):
+        return _STATE["fit"](cutouts)
