@@ -1,7 +1,8 @@
 """Chunks measured in order, in this process or in several."""
 
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from astropy.table import QTable
 from numpy.typing import NDArray
 
 from galmeasure.cutouts import Cutouts
+from galmeasure.fitters.base import SersicFitterBase
 from galmeasure.fitters.registry import FitterSpec
 from galmeasure.fitters.threads import divided_as
 from galmeasure.io import CatalogSource
@@ -20,6 +22,9 @@ from galmeasure.utils.chunks import chunk_size
 from galmeasure.utils.processes import count_jobs, leave_with_parent, n_cores
 
 __all__ = ["Division", "check_device", "measured_chunks"]
+
+_REPORT_SECONDS = 0.3
+"""Time between two looks at what other processes have done."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ def measured_chunks(
     n_jobs: int = 1,
     threads: int | None = None,
     first: int = 0,
+    report: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], Cutouts, QTable]]:
     """Read and measure a catalogue chunk by chunk.
 
@@ -108,6 +114,8 @@ def measured_chunks(
         Number of threads of each process; by default the cores are shared among the processes.
     first : int, optional
         Number of the block with which to begin, counted from 0. Default 0.
+    report : callable, optional
+        Function that is told how many more galaxies are done, also while their chunk goes on.
 
     Yields
     ------
@@ -126,10 +134,47 @@ def measured_chunks(
             fit = fitter.make() if blocks else None
             for block in blocks:
                 cutouts = source.read(block)
-                yield block, cutouts, fit(cutouts)
+                yield block, cutouts, _fit(fit, cutouts, report)
         return
     threads = threads or max(1, n_cores() // n_jobs)
-    yield from _in_processes(source, blocks, (fitter, threads, division.threads), n_jobs)
+    count = None if report is None else get_context("spawn").Value("q", 0)
+    with _reported(count, report):
+        yield from _in_processes(source, blocks, (fitter, threads, division.threads, count), n_jobs)
+
+
+def _fit(fit, cutouts, report):
+    """Measure cutouts and tell how many are done; fitters of others tell it at the end only."""
+    if report is None or not isinstance(fit, SersicFitterBase):
+        table = fit(cutouts)
+        if report is not None:
+            report(len(cutouts))
+        return table
+    return fit.fit(cutouts, progress_bar=report)
+
+
+@contextmanager
+def _reported(count, report):
+    """Report what other processes count."""
+    if report is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def watch():
+        n_reported, is_last = 0, False
+        while not is_last:
+            is_last = ended.wait(_REPORT_SECONDS)
+            n_done = count.value
+            report(n_done - n_reported)
+            n_reported = n_done
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextmanager
@@ -195,15 +240,21 @@ def _next(waiting):
 _STATE = {}
 
 
-def _start_worker(fitter, threads, batch_threads):
+def _start_worker(fitter, threads, batch_threads, count):
     """Make the fitter of a worker, which leaves Ctrl-C to its parent and does not outlive it."""
     leave_with_parent()
     import torch
 
     torch.set_num_threads(threads)
-    _STATE["fit"], _STATE["batch_threads"] = fitter.make(), batch_threads
+    _STATE["fit"], _STATE["batch_threads"], _STATE["count"] = fitter.make(), batch_threads, count
 
 
 def _measure(cutouts):
     with divided_as(_STATE["batch_threads"]):
-        return _STATE["fit"](cutouts)
+        return _fit(_STATE["fit"], cutouts, None if _STATE["count"] is None else _count)
+
+
+def _count(n_more):
+    """Add galaxies that are done to those of all processes."""
+    with _STATE["count"].get_lock():
+        _STATE["count"].value += n_more

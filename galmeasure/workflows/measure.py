@@ -269,6 +269,7 @@ def _measure_rows(source, rows, settings, journal, summary, plots):
         n_chunks = 0 if journal is None else _count_before(journal, summary, bar)
         start = time.perf_counter()
         how = {"n_jobs": settings.n_jobs, "threads": settings.threads, "first": n_chunks}
+        how["report"] = None if bar.disable else bar.update
         for chunk, cutouts, table in measured_chunks(source, rows, settings.fitter, division, **how):
             if journal is not None:
                 journal.check_meta(table)
@@ -276,7 +277,6 @@ def _measure_rows(source, rows, settings, journal, summary, plots):
                 plots = _plotted(plots, chunk, cutouts, table)
             writer.write(table if settings.columns is None else _select(table, settings.columns, source, chunk))
             summary.add(table)
-            bar.update(len(chunk))
         summary.seconds = time.perf_counter() - start
         writer.finish()
 
