@@ -212,7 +212,7 @@ def main(args: list[str] | None = None) -> None:
         click.echo(f"galmeasure: error: {one_line(err.format_message())}", err=True)
         code = 2
     except (click.Abort, KeyboardInterrupt) as err:
-        text = text_with_notes("stopped; no table was written", err.__cause__ or err)
-        click.echo(f"galmeasure: {text}", err=True)
+        text = text_with_notes("stopped", err.__cause__ or err)
+        click.echo(f"galmeasure: {'stopped; no table was written' if text == 'stopped' else text}", err=True)
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
