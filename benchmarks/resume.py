@@ -1,8 +1,8 @@
 """What does the journal of finished chunks cost? The command with it and without it, in turns, in the same run.
 
-A table of stamps is written and measured in chunks, with the journal (`galmeasure.workflows.journal`) and without it. The
-estimator is the quickest one there is, which only sums pixels, so that the cost of reading and writing is not hidden
-behind a fit; the cost for an estimator that takes longer follows from the seconds of a row.
+A table of stamps is written and measured in chunks, with the journal (`galmeasure.workflows.journal`) and without it.
+The estimator takes no time, so that the cost of reading and writing is not hidden behind a fit; the cost for an
+estimator that takes longer follows from the seconds of a row.
 """
 
 import argparse

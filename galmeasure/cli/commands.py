@@ -134,6 +134,7 @@ def cli() -> None:
 @click.option("--columns", help="Columns to write, e.g. id,flux_fit,flags; columns of the input are copied.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Number of cutouts that a thread measures at once.")
 @click.option("--n-jobs", type=int, default=1, show_default=True, help="Number of processes; -1 for one per core.")
+@click.option("--scheduler", help="Address of a Dask scheduler, whose workers measure, e.g. tcp://10.0.0.1:8786.")
 @click.option("--threads", type=click.IntRange(min=1), help="Number of threads of each process.  [default: the cores "
               "are shared among the processes]")  # fmt: skip
 @click.option("--plots", help="Folder for one plot per fit; choose the fits with --rows.")
@@ -170,7 +171,7 @@ def measure(catalogs: tuple[str, ...], **options: Any) -> None:
 
 
 _MEASURE_SETTINGS = (
-    "output", "overwrite", "resume", "rows", "batch_size", "n_jobs", "threads", "plots", "verbose",
+    "output", "overwrite", "resume", "rows", "batch_size", "n_jobs", "scheduler", "threads", "plots", "verbose",
 )  # fmt: skip
 """Options that are settings of `galmeasure.workflows.measure.measure_catalog` as they are."""
 

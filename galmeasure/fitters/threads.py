@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
@@ -19,7 +20,8 @@ __all__ = ["batch_division", "divided_as", "map_batches", "single_threaded"]
 _Batch = TypeVar("_Batch")
 _Result = TypeVar("_Result")
 _LOCK = threading.Lock()
-_STATE: dict[str, int | None] = {"depth": 0, "threads": 1, "division": None}
+_STATE = {"depth": 0, "threads": 1}
+_DIVISION: ContextVar[int | None] = ContextVar("division", default=None)
 
 
 @contextmanager
@@ -51,16 +53,16 @@ def divided_as(n_threads: int | None) -> Iterator[None]:
     n_threads : int or None
         Number of threads for which batches are made; None for those of torch.
     """
-    before, _STATE["division"] = _STATE["division"], n_threads
+    token = _DIVISION.set(n_threads)
     try:
         yield
     finally:
-        _STATE["division"] = before
+        _DIVISION.reset(token)
 
 
 def batch_division(n_threads: int) -> int:
     """Return the number of threads for which batches are made: that of `divided_as`, or those that there are."""
-    return _STATE["division"] or n_threads
+    return _DIVISION.get() or n_threads
 
 
 def map_batches(function: Callable[[_Batch], _Result], batches: Iterable[_Batch], n_workers: int) -> Iterator[_Result]:

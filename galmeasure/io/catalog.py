@@ -88,6 +88,7 @@ def open_catalog(path: str | os.PathLike | None = None, **options) -> CatalogSou
     """
     options = ReadOptions(**options)
     source = _open_rows(options.image if path is None else path, options)
+    source.opened_as = path
     source.check_noise()
     return source
 

@@ -18,10 +18,11 @@ from galmeasure.fitters.base import SersicFitterBase
 from galmeasure.fitters.registry import FitterSpec
 from galmeasure.fitters.threads import divided_as
 from galmeasure.io import CatalogSource
+from galmeasure.io.source import row_blocks
 from galmeasure.utils.chunks import chunk_size
 from galmeasure.utils.processes import count_jobs, leave_with_parent, n_cores
 
-__all__ = ["Division", "check_device", "measured_chunks"]
+__all__ = ["Division", "check_device", "fit_divided", "measured_chunks"]
 
 _REPORT_SECONDS = 0.3
 """Time between two looks at what other processes have done."""
@@ -81,8 +82,27 @@ class Division:
         list of ndarray of int
             Row numbers of each block, in order.
         """
+        return list(source.blocks(rows, *self._limits()))
+
+    def blocks_of_stamps(self, n_pixels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Divide stamps that are in memory into blocks, as those of a catalogue.
+
+        Parameters
+        ----------
+        n_pixels : ndarray of int, shape (N,)
+            Number of pixels of each stamp.
+
+        Returns
+        -------
+        list of ndarray of int
+            Numbers of the stamps of each block, in order.
+        """
+        return list(row_blocks(np.arange(len(n_pixels)), *self._limits(), n_pixels.__getitem__))
+
+    def _limits(self):
+        """Rows of a block, or None, and pixels of a block."""
         size = None if self.batch_size is None else self.batch_size * self.threads
-        return list(source.blocks(rows, size, _pixels_at_once(self.threads)))
+        return size, _pixels_at_once(self.threads)
 
 
 def measured_chunks(
@@ -130,11 +150,11 @@ def measured_chunks(
     blocks = division.blocks(source, rows)[first:]
     n_jobs = min(n_jobs, len(blocks))
     if n_jobs <= 1:
-        with _torch_threads(threads), divided_as(division.threads):
+        with _torch_threads(threads):
             fit = fitter.make() if blocks else None
             for block in blocks:
                 cutouts = source.read(block)
-                yield block, cutouts, _fit(fit, cutouts, report)
+                yield block, cutouts, fit_divided(fit, cutouts, division.threads, report)
         return
     threads = threads or max(1, n_cores() // n_jobs)
     count = None if report is None else get_context("spawn").Value("q", 0)
@@ -142,14 +162,34 @@ def measured_chunks(
         yield from _in_processes(source, blocks, (fitter, threads, division.threads, count), n_jobs)
 
 
-def _fit(fit, cutouts, report):
-    """Measure cutouts and tell how many are done; fitters of others tell it at the end only."""
-    if report is None or not isinstance(fit, SersicFitterBase):
+def fit_divided(
+    fit: Callable[..., QTable], cutouts: Cutouts, threads: int, report: Callable[[int], None] | None = None
+) -> QTable:
+    """Measure cutouts in the batches of a division.
+
+    Parameters
+    ----------
+    fit : SersicFitterBase or callable
+        Estimator that is called with the cutouts.
+    cutouts : Cutouts
+        Rows of one block.
+    threads : int
+        Number of threads for which batches are made, see `Division`.
+    report : callable, optional
+        Function that is told how many more galaxies are done; by estimators of others at the end only.
+
+    Returns
+    -------
+    astropy.table.QTable
+        Measurements of the cutouts.
+    """
+    with divided_as(threads):
+        if report is not None and isinstance(fit, SersicFitterBase):
+            return fit.fit(cutouts, progress_bar=report)
         table = fit(cutouts)
-        if report is not None:
-            report(len(cutouts))
-        return table
-    return fit.fit(cutouts, progress_bar=report)
+    if report is not None:
+        report(len(cutouts))
+    return table
 
 
 @contextmanager
@@ -250,8 +290,8 @@ def _start_worker(fitter, threads, batch_threads, count):
 
 
 def _measure(cutouts):
-    with divided_as(_STATE["batch_threads"]):
-        return _fit(_STATE["fit"], cutouts, None if _STATE["count"] is None else _count)
+    report = None if _STATE["count"] is None else _count
+    return fit_divided(_STATE["fit"], cutouts, _STATE["batch_threads"], report)
 
 
 def _count(n_more):

@@ -149,8 +149,11 @@ class MeasureSettings:
         Cutouts that each thread measures at once.
     n_jobs : int, optional
         Number of processes; -1 for one per core.
+    scheduler : str, optional
+        Address of the scheduler of a Dask cluster, whose workers measure instead of processes of this machine.
     threads : int, optional
-        Number of threads of each process; by default the cores are shared among the processes.
+        Number of threads of each process; by default the cores are shared among the processes. With a scheduler, the
+        number of threads for which batches are made, 1 by default.
     resume : bool, optional
         Whether to go on with a run that was stopped, if there is one.
     journal : bool, optional
@@ -173,6 +176,7 @@ class MeasureSettings:
     columns: tuple[str, ...] | None = None
     batch_size: int | None = None
     n_jobs: int = 1
+    scheduler: str | None = None
     threads: int | None = None
     resume: bool = False
     journal: bool = True
@@ -185,6 +189,9 @@ class MeasureSettings:
         """Check the names of the columns and the number of threads."""
         if self.threads is not None and self.threads < 1:
             msg = f"threads must be 1 or more, not {self.threads}"
+            raise ValueError(msg)
+        if self.scheduler is not None and self.n_jobs != 1:
+            msg = "n_jobs is for processes of this machine, and cannot be given with scheduler"
             raise ValueError(msg)
         if self.resume and not self.journal:
             msg = "resume needs a journal, and there is none (journal=False)"
@@ -252,7 +259,7 @@ def _journal(
         return
     check_new(output, overwrite=settings.overwrite)
     about = fingerprint(catalog, settings.reading, settings.fitter, rows=settings.rows, columns=settings.columns)
-    division = asdict(Division.of(settings.n_jobs, settings.threads, settings.batch_size))
+    division = asdict(_division(settings))
     options = {"resume": settings.resume, "overwrite": settings.overwrite, "how": settings.how_to_resume}
     with Journal(output, about, division, len(rows), **options) as journal:
         yield journal
@@ -260,25 +267,39 @@ def _journal(
 
 def _measure_rows(source, rows, settings, journal, summary, plots):
     """Measure the rows that a journal does not have, and write the table."""
-    division = Division.of(settings.n_jobs, settings.threads, settings.batch_size)
-    division = division if journal is None else Division(**journal.settings)
+    division = _division(settings) if journal is None else Division(**journal.settings)
     options = {"overwrite": settings.overwrite, "spool": journal, "columns": settings.columns}
     with ChunkedWriter(summary.path, **options) as writer, _bar(len(rows), settings.progress) as bar:
         if settings.columns is not None:
             _try_copied_columns(writer, settings.columns, source, rows)
         n_chunks = 0 if journal is None else _count_before(journal, summary, bar)
         start = time.perf_counter()
-        how = {"n_jobs": settings.n_jobs, "threads": settings.threads, "first": n_chunks}
-        how["report"] = None if bar.disable else bar.update
-        for chunk, cutouts, table in measured_chunks(source, rows, settings.fitter, division, **how):
+        how = {"first": n_chunks, "report": None if bar.disable else bar.update}
+        for chunk, cutouts, table in _chunks(source, rows, settings, division, how):
             if journal is not None:
                 journal.check_meta(table)
             if plots is not None:
-                plots = _plotted(plots, chunk, cutouts, table)
+                plots = _plotted(plots, chunk, source.read(chunk) if cutouts is None else cutouts, table)
             writer.write(table if settings.columns is None else _select(table, settings.columns, source, chunk))
             summary.add(table)
         summary.seconds = time.perf_counter() - start
         writer.finish()
+
+
+def _division(settings):
+    """Division of a run that begins."""
+    threads = settings.threads if settings.scheduler is None else settings.threads or 1
+    return Division.of(settings.n_jobs, threads, settings.batch_size)
+
+
+def _chunks(source, rows, settings, division, how):
+    """Chunks measured in this process, in others, or by the workers of a scheduler."""
+    if settings.scheduler is None:
+        more = {"n_jobs": settings.n_jobs, "threads": settings.threads}
+        return measured_chunks(source, rows, settings.fitter, division, **more, **how)
+    from galmeasure.workflows.dask import cluster_chunks
+
+    return cluster_chunks(source, rows, settings.fitter, division, scheduler=settings.scheduler, **how)
 
 
 def _count_before(journal, summary, bar):
