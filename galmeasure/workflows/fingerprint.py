@@ -95,7 +95,7 @@ def file_digest(path: str | os.PathLike) -> str:
     digest = hashlib.sha256()
     if path.is_dir():
         for entry in sorted(entry for entry in path.rglob("*") if entry.is_file()):
-            digest.update(f"{entry.relative_to(path)} {file_digest(entry)}\n".encode())
+            digest.update(f"{entry.relative_to(path)} {file_digest(entry)}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
     with path.open("rb") as file:
         status = os.fstat(file.fileno())

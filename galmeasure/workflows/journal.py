@@ -65,11 +65,11 @@ def journal_path(output: str | PathLike) -> Path:
     field_galmeasure.fits.journal
     """
     path, ending = Path(output), ".journal"
-    name = path.name.encode()
+    name = os.fsencode(path.name)
     if len(name) + len(ending) > _LONGEST_NAME:
         ending = f".{hashlib.sha256(name).hexdigest()[:16]}{ending}"
         name = name[: _LONGEST_NAME - len(ending)]
-    return path.with_name(name.decode(errors="ignore") + ending)
+    return path.with_name(os.fsdecode(name) + ending)
 
 
 class _StoredChunks(Spool):
