@@ -11,12 +11,12 @@ from torch import Tensor
 
 from galmeasure.cutouts import Cutouts
 from galmeasure.cutouts.batches import CutoutBatch
-from galmeasure.fitters.base import progress
 from galmeasure.fitters.blank import fail_blank
 from galmeasure.fitters.neural.encode import network_inputs
 from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.fitters.threads import map_batches, single_threaded
 from galmeasure.networks import NATIVE_SIZE, PosteriorNetwork, StampInputs, Window
+from galmeasure.utils.progress import progress
 from galmeasure.weights import Weights, load_network
 
 __all__ = ["NetworkImages"]
