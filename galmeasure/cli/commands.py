@@ -128,6 +128,10 @@ def cli() -> None:
 @click.option("--batch-size", type=click.IntRange(min=1), help="Number of cutouts that a thread measures at once.")
 @click.option("--n-jobs", type=int, default=1, show_default=True, help="Number of processes; -1 for one per core.")
 @click.option("--plots", help="Folder for one plot per fit; choose the fits with --rows.")
+@click.option(
+    "--gallery",
+    help="HTML file with results and thumbnails of the galaxies, to sort and filter in a browser.",
+)
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @click.option(
     "-q", "--quiet", is_flag=True, help="Show neither a progress bar nor closing lines, only errors and warnings."
@@ -158,7 +162,7 @@ def measure(catalogs: tuple[str, ...], **options: Any) -> None:
                 click.echo(printable(summary), err=options["output"] == STREAM)
 
 
-_MEASURE_SETTINGS = ("output", "overwrite", "rows", "batch_size", "n_jobs", "plots", "verbose")
+_MEASURE_SETTINGS = ("output", "overwrite", "rows", "batch_size", "n_jobs", "plots", "gallery", "verbose")
 """Options that are settings of `galmeasure.workflows.measure.measure_catalog` as they are."""
 
 

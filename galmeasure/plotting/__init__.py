@@ -3,6 +3,7 @@
 from galmeasure.utils.lazy import lazy_names
 
 _EXPORTS = {
+    "GalleryPage": "gallery",
     "elliptical_profile": "profile",
     "new_figure": "figures",
     "plot_corner": "corner",

@@ -6,5 +6,6 @@ from galmeasure.plotting.fit import plot_fit as plot_fit
 from galmeasure.plotting.fit import plot_model as plot_model
 from galmeasure.plotting.fit import plot_profile as plot_profile
 from galmeasure.plotting.fit import plot_residual as plot_residual
+from galmeasure.plotting.gallery import GalleryPage as GalleryPage
 from galmeasure.plotting.mosaic import plot_mosaic as plot_mosaic
 from galmeasure.plotting.profile import elliptical_profile as elliptical_profile

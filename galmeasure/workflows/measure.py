@@ -17,6 +17,7 @@ from galmeasure.io import ChunkedWriter, ReadOptions, open_catalog
 from galmeasure.results.columns import TRUE
 from galmeasure.utils.text import printable
 from galmeasure.workflows.executors import measured_chunks
+from galmeasure.workflows.gallery import Gallery
 from galmeasure.workflows.outputs import refuse_inputs
 
 __all__ = ["MeasureSettings", "Summary", "measure_catalog", "output_path", "parse_rows"]
@@ -138,6 +139,8 @@ class MeasureSettings:
         Number of processes; -1 for one per core.
     plots : path-like, optional
         Folder for a plot of each fit.
+    gallery : path-like, optional
+        HTML file with the results and a thumbnail of each galaxy, or of a thousand of them.
     progress : bool, optional
         Whether to show a progress bar where the standard error is a terminal.
     verbose : bool, optional
@@ -153,6 +156,7 @@ class MeasureSettings:
     batch_size: int | None = None
     n_jobs: int = 1
     plots: str | PathLike | None = None
+    gallery: str | PathLike | None = None
     progress: bool = False
     verbose: bool = False
 
@@ -190,9 +194,13 @@ def measure_catalog(catalog: str | PathLike | None, settings: MeasureSettings) -
     rows = parse_rows(settings.rows, len(source))
     source.check_rows(rows)
     output = output_path(catalog or reading.image, settings.output)
-    refuse_inputs(output, catalog, vars(reading) | fitter.arguments)
+    for path in filter(None, (output, settings.gallery)):
+        refuse_inputs(path, catalog, vars(reading) | fitter.arguments)
     plots = _plot_folder(settings.plots, rows, settings.rows)
-    summary = Summary(output, source.notes, next_step=_next_step(catalog, output, source, settings.plots))
+    gallery = Gallery(settings.gallery, rows, f"Galaxies of {source.path.name}", overwrite=settings.overwrite)
+    summary = Summary(
+        output, source.notes, next_step=_next_step(catalog, output, source, settings.plots or settings.gallery)
+    )
     if settings.verbose:
         _say(f"{source.kind} {source.path}: {len(rows)} of {len(source)} rows, method {fitter.name}")
     with ChunkedWriter(output, overwrite=settings.overwrite) as writer, _bar(len(rows), settings.progress) as bar:
@@ -205,11 +213,12 @@ def measure_catalog(catalog: str | PathLike | None, settings: MeasureSettings) -
             writer.write(table if settings.columns is None else _select(table, settings.columns, source, chunk))
             if plots is not None:
                 plots = _plotted(plots, chunk, cutouts, table)
+            gallery.add(chunk, cutouts, table)
             bar.update(len(chunk))
         summary.seconds = time.perf_counter() - start
         writer.finish()
-    if summary.warning():
-        _say(f"galmeasure: warning: {summary.warning()}")
+    for warning in filter(None, (gallery.finish(), summary.warning())):
+        _say(f"galmeasure: warning: {warning}")
     return summary
 
 
