@@ -197,7 +197,7 @@ def measure_catalog(catalog: str | PathLike | None, settings: MeasureSettings) -
     for path in filter(None, (output, settings.gallery)):
         refuse_inputs(path, catalog, vars(reading) | fitter.arguments)
     plots = _plot_folder(settings.plots, rows, settings.rows)
-    gallery = Gallery(settings.gallery, rows, f"Galaxies of {source.path.name}", overwrite=settings.overwrite)
+    gallery = Gallery(settings.gallery, rows, f"Galaxies of {Path(source.path).name}", overwrite=settings.overwrite)
     summary = Summary(
         output, source.notes, next_step=_next_step(catalog, output, source, settings.plots or settings.gallery)
     )
