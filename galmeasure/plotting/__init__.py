@@ -8,6 +8,7 @@ _EXPORTS = {
     "new_figure": "figures",
     "plot_corner": "corner",
     "plot_data": "fit",
+    "plot_explanation": "explanation",
     "plot_fit": "fit",
     "plot_model": "fit",
     "plot_mosaic": "mosaic",

@@ -1,4 +1,5 @@
 from galmeasure.plotting.corner import plot_corner as plot_corner
+from galmeasure.plotting.explanation import plot_explanation as plot_explanation
 from galmeasure.plotting.figures import new_figure as new_figure
 from galmeasure.plotting.figures import with_error as with_error
 from galmeasure.plotting.fit import plot_data as plot_data
