@@ -133,7 +133,7 @@ def optimal_filter(
     >>> cutouts = Cutouts(np.zeros((33, 33)), psf, error=10.0)
     >>> best = optimal_filter(cutouts, {name: [value] for name, value in truth.items()}, "n")
     >>> print(f"{best.bounds[0]:.3f} {best.information[0].sum() ** -0.5:.3f}")
-    0.125 0.125
+    0.118 0.118
     """
     _check(cutouts, parameter, known)
     values = table_values(table, cutouts, TRUTH_FORMS, argument="table")
