@@ -111,6 +111,13 @@ def test_large_catalogues_are_thinned_evenly(tmp_path, table, cutouts, monkeypat
     assert [row[0] for row in data_of(html)["rows"]] == [EVIL, "1"]
 
 
+def test_galaxies_that_were_not_measured_now_are_told(tmp_path, table, cutouts):
+    gallery = Gallery(tmp_path / "out.html", np.arange(COUNT), "rest")
+    gallery.add(np.array([2, 3]), cutouts[2:], table[2:])
+    assert gallery.finish() is None
+    assert "2 of 4 galaxies, those that this run has measured." in (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
 def test_no_gallery_does_nothing(table, cutouts):
     gallery = Gallery(None, np.arange(COUNT), "none")
     gallery.add(np.arange(COUNT), cutouts, table)

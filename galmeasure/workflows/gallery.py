@@ -58,10 +58,7 @@ class Gallery:
         new_figure(1, 1)
         steps = np.linspace(0, len(rows) - 1, min(len(rows), MOST_GALAXIES)).round().astype(np.int64)
         self._rows = np.asarray(rows)[steps]
-        note = f"{len(rows):,} galaxies."
-        if len(steps) < len(rows):
-            note = f"{len(steps):,} of {len(rows):,} galaxies, at even distances; --rows chooses others."
-        self._page = GalleryPage(title, note)
+        self._page, self._count = GalleryPage(title), len(rows)
 
     def add(self, rows: NDArray[np.int64], cutouts: Cutouts, table: QTable) -> None:
         """Add the chosen ones of a chunk.
@@ -88,8 +85,18 @@ class Gallery:
         """
         if self.path is None:
             return None
+        self._page.note = self._note()
         try:
             write_whole(self.path, self._page.html().encode("utf-8", "replace"))
         except OSError as err:
             return f"gallery: {self.path} was not written ({err.strerror or err})"
         return None
+
+    def _note(self):
+        """Say how many galaxies there are, and which of how many."""
+        shown, planned, count = len(self._page), len(self._rows), self._count
+        if shown == count:
+            return f"{count:,} galaxies."
+        if shown < planned:  # those that an earlier run has measured are not drawn again
+            return f"{shown:,} of {count:,} galaxies, those that this run has measured."
+        return f"{shown:,} of {count:,} galaxies, at even distances; --rows chooses others."
