@@ -139,6 +139,10 @@ def cli() -> None:
 @click.option("--threads", type=click.IntRange(min=1), help="Number of threads of each process.  [default: the cores "
               "are shared among the processes]")  # fmt: skip
 @click.option("--plots", help="Folder for one plot per fit; choose the fits with --rows.")
+@click.option(
+    "--gallery",
+    help="HTML file with results and thumbnails of the galaxies, to sort and filter in a browser.",
+)
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @click.option(
     "-q", "--quiet", is_flag=True, help="Show neither a progress bar nor closing lines, only errors and warnings."
@@ -172,7 +176,8 @@ def measure(catalogs: tuple[str, ...], **options: Any) -> None:
 
 
 _MEASURE_SETTINGS = (
-    "output", "overwrite", "resume", "rows", "batch_size", "n_jobs", "scheduler", "threads", "plots", "verbose",
+    "output", "overwrite", "resume", "rows", "batch_size", "n_jobs", "scheduler", "threads", "plots", "gallery",
+    "verbose",
 )  # fmt: skip
 """Options that are settings of `galmeasure.workflows.measure.measure_catalog` as they are."""
 
