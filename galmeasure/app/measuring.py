@@ -131,8 +131,8 @@ def result_rows(drawn: DrawnGalaxy, measured: MeasuredGalaxy) -> list[dict[str, 
             "Truth": _text(truth, places),
             "Estimate": _text(value, places),
             "Error": _text(error, places),
-            "Cramer-Rao bound": _text(bound, places),
-            "Deviation / error": "–" if np.isnan(deviation) else f"{deviation:+.1f}",
+            "Bound": _text(bound, places),
+            "Deviation": "–" if np.isnan(deviation) else f"{deviation:+.1f}",
         })  # fmt: skip
     return rows
 

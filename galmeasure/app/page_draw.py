@@ -85,7 +85,10 @@ def _show_numbers(drawn: DrawnGalaxy) -> None:
 
     numbers = {
         "S/N": (f"{drawn.snr:.1f}", "Over the noise of the background, as the study chose its galaxies by."),
-        "S/N with the galaxy's noise": (f"{drawn.snr_total:.1f}", "Over all noise, as in the column snr of results."),
+        "S/N, all noise": (
+            f"{drawn.snr_total:.1f}",
+            "With the noise of the light itself, as in the column snr.",
+        ),
         "g1": (f"{drawn.truth['g1']:+.3f}", "Reduced shear along the axes, |g| = (a - b) / (a + b)."),
         "g2": (f"{drawn.truth['g2']:+.3f}", "Reduced shear along the diagonals."),
     }
@@ -127,8 +130,9 @@ def _show_result(drawn: DrawnGalaxy, measured: MeasuredGalaxy, choice: Estimator
         st.subheader("Measurement")
         st.table(result_rows(drawn, measured))
         st.caption(
-            f"{choice.label}: {1000 * measured.seconds:.0f} ms. The Cramer-Rao bound is the smallest error of an "
-            "unbiased estimator at the truth; a posterior mean is not unbiased, and may do better."
+            f"{choice.label}: {1000 * measured.seconds:.0f} ms. The deviation is in units of the error. The bound is that "
+            "of Cramer and Rao, the smallest error of an unbiased estimator; a posterior mean is not unbiased, and may do "
+            "better."
         )
         for sentence in flag_sentences(measured.flags):
             st.warning(sentence)
