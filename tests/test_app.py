@@ -160,7 +160,7 @@ class TestMeasuring:
         assert rows["flux [adu]"]["Truth"] == "100,000"
         assert float(rows["n"]["Estimate"]) == pytest.approx(measured.estimate["n"], abs=0.006)
         deviation = (measured.estimate["n"] - 3.0) / measured.error["n"]
-        assert rows["n"]["Deviation"] == f"{deviation:+.1f}"
+        assert rows["n"]["Pull"] == f"{deviation:+.1f}"
 
     def test_draws_agree_with_the_table(self, measured):
         for name in SHOWN:

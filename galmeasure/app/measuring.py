@@ -117,7 +117,8 @@ def result_rows(drawn: DrawnGalaxy, measured: MeasuredGalaxy) -> list[dict[str, 
     Returns
     -------
     list of dict
-        One row per parameter: its name, truth, estimate, error, Cramer-Rao bound, and deviation in errors.
+        One row per parameter: its name, truth, estimate, error, Cramer-Rao bound, and pull, which is the deviation in
+        units of the error.
     """
     rows = []
     for name in SHOWN:
@@ -132,7 +133,7 @@ def result_rows(drawn: DrawnGalaxy, measured: MeasuredGalaxy) -> list[dict[str, 
             "Estimate": _text(value, places),
             "Error": _text(error, places),
             "Bound": _text(bound, places),
-            "Deviation": "–" if np.isnan(deviation) else f"{deviation:+.1f}",
+            "Pull": "–" if np.isnan(deviation) else f"{deviation:+.1f}",
         })  # fmt: skip
     return rows
 

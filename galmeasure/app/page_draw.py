@@ -125,14 +125,14 @@ def _show_result(drawn: DrawnGalaxy, measured: MeasuredGalaxy, choice: Estimator
     """Show the table of numbers, the flags and the corner picture."""
     import streamlit as st
 
-    left, right = st.columns([5, 6])
+    left, right = st.columns(2)
     with left:
         st.subheader("Measurement")
         st.table(result_rows(drawn, measured))
         st.caption(
-            f"{choice.label}: {1000 * measured.seconds:.0f} ms. The deviation is in units of the error. The bound is that "
-            "of Cramer and Rao, the smallest error of an unbiased estimator; a posterior mean is not unbiased, and may do "
-            "better."
+            f"{choice.label}: {1000 * measured.seconds:.0f} ms. The bound is that of Cramer and Rao, the smallest error "
+            "of an unbiased estimator; a posterior mean is not unbiased, and may do better. The pull is the deviation "
+            "from the truth in units of the error."
         )
         for sentence in flag_sentences(measured.flags):
             st.warning(sentence)
