@@ -130,8 +130,8 @@ def _show_result(drawn: DrawnGalaxy, measured: MeasuredGalaxy, choice: Estimator
         st.subheader("Measurement")
         st.table(result_rows(drawn, measured))
         st.caption(
-            f"{choice.label}: {1000 * measured.seconds:.0f} ms. The bound is that of Cramer and Rao, the smallest error "
-            "of an unbiased estimator; a posterior mean is not unbiased, and may do better. The pull is the deviation "
+            f"{choice.label}: {1000 * measured.seconds:.0f} ms. The bound is that of Cramer and Rao, the smallest "
+            "error of an unbiased estimator; a posterior mean is not unbiased, and may do better. The pull is the deviation "
             "from the truth in units of the error."
         )
         for sentence in flag_sentences(measured.flags):
