@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["show_draw_page"]
 
 _SEED, _VALUES = "noise seed", "slider values"
+_ABOUT_THE_TABLE = (
+    "The bound is that of Cramer and Rao, the smallest error of an unbiased estimator; a posterior mean is not unbiased, "
+    "and may do better. The pull is the deviation from the truth in units of the error."
+)
 
 
 def show_draw_page() -> None:
@@ -129,11 +133,7 @@ def _show_result(drawn: DrawnGalaxy, measured: MeasuredGalaxy, choice: Estimator
     with left:
         st.subheader("Measurement")
         st.table(result_rows(drawn, measured))
-        st.caption(
-            f"{choice.label}: {1000 * measured.seconds:.0f} ms. The bound is that of Cramer and Rao, the smallest "
-            "error of an unbiased estimator; a posterior mean is not unbiased, and may do better. The pull is the deviation "
-            "from the truth in units of the error."
-        )
+        st.caption(f"{choice.label}: {1000 * measured.seconds:.0f} ms. {_ABOUT_THE_TABLE}")
         for sentence in flag_sentences(measured.flags):
             st.warning(sentence)
     with right:
