@@ -18,8 +18,8 @@ __all__ = ["show_draw_page"]
 
 _SEED, _VALUES = "noise seed", "slider values"
 _ABOUT_THE_TABLE = (
-    "The bound is that of Cramer and Rao, the smallest error of an unbiased estimator; a posterior mean is not unbiased, "
-    "and may do better. The pull is the deviation from the truth in units of the error."
+    "The bound is that of Cramer and Rao, the smallest error of an unbiased estimator; a posterior mean is not "
+    "unbiased, and may do better. The pull is the deviation from the truth in units of the error."
 )
 
 
