@@ -31,6 +31,7 @@ from galmeasure.app.uploads import (
     plain_table,
     table_file,
 )
+from galmeasure.cli import main
 from galmeasure.evaluation import cramer_rao_bounds
 from galmeasure.flags import Flag
 from galmeasure.simulation.galsim.config import get_dataset_config
@@ -160,7 +161,7 @@ class TestMeasuring:
         assert rows["flux [adu]"]["Truth"] == "100,000"
         assert float(rows["n"]["Estimate"]) == pytest.approx(measured.estimate["n"], abs=0.006)
         deviation = (measured.estimate["n"] - 3.0) / measured.error["n"]
-        assert rows["n"]["Deviation / error"] == f"{deviation:+.1f}"
+        assert rows["n"]["Pull"] == f"{deviation:+.1f}"
 
     def test_draws_agree_with_the_table(self, measured):
         for name in SHOWN:
@@ -457,3 +458,39 @@ class TestLaunch:
         assert run == "run"
         assert script.endswith("main.py")
         assert {"--server.port=9999", "--server.headless=true", "--server.address=127.0.0.1"} <= set(options)
+
+
+class TestCommand:
+    @pytest.fixture
+    def calls(self, monkeypatch):
+        """Arguments with which the command starts the app."""
+        calls = []
+        monkeypatch.setattr(
+            "galmeasure.app.launch.run_app", lambda host, port, **options: calls.append((host, port, options))
+        )
+        return calls
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected", "warns"),
+        [
+            ((), ("127.0.0.1", 8501, {"headless": False, "max_upload_mb": 50}), False),
+            (
+                ("--host", "0.0.0.0", "--port", "9000", "--headless", "--max-upload", "7"),
+                ("0.0.0.0", 9000, {"headless": True, "max_upload_mb": 7}),
+                True,
+            ),
+        ],
+    )
+    def test_options(self, calls, capsys, arguments, expected, warns):
+        with pytest.raises(SystemExit) as stop:
+            main(["app", *arguments])
+        assert stop.value.code == 0
+        assert calls == [expected]
+        assert ("warning: everyone who reaches 0.0.0.0:9000" in capsys.readouterr().err) is warns
+
+    def test_missing_streamlit_is_one_line(self, monkeypatch, capsys):
+        monkeypatch.setattr("galmeasure.app.launch.find_spec", lambda name: None)
+        with pytest.raises(SystemExit) as stop:
+            main(["app"])
+        assert stop.value.code == 2
+        assert "galmeasure: error: the app needs streamlit" in capsys.readouterr().err

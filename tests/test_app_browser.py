@@ -110,18 +110,21 @@ def estimates(page):
     return [row.locator("td").nth(-4).inner_text() for row in cells]
 
 
-def take_picture(page, name, height=960):
+def take_picture(page, name, height=1150):
     """Picture for the documentation, where they are asked for."""
     folder = os.environ.get("GALMEASURE_FIGURES")
     if folder:
         from PIL import Image
 
-        page.set_viewport_size({"width": 1200, "height": height})
+        page.set_viewport_size({"width": 1400, "height": height})
         page.mouse.move(700, 5)
         page.wait_for_timeout(1500)
         path = Path(folder, f"app_{name}.png")
         page.screenshot(path=path)
-        Image.open(path).convert("RGB").quantize(96).save(path, optimize=True)  # a third of the size
+        picture = Image.open(path).convert("RGB")
+        picture = picture.resize((1000, round(picture.height * 1000 / 1400)), Image.Resampling.LANCZOS)
+        picture = picture.quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=4, dither=Image.Dither.NONE)
+        picture.save(path, optimize=True)  # a third of the size
 
 
 def drag(page, label, distance):
@@ -171,7 +174,7 @@ def test_upload_and_download(page, server, tmp_path):
     visit(page, f"{server}/catalogue")
     assert "at most 20 MB" in page.get_by_test_id("stMain").inner_text()
     page.get_by_text("Measured 40 of 40 galaxies").wait_for(timeout=WAIT)
-    take_picture(page, "catalogue", 1250)
+    take_picture(page, "catalogue", 1500)
     page.get_by_test_id("stRadio").get_by_text("Upload").click()
     page.locator("input[type=file]").first.wait_for(state="attached", timeout=WAIT)
     page.locator("input[type=file]").first.set_input_files(tmp_path / "mine.fits")
@@ -204,7 +207,7 @@ def test_data_sets(page, server):
     page.get_by_text("60 of 200 galaxies").wait_for(timeout=WAIT)
     settle(page)
     assert page.get_by_test_id("stImage").locator("img").count() == 2
-    take_picture(page, "sets", 1250)
+    take_picture(page, "sets", 1500)
 
 
 def test_phone(browser, server):

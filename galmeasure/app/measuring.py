@@ -117,7 +117,8 @@ def result_rows(drawn: DrawnGalaxy, measured: MeasuredGalaxy) -> list[dict[str, 
     Returns
     -------
     list of dict
-        One row per parameter: its name, truth, estimate, error, Cramer-Rao bound, and deviation in errors.
+        One row per parameter: its name, truth, estimate, error, Cramer-Rao bound, and pull, which is the deviation in
+        units of the error.
     """
     rows = []
     for name in SHOWN:
@@ -131,8 +132,8 @@ def result_rows(drawn: DrawnGalaxy, measured: MeasuredGalaxy) -> list[dict[str, 
             "Truth": _text(truth, places),
             "Estimate": _text(value, places),
             "Error": _text(error, places),
-            "Cramer-Rao bound": _text(bound, places),
-            "Deviation / error": "–" if np.isnan(deviation) else f"{deviation:+.1f}",
+            "Bound": _text(bound, places),
+            "Pull": "–" if np.isnan(deviation) else f"{deviation:+.1f}",
         })  # fmt: skip
     return rows
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["show_draw_page"]
 
 _SEED, _VALUES = "noise seed", "slider values"
+_ABOUT_THE_TABLE = (
+    "The bound is that of Cramer and Rao, the smallest error of an unbiased estimator; a posterior mean is not "
+    "unbiased, and may do better. The pull is the deviation from the truth in units of the error."
+)
 
 
 def show_draw_page() -> None:
@@ -85,7 +89,10 @@ def _show_numbers(drawn: DrawnGalaxy) -> None:
 
     numbers = {
         "S/N": (f"{drawn.snr:.1f}", "Over the noise of the background, as the study chose its galaxies by."),
-        "S/N with the galaxy's noise": (f"{drawn.snr_total:.1f}", "Over all noise, as in the column snr of results."),
+        "S/N, all noise": (
+            f"{drawn.snr_total:.1f}",
+            "With the noise of the light itself, as in the column snr.",
+        ),
         "g1": (f"{drawn.truth['g1']:+.3f}", "Reduced shear along the axes, |g| = (a - b) / (a + b)."),
         "g2": (f"{drawn.truth['g2']:+.3f}", "Reduced shear along the diagonals."),
     }
@@ -122,14 +129,11 @@ def _show_result(drawn: DrawnGalaxy, measured: MeasuredGalaxy, choice: Estimator
     """Show the table of numbers, the flags and the corner picture."""
     import streamlit as st
 
-    left, right = st.columns([5, 6])
+    left, right = st.columns(2)
     with left:
         st.subheader("Measurement")
         st.table(result_rows(drawn, measured))
-        st.caption(
-            f"{choice.label}: {1000 * measured.seconds:.0f} ms. The Cramer-Rao bound is the smallest error of an "
-            "unbiased estimator at the truth; a posterior mean is not unbiased, and may do better."
-        )
+        st.caption(f"{choice.label}: {1000 * measured.seconds:.0f} ms. {_ABOUT_THE_TABLE}")
         for sentence in flag_sentences(measured.flags):
             st.warning(sentence)
     with right:
