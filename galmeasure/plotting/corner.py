@@ -10,7 +10,7 @@ import numpy as np
 from astropy.table import QTable, Row, Table
 
 from galmeasure.parameters import PARAMETER_INDEX
-from galmeasure.plotting.figures import BLUE, GREEN, ORANGE, VERMILION, axis_label, new_figure, one_row
+from galmeasure.plotting.figures import BLUE, GREEN, ORANGE, axis_label, new_figure, one_row
 from galmeasure.results.columns import RESULT_FORMS, TRUTH_FORMS, find_column
 from galmeasure.results.frame import convert, plain_numbers
 
@@ -31,6 +31,8 @@ _MARGIN = 0.1  # of the width, on either side
 _FARTHEST = 0.5  # widths by which an axis grows so that a truth or an estimate is seen
 _BINS = 30  # over nearly all draws
 _PANEL = 1.9  # inches
+_TRUTH = "0.1"
+_LABEL_PAD = 0.08  # between numbers and names of an axis, in heights of a panel
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,9 @@ def _draw_corner(fig, values, labels, ranges, true):
     truths = None if true is None else [value if np.isfinite(value) else None for value in true]
     bins = np.ceil(np.ptp(ranges, axis=1) / _bin_widths(values)).astype(int)
     corner.corner(
-        values, bins=list(bins), range=ranges, labels=labels, color=BLUE, truths=truths, truth_color=VERMILION,
-        levels=_LEVELS, plot_datapoints=False, fill_contours=True, smooth=0.8, max_n_ticks=4, fig=fig,
+        values, bins=list(bins), range=ranges, labels=labels, color=BLUE, truths=truths, truth_color=_TRUTH,
+        levels=_LEVELS, plot_datapoints=False, fill_contours=True, smooth=0.8, max_n_ticks=4,
+        labelpad=_LABEL_PAD, fig=fig,
     )  # fmt: skip
     count = values.shape[1]
     return np.array(fig.axes[: count**2]).reshape(count, count)
@@ -245,6 +248,6 @@ def _add_legend(fig, overlays, true):
 
     handles = [Line2D([], [], color=BLUE, lw=2, label="posterior")]
     if true is not None:
-        handles.append(Line2D([], [], color=VERMILION, lw=1.4, label="truth"))
+        handles.append(Line2D([], [], color=_TRUTH, lw=1.4, label="truth"))
     handles += [Line2D([], [], color=o.colour, ls=o.style, lw=1.4, label=o.label) for o in overlays]
     fig.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.97, 0.97), frameon=False)
