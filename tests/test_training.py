@@ -132,6 +132,14 @@ def test_a_run_that_stops_goes_on_exactly(tmp_path, one_thread):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_only_where_it_is_fast(tmp_path, monkeypatch, fast):
+    """Emulated bfloat16 takes ten times as long as single precision, whatever a configuration says."""
+    monkeypatch.setattr("galmeasure.training.trainer.bf16_is_fast", lambda device: fast)
+    assert read_training_config("smoke").bf16
+    assert Trainer(read_training_config("smoke"), tmp_path).bf16 == fast
+
+
 def test_a_folder_of_another_run_is_refused(tmp_path):
     trainer = Trainer(SMOKE, tmp_path)
     trainer.save_checkpoint()

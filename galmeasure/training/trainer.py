@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from galmeasure.networks import StampInputs, build_network
 from galmeasure.networks.base import LOWER_LEVELS, UPPER_LEVELS, PosteriorNetwork
+from galmeasure.networks.precision import bf16_is_fast
 from galmeasure.parameters import PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import get_prior
 from galmeasure.render.memory import reserve_heap
@@ -132,6 +133,7 @@ class Trainer:
     ):
         self._tell, self._saved_step = (lambda _: None) if tell is None else tell, None
         self.config, self.folder, self.device = config, Path(folder), device
+        self.bf16 = config.bf16 and bf16_is_fast(device)
         self.held_out_seed = config.seed if held_out_seed is None else held_out_seed
         self.folder.mkdir(parents=True, exist_ok=True)
         self.reference = (
@@ -356,7 +358,7 @@ class Trainer:
         inputs = self._without_noise(inputs)
         options = {"only": config.losses} if config.losses else {}
         options |= {} if self.teacher is None else {"targets": self._targets(inputs, parameters, progress)}
-        losses = self.network.loss(inputs, parameters, bf16=config.bf16, **options)
+        losses = self.network.loss(inputs, parameters, bf16=self.bf16, **options)
         total = sum(_WEIGHTS[name] * value for name, value in losses.items())
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -377,7 +379,7 @@ class Trainer:
         config = self.config
         late = (min(progress, 1.0) - config.truth_from) / max(1.0 - config.truth_from, 1e-6)
         share = config.truth_share * max(late, 0.0)
-        return torch.lerp(self.teacher.means(inputs, parameters, bf16=config.bf16), parameters, share)
+        return torch.lerp(self.teacher.means(inputs, parameters, bf16=self.bf16), parameters, share)
 
     @contextlib.contextmanager
     def _averaged(self):
