@@ -2,7 +2,7 @@
 
 The file ``OUTPUT.journal`` begins with a line that names its format. Records follow: twelve bytes with the lengths of
 a text and of a payload, a digest of both, the text in JSON, and the payload. The first record says what is measured
-and how (see `galmeasure.workflows.fingerprint`), the second has the columns of the table, and each of the others has
+and how (``galmeasure.workflows.fingerprint``), the second has the columns of the table, and each of the others has
 the rows of one chunk. A record that was not written to its end, or not to the disk before the power went, does not
 match its digest: the journal ends before it.
 """

@@ -60,7 +60,7 @@ class Summary:
     n_before : int
         Rows that an earlier run, which was stopped, has measured.
     by_flag : ndarray of int
-        Rows with each flag, in the order of `FLAGS`.
+        Rows with each flag, in the order of ``galmeasure.flags.FLAGS``.
     seconds : float
         Time the measurements took.
     next_step : str
@@ -135,7 +135,7 @@ class MeasureSettings:
     Parameters
     ----------
     fitter : FitterSpec
-        Estimator and its arguments, see `galmeasure.fitters.registry.get_fitter`.
+        Estimator and its arguments, see ``galmeasure.fitters.registry.get_fitter``.
     reading : ReadOptions, optional
         Options with which the catalogue is read, see `galmeasure.io.open_catalog`.
     output : path-like, optional
@@ -225,7 +225,7 @@ def measure_catalog(catalog: str | PathLike | None, settings: MeasureSettings) -
     CatalogError
         If a file cannot be read, or something is missing in it.
     JournalError
-        If another run writes the same table, or if there is a run that was stopped: see `Journal`.
+        If another run writes the same table, or a run that was stopped is there: see ``galmeasure.workflows.journal``.
     ValueError
         If settings do not fit together, or the table cannot be written.
 
