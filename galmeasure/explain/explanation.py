@@ -32,7 +32,7 @@ class Explanation:
     parameter : str
         Name of the parameter that is explained.
     method : str
-        Name of the method, one of `galmeasure.explain.METHODS`.
+        Name of the method, one of ``galmeasure.explain.METHODS``.
     maps : list of ndarray or Quantity
         One map per galaxy, in the shape of its cutout; NaN where there is no measurement. A saliency is in the unit of
         the parameter over that of the pixels, integrated gradients are in the unit of the parameter, and Grad-CAM maps
