@@ -133,6 +133,18 @@ def test_failed_cutouts_hold_nan_and_averages_leave_them_out(demo):
 
 
 @needs_captum
+def test_turned_views_are_explained_together(demo):
+    one, eight = (NeuralSersicFitter(weights="xception-set3-v1", views=views) for views in (1, 8))
+    plain, mean = (explain(fitter, demo[:1], parameter="flux") for fitter in (one, eight))
+    assert mean.values[0].value == pytest.approx(eight.fit(demo[:1])["flux_fit"][0].value, rel=1e-4)
+    assert correlation_of(plain, mean) > 0.7
+
+
+def correlation_of(first, second):
+    return np.corrcoef(*(np.asarray(explanation.maps[0]).ravel() for explanation in (first, second)))[0, 1]
+
+
+@needs_captum
 def test_refusals(demo):
     fitter = NeuralSersicFitter()
     with pytest.raises(ValueError, match="parameter must be one of flux, n, .*, not 'size'"):
