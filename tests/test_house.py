@@ -41,7 +41,7 @@ FORBIDDEN = {
 WITH_TENSORS = {"transforms", "render", "networks", "priors", "likelihood", "weights", "ood", "calibration"}
 """Rooms below the fitters that may use torch; the others also serve those who have no use for it."""
 
-HEAVY = ("torch", "galsim", "matplotlib", "dask", "distributed", "optuna", "streamlit", "pyarrow")
+HEAVY = ("torch", "galsim", "matplotlib", "corner", "captum", "dask", "distributed", "optuna", "streamlit", "pyarrow")
 
 
 def modules():

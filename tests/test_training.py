@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from galmeasure.render import prepare_psf, render_sersic
 from galmeasure.simulation.stamps import SimulationConfig
-from galmeasure.training import StampPool, Trainer, list_training_configs, read_training_config
+from galmeasure.training import StampPool, Trainer, list_training_configs, read_training_config, train
 from galmeasure.training.config import TrainingConfig
 
 SMOKE = read_training_config("smoke")
@@ -235,9 +235,35 @@ def test_command(tmp_path):
     done = runner.invoke(cli, ["train", "--smoke", "--folder", str(folder), "--threads", "1"])
     assert done.exit_code == 0, done.output
     assert "trained on 640 stamps" in done.output
+    lines = done.stderr.splitlines()
+    starts = (
+        "training smoke, 20 steps, begins; first the pool of 256 stamps", "step 10 of 20, ", "step 20 of 20, ",
+        "the last step is done: the weights are validated and written", "step 20 of 20, ",
+        "the correction of --refine auto is learned from 2000 galaxies",
+        "the score of unusual galaxies is learned from 2000 galaxies",
+    )  # fmt: skip
+    assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == list(starts)
+    assert "held-out loss" in lines[1]
     assert (folder / "smoke.safetensors").exists()
     again = runner.invoke(cli, ["train", "--smoke", "--folder", str(folder), "--threads", "1"])
     assert again.exit_code == 0, again.output
+
+
+@pytest.mark.parametrize(
+    ("line", "note"),
+    [
+        ("step 10 ", "nothing was written to {} yet"),
+        ("the last step", "step 20 of 20 is kept in {}/checkpoint.pt; the same command goes on from there"),
+    ],
+)
+def test_a_run_that_is_stopped_says_what_was_written(tmp_path, line, note):
+    def stop(text):
+        if text.startswith(line):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(SMOKE, tmp_path, progress_bar=False, tell=stop)
+    assert caught.value.__notes__ == [note.format(tmp_path)]
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,9 @@ CHUNKS = {
         (2**18,), (2**18,), "pixels of stamps", "Jacobians of all seven parameters are held at once, by each thread",
     ),
     "posterior draws": ChunkSizes((2**22,), (2**22,), "numbers of draws", "an array of them has 32 MB"),
+    "explained stamps": ChunkSizes(
+        (64,), (2048,), "stamps", "gradients through all layers are held at once, and so are steps of an integration",
+    ),
     "resampled numbers": ChunkSizes((2**20,), (2**20,), "numbers", "an array of them has 8 MB, and there are ten"),
 }  # fmt: skip
 """Sizes by what is worked through."""

@@ -167,10 +167,10 @@ class LSQSersicFitter(SersicFitterBase):
         dof = self.dof if self.loss == "student-t" else None
         with torch.inference_mode():
             for group in groups(BatchTensors.of(batch, self.device), dof=dof):
-                self._fit_group(group, init[group.rows], centre[group.rows], measurement)
+                self._fit_group(group, init[group.rows], centre[group.rows], measurement, batch.progress.add)
         return measurement
 
-    def _fit_group(self, group, init, centre, measurement):
+    def _fit_group(self, group, init, centre, measurement, finished):
         problem, rows = group.problem, group.rows
         given, centre = (torch.from_numpy(values).to(self.device) for values in (init, centre))
         size = N_PARAMETERS + self.fit_background
@@ -191,7 +191,7 @@ class LSQSersicFitter(SersicFitterBase):
         if self.prior is not None:
             snr = model_quality(problem, begun.start).snr
             problem = replace(problem, prior=PriorTerm.of(get_prior(self.prior), snr, group.psf_covariance))
-        solution = minimise(problem.evaluate, begun.variables, lower, upper, **options)
+        solution = minimise(problem.evaluate, begun.variables, lower, upper, finished=finished, **options)
         if free[_N]:
             _second_start(problem, solution, lower, upper, options)
         self._store(group, solution, free, measurement)
