@@ -2,6 +2,7 @@
 
 import io
 import re
+import socket
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -447,6 +448,16 @@ class TestLaunch:
         monkeypatch.setattr("galmeasure.app.launch.find_spec", lambda name: None)
         with pytest.raises(ImportError, match=r"the app needs streamlit: pip install 'galmeasure\[app\]'"):
             run_app()
+
+    def test_port_in_use(self, monkeypatch):
+        pytest.importorskip("streamlit", reason="streamlit is not installed")
+        monkeypatch.setattr("galmeasure.app.launch._warm_up", lambda: pytest.fail("too early"))
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            with pytest.raises(OSError, match=f"^port: cannot listen at 127.0.0.1:{port}"):
+                run_app(port=port)
 
     def test_streamlit_is_called_with_the_options(self, monkeypatch):
         calls = []

@@ -173,6 +173,7 @@ class TestCatalog:
         fits.writeto(tmp_path / "stamp.fits", np.asarray(drawn.cutouts.image(0), dtype=np.float32))
         app = self.upload((tmp_path / "stamp.fits").read_bytes())
         assert "no PSF" in app.error[0].value
+        assert "the form above" in app.caption[0].value
         app.checkbox(key="no psf").set_value(True)
         checked(app.run())
         assert "error_estimated" in app.caption[0].value

@@ -1,5 +1,6 @@
 """Start of the app: Streamlit's server with the options that galmeasure wants."""
 
+import socket
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -34,12 +35,15 @@ def run_app(
         If Streamlit or matplotlib is not installed.
     ValueError
         If an argument is out of its range.
+    OSError
+        If the app cannot listen at this address and port.
     """
     options = server_options(host, port, headless=headless, max_upload_mb=max_upload_mb)
     for name in ("streamlit", "matplotlib"):
         if find_spec(name) is None:
             msg = f"the app needs {name}: pip install 'galmeasure[app]'"
             raise ImportError(msg)
+    _check_port(host, port)
     _warm_up()
     from streamlit.web.cli import main
 
@@ -120,6 +124,18 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise if the address is not one of this machine, or the port is in use."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as err:
+        msg = f"port: cannot listen at {host}:{port} ({err.strerror or err})"
+        raise OSError(msg) from err
 
 
 def _warm_up() -> None:

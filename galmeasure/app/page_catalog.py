@@ -104,6 +104,9 @@ def _measured(upload: Upload, estimator: str, n_rows: int) -> MeasuredCatalog | 
     except UploadError as err:
         st.session_state.pop(_RESULT, None)
         st.error(str(err))
+        if "--" in str(err):
+            st.caption("What the message calls --psf, --detect and the like are options of the command: the form above "
+                       "has those for PSF, noise, calibration and detection.")  # fmt: skip
         return None
     st.session_state[_RESULT] = (key, measured)
     return measured

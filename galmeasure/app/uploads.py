@@ -206,12 +206,10 @@ def fit_gallery(measured: MeasuredCatalog, first: int, count: int) -> np.ndarray
     """
     from galmeasure.app.pictures import fit_mosaic
     from galmeasure.fitters import make_model_images
-    from galmeasure.fitters.threads import single_threaded
 
     rows = slice(first, first + count)
     cutouts = measured.cutouts[rows]
-    with single_threaded():
-        models = make_model_images(measured.table[rows], cutouts)
+    models = make_model_images(measured.table[rows], cutouts)
     return fit_mosaic(cutouts, [np.asarray(getattr(model, "value", model)) for model in models])
 
 

@@ -7,6 +7,7 @@ from astropy import units as u
 from astropy.table import Table
 
 from galmeasure.cutouts import Cutouts
+from galmeasure.fitters.threads import single_threaded
 from galmeasure.render import prepare_psf, render_sersic
 from galmeasure.results.columns import table_values
 
@@ -57,7 +58,8 @@ def make_model_images(table: Table, cutouts: Cutouts) -> list[npt.NDArray | u.Qu
         msg = f"table lacks the columns {', '.join(name + '_fit' for name in missing)}"
         raise ValueError(msg)
     background = _background(table, cutouts)
-    return [_model_image(parameters[i], background[i], cutouts, i) for i in range(len(cutouts))]
+    with single_threaded():
+        return [_model_image(parameters[i], background[i], cutouts, i) for i in range(len(cutouts))]
 
 
 def make_residual_images(table: Table, cutouts: Cutouts) -> list[npt.NDArray | u.Quantity]:
