@@ -101,6 +101,31 @@ def load_table() -> npt.NDArray[np.float64]:
 
 
 @cache
+def coarse_table(stride: int) -> npt.NDArray[np.float64]:
+    """Polynomial pieces in log k of the transform on every ``stride``-th node of the table.
+
+    Parameters
+    ----------
+    stride : int
+        Nodes of `TABLE_LOG_K` for each one that is kept; must divide their number less one.
+
+    Returns
+    -------
+    ndarray
+        Coefficients of the four powers of the fraction between two nodes, of the B-splines in log n, shape
+        ``(len(TABLE_LOG_N) + 2, 4, (len(TABLE_LOG_K) - 1) // stride)``.
+    """
+    table = load_table()
+    values = (table[:, :-2] + 4.0 * table[:, 1:-1] + table[:, 2:]) / 6.0
+    spline = _spline_coefficients(values[:, ::stride], 1)
+    t0, t1, t2, t3 = (spline[:, j : spline.shape[1] - 3 + j] for j in range(4))
+    pieces = [(t0 + 4.0 * t1 + t2) / 6.0, (t2 - t0) / 2.0, (t0 - 2.0 * t1 + t2) / 2.0, (t3 - 3.0 * t2 + 3.0 * t1 - t0) / 6.0]
+    pieces = np.stack(pieces, 1)
+    pieces.flags.writeable = False
+    return pieces
+
+
+@cache
 def profile_table() -> npt.NDArray[np.float64]:
     """B-spline coefficients in log n of ``b_n`` and of the log amplitude, shape ``(len(TABLE_LOG_N) + 2, 2)``."""
     n = np.exp(TABLE_LOG_N)

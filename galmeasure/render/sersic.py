@@ -53,7 +53,7 @@ def _bspline_matrix(device, dtype):
     return torch.tensor(_BSPLINE, dtype=dtype, device=device)
 
 
-def _index_weights(n):
+def index_weights(n):
     """First row of the n-table used by each galaxy; its spline weights, and their two derivatives in ``n``."""
     step = float(TABLE_LOG_N[1] - TABLE_LOG_N[0])
     position = (torch.log(n) - float(TABLE_LOG_N[0])) / step
@@ -79,7 +79,7 @@ def profile_pieces(n: Tensor, order: int = 1) -> tuple[Tensor, Tensor]:
         ``b_n`` and log amplitude with their derivatives, shape ``(B, order + 1, 2)``.
     """
     transform, profile = _tables(n.device, n.dtype)
-    first, *weights = _index_weights(n)
+    first, *weights = index_weights(n)
     rows = first[:, None] + torch.arange(4, device=n.device)
     weights = torch.stack(weights[: order + 1], 1)  # (B, order + 1, 4)
     tables = torch.bmm(weights, transform[rows])  # (B, order + 1, K + 2)

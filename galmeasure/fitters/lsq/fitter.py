@@ -11,15 +11,17 @@ import torch
 from galmeasure.cutouts.batches import CutoutBatch
 from galmeasure.fitters import variables as _variables
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase
-from galmeasure.fitters.lsq.bias import likelihood_bias
-from galmeasure.fitters.lsq.levenberg import minimise
-from galmeasure.fitters.lsq.start_choice import choose_starts
+from galmeasure.fitters.lsq.bias import likelihood_bias, parameter_covariance
+from galmeasure.fitters.lsq.fourier import FourierProblem, fourier_problems
+from galmeasure.fitters.lsq.joint import JointProblem
+from galmeasure.fitters.lsq.solve import solve
+from galmeasure.fitters.lsq.start_choice import Begun, choose_starts
 from galmeasure.fitters.moments import starting_values
 from galmeasure.fitters.prior_term import PriorTerm
 from galmeasure.fitters.quality import model_quality, quality_flags
-from galmeasure.fitters.tensors import BatchTensors, groups
+from galmeasure.fitters.problem import Problem
+from galmeasure.fitters.tensors import BatchTensors, Group, groups
 from galmeasure.flags import Flag
-from galmeasure.likelihood import invert_information
 from galmeasure.parameters import G_MAX, N_PARAMETERS, SERSIC
 from galmeasure.priors import Prior, get_prior
 from galmeasure.render.memory import reserve_heap
@@ -27,15 +29,22 @@ from galmeasure.render.memory import reserve_heap
 __all__ = ["LSQSersicFitter"]
 
 _N, _R_EFF, _G1, _G2 = SERSIC.indices("n", "r_eff", "g1", "g2")
-_SIZES, _SHEAR, _CENTRE = SERSIC.slice("n", "r_eff"), SERSIC.slice("g1", "g2"), SERSIC.slice("x", "y")
+_SHEAR, _CENTRE = SERSIC.slice("g1", "g2"), SERSIC.slice("x", "y")
 _BACKGROUND = _variables.BACKGROUND
 _LOSSES = ("gaussian", "student-t")
-_SECOND_STARTS = (0.8, 5.0)  # n, when the first fit ended above and below _N_MIDDLE
-_N_MIDDLE = 2.0
-_N_FLAT = 0.6
-_SLOW = 15
-_SECOND_ITERATIONS = 15  # a second start that is better shows it by then
 _BOUND_MARGIN = 1e-3
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A group of stamps with what its fits begin from."""
+
+    group: Group
+    problem: Problem
+    fourier: list[FourierProblem]
+    begun: Begun
+    lower: torch.Tensor
+    upper: torch.Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,13 +174,17 @@ class LSQSersicFitter(SersicFitterBase):
             estimate = self.init.measure(batch, init.copy()).values
             init = np.where(np.isnan(init), estimate, init)
         dof = self.dof if self.loss == "student-t" else None
+        on_stamp = dof is None and not self.fit_background
         with torch.inference_mode():
-            for group in groups(BatchTensors.of(batch, self.device), dof=dof):
-                self._fit_group(group, init[group.rows], centre[group.rows], measurement)
+            chosen = groups(BatchTensors.of(batch, self.device), dof=dof, on_stamp=on_stamp)
+            fits = [self._begin(group, init[group.rows], centre[group.rows]) for group in chosen]
+            if fits:
+                self._solve(fits, measurement)
         return measurement
 
-    def _fit_group(self, group, init, centre, measurement):
-        problem, rows = group.problem, group.rows
+    def _begin(self, group, init, centre):
+        """Choose the starts of a group, and make its problems."""
+        problem = group.problem
         given, centre = (torch.from_numpy(values).to(self.device) for values in (init, centre))
         size = N_PARAMETERS + self.fit_background
         free = self._free(size)
@@ -182,20 +195,37 @@ class LSQSersicFitter(SersicFitterBase):
             width = variables.shape[1]
             return tuple(torch.where(free[:width], bound[rows, :width], variables) for bound in (lower, upper))
 
-        options = {
-            "free": free, "hold": _variables.hold_shape_of_a_point, "max_iter": self.max_iter,
-            "max_step": _variables.max_step(size, self.device),
-        }  # fmt: skip
-        begun = choose_starts(problem, *self._starts(group, given, centre), bounds, options)
-        lower, upper = bounds(begun.variables)
+        begun = choose_starts(problem, *self._starts(group, given, centre), bounds, self._options())
+        fourier = [] if group.psf_on_stamp is None else list(fourier_problems(problem, group.psf_on_stamp))
         if self.prior is not None:
             snr = model_quality(problem, begun.start).snr
-            problem = replace(problem, prior=PriorTerm.of(get_prior(self.prior), snr, group.psf_covariance))
-        solution = minimise(problem.evaluate, begun.variables, lower, upper, **options)
-        if free[_N]:
-            _second_start(problem, solution, lower, upper, options)
-        self._store(group, solution, free, measurement)
-        measurement.init[rows] = begun.start.cpu().numpy()
+            prior = PriorTerm.of(get_prior(self.prior), snr, group.psf_covariance)
+            problem, *fourier = (replace(part, prior=prior) for part in (problem, *fourier))
+        return _Fit(group, problem, fourier, begun, *bounds(begun.variables))
+
+    def _options(self):
+        """Options of the minimiser."""
+        size = N_PARAMETERS + self.fit_background
+        return {
+            "free": self._free(size), "hold": _variables.hold_shape_of_a_point, "max_iter": self.max_iter,
+            "max_step": _variables.max_step(size, self.device),
+        }  # fmt: skip
+
+    def _solve(self, fits, measurement):
+        """Minimise the losses of all groups side by side."""
+        counts = [len(fit.group.rows) for fit in fits]
+        rows = torch.arange(sum(counts), device=self.device).split(counts)
+        exact = JointProblem.of([fit.problem for fit in fits], rows)
+        fourier = [part.numbered(index) for fit, index in zip(fits, rows, strict=True) for part in fit.fourier]
+        start, lower, upper = (
+            torch.cat(columns) for columns in zip(*((fit.begun.variables, fit.lower, fit.upper) for fit in fits))
+        )
+        options = self._options()
+        with_bias = self.bias_correction and self.prior is None
+        solution, bias = solve(exact, fourier, start, lower, upper, options, with_bias=with_bias)
+        for fit, index in zip(fits, rows, strict=True):
+            self._store(fit, solution.of_rows(index), bias[index], options["free"], measurement)
+            measurement.init[fit.group.rows] = fit.begun.start.cpu().numpy()
 
     def _free(self, size):
         free = torch.ones(size, dtype=torch.bool, device=self.device)
@@ -222,23 +252,18 @@ class LSQSersicFitter(SersicFitterBase):
                 start[:, column] = start[:, column].clamp(max=limits.upper)
         return start
 
-    def _store(self, group, solution, free, measurement):
+    def _store(self, fit, solution, bias, free, measurement):
         """Turn a solution into parameters, errors, quality measures and flags."""
-        problem, rows = group.problem, group.rows
+        group, problem = fit.group, fit.problem
+        rows = group.rows
         x = solution.x
         parameters = _variables.to_parameters(x)
-        covariance = torch.zeros_like(solution.hessian)
-        inverse = invert_information(solution.hessian[:, free][:, :, free])
-        index = torch.nonzero(free)[:, 0]
-        covariance[:, index[:, None], index] = inverse
-        chain = _variables.jacobian(x)
-        covariance = chain.transpose(1, 2) @ covariance @ chain
+        covariance = parameter_covariance(solution.hessian, x, free)
         usable = torch.isfinite(solution.loss)
         background = x[:, _BACKGROUND] if self.fit_background else None
         bits = self._bound_flags(parameters, group.shapes, free)
         if self.bias_correction and self.prior is None:
-            bias = likelihood_bias(problem, parameters, background, covariance, int(free.sum()))
-            bias = torch.where((solution.converged & (bits == 0))[:, None], bias, 0.0)
+            bias = self._bias(fit, bias, solution.converged & (bits == 0), parameters, background, covariance)
             parameters = _within(parameters - bias[:, :N_PARAMETERS], parameters)
             background = None if background is None else background - bias[:, _BACKGROUND]
         values = torch.where(usable[:, None], parameters, torch.nan)
@@ -259,6 +284,16 @@ class LSQSersicFitter(SersicFitterBase):
         bits |= (usable & ~solution.converged) * Flag.NOT_CONVERGED
         measurement.flags[rows] |= bits.cpu().numpy()
 
+    def _bias(self, fit, bias, wanted, parameters, background, covariance):
+        """Bias of the rows ``wanted``, where it is not yet known, and zero for the others."""
+        rows = torch.nonzero(wanted & torch.isnan(bias).any(1))[:, 0]
+        if len(rows):
+            problem = fit.problem.of_rows(rows)
+            background = None if background is None else background[rows]
+            n_free = int(self._free(covariance.shape[1]).sum())
+            bias[rows] = likelihood_bias(problem, parameters[rows], background, covariance[rows], n_free)
+        return torch.where(wanted[:, None], bias, 0.0)
+
     def _bound_flags(self, values, shapes, free):
         n, r_eff = values[:, _N], values[:, _R_EFF]
         limits_n, limits_r = SERSIC["n"], SERSIC["r_eff"]
@@ -277,38 +312,3 @@ def _within(corrected, parameters):
     usable = (n > SERSIC["n"].lower) & (n < SERSIC["n"].upper)
     usable &= (corrected[:, _R_EFF] > SERSIC["r_eff"].lower) & (g < G_MAX)
     return torch.where(usable[:, None], corrected, parameters)
-
-
-def _second_start(problem, solution, lower, upper, options):
-    """Start again from another Sersic index where the first fit was slow, failed or ended at a bound."""
-    x, free = solution.x, options["free"]
-    margin = _BOUND_MARGIN
-    at_bound = ((x[:, _SIZES] < lower[:, _SIZES] + margin) | (x[:, _SIZES] > upper[:, _SIZES] - margin)).any(1)
-    elongated = torch.hypot(x[:, _G1], x[:, _G2]) > 2.0
-    flat = torch.exp(x[:, _N]) < _N_FLAT
-    doubtful = at_bound | elongated | flat | ~solution.converged | (solution.n_iter > _SLOW)
-    rows = torch.nonzero(doubtful & torch.isfinite(solution.loss))[:, 0]
-    if not len(rows):
-        return
-    start = x[rows].clone()
-    low, high = (torch.full_like(start[:, _N], value).log() for value in _SECOND_STARTS)
-    start[:, _N] = torch.where(start[:, _N] > torch.log(torch.tensor(_N_MIDDLE)), low, high)
-    start[:, _SHEAR] = torch.where(free[_SHEAR], 0.5 * start[:, _SHEAR].clamp(-1.0, 1.0), start[:, _SHEAR])
-    start[:, _R_EFF] = torch.where(free[_R_EFF], start[:, _R_EFF].clamp_min(-0.7), start[:, _R_EFF])
-    restarted = _minimise_rows(problem, rows, start, lower, upper, options, _SECOND_ITERATIONS)
-    solution.n_iter[rows] += restarted.n_iter
-    better = restarted.loss < solution.loss[rows] - _BOUND_MARGIN
-    solution.put(rows[better], restarted, better)
-    rows = rows[better & ~restarted.converged]
-    if len(rows):
-        continued = _minimise_rows(problem, rows, solution.x[rows], lower, upper, options, options["max_iter"])
-        solution.n_iter[rows] += continued.n_iter
-        solution.put(rows, continued, torch.ones_like(continued.converged))
-
-
-def _minimise_rows(problem, rows, start, lower, upper, options, max_iter):
-    """Minimise some rows of a problem again, with at most ``max_iter`` evaluations."""
-    options = {**options, "max_iter": min(max_iter, options["max_iter"])}
-    return minimise(
-        lambda inner, variables: problem.evaluate(rows[inner], variables), start, lower[rows], upper[rows], **options
-    )
