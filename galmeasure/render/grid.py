@@ -244,10 +244,8 @@ def _with_aliases(transform, padded, oversampling, shape):
     if not aliased.all():
         yield everyone[~aliased], transform[~aliased], 1.0
     if aliased.any():
-        keys = (transform.device, torch.float64)
-        native, extended = (wavenumbers(padded, band, *keys)[:2] for band in (1.0, float(FOLD)))
         half_pixel = (shape[-2] % 2 == 0, shape[-1] % 2 == 0)
-        extended = extend_band(transform[aliased].to(torch.complex128), native, extended, half_pixel)
+        extended = extend_band(transform[aliased], padded, half_pixel)
         yield everyone[aliased], extended.to(transform.dtype), float(FOLD)
 
 

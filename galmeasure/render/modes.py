@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -13,9 +14,9 @@ from galmeasure.render.sersic import KAPPA_MIN, index_weights, quadratic_form
 from galmeasure.render.wrap import light_beyond
 from galmeasure.utils.chunks import chunk_size
 
-__all__ = ["BANDS", "Modes", "mode_bands", "modes_of_band", "sersic_on_modes", "stamp_transforms"]
+__all__ = ["BANDS", "Modes", "Profiles", "mode_bands", "modes_of_band", "stamp_transforms"]
 
-BANDS = (0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+BANDS = (0.5, 0.625, 0.8, 1.0)
 """Radii of the discs of wavenumbers that are kept, in units of the Nyquist wavenumber."""
 
 _BAND_TOLERANCE = 0.02
@@ -39,6 +40,8 @@ class Modes:
         ``kx**2 + ky**2``, ``kx**2 - ky**2`` and ``2 kx ky``, shape ``(3, K)``.
     count : Tensor
         How often each one occurs in the full plane: 1 for zero and 2 for the others, shape ``(K,)``.
+    middle : Tensor
+        Phase factors, complex, that move the middle of the stamp to the origin, shape ``(K,)``.
     centre_products : Tensor
         ``ky**2``, ``ky kx``, ``kx**2``, ``ky``, ``kx``, shape ``(5, K)``.
     shape : tuple of int
@@ -50,6 +53,7 @@ class Modes:
     kx: torch.Tensor
     forms: torch.Tensor
     count: torch.Tensor
+    middle: torch.Tensor
     centre_products: torch.Tensor
     shape: tuple[int, int]
 
@@ -78,8 +82,10 @@ def modes_of_band(shape: tuple[int, int], band: float, device: torch.device | st
     count[0] = 1.0
     forms = torch.stack([kx**2 + ky**2, kx**2 - ky**2, 2.0 * kx * ky])
     products = torch.stack([ky**2, ky * kx, kx**2, ky, kx])
-    tensors = (column.to(device, dtype) for column in (ky, kx, forms, count, products))
-    return Modes(index.to(device), *tensors, shape)
+    angle = 0.5 * (ky * (shape[0] - 1) + kx * (shape[1] - 1))
+    middle = torch.polar(torch.ones_like(angle), angle).to(device, dtype.to_complex())
+    ky, kx, forms, count, products = (column.to(device, dtype) for column in (ky, kx, forms, count, products))
+    return Modes(index.to(device), ky, kx, forms, count, middle, products, shape)
 
 
 def _half_plane(shape):
@@ -150,59 +156,82 @@ def _tables(device, dtype):
     return pieces.flatten(1), torch.tensor(profile_table(), dtype=dtype, device=device)
 
 
-def sersic_on_modes(parameters: Tensor, modes: Modes) -> tuple[Tensor, Tensor, Tensor]:
-    """Evaluate the transform of Sersic profiles on wavenumbers of a stamp, and its derivatives.
+@dataclass(frozen=True)
+class Profiles:
+    """What the transforms of Sersic profiles need on any wavenumbers.
 
     Parameters
     ----------
-    parameters : Tensor
-        Sersic parameters, shape ``(B, 7)``; flux and centre are not used.
-    modes : Modes
-        Wavenumbers.
-
-    Returns
-    -------
-    value, by_n, by_kappa2 : Tensor
-        Transform for unit flux, and its derivatives by the Sersic index and by the squared wavenumber, shape ``(B, K)``.
+    n : Tensor
+        Sersic indices, shape ``(B,)``.
+    form : Tensor
+        Coefficients of ``kappa**2``, shape ``(B, 3)``.
+    rows : Tensor
+        Rows of the tables in n, shape ``(B, 4)``.
+    weights : Tensor
+        Weights of these rows for the value and for the derivative by n, shape ``(B, 2, 4)``.
     """
-    pieces, _ = _tables(parameters.device, parameters.dtype)
-    first, *weights = index_weights(parameters[:, _N])
-    rows = first[:, None] + torch.arange(4, device=parameters.device)
-    coefficients = torch.bmm(torch.stack(weights[:2], 1), pieces[rows]).unflatten(2, (4, -1))
-    a, b, c = quadratic_form(parameters)[:, :, None].unbind(1)
-    plus, minus, cross = modes.forms
-    kappa2 = torch.addcmul(a * plus, b, minus).addcmul_(c, cross).clamp_min_(KAPPA_MIN**2)
-    step = _COARSE * float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
-    position = torch.log(kappa2).mul_(0.5 / step).sub_(float(TABLE_LOG_K[0]) / step)
-    position.clamp_(0.0, coefficients.shape[-1] - 0.0001)
-    index = position.long()
-    t = position.sub_(index)
-    c0, c1, c2, c3 = (torch.gather(coefficients[:, 0, j], 1, index) for j in range(4))
-    value = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
-    slope = torch.addcmul(c1, t, torch.addcmul(c2.mul_(2.0), t, c3, value=3.0)).mul_(0.5 / step).div_(kappa2)
-    c0, c1, c2, c3 = (torch.gather(coefficients[:, 1, j], 1, index) for j in range(4))
-    return value, torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3))), slope
 
+    n: torch.Tensor
+    form: torch.Tensor
+    rows: torch.Tensor
+    weights: torch.Tensor
 
-def light_outside(parameters: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Light of unit-flux profiles outside a stamp in whose middle they are, with its derivatives by n, a, b, c.
+    @classmethod
+    def of(cls, parameters: Tensor) -> Self:
+        """Profiles of Sersic parameters ``(B, 7)``; flux and centre are not used."""
+        n = parameters[:, _N]
+        first, *weights = index_weights(n)
+        rows = first[:, None] + torch.arange(4, device=n.device)
+        return cls(n, quadratic_form(parameters), rows, torch.stack(weights[:2], 1))
 
-    Parameters
-    ----------
-    parameters : Tensor
-        Sersic parameters, shape ``(B, 7)``; flux and centre are not used.
-    shape : tuple of int
-        Sides of the stamp ``(ny, nx)``, pixels.
+    def of_rows(self, rows: Tensor) -> "Profiles":
+        """Return some of the profiles."""
+        return Profiles(self.n[rows], self.form[rows], self.rows[rows], self.weights[rows])
 
-    Returns
-    -------
-    Tensor
-        Shape ``(B, 5)``.
-    """
-    n = parameters[:, _N]
-    _, profile = _tables(parameters.device, parameters.dtype)
-    first, *weights = index_weights(n)
-    rows = first[:, None] + torch.arange(4, device=n.device)
-    b_and_amplitude = torch.bmm(torch.stack(weights[:2], 1), profile[rows])
-    beyond = light_beyond(n[:, None], quadratic_form(parameters), b_and_amplitude, shape, True, rings=0)
-    return beyond * (shape[0] * shape[1])
+    def on_modes(self, modes: Modes) -> tuple[Tensor, Tensor, Tensor]:
+        """Evaluate the transforms for unit flux.
+
+        Parameters
+        ----------
+        modes : Modes
+            Wavenumbers.
+
+        Returns
+        -------
+        value, by_n, by_kappa2 : Tensor
+            Transform and its derivatives by the Sersic index and by the squared wavenumber, shape ``(B, K)``.
+        """
+        pieces, _ = _tables(self.n.device, self.n.dtype)
+        coefficients = torch.bmm(self.weights, pieces[self.rows]).unflatten(2, (4, -1))
+        a, b, c = self.form[:, :, None].unbind(1)
+        plus, minus, cross = modes.forms
+        kappa2 = torch.addcmul(a * plus, b, minus).addcmul_(c, cross).clamp_min_(KAPPA_MIN**2)
+        step = _COARSE * float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
+        position = torch.log(kappa2).mul_(0.5 / step).sub_(float(TABLE_LOG_K[0]) / step)
+        position.clamp_(0.0, coefficients.shape[-1] - 0.0001)
+        index = position.long()
+        t = position.sub_(index)
+        c0, c1, c2, c3 = (torch.gather(coefficients[:, 0, j], 1, index) for j in range(4))
+        value = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
+        slope = torch.addcmul(c1, t, torch.addcmul(c2.mul_(2.0), t, c3, value=3.0)).mul_(0.5 / step).div_(kappa2)
+        c0, c1, c2, c3 = (torch.gather(coefficients[:, 1, j], 1, index) for j in range(4))
+        return value, torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3))), slope
+
+    def light_outside(self, shape: tuple[int, int]) -> Tensor:
+        """Light outside a stamp in whose middle the profiles are, with its derivatives by n, a, b, c.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Sides of the stamp ``(ny, nx)``, pixels.
+
+        Returns
+        -------
+        Tensor
+            For unit flux, shape ``(B, 5)``.
+        """
+        _, profile = _tables(self.n.device, self.n.dtype)
+        b_and_amplitude = torch.bmm(self.weights, profile[self.rows])
+        beyond = light_beyond(self.n[:, None], self.form, b_and_amplitude, shape, True, rings=0)
+        return beyond * (shape[0] * shape[1])

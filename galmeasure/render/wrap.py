@@ -19,7 +19,7 @@ __all__ = ["light_beyond", "wrapped_light"]
 _N, _X, _Y = SERSIC.indices("n", "x", "y")
 _N_NODES = 6
 _RINGS = 2
-_N_ANGLES = 32
+_N_ANGLES = 16  # of half a turn: the other half is the same
 _N_LAGUERRE = 12
 
 
@@ -108,7 +108,7 @@ def _profile(dx, dy, n, form, b_and_amplitude, derivatives):
 @torch.inference_mode(False)  # what is kept must serve autograd too
 def _boundary(padded, rings, device, dtype):
     """Distance squared to the end of the rings, at angles, and its products with cosine and sine of twice the angle."""
-    angle = (torch.arange(_N_ANGLES, dtype=torch.float64, device=device) + 0.5) * (2.0 * torch.pi / _N_ANGLES)
+    angle = (torch.arange(_N_ANGLES, dtype=torch.float64, device=device) + 0.5) * (torch.pi / _N_ANGLES)
     half_y, half_x = ((rings + 0.5) * side for side in padded)
     distance = torch.minimum(half_x / torch.cos(angle).abs(), half_y / torch.sin(angle).abs())
     square = distance**2

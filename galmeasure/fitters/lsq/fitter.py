@@ -12,7 +12,7 @@ from galmeasure.cutouts.batches import CutoutBatch
 from galmeasure.fitters import variables as _variables
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase
 from galmeasure.fitters.lsq.bias import likelihood_bias, parameter_covariance
-from galmeasure.fitters.lsq.fourier import FourierProblem, fourier_problems
+from galmeasure.fitters.lsq.fourier import FourierProblem, Stamps
 from galmeasure.fitters.lsq.joint import JointProblem
 from galmeasure.fitters.lsq.solve import solve
 from galmeasure.fitters.lsq.start_choice import Begun, choose_starts
@@ -41,7 +41,7 @@ class _Fit:
 
     group: Group
     problem: Problem
-    fourier: list[FourierProblem]
+    in_fourier: list[Stamps]
     begun: Begun
     lower: torch.Tensor
     upper: torch.Tensor
@@ -196,12 +196,12 @@ class LSQSersicFitter(SersicFitterBase):
             return tuple(torch.where(free[:width], bound[rows, :width], variables) for bound in (lower, upper))
 
         begun = choose_starts(problem, *self._starts(group, given, centre), bounds, self._options())
-        fourier = [] if group.psf_on_stamp is None else list(fourier_problems(problem, group.psf_on_stamp))
+        in_fourier = [] if group.psf_on_stamp is None else Stamps.of(problem, group.psf_on_stamp)
         if self.prior is not None:
             snr = model_quality(problem, begun.start).snr
             prior = PriorTerm.of(get_prior(self.prior), snr, group.psf_covariance)
-            problem, *fourier = (replace(part, prior=prior) for part in (problem, *fourier))
-        return _Fit(group, problem, fourier, begun, *bounds(begun.variables))
+            problem = replace(problem, prior=prior)
+        return _Fit(group, problem, in_fourier, begun, *bounds(begun.variables))
 
     def _options(self):
         """Options of the minimiser."""
@@ -216,7 +216,8 @@ class LSQSersicFitter(SersicFitterBase):
         counts = [len(fit.group.rows) for fit in fits]
         rows = torch.arange(sum(counts), device=self.device).split(counts)
         exact = JointProblem.of([fit.problem for fit in fits], rows)
-        fourier = [part.numbered(index) for fit, index in zip(fits, rows, strict=True) for part in fit.fourier]
+        parts = [(stamps, index) for fit, index in zip(fits, rows, strict=True) for stamps in fit.in_fourier]
+        fourier = FourierProblem.join(parts) if parts else None
         start, lower, upper = (
             torch.cat(columns) for columns in zip(*((fit.begun.variables, fit.lower, fit.upper) for fit in fits))
         )

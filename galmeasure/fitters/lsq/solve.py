@@ -1,6 +1,6 @@
 """The fits of many stamps: in Fourier space where that can be, then with the exact likelihood; some from two starts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +24,16 @@ _ELONGATED = 2.0  # of the unbounded shear
 _SLOW = 15
 _SECOND_ITERATIONS = 15  # a second start that is better shows it by then
 _NEAR_TOLERANCE = 1e-2  # of the squared length, in sigma, of the last step in Fourier space
-_CORRECTIONS = 10
+_NEAR_EVALUATIONS = 16
+_ROUNDS = 4
+_TRUST = 0.3
+_CORRECTIONS = 8
 _MARGIN = 1e-3  # of a loss and of a variable: smaller differences are none
 
 
 def solve(
     exact: JointProblem,
-    fourier: Sequence[FourierProblem],
+    fourier: FourierProblem | None,
     start: Tensor,
     lower: Tensor,
     upper: Tensor,
@@ -44,8 +47,8 @@ def solve(
     ----------
     exact : JointProblem
         Problems in pixels.
-    fourier : sequence of FourierProblem
-        Problems in Fourier space of some of the rows.
+    fourier : FourierProblem or None
+        Problem in Fourier space of some of the rows.
     start, lower, upper : Tensor
         Variables to begin from and their bounds, shape ``(B, P)``, double precision.
     options : dict
@@ -62,21 +65,15 @@ def solve(
     """
     solution, bias = Solution.unsolved(start), torch.full_like(start, torch.nan)
     is_near = torch.zeros(len(start), dtype=torch.bool, device=start.device)
-    if fourier:
-        rows = torch.cat([problem.rows for problem in fourier])
-        near = _Near.of(fourier, exact, rows, start[rows], lower[rows], upper[rows], options)
-        usable = torch.isfinite(near.solution.loss)
-        ends, of_ends = near.polish(torch.nonzero(usable)[:, 0], options, with_bias)
-        rows = rows[usable]
-        is_near[rows] = True
-        solution.put(rows, ends, torch.ones_like(ends.converged))
-        solution.n_iter[rows] = ends.n_iter
-        bias[rows] = of_ends
-    others = torch.nonzero(~is_near)[:, 0]
+    if fourier is not None:
+        near = _Near(fourier, exact, fourier.rows, lower[fourier.rows], upper[fourier.rows], options)
+        is_near[near.rows] = near.fit(start, solution, bias, with_bias=with_bias)
+    others = torch.nonzero(~solution.converged)[:, 0]
     if len(others):
-        ends = _minimise_rows(exact, others, start[others], lower, upper, options, options["max_iter"])
+        begin = torch.where(torch.isfinite(solution.loss[others])[:, None], solution.x[others], start[others])
+        ends = _minimise_rows(exact, others, begin, lower, upper, options, options["max_iter"])
         solution.put(others, ends, torch.ones_like(ends.converged))
-        solution.n_iter[others] = ends.n_iter
+        solution.n_iter[others] += ends.n_iter
     if options["free"][_N]:
         slow = ~solution.converged | (solution.n_iter > _SLOW)
         doubtful = _doubtful(solution, lower, upper) & (~is_near | slow)
@@ -87,63 +84,91 @@ def solve(
 
 @dataclass(frozen=True)
 class _Near:
-    """Fits in Fourier space, which end near those in pixels."""
+    """Fits in Fourier space, which end near those in pixels, and what turns their ends into those.
 
-    problem: JointProblem
+    At the end of a fit the exact loss is evaluated. The loss in Fourier space plus the differences of its first and
+    second derivatives from the exact ones then is a model of the exact loss, whose minimum is close to the exact one
+    where it is close by: the model errs in the third derivative only.
+    """
+
+    fourier: FourierProblem
     exact: JointProblem
     rows: torch.Tensor  # of the problems in pixels
-    solution: Solution
     lower: torch.Tensor
     upper: torch.Tensor
+    options: Mapping[str, Any]
 
-    @classmethod
-    def of(cls, fourier, exact, rows, start, lower, upper, options):
-        """Fit in Fourier space, from a second start as well where the first was doubtful."""
-        places = torch.arange(len(rows), device=rows.device).split([len(problem.rows) for problem in fourier])
-        joint = JointProblem.of(fourier, places)
-        solution = minimise(joint.evaluate, start, lower, upper, tolerance=_NEAR_TOLERANCE, **options)
-        if options["free"][_N]:
-            _second_start(joint, solution, _doubtful(solution, lower, upper), lower, upper, options)
-        return cls(joint, exact, rows, solution, lower, upper)
+    def fit(self, start, solution, bias, *, with_bias):
+        """Fit all stamps; put minima and biases into the rows of a solution, and tell which have been evaluated."""
+        near = minimise(self.evaluate, start[self.rows], self.lower, self.upper, **self._options(_NEAR_EVALUATIONS, _NEAR_TOLERANCE))
+        if self.options["free"][_N]:
+            doubtful = _doubtful(near, self.lower, self.upper)
+            _second_start(self, near, doubtful, self.lower, self.upper, self.options)
+        local = torch.nonzero(torch.isfinite(near.loss))[:, 0]
+        is_near = torch.isfinite(near.loss)
+        x = near.x[local]
+        for _ in range(_ROUNDS):
+            if not len(local):
+                break
+            local, x = self._round(local, x, solution, bias, with_bias=with_bias)
+        return is_near
 
-    def polish(self, local, options, with_bias):
-        """Minima of the exact losses of the fits ``local``, and their bias where it comes for nothing."""
-        rows, lower, upper = self.rows[local], self.lower[local], self.upper[local]
-        corrected = self._corrected(local, options)
-        if with_bias:
-            free = options["free"]
-            *terms, bias = self.exact.apply(
-                lambda problem, index, points: evaluate_with_bias(problem, index, points, free), rows, corrected
-            )
-        else:
-            terms, bias = self.exact.evaluate(rows, corrected), torch.full_like(corrected, torch.nan)
-        at_hand = [terms]
+    def evaluate(self, rows, variables):
+        """Loss in Fourier space, half its negative gradient and half its curvature, priors included."""
+        terms = self.fourier.evaluate(rows, variables)
+        if self.exact.parts[0].prior is None:
+            return terms
+        prior = self.exact.apply(
+            lambda problem, index, points: problem.prior.evaluate(index, points), self.rows[rows], variables
+        )
+        return tuple(term + extra for term, extra in zip(terms, prior, strict=True))
 
-        def evaluate(inner, variables):
-            return at_hand.pop() if at_hand else self.exact.evaluate(rows[inner], variables)
+    def _options(self, max_iter, tolerance):
+        return {**self.options, "max_iter": min(max_iter, self.options["max_iter"]), "tolerance": tolerance}
 
-        solution = minimise(evaluate, corrected, lower, upper, **options)
-        return solution, torch.where((solution.n_iter == 1)[:, None], bias, torch.nan)
+    def _round(self, local, x, solution, bias, *, with_bias):
+        """Evaluate the exact losses and go to the minima of their models; return what is not there yet."""
+        rows = self.rows[local]
+        terms, of_rows = self._exact_terms(rows, x, with_bias)
+        better = torch.isfinite(terms[0]) & (terms[0] < solution.loss[rows])
+        solution.n_iter[rows] += 1
+        local, x, rows, of_rows = local[better], x[better], rows[better], of_rows[better]
+        terms = [term[better] for term in terms]
+        if not len(local):
+            return local, x
+        ends = self._corrected(local, x, terms)
+        step = ends.x - x
+        length = torch.einsum("bi,bij,bj->b", step, terms[2], step)
+        near = ends.converged & (length < _TRUST**2)
+        here = Solution(x, *terms, torch.zeros_like(near), solution.n_iter[rows])
+        here.put(torch.nonzero(near)[:, 0], ends, near)
+        solution.put(rows, here, torch.ones_like(near))
+        bias[rows] = torch.where(near[:, None], of_rows, torch.nan)
+        return local[~near], ends.x[~near]
 
-    def _corrected(self, local, options):
-        """Ends of the fits in Fourier space, whose losses get the derivatives of the exact ones there."""
-        here = self.solution.x[local]
-        terms = self.exact.evaluate(self.rows[local], here)
-        differences = [one - other for one, other in zip(terms, self.problem.evaluate(local, here), strict=True)]
-        usable = torch.isfinite(differences[0]) & torch.isfinite(differences[2]).flatten(1).all(1)
-        _, gradient, hessian = (
-            torch.where(usable.view(-1, *(1,) * (term.ndim - 1)), term, 0.0) for term in differences
+    def _exact_terms(self, rows, x, with_bias):
+        if not with_bias:
+            return self.exact.evaluate(rows, x), torch.full_like(x, torch.nan)
+        free = self.options["free"]
+        *terms, bias = self.exact.apply(
+            lambda problem, index, points: evaluate_with_bias(problem, index, points, free), rows, x
+        )
+        return terms, bias
+
+    def _corrected(self, local, here, terms):
+        """Minima of the models of the exact losses around the points ``here``, where these are ``terms``."""
+        loss, gradient, hessian = (
+            exact - near for exact, near in zip(terms, self.evaluate(local, here), strict=True)
         )
 
         def evaluate(inner, variables):
-            loss, slope, curvature = self.problem.evaluate(local[inner], variables)
+            of_model, slope, curvature = self.evaluate(local[inner], variables)
             step = variables - here[inner]
             bent = (hessian[inner] @ step[:, :, None])[:, :, 0]
-            loss = loss + (step * (bent - 2.0 * gradient[inner])).sum(1)
-            return loss, slope + gradient[inner] - bent, curvature + hessian[inner]
+            of_model = of_model + loss[inner] + (step * (bent - 2.0 * gradient[inner])).sum(1)
+            return of_model, slope + gradient[inner] - bent, curvature + hessian[inner]
 
-        options = {**options, "max_iter": min(_CORRECTIONS, options["max_iter"])}
-        return minimise(evaluate, here, self.lower[local], self.upper[local], **options).x
+        return minimise(evaluate, here, self.lower[local], self.upper[local], **self._options(_CORRECTIONS, 1e-4))
 
 
 def _doubtful(solution, lower, upper):
