@@ -9,17 +9,17 @@ from torch import Tensor
 
 from galmeasure.parameters import SERSIC
 from galmeasure.render.grid import centred_transform
-from galmeasure.render.profiles import TABLE_LOG_K, coarse_table, profile_table
+from galmeasure.render.profiles import TABLE_LOG_K, coarse_table, polynomial_pieces, profile_table
 from galmeasure.render.sersic import KAPPA_MIN, index_weights, quadratic_form
 from galmeasure.render.wrap import light_beyond
 from galmeasure.utils.chunks import chunk_size
 
 __all__ = ["BANDS", "Modes", "Profiles", "mode_bands", "modes_of_band", "stamp_transforms"]
 
-BANDS = (0.5, 0.625, 0.8, 1.0)
+BANDS = (0.625, 0.8, 1.0, 1.42)
 """Radii of the discs of wavenumbers that are kept, in units of the Nyquist wavenumber."""
 
-_BAND_TOLERANCE = 0.02
+_BAND_TOLERANCE = 0.007
 """PSF's transform, relative to zero, below which wavenumbers hold so little information that they are left out."""
 
 _N = SERSIC.index("n")
@@ -68,14 +68,15 @@ def modes_of_band(shape: tuple[int, int], band: float, device: torch.device | st
     shape : tuple of int
         Sides of the stamp ``(ny, nx)``, pixels.
     band : float
-        Radius of the disc, in units of the Nyquist wavenumber, at most 1.
+        Radius of the disc, in units of the Nyquist wavenumber.
     device : torch.device or str
         Torch device of the result.
     dtype : torch.dtype
         Real type of the result.
     """
     ky, kx = _half_plane(shape)
-    inside = (torch.hypot(ky, kx) < band * torch.pi * (1.0 - 1e-9)) & ((kx > 0) | (ky >= 0))
+    inside = (torch.hypot(ky, kx) < band * torch.pi) & ((kx > 0) | (ky >= 0))
+    inside &= torch.maximum(ky.abs(), kx) < torch.pi * (1.0 - 1e-9)  # a Nyquist wave is its own alias
     index = torch.nonzero(inside.flatten())[:, 0]  # zero is the first
     ky, kx = ky.flatten()[index], kx.flatten()[index]
     count = torch.full_like(ky, 2.0)
@@ -152,7 +153,7 @@ def mode_bands(transform: Tensor, shape: tuple[int, int]) -> Tensor:
 @torch.inference_mode(False)  # what is kept must serve autograd too
 def _tables(device, dtype):
     """Polynomial pieces of the transform in log k, shape ``(rows, 4 P)``, and the profile table."""
-    pieces = torch.tensor(coarse_table(_COARSE).copy(), dtype=dtype, device=device)
+    pieces = torch.tensor(polynomial_pieces(coarse_table(_COARSE)), dtype=dtype, device=device)
     return pieces.flatten(1), torch.tensor(profile_table(), dtype=dtype, device=device)
 
 

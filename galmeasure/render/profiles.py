@@ -100,9 +100,27 @@ def load_table() -> npt.NDArray[np.float64]:
     return table
 
 
+def polynomial_pieces(table: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Polynomials between the nodes of uniform cubic B-splines.
+
+    Parameters
+    ----------
+    table : ndarray
+        Coefficients of the B-splines along the second axis, shape ``(rows, K + 2)``.
+
+    Returns
+    -------
+    ndarray
+        Coefficients of the four powers of the fraction between two nodes, shape ``(rows, 4, K - 1)``.
+    """
+    t0, t1, t2, t3 = (table[:, j : table.shape[1] - 3 + j] for j in range(4))
+    constant, linear, square = (t0 + 4.0 * t1 + t2) / 6.0, (t2 - t0) / 2.0, (t0 + t2) / 2.0 - t1
+    return np.stack([constant, linear, square, (t3 - t0) / 6.0 + (t1 - t2) / 2.0], 1)
+
+
 @cache
 def coarse_table(stride: int) -> npt.NDArray[np.float64]:
-    """Polynomial pieces in log k of the transform on every ``stride``-th node of the table.
+    """B-spline coefficients of the transform on every ``stride``-th node in log k of the table.
 
     Parameters
     ----------
@@ -112,17 +130,13 @@ def coarse_table(stride: int) -> npt.NDArray[np.float64]:
     Returns
     -------
     ndarray
-        Coefficients of the four powers of the fraction between two nodes, of the B-splines in log n, shape
-        ``(len(TABLE_LOG_N) + 2, 4, (len(TABLE_LOG_K) - 1) // stride)``.
+        Read-only, shape ``(len(TABLE_LOG_N) + 2, (len(TABLE_LOG_K) - 1) // stride + 3)``.
     """
     table = load_table()
     values = (table[:, :-2] + 4.0 * table[:, 1:-1] + table[:, 2:]) / 6.0
-    spline = _spline_coefficients(values[:, ::stride], 1)
-    t0, t1, t2, t3 = (spline[:, j : spline.shape[1] - 3 + j] for j in range(4))
-    pieces = [(t0 + 4.0 * t1 + t2) / 6.0, (t2 - t0) / 2.0, (t0 - 2.0 * t1 + t2) / 2.0, (t3 - 3.0 * t2 + 3.0 * t1 - t0) / 6.0]
-    pieces = np.stack(pieces, 1)
-    pieces.flags.writeable = False
-    return pieces
+    coarse = _spline_coefficients(values[:, ::stride], 1)
+    coarse.flags.writeable = False
+    return coarse
 
 
 @cache

@@ -25,8 +25,9 @@ _SLOW = 15
 _SECOND_ITERATIONS = 15  # a second start that is better shows it by then
 _NEAR_TOLERANCE = 1e-2  # of the squared length, in sigma, of the last step in Fourier space
 _NEAR_EVALUATIONS = 16
-_ROUNDS = 4
-_TRUST = 0.3
+_ROUNDS = 5
+_TRUST = 0.1
+_DAMPING = 0.05
 _CORRECTIONS = 8
 _MARGIN = 1e-3  # of a loss and of a variable: smaller differences are none
 
@@ -75,8 +76,7 @@ def solve(
         solution.put(others, ends, torch.ones_like(ends.converged))
         solution.n_iter[others] += ends.n_iter
     if options["free"][_N]:
-        slow = ~solution.converged | (solution.n_iter > _SLOW)
-        doubtful = _doubtful(solution, lower, upper) & (~is_near | slow)
+        doubtful = _doubtful(solution, lower, upper) & ~(is_near & solution.converged)
         _second_start(exact, solution, doubtful, lower, upper, options)
         bias[doubtful] = torch.nan
     return solution, bias
@@ -104,13 +104,14 @@ class _Near:
         if self.options["free"][_N]:
             doubtful = _doubtful(near, self.lower, self.upper)
             _second_start(self, near, doubtful, self.lower, self.upper, self.options)
-        local = torch.nonzero(torch.isfinite(near.loss))[:, 0]
         is_near = torch.isfinite(near.loss)
-        x = near.x[local]
+        local = torch.nonzero(is_near)[:, 0]
+        trial, damping = near.x[local], torch.zeros_like(near.loss)
         for _ in range(_ROUNDS):
             if not len(local):
                 break
-            local, x = self._round(local, x, solution, bias, with_bias=with_bias)
+            self._evaluate_exactly(local, trial, damping, solution, bias, with_bias=with_bias)
+            local, trial = self._follow_model(local, damping, solution)
         return is_near
 
     def evaluate(self, rows, variables):
@@ -126,24 +127,30 @@ class _Near:
     def _options(self, max_iter, tolerance):
         return {**self.options, "max_iter": min(max_iter, self.options["max_iter"]), "tolerance": tolerance}
 
-    def _round(self, local, x, solution, bias, *, with_bias):
-        """Evaluate the exact losses and go to the minima of their models; return what is not there yet."""
+    def _evaluate_exactly(self, local, trial, damping, solution, bias, *, with_bias):
+        """Evaluate exact losses at points; put those that are lower into the solution, and damp the others' models."""
         rows = self.rows[local]
-        terms, of_rows = self._exact_terms(rows, x, with_bias)
-        better = torch.isfinite(terms[0]) & (terms[0] < solution.loss[rows])
+        terms, of_rows = self._exact_terms(rows, trial, with_bias)
         solution.n_iter[rows] += 1
-        local, x, rows, of_rows = local[better], x[better], rows[better], of_rows[better]
-        terms = [term[better] for term in terms]
-        if not len(local):
-            return local, x
-        ends = self._corrected(local, x, terms)
-        step = ends.x - x
-        length = torch.einsum("bi,bij,bj->b", step, terms[2], step)
-        near = ends.converged & (length < _TRUST**2)
-        here = Solution(x, *terms, torch.zeros_like(near), solution.n_iter[rows])
-        here.put(torch.nonzero(near)[:, 0], ends, near)
-        solution.put(rows, here, torch.ones_like(near))
-        bias[rows] = torch.where(near[:, None], of_rows, torch.nan)
+        better = torch.isfinite(terms[0]) & torch.isfinite(terms[2]).flatten(1).all(1)
+        better &= terms[0] < solution.loss[rows]
+        is_first = ~torch.isfinite(solution.loss[rows])
+        damping[local] = torch.where(better, 0.25 * damping[local], (4.0 * damping[local]).clamp_min(_DAMPING))
+        damping[local[is_first]] = 0.0
+        at_trial = Solution(trial, *terms, torch.zeros_like(better), solution.n_iter[rows])
+        solution.put(rows[better], at_trial, better)
+        bias[rows[better]] = of_rows[better]
+
+    def _follow_model(self, local, damping, solution):
+        """Go to the minima of the models of the exact losses; return those that are too far to be trusted."""
+        local = local[torch.isfinite(solution.loss[self.rows[local]])]
+        rows, weight = self.rows[local], damping[local]
+        here = solution.of_rows(rows)
+        ends = self._corrected(local, here, weight)
+        step = ends.x - here.x
+        length = torch.einsum("bi,bij,bj->b", step, here.hessian, step)
+        near = ends.converged & (length < _TRUST**2) & (weight < _DAMPING)
+        solution.put(rows[near], ends, near)
         return local[~near], ends.x[~near]
 
     def _exact_terms(self, rows, x, with_bias):
@@ -155,20 +162,23 @@ class _Near:
         )
         return terms, bias
 
-    def _corrected(self, local, here, terms):
-        """Minima of the models of the exact losses around the points ``here``, where these are ``terms``."""
+    def _corrected(self, local, here, damping):
+        """Minima of the models of the exact losses around the points ``here``, damped."""
+        of_near = self.evaluate(local, here.x)
         loss, gradient, hessian = (
-            exact - near for exact, near in zip(terms, self.evaluate(local, here), strict=True)
+            exact - near for exact, near in zip((here.loss, here.gradient, here.hessian), of_near, strict=True)
         )
+        hessian = hessian + damping[:, None, None] * here.hessian
 
         def evaluate(inner, variables):
             of_model, slope, curvature = self.evaluate(local[inner], variables)
-            step = variables - here[inner]
+            step = variables - here.x[inner]
             bent = (hessian[inner] @ step[:, :, None])[:, :, 0]
             of_model = of_model + loss[inner] + (step * (bent - 2.0 * gradient[inner])).sum(1)
             return of_model, slope + gradient[inner] - bent, curvature + hessian[inner]
 
-        return minimise(evaluate, here, self.lower[local], self.upper[local], **self._options(_CORRECTIONS, 1e-4))
+        options = self._options(_CORRECTIONS, 1e-4)
+        return minimise(evaluate, here.x, self.lower[local], self.upper[local], **options)
 
 
 def _doubtful(solution, lower, upper):
