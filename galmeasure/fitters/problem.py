@@ -74,9 +74,7 @@ class Problem:
     def of_rows(self, rows: Tensor) -> "Problem":
         """Return the problem of some rows, without the prior."""
         image, error, good, gain = self.data(rows)
-        return replace(
-            self, image=image, error=error, good=good, gain=gain, psf_index=self.psf_index[rows], prior=None
-        )
+        return replace(self, image=image, error=error, good=good, gain=gain, psf_index=self.psf_index[rows], prior=None)
 
     def draw(self, rows: Tensor, parameters: Tensor, background: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Model and raw images of some rows, with the matrix from these to parameters (and background).

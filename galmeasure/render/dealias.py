@@ -95,7 +95,7 @@ def _add_base(extended, base):
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)  # what is kept must serve autograd too
 def _waves(padded, fold, stride, aliases, half_pixel, device, dtype):
-    """Quadratic forms ``(3, A, rows, columns)`` of a grid and its aliases, and the pixel's response with their signs."""
+    """Quadratic forms ``(3, A, rows, columns)`` of a grid and its aliases, and signed responses of the pixel."""
     ky, kx = _grid(padded, fold, stride, device)
     forms, responses = [], []
     for my in range(-aliases, aliases + 1):

@@ -112,7 +112,7 @@ def stamp_transforms(images: Tensor, shape: tuple[int, int], *, oversampling: in
     Returns
     -------
     Tensor
-        Complex, shape ``(M, ny, nx // 2 + 1)``, the PSF's centre at phase zero; the aliases of a native image stay in it.
+        Complex, shape ``(M, ny, nx // 2 + 1)``, the PSF's centre at phase zero; a native image keeps its aliases.
     """
     chunks = images.float().split(chunk_size("transformed images"))
     transform = torch.cat([centred_transform(chunk, shape, oversampling) for chunk in chunks])

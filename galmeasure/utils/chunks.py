@@ -40,7 +40,11 @@ class ChunkSizes:
 CHUNKS = {
     "batch": ChunkSizes(
         (2**20,), (2**20,), "pixels of stamps",
-        "a thread's least-squares tensors, some twenty times as large, stay below 100 MB",
+        "a thread's tensors, some twenty times as large, stay below 100 MB",
+    ),
+    "least-squares batch": ChunkSizes(
+        (2**21,), (2**21,), "pixels of stamps",
+        "many fits share the cost of a step, and a thread's tensors stay below 200 MB",
     ),
     "network batch": ChunkSizes(
         (2**22,), (2**25,), "pixels of stamps",

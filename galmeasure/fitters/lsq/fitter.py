@@ -16,15 +16,16 @@ from galmeasure.fitters.lsq.fourier import FourierProblem, Stamps
 from galmeasure.fitters.lsq.joint import JointProblem
 from galmeasure.fitters.lsq.solve import solve
 from galmeasure.fitters.lsq.start_choice import Begun, choose_starts
-from galmeasure.fitters.moments import starting_values
+from galmeasure.fitters.moments import solve_flux, starting_values
 from galmeasure.fitters.prior_term import PriorTerm
-from galmeasure.fitters.quality import model_quality, quality_flags
 from galmeasure.fitters.problem import Problem
+from galmeasure.fitters.quality import model_quality, quality_flags
 from galmeasure.fitters.tensors import BatchTensors, Group, groups
 from galmeasure.flags import Flag
 from galmeasure.parameters import G_MAX, N_PARAMETERS, SERSIC
 from galmeasure.priors import Prior, get_prior
 from galmeasure.render.memory import reserve_heap
+from galmeasure.utils.chunks import chunk_size
 
 __all__ = ["LSQSersicFitter"]
 
@@ -162,6 +163,9 @@ class LSQSersicFitter(SersicFitterBase):
             free["prior"] = get_prior(self.prior).name
         return {**super().describe_estimator(), **likelihood, "bias_correction": self.bias_correction, **free}
 
+    def _batch_pixels(self):
+        return chunk_size("least-squares batch")
+
     def _meta(self):
         return {} if self.prior is None else {"PRIOR": get_prior(self.prior).name}
 
@@ -195,8 +199,8 @@ class LSQSersicFitter(SersicFitterBase):
             width = variables.shape[1]
             return tuple(torch.where(free[:width], bound[rows, :width], variables) for bound in (lower, upper))
 
-        begun = choose_starts(problem, *self._starts(group, given, centre), bounds, self._options())
         in_fourier = [] if group.psf_on_stamp is None else Stamps.of(problem, group.psf_on_stamp)
+        begun = choose_starts(problem, *self._starts(group, in_fourier, given, centre), bounds, self._options())
         if self.prior is not None:
             snr = model_quality(problem, begun.start).snr
             prior = PriorTerm.of(get_prior(self.prior), snr, group.psf_covariance)
@@ -219,7 +223,8 @@ class LSQSersicFitter(SersicFitterBase):
         parts = [(stamps, index) for fit, index in zip(fits, rows, strict=True) for stamps in fit.in_fourier]
         fourier = FourierProblem.join(parts) if parts else None
         start, lower, upper = (
-            torch.cat(columns) for columns in zip(*((fit.begun.variables, fit.lower, fit.upper) for fit in fits))
+            torch.cat(columns)
+            for columns in zip(*((fit.begun.variables, fit.lower, fit.upper) for fit in fits), strict=True)
         )
         options = self._options()
         with_bias = self.bias_correction and self.prior is None
@@ -234,11 +239,13 @@ class LSQSersicFitter(SersicFitterBase):
             free[SERSIC.index(name)] = False
         return free
 
-    def _starts(self, group, given, centre):
+    def _starts(self, group, in_fourier, given, centre):
         """Starts ``(B, 7)`` of what is given, where it is finite, and of moments about ``centre``; within bounds."""
         sides = group.shapes.double()
         centre = torch.where(torch.isfinite(centre), centre, (sides.flip(1) - 1.0) / 2.0)
-        moments = starting_values(group.problem, group.psf_covariance, centre)
+        moments = starting_values(
+            group.problem, group.psf_covariance, centre, lambda start: _best_flux(group.problem, in_fourier, start)
+        )
         held = ~self._free(N_PARAMETERS) & torch.isfinite(given)
         moments = self._bounded(torch.where(held, given, moments))
         return self._bounded(torch.where(torch.isfinite(given), given, moments)), moments
@@ -305,6 +312,20 @@ class LSQSersicFitter(SersicFitterBase):
         centre = values[:, _CENTRE]
         at_x = ((centre <= lower[:, _CENTRE]) | (centre >= upper[:, _CENTRE])).any(1)
         return ((at_n & free[_N]) | (at_r & free[_R_EFF]) | (at_g & free[_SHEAR].any()) | at_x) * Flag.AT_BOUND
+
+
+def _best_flux(problem, in_fourier, parameters):
+    """Best flux ``(B,)`` at parameters ``(B, 7)``, without rendering stamps that are at hand in Fourier space."""
+    flux, to_render = torch.zeros_like(parameters[:, 0]), torch.ones(len(parameters), dtype=torch.bool)
+    rows = torch.arange(len(parameters), device=parameters.device)
+    if in_fourier:
+        joint = FourierProblem.join([(stamps, rows) for stamps in in_fourier])
+        flux[joint.rows] = joint.solve_flux(parameters[joint.rows])
+        to_render[joint.rows.cpu()] = False
+    rest = torch.nonzero(to_render)[:, 0].to(rows.device)
+    if len(rest):
+        flux[rest] = solve_flux(problem, parameters[rest], rest)[0]
+    return flux
 
 
 def _within(corrected, parameters):

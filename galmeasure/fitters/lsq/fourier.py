@@ -41,7 +41,7 @@ class Stamps:
     real, imag : Tensor
         Transform of the stamps about their middle, in units of the noise, turned by the phase of the PSF, ``(B, K)``.
     amplitude : Tensor
-        Modulus of the transform of the PSF over the noise, times the square root of how often a mode occurs, ``(B, K)``.
+        Modulus of the PSF's transform over the noise, times the square root of how often a mode occurs, ``(B, K)``.
     """
 
     rows: torch.Tensor
@@ -196,6 +196,24 @@ class FourierProblem:
         matrix = _variables.jacobian(variables) @ raw_jacobian_matrix(parameters)
         gradient = (matrix @ sums[:, :-1, -1:])[:, :, 0]
         return sums[:, -1, -1], gradient, matrix @ sums[:, :-1, :-1] @ matrix.transpose(1, 2)
+
+    def solve_flux(self, parameters: Tensor) -> Tensor:
+        """Least-squares flux of each stamp at its other parameters.
+
+        Parameters
+        ----------
+        parameters : Tensor
+            Sersic parameters of all stamps of this problem, shape ``(B, 7)``, double precision.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(B,)``, double precision.
+        """
+        without = parameters.to(self.discs[0].real.dtype).clone()
+        without[:, _FLUX] = 0.0
+        sums = self._sums(torch.arange(len(parameters), device=parameters.device), without)
+        return sums[:, _MODEL, -1] / sums[:, _MODEL, _MODEL].clamp_min(1e-30)
 
     def _sums(self, rows, parameters):
         profiles = Profiles.of(parameters)

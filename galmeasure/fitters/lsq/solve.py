@@ -26,9 +26,10 @@ _SECOND_ITERATIONS = 15  # a second start that is better shows it by then
 _NEAR_TOLERANCE = 1e-2  # of the squared length, in sigma, of the last step in Fourier space
 _NEAR_EVALUATIONS = 16
 _ROUNDS = 5
-_TRUST = 0.1
+_TRUST = 0.07
 _DAMPING = 0.05
-_CORRECTIONS = 8
+_CORRECTIONS = 10
+_END_TOLERANCE = 1e-6
 _MARGIN = 1e-3  # of a loss and of a variable: smaller differences are none
 
 
@@ -69,7 +70,7 @@ def solve(
     if fourier is not None:
         near = _Near(fourier, exact, fourier.rows, lower[fourier.rows], upper[fourier.rows], options)
         is_near[near.rows] = near.fit(start, solution, bias, with_bias=with_bias)
-    others = torch.nonzero(~solution.converged)[:, 0]
+    others = torch.nonzero(~solution.converged & (solution.n_iter < options["max_iter"]))[:, 0]
     if len(others):
         begin = torch.where(torch.isfinite(solution.loss[others])[:, None], solution.x[others], start[others])
         ends = _minimise_rows(exact, others, begin, lower, upper, options, options["max_iter"])
@@ -100,14 +101,16 @@ class _Near:
 
     def fit(self, start, solution, bias, *, with_bias):
         """Fit all stamps; put minima and biases into the rows of a solution, and tell which have been evaluated."""
-        near = minimise(self.evaluate, start[self.rows], self.lower, self.upper, **self._options(_NEAR_EVALUATIONS, _NEAR_TOLERANCE))
+        near = minimise(
+            self.evaluate, start[self.rows], self.lower, self.upper, **self._options(_NEAR_EVALUATIONS, _NEAR_TOLERANCE)
+        )
         if self.options["free"][_N]:
             doubtful = _doubtful(near, self.lower, self.upper)
             _second_start(self, near, doubtful, self.lower, self.upper, self.options)
         is_near = torch.isfinite(near.loss)
         local = torch.nonzero(is_near)[:, 0]
         trial, damping = near.x[local], torch.zeros_like(near.loss)
-        for _ in range(_ROUNDS):
+        for _ in range(min(_ROUNDS, self.options["max_iter"])):
             if not len(local):
                 break
             self._evaluate_exactly(local, trial, damping, solution, bias, with_bias=with_bias)
@@ -177,7 +180,7 @@ class _Near:
             of_model = of_model + loss[inner] + (step * (bent - 2.0 * gradient[inner])).sum(1)
             return of_model, slope + gradient[inner] - bent, curvature + hessian[inner]
 
-        options = self._options(_CORRECTIONS, 1e-4)
+        options = self._options(_CORRECTIONS, _END_TOLERANCE)
         return minimise(evaluate, here.x, self.lower[local], self.upper[local], **options)
 
 
