@@ -83,7 +83,7 @@ def columns(table, suffix="fit", names=ALL):
 
 def row(name, table, expected, seconds, reference, truth):
     """One row of the report: rate, accuracy, and differences from the table of the last code."""
-    moved = np.abs(columns(table) - columns(expected)).__truediv__(columns(expected, "err")).max(1)
+    moved = (np.abs(columns(table) - columns(expected)) / columns(expected, "err")).max(1)
     pixels = np.asarray(expected["n_pixels_fit"]) - len(ALL)
     chi2 = pixels * (np.asarray(table["chi2_reduced"]) - np.asarray(expected["chi2_reduced"]))
     far = moved > 0.1
@@ -120,7 +120,7 @@ def main():
         codes["before"] = Checkout(args.before.resolve())
     few = type(stamps)(*(getattr(stamps, name)[:32] for name in ("images", "noiseless", "truth", "sigma", "fwhm")))
     seconds, tables = {name: [] for name in codes}, {}
-    for name, code in codes.items():
+    for code in codes.values():
         code.fit(few, psf[:32])  # tables and caches
     for _ in range(args.turns):
         for name, code in codes.items():
