@@ -125,7 +125,7 @@ class Problem:
         variables : Tensor
             Variables of the fit at which the models were drawn, shape ``(K, P)``.
         model, raw, matrix : Tensor
-            Result of `draw`.
+            Models, raw images and matrices, as `draw` gives them.
         """
         equations = normal_equations(model, raw, *self.data(rows), dof=self.dof)
         matrix = _variables.jacobian(variables) @ matrix

@@ -249,7 +249,7 @@ def _with_aliases(transform, padded, oversampling, shape):
         yield everyone[aliased], extended.to(transform.dtype), float(FOLD)
 
 
-def centred_transform(images, padded, oversampling):
+def centred_transform(images: Tensor, padded: tuple[int, int], oversampling: int) -> Tensor:
     """Half-plane transforms on the (oversampled) grid, with the centre of the images at phase zero."""
     sides = [oversampling * side for side in padded]
     transform = torch.fft.rfft2(_wrap_image(images, sides))

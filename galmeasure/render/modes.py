@@ -196,7 +196,7 @@ class Profiles:
         Parameters
         ----------
         modes : Modes
-            Wavenumbers.
+            Wavenumbers of the stamps.
 
         Returns
         -------

@@ -53,7 +53,7 @@ def _bspline_matrix(device, dtype):
     return torch.tensor(_BSPLINE, dtype=dtype, device=device)
 
 
-def index_weights(n):
+def index_weights(n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """First row of the n-table used by each galaxy; its spline weights, and their two derivatives in ``n``."""
     step = float(TABLE_LOG_N[1] - TABLE_LOG_N[0])
     position = (torch.log(n) - float(TABLE_LOG_N[0])) / step

@@ -57,7 +57,7 @@ class Stamps:
         Parameters
         ----------
         problem : Problem
-            Problem in pixels.
+            Least-squares problem in pixels.
         transform : Tensor
             Transforms of its PSFs, from `galmeasure.render.modes.stamp_transforms`, shape ``(M, ny, nx // 2 + 1)``.
 

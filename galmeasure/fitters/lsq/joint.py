@@ -42,7 +42,7 @@ class JointProblem:
         Parameters
         ----------
         parts : sequence
-            Problems.
+            Problems with a method ``evaluate``.
         rows : sequence of Tensor
             Numbers that the rows of each problem get; together 0 to their number less one.
         """
@@ -60,7 +60,7 @@ class JointProblem:
         Parameters
         ----------
         rows : Tensor
-            Rows, shape ``(K,)``.
+            Rows of the joint problem, shape ``(K,)``.
         variables : Tensor
             Variables of the fit, shape ``(K, P)``, double precision.
         """
@@ -74,7 +74,7 @@ class JointProblem:
         function : callable
             ``function(problem, local_rows, variables)`` gives a tuple of tensors with one entry per row.
         rows : Tensor
-            Rows, shape ``(K,)``.
+            Rows of the joint problem, shape ``(K,)``.
         variables : Tensor
             Variables of the fit, shape ``(K, P)``, double precision.
 

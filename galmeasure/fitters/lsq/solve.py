@@ -48,13 +48,13 @@ def solve(
     Parameters
     ----------
     exact : JointProblem
-        Problems in pixels.
+        Problems of all rows in pixels.
     fourier : FourierProblem or None
         Problem in Fourier space of some of the rows.
     start, lower, upper : Tensor
         Variables to begin from and their bounds, shape ``(B, P)``, double precision.
     options : dict
-        Options of `galmeasure.fitters.lsq.levenberg.minimise`.
+        Options of the function `galmeasure.fitters.lsq.levenberg.minimise`.
     with_bias : bool
         Also compute the bias of the maximum where that costs no other evaluation.
 
