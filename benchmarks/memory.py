@@ -5,6 +5,7 @@ children is added up twenty times a second, and the largest sum is reported.
 """
 
 import argparse
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -24,8 +25,8 @@ INTERVAL = 0.05
 CHUNK = 10_000
 
 
-def write_stamps(path, number, side, seed):
-    """Table of galaxies with noise 1, and their PSF; written chunk by chunk."""
+def write_stamps(path, number, side, seed, *, psf_of_each=False):
+    """Table of galaxies with noise 1, and their PSF, or one for each of them; written chunk by chunk."""
     rows, columns = np.mgrid[:side, :side] - (side - 1) / 2
     profile = np.exp(-(rows**2 + columns**2) / (2 * 2.0**2))
     rng = np.random.default_rng(seed)
@@ -35,16 +36,21 @@ def write_stamps(path, number, side, seed):
         return (height[:, None, None] * profile + rng.normal(size=(count, side, side))).astype(">f4")
 
     psf = np.exp(-(rows**2 + columns**2) / (2 * 1.2**2)).astype("f4")
-    table = fits.table_to_hdu(Table({"cutout": np.zeros((1, side, side), "f4")}))
+    names = ("cutout", "psf") if psf_of_each else ("cutout",)
+    table = fits.table_to_hdu(Table({name: np.zeros((1, side, side), "f4") for name in names}))
     table.header["NAXIS2"] = number
     with path.open("wb") as file:
         file.write(fits.PrimaryHDU().header.tostring().encode())
         file.write(table.header.tostring().encode())
         for start in range(0, number, CHUNK):
-            file.write(stamps(min(CHUNK, number - start)).tobytes())
+            planes = stamps(min(CHUNK, number - start))[:, None]
+            if psf_of_each:
+                planes = np.concatenate([planes, np.broadcast_to(psf.astype(">f4"), planes.shape)], axis=1)
+            file.write(planes.tobytes())
         file.write(bytes(-file.tell() % 2880))
-    with fits.open(path, mode="append") as hdus:
-        hdus.append(fits.ImageHDU(psf, name="PSF"))
+    if not psf_of_each:
+        with fits.open(path, mode="append") as hdus:
+            hdus.append(fits.ImageHDU(psf, name="PSF"))
 
 
 def memory_of(pid):
@@ -79,7 +85,8 @@ def watch(command):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-n", "--number", type=int, default=100_000, help="stamps (%(default)s)")
+    parser.add_argument("-n", "--number", type=int, nargs="+", default=[100_000], help="stamps; one run of each")
+    parser.add_argument("--psf-of-each", action="store_true", help="a PSF image for each stamp")
     parser.add_argument("--side", type=int, default=16, help="pixels of a side (%(default)s)")
     parser.add_argument("--method", nargs="+", default=["lsq"], choices=("lsq", "neural"), help="one run of each")
     parser.add_argument("--n-jobs", type=int, default=1, help="processes that measure (%(default)s)")
@@ -89,21 +96,22 @@ def main():
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stamps.fits"
-        write_stamps(path, args.number, args.side, args.seed)
-        for method in args.method:
+        for number, method in itertools.product(args.number, args.method):
+            write_stamps(path, number, args.side, args.seed, psf_of_each=args.psf_of_each)
             result = path.with_name(f"{method}.fits")
             words = ["--error", "1", "--method", method, "--no-progress", "--n-jobs", str(args.n_jobs)]
-            words = ["measure", str(path), *words, "-o", str(result)]
+            words = ["measure", str(path), *words, "--overwrite", "-o", str(result)]
             code, seconds, peak, most = watch([sys.executable, "-m", "galmeasure", *words])
             measured = len(fits.getdata(result)) if code == 0 else 0
             size = path.stat().st_size / 1e6
-            rows.append((method, args.n_jobs, args.number, args.side, size, measured, most, seconds, peak))
-    names = ("method", "jobs", "stamps", "side", "input_MB", "rows", "processes", "seconds", "peak_MB")
+            psfs = number if args.psf_of_each else 1
+            rows.append((method, args.n_jobs, number, psfs, args.side, size, measured, most, seconds, peak))
+    names = ("method", "jobs", "stamps", "psfs", "side", "input_MB", "rows", "processes", "seconds", "peak_MB")
     table = Table(rows=rows, names=names)
     table["peak_MB"].description = "largest sum of the resident memory of all processes of the command"
     title = "Memory of the command, watched to its end"
     report("memory", table, metadata(1, seed=args.seed), title=title, output=args.output)
-    raise SystemExit(0 if all(row[-1] < LIMIT and row[5] == args.number for row in rows) else 1)
+    raise SystemExit(0 if all(row[-1] < LIMIT and row[6] == row[2] for row in rows) else 1)
 
 
 if __name__ == "__main__":

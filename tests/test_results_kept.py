@@ -16,7 +16,7 @@ from galmeasure import LSQSersicFitter
 from galmeasure.cli import main
 from galmeasure.exceptions import CatalogError
 from galmeasure.fitters.registry import FITTERS
-from galmeasure.io import ChunkedWriter, open_catalog, writers
+from galmeasure.io import ChunkedWriter, open_catalog, spool, writers
 
 SUFFIXES = ("fits", "ecsv", "csv", "parquet", "votable")
 
@@ -70,7 +70,7 @@ def test_disk_is_full_at_the_end(disk, monkeypatch, suffix):
 def test_disk_is_full_in_the_middle(disk, monkeypatch):
     """The chunks go on to another folder, and the table to its own where there is space in the end."""
     full, _ = disk
-    append, spools = writers.append, []
+    append, spools = spool.append, []
 
     def limited(file, offset, content):
         spools.append(file) if file not in spools else None
@@ -79,7 +79,7 @@ def test_disk_is_full_in_the_middle(disk, monkeypatch):
             no_space()
         append(file, offset, content)
 
-    monkeypatch.setattr(writers, "append", limited)
+    monkeypatch.setattr(spool, "append", limited)
     table = QTable({"id": np.arange(9), "x": np.arange(9.0)})
     with ChunkedWriter(full / "o.fits") as writer:
         for start in range(0, 9, 3):
@@ -110,7 +110,7 @@ def test_command_says_where_the_rows_are(disk, monkeypatch, capsys):
         main(["cat.fits", "--method", "lsq", "-o", "o.fits", "--no-progress"])
     out, err = capsys.readouterr()
     assert (stop.value.code, out, err.count("\n")) == (2, "", 1)
-    saved = re.search(r"the 7 rows that were measured are in (\S+)", err)[1]
+    saved = re.search(r"the 7 rows that were measured are in ([^\s;]+)", err)[1]
     assert Path(saved).parent == spare
     assert len(Table.read(saved)) == 7
 

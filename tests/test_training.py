@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from galmeasure.render import prepare_psf, render_sersic
 from galmeasure.simulation.stamps import SimulationConfig
-from galmeasure.training import StampPool, Trainer, list_training_configs, read_training_config
+from galmeasure.training import StampPool, Trainer, list_training_configs, read_training_config, train
 from galmeasure.training.config import TrainingConfig
 
 SMOKE = read_training_config("smoke")
@@ -132,6 +132,14 @@ def test_a_run_that_stops_goes_on_exactly(tmp_path, one_thread):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_only_where_it_is_fast(tmp_path, monkeypatch, fast):
+    """Emulated bfloat16 takes ten times as long as single precision, whatever a configuration says."""
+    monkeypatch.setattr("galmeasure.training.trainer.bf16_is_fast", lambda device: fast)
+    assert read_training_config("smoke").bf16
+    assert Trainer(read_training_config("smoke"), tmp_path).bf16 == fast
+
+
 def test_a_folder_of_another_run_is_refused(tmp_path):
     trainer = Trainer(SMOKE, tmp_path)
     trainer.save_checkpoint()
@@ -227,9 +235,35 @@ def test_command(tmp_path):
     done = runner.invoke(cli, ["train", "--smoke", "--folder", str(folder), "--threads", "1"])
     assert done.exit_code == 0, done.output
     assert "trained on 640 stamps" in done.output
+    lines = done.stderr.splitlines()
+    starts = (
+        "training smoke, 20 steps, begins; first the pool of 256 stamps", "step 10 of 20, ", "step 20 of 20, ",
+        "the last step is done: the weights are validated and written", "step 20 of 20, ",
+        "the correction of --refine auto is learned from 2000 galaxies",
+        "the score of unusual galaxies is learned from 2000 galaxies",
+    )  # fmt: skip
+    assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == list(starts)
+    assert "held-out loss" in lines[1]
     assert (folder / "smoke.safetensors").exists()
     again = runner.invoke(cli, ["train", "--smoke", "--folder", str(folder), "--threads", "1"])
     assert again.exit_code == 0, again.output
+
+
+@pytest.mark.parametrize(
+    ("line", "note"),
+    [
+        ("step 10 ", "nothing was written to {} yet"),
+        ("the last step", "step 20 of 20 is kept in {}/checkpoint.pt; the same command goes on from there"),
+    ],
+)
+def test_a_run_that_is_stopped_says_what_was_written(tmp_path, line, note):
+    def stop(text):
+        if text.startswith(line):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(SMOKE, tmp_path, progress_bar=False, tell=stop)
+    assert caught.value.__notes__ == [note.format(tmp_path)]
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,19 @@
 """Commands and options; what they do is imported when they run, so that help is quick."""
 
+import shlex
 import sys
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from galmeasure.cli.app import app
 from galmeasure.cli.calibrate import calibrate
 from galmeasure.cli.convert import convert
 from galmeasure.cli.estimator_options import chosen_fitter, estimator_options
 from galmeasure.cli.evaluate import evaluate
 from galmeasure.cli.reading_options import reading_options
-from galmeasure.cli.run import reported
+from galmeasure.cli.run import reported, text_with_notes
 from galmeasure.cli.search import search
 from galmeasure.cli.simulate import simulate
 from galmeasure.cli.titles import TitledCommand, probably_meant
@@ -22,11 +24,16 @@ from galmeasure.utils.text import one_line, printable
 __all__ = ["cli", "main"]
 
 
+_ARGUMENTS = "galmeasure.arguments"
+"""Key under which a context has all arguments of the command, as they were given."""
+
+
 class DefaultGroup(click.Group):
     """Group in which ``galmeasure FILE`` means ``galmeasure measure FILE``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``measure`` in front of what is not a command."""
+        ctx.meta[_ARGUMENTS] = tuple(args)
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version", "-V"):
             meant = None if ctx.resilient_parsing else probably_meant(args[0], self.commands)
             if meant is not None:
@@ -79,6 +86,7 @@ def cli() -> None:
     help="Table to write: .fits, .ecsv, .csv, .parquet or .votable; - writes CSV to the standard output.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped, if there is one.")
 @estimator_options("measure")
 @click.option("--calibration", help="Correct estimates and errors with a file of galmeasure calibrate.")
 @click.option("--device", default="cpu", show_default=True, help="Torch device for the computation, e.g. cuda.")
@@ -127,7 +135,14 @@ def cli() -> None:
 @click.option("--columns", help="Columns to write, e.g. id,flux_fit,flags; columns of the input are copied.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Number of cutouts that a thread measures at once.")
 @click.option("--n-jobs", type=int, default=1, show_default=True, help="Number of processes; -1 for one per core.")
+@click.option("--scheduler", help="Address of a Dask scheduler, whose workers measure, e.g. tcp://10.0.0.1:8786.")
+@click.option("--threads", type=click.IntRange(min=1), help="Number of threads of each process.  [default: the cores "
+              "are shared among the processes]")  # fmt: skip
 @click.option("--plots", help="Folder for one plot per fit; choose the fits with --rows.")
+@click.option(
+    "--gallery",
+    help="HTML file with results and thumbnails of the galaxies, to sort and filter in a browser.",
+)
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @click.option(
     "-q", "--quiet", is_flag=True, help="Show neither a progress bar nor closing lines, only errors and warnings."
@@ -140,6 +155,7 @@ def measure(catalogs: tuple[str, ...], **options: Any) -> None:
     of cutouts in extensions, a list of sources (FITS, ECSV, CSV, Parquet, VOTable) with --image, or an image
     with --detect. The table goes to CATALOG_galmeasure.fits unless --output says otherwise. Several catalogues have
     a table each. The name - means the standard input, and the standard output, to which the table goes as CSV.
+    A run that is stopped keeps what was measured in OUTPUT.journal; the same command with --resume goes on.
     Exit codes: 0 done, 2 bad arguments or input.
     """
     with reported(options["verbose"]):
@@ -151,6 +167,7 @@ def measure(catalogs: tuple[str, ...], **options: Any) -> None:
             reading=reading_options(options),
             columns=_column_names(options["columns"]),
             progress=not (options["no_progress"] or options["quiet"]),
+            how_to_resume=_resuming_command(),
             **{name: options[name] for name in _MEASURE_SETTINGS},
         )
         for summary in measure_all(catalogs, settings):
@@ -158,8 +175,17 @@ def measure(catalogs: tuple[str, ...], **options: Any) -> None:
                 click.echo(printable(summary), err=options["output"] == STREAM)
 
 
-_MEASURE_SETTINGS = ("output", "overwrite", "rows", "batch_size", "n_jobs", "plots", "verbose")
+_MEASURE_SETTINGS = (
+    "output", "overwrite", "resume", "rows", "batch_size", "n_jobs", "scheduler", "threads", "plots", "gallery",
+    "verbose",
+)  # fmt: skip
 """Options that are settings of `galmeasure.workflows.measure.measure_catalog` as they are."""
+
+
+def _resuming_command():
+    """Return the command that goes on with this one."""
+    arguments = [name for name in click.get_current_context().meta.get(_ARGUMENTS, ()) if name != "--resume"]
+    return shlex.join(["galmeasure", *arguments, "--resume"])
 
 
 def _column_names(text):
@@ -167,6 +193,7 @@ def _column_names(text):
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+cli.add_command(app)
 cli.add_command(calibrate)
 cli.add_command(convert)
 cli.add_command(evaluate)
@@ -192,7 +219,8 @@ def main(args: list[str] | None = None) -> None:
     except click.ClickException as err:
         click.echo(f"galmeasure: error: {one_line(err.format_message())}", err=True)
         code = 2
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("galmeasure: stopped; no table was written", err=True)
+    except (click.Abort, KeyboardInterrupt) as err:
+        text = text_with_notes("stopped", err.__cause__ or err)
+        click.echo(f"galmeasure: {'stopped; no table was written' if text == 'stopped' else text}", err=True)
         code = 130
     sys.exit(code if isinstance(code, int) else 0)

@@ -11,7 +11,7 @@ import click
 
 from galmeasure.utils.text import one_line
 
-__all__ = ["reported"]
+__all__ = ["reported", "text_with_notes"]
 
 
 @contextmanager
@@ -23,7 +23,12 @@ def reported(verbose: bool = False) -> Iterator[None]:
         except (ValueError, TypeError, OSError, ImportError) as err:
             if verbose:
                 traceback.print_exc()
-            raise click.UsageError(one_line(err)) from err
+            raise click.UsageError(text_with_notes(one_line(err), err)) from err
+
+
+def text_with_notes(text: str, err: BaseException) -> str:
+    """Text on one line, with the notes of an exception behind it."""
+    return "; ".join([text, *map(one_line, getattr(err, "__notes__", ()))])
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import click
+
 from galmeasure.workflows.measure import MeasureSettings, Summary, measure_catalog, output_path
 
 __all__ = ["STREAM", "measure_all"]
@@ -37,7 +39,7 @@ def measure_all(catalogs: Sequence[str], settings: MeasureSettings) -> Iterator[
     """
     paths: list[str | None] = [*catalogs] or [None]
     _check(paths, settings)
-    for catalog in paths:
+    for catalog in _unfinished(paths, settings):
         with ExitStack() as stack:
             path = stack.enter_context(_standard_input()) if catalog == STREAM else catalog
             if settings.output == STREAM:
@@ -51,8 +53,14 @@ def _check(catalogs, settings):
     if len(catalogs) > 1 and settings.output is not None:
         msg = f"output is for one catalogue, and {len(catalogs)} were given; each has its own table by default"
         raise ValueError(msg)
+    if len(catalogs) > 1 and settings.gallery is not None:
+        msg = f"gallery is for one catalogue, and {len(catalogs)} were given; measure them one by one"
+        raise ValueError(msg)
     if STREAM in catalogs and settings.output is None:
         msg = "output must be given for a catalogue from the standard input, a file or -"
+        raise ValueError(msg)
+    if settings.resume and settings.output == STREAM:
+        msg = "resume needs an output that is a file, not the standard output"
         raise ValueError(msg)
     if len(catalogs) == 1:
         return
@@ -61,9 +69,18 @@ def _check(catalogs, settings):
         if paths.count(path) > 1:
             msg = f"{catalog}: another catalogue has the same table, {path}; measure them one by one, with --output"
             raise ValueError(msg)
-        if path.exists() and not settings.overwrite:
+        if path.exists() and not settings.overwrite and not settings.resume:
             msg = f"{path}: exists already; --overwrite replaces it"
             raise ValueError(msg)
+
+
+def _unfinished(catalogs, settings):
+    """Catalogues without a table, where a run over several of them is gone on with; otherwise all."""
+    for catalog in catalogs:
+        if len(catalogs) > 1 and settings.resume and output_path(catalog, None).exists():
+            click.echo(f"galmeasure: {output_path(catalog, None)} is there already, and is left as it is", err=True)
+        else:
+            yield catalog
 
 
 @contextmanager
@@ -84,7 +101,7 @@ def _to_standard_output(catalog, settings):
     """Measure a catalogue, and write the table to the standard output as CSV."""
     with tempfile.TemporaryDirectory(prefix="galmeasure_") as folder:
         path = Path(folder) / "table.csv"
-        summary = measure_catalog(catalog, replace(settings, output=path))
+        summary = measure_catalog(catalog, replace(settings, output=path, journal=False))
         stream = sys.stdout.buffer
         try:
             with path.open("rb") as file:

@@ -15,11 +15,14 @@ _INPUT = ("image", "detect", "error", "weight", "weight_type", "mask", "mask_bit
 _PSF = ("psf", "psf_oversampling", "psf_flux", "psf_includes_pixel")
 _UNITS = ("pixel_scale", "gain", "zero_point")
 _ESTIMATOR = ("method", *dict.fromkeys(o.name for entry in FITTERS.values() for o in entry.options), "calibration")
-_RUNNING = ("rows", "batch_size", "n_jobs", "device", "threads", "minutes", "no_progress", "quiet", "verbose", "help")
+_RUNNING = (
+    "rows", "batch_size", "n_jobs", "threads", "scheduler", "device", "minutes", "no_progress", "quiet", "verbose",
+    "help",
+)  # fmt: skip
 
 TITLES = {
     "measure": {
-        "Results": ("output", "overwrite", "columns", "plots"), "Estimator": _ESTIMATOR,
+        "Results": ("output", "overwrite", "resume", "columns", "plots", "gallery"), "Estimator": _ESTIMATOR,
         "Image, noise and masks": _INPUT, "PSF": _PSF, "Units": _UNITS, "Running": _RUNNING,
     },
     "calibrate": {
@@ -38,7 +41,7 @@ TITLES = {
 
 _FILES = (
     "against", "calibration", "catalog", "catalogs", "config", "dataset", "error", "file", "folder", "image", "like",
-    "mask", "output", "plots", "psf", "report", "segmentation", "validation", "weight",
+    "gallery", "mask", "output", "plots", "psf", "report", "segmentation", "validation", "weight",
 )  # fmt: skip
 """Options and arguments that may be files, whatever else they may be: the shell completes their names."""
 

@@ -70,9 +70,21 @@ def _run(config, options):
         threads=options["threads"],
         validation=options["validation"],
         progress_bar=not options["no_progress"] and sys.stderr.isatty(),
+        tell=_tell,
     )
     lines = [_about(weights), f"weights {weights.path}"]
-    return "\n".join([*lines, *_write_beside(weights, options)])
+    try:
+        return "\n".join([*lines, *_write_beside(weights, options)])
+    except BaseException as err:
+        err.add_note(f"the weights {weights.path} are written; the same command learns what belongs beside them")
+        raise
+
+
+def _tell(text):
+    """Print a line above progress bars."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
 
 
 def _write_beside(weights, options):
@@ -88,12 +100,14 @@ def _write_beside(weights, options):
     number = _galaxies(options, "correct", CORRECTION_NUMBER)
     if number:
         if not has_correction(weights, number):
+            _tell(f"the correction of --refine auto is learned from {number} galaxies that are simulated (--correct)")
             write_correction(weights, number, **how)
             is_new = True
         lines.append(f"correction {correction_path(weights.path)}")
     number = _galaxies(options, "ood", NUMBER)
     if number:
         if is_new or not has_ood(weights, number):
+            _tell(f"the score of unusual galaxies is learned from {number} galaxies that are simulated (--ood)")
             write_ood(weights, number, **how)
         lines.append(f"OOD reference {ood_path(weights.path)}")
     return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from galmeasure.cutouts.border_noise import border_noise, masked_median
 from galmeasure.cutouts.noise import error_values
 from galmeasure.flags import Flag
 from galmeasure.parameters import N_PARAMETERS
+from galmeasure.utils.progress import BatchProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +61,8 @@ class CutoutBatch:
         PSF pixels per cutout pixel.
     psf_fwhm : ndarray of float64
         Width of each of ``psf``, pixel response included, in pixels of the cutout; infinite or NaN if it has none.
+    progress : BatchProgress, optional
+        Counter of the rows that a fitter has done.
     """
 
     index: np.ndarray
@@ -74,6 +77,7 @@ class CutoutBatch:
     psf_index: np.ndarray
     psf_oversampling: int
     psf_fwhm: np.ndarray
+    progress: BatchProgress = field(default_factory=BatchProgress, compare=False)
 
     def __len__(self):
         """Number of rows."""

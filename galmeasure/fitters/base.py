@@ -1,8 +1,8 @@
 """What every estimator shares: prepare, measure, assemble; and model images from a result table."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -17,15 +17,16 @@ from galmeasure.cutouts import Cutouts
 from galmeasure.cutouts.batches import CutoutBatch
 from galmeasure.fitters.blank import fail_blank, flag_unknown_errors
 from galmeasure.fitters.images import make_model_images, make_residual_images
-from galmeasure.fitters.threads import map_batches, single_threaded
+from galmeasure.fitters.threads import batch_division, map_batches, single_threaded
 from galmeasure.flags import Flag
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
 from galmeasure.results.columns import fixed_values, initial_values
 from galmeasure.results.table import Measurement, build_table
 from galmeasure.utils.chunks import chunk_size
 from galmeasure.utils.peer_arguments import refuse_words
+from galmeasure.utils.progress import BatchProgress, progress
 
-__all__ = ["BatchMeasurement", "SersicFitterBase", "progress"]
+__all__ = ["BatchMeasurement", "SersicFitterBase"]
 
 _BRIGHT = 200.0  # S/N at which 0.5 % of the flux is its error
 _ARGUMENTS = (
@@ -234,7 +235,7 @@ class SersicFitterBase(ABC):
         init_params: Table | None = None,
         ids: Sequence | None = None,
         zero_point: npt.ArrayLike | None = None,
-        progress_bar: bool = False,
+        progress_bar: bool | Callable[[int], Any] = False,
         **unknown: Any,
     ) -> QTable:
         """Measure galaxies.
@@ -272,8 +273,8 @@ class SersicFitterBase(ABC):
             Identifiers of the rows.
         zero_point : float or array_like, optional
             Magnitude of one unit of flux.
-        progress_bar : bool, optional
-            Show a bar on standard error.
+        progress_bar : bool or callable, optional
+            Show a bar on standard error; or a function that is told how many more galaxies are done, now and then.
         **unknown
             Nothing else is taken: names that other codes have for these arguments raise a TypeError that tells ours.
 
@@ -298,9 +299,8 @@ class SersicFitterBase(ABC):
         not_held = self._not_held(init)
         measurement = BatchMeasurement.empty(len(cutouts), **self._columns())
         with progress(len(cutouts), progress_bar) as bar:
-            for index, of_batch in self._measure_batches(cutouts, init):
+            for index, of_batch in self._measure_batches(cutouts, init, bar.update):
                 measurement.put(index, of_batch)
-                bar.update(len(index))
         measurement.flags[not_held] |= Flag.FAILED
         measurement.flags |= _psf_light_flags(cutouts, measurement.snr)
         return self._assemble(cutouts, measurement)
@@ -336,11 +336,13 @@ class SersicFitterBase(ABC):
             raise ValueError(msg)
         return missing
 
-    def _measure_batches(self, cutouts, init):
-        """Yield rows and their measurements, in input units, batch by batch."""
+    def _measure_batches(self, cutouts, init, report):
+        """Yield rows and their measurements, in input units, batch by batch; `report` is told of rows that are done."""
         with single_threaded() as n_threads:
             n_workers = n_threads if self.device == "cpu" else 1
-            batches = cutouts.batches(self._max_pixels(cutouts, n_workers))
+            n_shares = batch_division(n_workers) if self.device == "cpu" else 1
+            batches = cutouts.batches(self._max_pixels(cutouts, n_shares))
+            batches = (replace(batch, progress=BatchProgress(len(batch), report)) for batch in batches)
             yield from map_batches(lambda batch: self._measure_batch(batch, init), batches, n_workers)
 
     def _max_pixels(self, cutouts, n_workers):
@@ -366,6 +368,7 @@ class SersicFitterBase(ABC):
         measurement.flags[~np.isfinite(measurement.values).all(axis=1)] |= Flag.FAILED
         if self._has_errors:
             flag_unknown_errors(measurement.values, measurement.covariance, measurement.flags)
+        batch.progress.finish()
         return batch.index, measurement
 
     def _calibrate(self, batch, measurement):
@@ -431,10 +434,3 @@ def _check_fixed(name, value):
     if not inside:
         msg = f"fixed[{name!r}] = {value!r} lies outside the bounds of {name}"
         raise ValueError(msg)
-
-
-def progress(total: int, show: bool) -> Any:
-    """Make a tqdm bar, or one that shows nothing."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit="galaxy", disable=not show)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from galmeasure.cutouts.batches import CutoutBatch
+from galmeasure.utils.progress import BatchProgress
 
 __all__ = ["CROPS", "Crop", "crop_sides", "rows_of"]
 
@@ -80,7 +81,7 @@ def rows_of(batch: CutoutBatch, rows: NDArray[np.int64]) -> CutoutBatch:
     parts = {name: getattr(batch, name)[rows] for name in names}
     parts["error"] = batch.error if len(batch.error) == 1 else batch.error[rows]
     parts["gain"] = None if batch.gain is None else batch.gain[rows]
-    return replace(batch, **parts)
+    return replace(batch, progress=BatchProgress(), **parts)
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
 
-__all__ = ["map_batches", "single_threaded"]
+__all__ = ["batch_division", "divided_as", "map_batches", "single_threaded"]
 
 _Batch = TypeVar("_Batch")
 _Result = TypeVar("_Result")
 _LOCK = threading.Lock()
 _STATE = {"depth": 0, "threads": 1}
+_DIVISION: ContextVar[int | None] = ContextVar("division", default=None)
 
 
 @contextmanager
@@ -37,6 +39,30 @@ def single_threaded() -> Iterator[int]:
             _STATE["depth"] -= 1
             if _STATE["depth"] == 0:
                 torch.set_num_threads(_STATE["threads"])
+
+
+@contextmanager
+def divided_as(n_threads: int | None) -> Iterator[None]:
+    """Divide cutouts into batches as for a number of threads, however many there are.
+
+    The rounding of a row depends on the rows of its batch, and so on this number: it must be that of the first run
+    where a run is to give the same numbers as another one.
+
+    Parameters
+    ----------
+    n_threads : int or None
+        Number of threads for which batches are made; None for those of torch.
+    """
+    token = _DIVISION.set(n_threads)
+    try:
+        yield
+    finally:
+        _DIVISION.reset(token)
+
+
+def batch_division(n_threads: int) -> int:
+    """Return the number of threads for which batches are made: that of `divided_as`, or those that there are."""
+    return _DIVISION.get() or n_threads
 
 
 def map_batches(function: Callable[[_Batch], _Result], batches: Iterable[_Batch], n_workers: int) -> Iterator[_Result]:

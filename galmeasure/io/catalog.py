@@ -4,6 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 from galmeasure.io.cutout_table import CutoutTableSource, find_cutout_table
@@ -21,7 +22,8 @@ from galmeasure.io.fits_files import (
 )
 from galmeasure.io.list_columns import read_list
 from galmeasure.io.multi_extension import MultiExtensionSource, holds_cutouts
-from galmeasure.io.names import COLUMN_NAMES, some_names
+from galmeasure.io.names import COLUMN_NAMES, some_names, spelling_of
+from galmeasure.io.parquet_rows import ParquetRows, is_parquet
 from galmeasure.io.source import CatalogSource, ReadOptions
 from galmeasure.io.source_list import DetectionSource, SourceListSource
 
@@ -38,7 +40,8 @@ def open_catalog(path: str | os.PathLike | None = None, **options) -> CatalogSou
     ----------
     path : path-like
         A FITS cutout table (one stamp per row in a column ``cutout``, ``image``, ``stamp`` or ``vignet``), a FITS file
-        of cutouts in extensions or a cube, a source list (with `image`), or an image (with `detect`).
+        of cutouts in extensions or a cube, Parquet with such a column of lists, a source list (with `image`), or an
+        image (with `detect`).
         ``file.fits[NAME]``, ``file.fits[NAME,VERSION]`` and ``file.fits[2]`` choose an extension.
     image : path-like, optional
         Image in which the sources of the list at `path` are measured.
@@ -88,6 +91,7 @@ def open_catalog(path: str | os.PathLike | None = None, **options) -> CatalogSou
     """
     options = ReadOptions(**options)
     source = _open_rows(options.image if path is None else path, options)
+    source.opened_as = path
     source.check_noise()
     return source
 
@@ -124,6 +128,11 @@ def _open_cutouts(path, options):
     """Cutout table, cube or multi-extension file; or the reason why it is none of them."""
     path, extension = split_extension(path)
     existing(path, may_be_folder=True)  # of Parquet files
+    if is_parquet(path):
+        rows = ParquetRows(path)
+        name = spelling_of(rows.names, "cutout")
+        if name is not None and rows.shape(name) != ():
+            return CutoutTableSource(path, options, fits.HDUList([fits.PrimaryHDU(header=rows.header)]), rows=rows)
     if not has_fits_magic(path):
         names = read_list(path).colnames
         msg = f"{path}: has no cutouts (columns {some_names(names)}); a source list needs an image (--image)"

@@ -46,15 +46,17 @@ class CutoutTableSource(CatalogSource):
         The open file; used during the call only.
     extension : str, optional
         Name or number of the table's extension.
+    rows : ParquetRows, optional
+        Rows of files that are not FITS; the first of the HDUs then has their keywords.
     """
 
-    def __init__(self, path, options, hdus, extension=None):
+    def __init__(self, path, options, hdus, extension=None, rows=None):
         super().__init__(path, options, kind="cutout table")
         if options.size is not None:
             msg = "size is for source lists and images; the stamps of a cutout table have their shape"
             raise OptionError(msg)
-        hdu = find_cutout_table(hdus, extension)
-        self._rows = TableRows(path, hdu)
+        hdu = find_cutout_table(hdus, extension) if rows is None else hdus[0]
+        self._rows = TableRows(path, hdu) if rows is None else rows
         self._cutout = spelling_of(self._rows.names, "cutout")
         self._roles = self._find_roles()
         for role, name in (("cutout", self._cutout), *self._roles.items()):

@@ -3,7 +3,7 @@
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -112,12 +112,15 @@ class CatalogSource:
         File that is to be read.
     notes : list of str
         What was found in the headers and is used, for people to read.
+    opened_as : path-like or None
+        Argument of `open_catalog`, with which another process opens the same catalogue.
     """
 
     path: os.PathLike
     options: ReadOptions
     kind: str = ""
     notes: list = field(default_factory=list)
+    opened_as: str | os.PathLike | None = None
     psf: PSFInput | None = None
     unit: u.UnitBase | None = None
     gain: object = None
@@ -290,14 +293,7 @@ class CatalogSource:
         """
         rows = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
         self.check_rows(rows)
-        if size is not None:
-            edges = np.arange(0, len(rows) + size, size)
-        else:
-            number = np.cumsum(self.n_pixels(rows)) // max_pixels
-            edges = np.concatenate([[0], np.flatnonzero(np.diff(number)) + 1, [len(rows)]])
-        for first, last in itertools.pairwise(edges):
-            if first < min(last, len(rows)):
-                yield rows[first:last]
+        yield from row_blocks(rows, size, max_pixels, self.n_pixels)
 
     def chunks(self, rows: npt.ArrayLike | None = None, size: int | None = None) -> Iterator[Cutouts]:
         """Cutouts in chunks, in order; see `blocks` for the parameters.
@@ -390,6 +386,23 @@ class CatalogSource:
             msg = f"{where}: psf: must be {allowed}, not {len(psf_input.psf)}"
             raise CatalogError(msg)
         self.psf = psf_input
+
+
+def row_blocks(
+    rows: npt.NDArray[np.int64],
+    size: int | None,
+    max_pixels: int,
+    n_pixels: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]],
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Divide rows into blocks of so many rows, or of about so many pixels where ``size`` is None."""
+    if size is not None:
+        edges = np.arange(0, len(rows) + size, size)
+    else:
+        number = np.cumsum(n_pixels(rows)) // max_pixels
+        edges = np.concatenate([[0], np.flatnonzero(np.diff(number)) + 1, [len(rows)]])
+    for first, last in itertools.pairwise(edges):
+        if first < min(last, len(rows)):
+            yield rows[first:last]
 
 
 def _psf_of_option(option):

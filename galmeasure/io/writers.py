@@ -1,12 +1,10 @@
 """Result tables to files: chunk by chunk, under the final name only when complete."""
 
-import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from io import FileIO
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +13,10 @@ import numpy as np
 from astropy.table import Table
 
 from galmeasure.io.fits_files import quiet
+from galmeasure.io.spool import Spool, other_folders
 from galmeasure.io.table_rows import RowWriter
 from galmeasure.utils.chunks import chunk_size
-from galmeasure.utils.files import read_into
+from galmeasure.utils.files import sync_file, sync_folder
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -69,6 +68,10 @@ class ChunkedWriter:
         The table; the end of its name gives the format.
     overwrite : bool, optional
         Whether an existing file may be replaced.
+    spool : galmeasure.io.spool.Spool, optional
+        File in which the chunks wait, which may hold some already; whoever made it closes it.
+    columns : sequence of str, optional
+        Columns of the table, in their order; others that are written wait with the chunks and are left out of it.
 
     Raises
     ------
@@ -78,13 +81,11 @@ class ChunkedWriter:
         If the file exists and may not be replaced.
     """
 
-    def __init__(self, path, *, overwrite=False):
-        self.path, self.overwrite = Path(path), overwrite
-        self.format = output_format(self.path)
-        self._check_free()
-        self._template, self._chunks = None, []
-        check_folder(self.path)
-        self._spool = tempfile.TemporaryFile(dir=self.path.parent, buffering=0)  # noqa: SIM115
+    def __init__(self, path, *, overwrite=False, spool: Spool | None = None, columns: Sequence[str] | None = None):
+        self.path, self.overwrite, self.columns = Path(path), overwrite, columns
+        self.format = check_new(self.path, overwrite=overwrite)
+        self._own_spool = None if spool is not None else Spool(self.path.parent)
+        self._spool = self._own_spool if spool is None else spool
 
     def __enter__(self):
         return self
@@ -93,15 +94,12 @@ class ChunkedWriter:
         self.abort()
 
     def __len__(self):
-        return sum(count for _, _, count in self._chunks)
+        return len(self._spool)
 
-    def _check_free(self):
-        if self.path.is_dir():
-            msg = f"{self.path}: is a folder"
-            raise IsADirectoryError(msg)
-        if os.path.lexists(self.path) and not self.overwrite:
-            msg = f"{self.path}: exists already; --overwrite (overwrite=True) replaces it"
-            raise FileExistsError(msg)
+    @property
+    def _template(self):
+        """Table without rows that has the columns of the first chunk."""
+        return self._spool.template
 
     def write(self, table: Table) -> None:
         """Append rows.
@@ -117,7 +115,7 @@ class ChunkedWriter:
             If the columns differ from those of the first chunk.
         """
         if self._template is None:
-            self._template = table[:0]
+            self._spool.begin(table)
         elif table.colnames != self._template.colnames:
             msg = f"table must have the columns of the first chunk, {self._template.colnames}, not {table.colnames}"
             raise ValueError(msg)
@@ -127,32 +125,7 @@ class ChunkedWriter:
         rows = np.empty(len(table), dtype=[(n, a.dtype.newbyteorder("="), a.shape[1:]) for n, a in arrays.items()])
         for name, array in arrays.items():
             rows[name] = array
-        offset = sum(count * dtype.itemsize for _, dtype, count in self._chunks)
-        try:
-            append(self._spool, offset, rows.tobytes())
-        except OSError as err:
-            self._move_spool(offset, rows.tobytes(), err)
-        self._chunks.append((offset, rows.dtype, len(rows)))
-
-    def _move_spool(self, size, content, err):
-        """Let the chunks, and another one, wait in a folder that has space; `size` is that of the chunks before."""
-        for folder in _other_folders():
-            try:
-                spool = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-            except OSError:
-                continue
-            try:
-                step = chunk_size("table bytes")
-                for start in range(0, size, step):
-                    append(spool, start, _read_at(self._spool, start, min(step, size - start)))
-                append(spool, size, content)
-            except OSError:
-                spool.close()
-                continue
-            self._spool.close()
-            self._spool = spool
-            return
-        raise err
+        self._spool.append(rows)
 
     def _array(self, name, column):
         """Numbers or text of a column in the unit of the first chunk; masked only where NaN cannot say so."""
@@ -224,7 +197,7 @@ class ChunkedWriter:
 
     def _rescue(self):
         """Path of the table in another folder, or None where there is no space either."""
-        for folder in _other_folders():
+        for folder in other_folders():
             path = folder / f"galmeasure-{secrets.token_hex(8)}{self.path.suffix}"
             try:
                 with quiet():
@@ -236,40 +209,43 @@ class ChunkedWriter:
         return None
 
     def _make(self):
-        self._check_free()
+        _check_free(self.path, self.overwrite)
         temporary = self._temporary()
         try:
             with quiet():  # about units outside the standard, which astropy keeps all the same
                 _MAKERS[self.format](self, temporary)
+            sync_file(temporary)
             if self.overwrite:
                 temporary.replace(self.path)
             else:
                 _rename_new(temporary, self.path)
+            sync_folder(self.path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
     def abort(self) -> None:
-        """Forget what was written."""
-        self._spool.close()
+        """Forget what was written, unless it waits in a file that was given."""
+        if self._own_spool is not None:
+            self._own_spool.close()
 
     def row_type(self) -> np.dtype:
         """Type of a row that holds every chunk: the widest text of each column."""
-        first = self._chunks[0][1]
-        if all(dtype == first for _, dtype, _ in self._chunks):
-            return first
+        types = list(dict.fromkeys(dtype for _, dtype, _ in self._spool.chunks))
+        if len(types) == 1:
+            return types[0]
         fields = []
-        for name in dict.fromkeys(name for _, dtype, _ in self._chunks for name in dtype.names):
-            kinds = [dtype.fields[name][0] for _, dtype, _ in self._chunks if name in dtype.names]
+        for name in dict.fromkeys(name for dtype in types for name in dtype.names):
+            kinds = [dtype.fields[name][0] for dtype in types if name in dtype.names]
             fields.append((name, np.result_type(*(kind.base for kind in kinds)), kinds[0].shape))
         return np.dtype(fields)
 
     def tables(self, block_bytes: int) -> "Iterator[QTable]":
         """The table again, in blocks of about `block_bytes`."""
         dtype, waiting, size = self.row_type(), [], 0
-        for offset, kind, count in self._chunks:
-            rows = np.frombuffer(_read_at(self._spool, offset, count * kind.itemsize), dtype=kind)
-            waiting.append(rows if kind == dtype else _widened(rows, dtype))
-            size += count * dtype.itemsize
+        for number in range(len(self._spool.chunks)):
+            rows = self._spool.read(number)
+            waiting.append(rows if rows.dtype == dtype else _widened(rows, dtype))
+            size += len(rows) * dtype.itemsize
             if size >= block_bytes:
                 yield self._table(np.concatenate(waiting))
                 waiting, size = [], 0
@@ -281,7 +257,7 @@ class ChunkedWriter:
         from astropy.table import QTable
 
         table = QTable(meta=self._template.meta)
-        for name in self._template.colnames:
+        for name in self.columns or self._template.colnames:
             unit = self._template[name].unit
             unit = _named(unit) if self.format == "fits" else unit
             table[name] = rows[name] if unit is None else u.Quantity(rows[name], unit, copy=False)
@@ -304,47 +280,6 @@ class ChunkedWriter:
         return column
 
 
-def append(file: FileIO, offset: int, content: bytes) -> None:
-    """Write bytes to an unbuffered file from a place on, all of them.
-
-    Parameters
-    ----------
-    file : io.FileIO
-        Open file; what comes after the place is replaced.
-    offset : int
-        Place in the file, in bytes.
-    content : bytes
-        Bytes that are to be written.
-
-    Raises
-    ------
-    OSError
-        If there is no space.
-    """
-    file.seek(offset)
-    remaining = memoryview(content)
-    while len(remaining):
-        remaining = remaining[file.write(remaining) :]
-
-
-def _read_at(file, offset, size):
-    """Some bytes of an unbuffered file."""
-    content = bytearray(size)
-    file.seek(offset)
-    if not read_into(file, memoryview(content)):
-        msg = "the temporary file of the measurements ends early"
-        raise OSError(msg)
-    return content
-
-
-def _other_folders():
-    """Folders in which results may be saved when their own has no space."""
-    folders = [Path(tempfile.gettempdir())]
-    with contextlib.suppress(RuntimeError):
-        folders.append(Path.home())
-    return [*folders, Path.cwd()]
-
-
 def write_table(table: Table, path: str | PathLike, *, overwrite: bool = False) -> None:
     """Write a table; the end of the name gives the format.
 
@@ -364,6 +299,44 @@ def write_table(table: Table, path: str | PathLike, *, overwrite: bool = False) 
 
 _MASK = "\0mask"
 """End of the name under which the mask of a column waits."""
+
+
+def check_new(path: str | PathLike, *, overwrite: bool = False) -> str:
+    """Raise unless a table of this name could be written now; it is not.
+
+    Parameters
+    ----------
+    path : path-like
+        Table that is to be written later.
+    overwrite : bool, optional
+        Whether an existing file may be replaced.
+
+    Returns
+    -------
+    str
+        Format of the table, one of those in `FORMATS`.
+
+    Raises
+    ------
+    ValueError
+        If the format is unknown.
+    OSError
+        If the file exists and may not be replaced, or could not be written.
+    """
+    table_format = output_format(path)
+    _check_free(Path(path), overwrite)
+    check_folder(path)
+    return table_format
+
+
+def _check_free(path, overwrite):
+    """Raise if the name is taken."""
+    if path.is_dir():
+        msg = f"{path}: is a folder"
+        raise IsADirectoryError(msg)
+    if os.path.lexists(path) and not overwrite:
+        msg = f"{path}: exists already; --overwrite (overwrite=True) replaces it"
+        raise FileExistsError(msg)
 
 
 def check_folder(path: str | PathLike) -> None:

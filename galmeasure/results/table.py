@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -313,10 +314,11 @@ def flat_meta(extra: Mapping[str, str | float] | None = None) -> dict[str, str |
     Returns
     -------
     dict
-        Date, versions, meaning of the flags, definitions, and the further entries.
+        Date, versions, meaning of the flags, definitions, and the further entries. The date is that of the environment
+        variable ``SOURCE_DATE_EPOCH``, in seconds since 1970, where that is set, so that tables can be made again.
     """
     meta = {
-        "DATE": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
+        "DATE": _date(),
         "GALMEAS": _version("galmeasure"),
         "ASTROPY": _version("astropy"),
         "NUMPY": np.__version__,
@@ -335,6 +337,13 @@ def flat_meta(extra: Mapping[str, str | float] | None = None) -> dict[str, str |
             raise TypeError(msg)
         meta[key] = _header_value(value)
     return meta
+
+
+def _date():
+    """Date of today, or that of SOURCE_DATE_EPOCH."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    date = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdecimal() else datetime.now(UTC)
+    return date.strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _header_value(value):

@@ -57,7 +57,8 @@ class TrainingConfig:
     pool, reuse, piece : int, float, int, optional
         Capacity, reuse and piece of `galmeasure.training.pool.StampPool`.
     bf16 : bool, optional
-        True if the encoder's blocks compute in bfloat16.
+        True if the encoder's blocks compute in bfloat16 where the device has instructions for it; elsewhere, where it
+        would take ten times as long, they compute in single precision.
     start : str or tuple of str, optional
         Names or files of weights to begin with, one after the other: tensors of the same name and shape are taken from
         there.

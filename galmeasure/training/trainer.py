@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from galmeasure.networks import StampInputs, build_network
 from galmeasure.networks.base import LOWER_LEVELS, UPPER_LEVELS, PosteriorNetwork
+from galmeasure.networks.precision import bf16_is_fast
 from galmeasure.parameters import PARAMETER_INDEX, PARAMETER_NAMES
 from galmeasure.priors import get_prior
 from galmeasure.render.memory import reserve_heap
@@ -28,7 +29,7 @@ from galmeasure.training.validation import read_held_out
 from galmeasure.utils.chunks import chunk_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from os import PathLike
 
     from galmeasure.weights.files import Weights
@@ -52,6 +53,7 @@ def train(
     threads: int | None = None,
     validation: str | PathLike | None = None,
     progress_bar: bool = True,
+    tell: Callable[[str], object] | None = None,
 ) -> Weights:
     """Train a network, or go on with one.
 
@@ -71,17 +73,27 @@ def train(
         Table of ``galmeasure simulate``, on which the network is tested as well.
     progress_bar : bool, optional
         Show a progress bar on standard error. Default True.
+    tell : callable, optional
+        Function that is given a line of text at the beginning, at each validation, and after the last step.
 
     Returns
     -------
     Weights
         The weights, written to ``folder`` as ``<name>.safetensors`` with their card.
+
+    Notes
+    -----
+    An exception that ends the run, Ctrl-C included, has a note that says what was written.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    trainer = Trainer(config, folder, device=device, validation=validation)
-    trainer.run(minutes=minutes, progress_bar=progress_bar)
-    return trainer.save()
+    trainer = Trainer(config, folder, device=device, validation=validation, tell=tell)
+    try:
+        trainer.run(minutes=minutes, progress_bar=progress_bar)
+        return trainer.save()
+    except BaseException as err:
+        err.add_note(trainer.about_written())
+        raise
 
 
 class Trainer:
@@ -100,6 +112,8 @@ class Trainer:
     held_out_seed : int, optional
         Seed of the held-out stamps, by default that of the configuration: for runs with other seeds that are to be
         measured on the same stamps.
+    tell : callable, optional
+        Function that is given a line of text at the beginning, at each validation, and after the last step.
 
     Raises
     ------
@@ -115,8 +129,11 @@ class Trainer:
         device: str = "cpu",
         validation: str | PathLike | None = None,
         held_out_seed: int | None = None,
+        tell: Callable[[str], object] | None = None,
     ):
+        self._tell, self._saved_step = (lambda _: None) if tell is None else tell, None
         self.config, self.folder, self.device = config, Path(folder), device
+        self.bf16 = config.bf16 and bf16_is_fast(device)
         self.held_out_seed = config.seed if held_out_seed is None else held_out_seed
         self.folder.mkdir(parents=True, exist_ok=True)
         self.reference = (
@@ -168,8 +185,19 @@ class Trainer:
         finally:
             torch.set_flush_denormal(False)
 
+    def about_written(self) -> str:
+        """Say what a run that is stopped now has written, and how to go on."""
+        if self._saved_step is None:
+            return f"nothing was written to {self.folder} yet"
+        return (
+            f"step {self._saved_step} of {self.config.steps} is kept in {self.checkpoint}; "
+            "the same command goes on from there"
+        )
+
     def _run(self, minutes, progress_bar, steps):
         config = self.config
+        begun = f"goes on at step {self.step}" if self.step else "begins"
+        self._tell(f"training {config.name}, {config.steps} steps, {begun}; first the pool of {config.pool} stamps")
         self._fill(progress_bar)
         stop = config.steps if steps is None else min(steps, config.steps)
         saved = last = time.monotonic()
@@ -212,10 +240,17 @@ class Trainer:
         flat = {"valid_loss": sum(self.metrics["loss"].values())}
         flat |= {f"loss_{name}": value for name, value in self.metrics["loss"].items()}
         self._log("valid", flat)
+        self._tell(self._about_validation(flat["valid_loss"]))
         if self.reference is not None:
             losses = self.metrics["validation"]["loss"]
             self._log("table", {f"loss_{name}": value for name, value in losses.items()})
         return self.metrics
+
+    def _about_validation(self, loss):
+        """Line about the metrics of a validation."""
+        errors = ", ".join(f"{name} {value:.3g}" for name, value in self.metrics["rmse"].items())
+        minutes = self.seconds / 60.0
+        return f"step {self.step} of {self.config.steps}, {minutes:.1f} min: held-out loss {loss:.4f}; RMSE {errors}"
 
     def save(self) -> Weights:
         """Write the averaged weights and their card.
@@ -227,6 +262,7 @@ class Trainer:
         """
         from galmeasure.weights import save_weights
 
+        self._tell("the last step is done: the weights are validated and written")
         self.validate()
         with self._averaged():
             return save_weights(self.folder / f"{self.config.name}.safetensors", self.network, self.card())
@@ -278,6 +314,7 @@ class Trainer:
         new = self.checkpoint.with_suffix(".new")
         torch.save(state, new)
         new.replace(self.checkpoint)
+        self._saved_step = self.step
 
     def _resume(self):
         if not self.checkpoint.exists():
@@ -290,6 +327,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.average = [tensor.to(self.device) for tensor in state["average"]]
         self.step, self.seconds, self._adapted = state["step"], state["seconds"], True
+        self._saved_step = self.step
         self._pool_state = state["pool"] | {"generator": state["pool"]["generator"].cpu()}
 
     def _fill(self, progress_bar):
@@ -320,7 +358,7 @@ class Trainer:
         inputs = self._without_noise(inputs)
         options = {"only": config.losses} if config.losses else {}
         options |= {} if self.teacher is None else {"targets": self._targets(inputs, parameters, progress)}
-        losses = self.network.loss(inputs, parameters, bf16=config.bf16, **options)
+        losses = self.network.loss(inputs, parameters, bf16=self.bf16, **options)
         total = sum(_WEIGHTS[name] * value for name, value in losses.items())
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -341,7 +379,7 @@ class Trainer:
         config = self.config
         late = (min(progress, 1.0) - config.truth_from) / max(1.0 - config.truth_from, 1e-6)
         share = config.truth_share * max(late, 0.0)
-        return torch.lerp(self.teacher.means(inputs, parameters, bf16=config.bf16), parameters, share)
+        return torch.lerp(self.teacher.means(inputs, parameters, bf16=self.bf16), parameters, share)
 
     @contextlib.contextmanager
     def _averaged(self):

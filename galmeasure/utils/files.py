@@ -1,11 +1,14 @@
 """Files that are either read or written whole or not at all, and what is said of those that cannot be read."""
 
+import contextlib
+import errno
+import os
 import secrets
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["in_brief", "read_into", "write_whole"]
+__all__ = ["in_brief", "read_into", "sync", "sync_file", "sync_folder", "write_whole"]
 
 
 def in_brief(text: object, most: int = 200) -> str:
@@ -47,3 +50,28 @@ def write_whole(path: str | PathLike, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_file(path: str | PathLike) -> None:
+    """Wait until the content of a file is on the disk, so that it outlives a loss of power, where the system can."""
+    with Path(path).open("r+b") as file:
+        sync(file.fileno())
+
+
+def sync(descriptor: int) -> None:
+    """Wait until what was written to an open file is on the disk, where the system can; raise if there is no space."""
+    try:
+        os.fsync(descriptor)
+    except OSError as err:
+        if err.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+
+
+def sync_folder(path: str | PathLike) -> None:
+    """Wait until the names of the files in a folder are on the disk, where the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

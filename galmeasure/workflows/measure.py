@@ -3,7 +3,9 @@
 import re
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 
@@ -14,9 +16,13 @@ from numpy.typing import NDArray
 from galmeasure.fitters.registry import FitterSpec
 from galmeasure.flags import FLAGS, Flag
 from galmeasure.io import ChunkedWriter, ReadOptions, open_catalog
+from galmeasure.io.writers import check_new
 from galmeasure.results.columns import TRUE
 from galmeasure.utils.text import printable
-from galmeasure.workflows.executors import measured_chunks
+from galmeasure.workflows.executors import Division, measured_chunks
+from galmeasure.workflows.fingerprint import fingerprint
+from galmeasure.workflows.gallery import Gallery
+from galmeasure.workflows.journal import Journal
 from galmeasure.workflows.outputs import refuse_inputs
 
 __all__ = ["MeasureSettings", "Summary", "measure_catalog", "output_path", "parse_rows"]
@@ -35,6 +41,10 @@ LEAST_ROWS = 3
 """Measured rows of which the median says something about a catalogue."""
 
 
+_COUNTED = ("flags", "chi2_reduced")
+"""Columns of which the closing lines speak: the journal has them, also where the table does not."""
+
+
 @dataclass
 class Summary:
     """Closing lines of the command.
@@ -47,8 +57,10 @@ class Summary:
         What was read from the headers.
     n_rows, n_failed : int
         Rows of the table, and those that could not be measured.
+    n_before : int
+        Rows that an earlier run, which was stopped, has measured.
     by_flag : ndarray of int
-        Rows with each flag, in the order of `FLAGS`.
+        Rows with each flag, in the order of ``galmeasure.flags.FLAGS``.
     seconds : float
         Time the measurements took.
     next_step : str
@@ -61,15 +73,16 @@ class Summary:
     notes: list
     n_rows: int = 0
     n_failed: int = 0
+    n_before: int = 0
     by_flag: np.ndarray = None
     seconds: float = 0.0
     next_step: str = ""
     chi2: list = field(default_factory=list)
 
-    def add(self, table: QTable) -> None:
+    def add(self, table: QTable | np.ndarray) -> None:
         """Count the flags of more rows, and keep their reduced chi2."""
         flags = np.asarray(table["flags"], dtype=np.int64)
-        if "chi2_reduced" in table.colnames:
+        if "chi2_reduced" in (table.colnames if isinstance(table, QTable) else table.dtype.names):
             self.chi2.append(np.asarray(table["chi2_reduced"], dtype=float)[flags & Flag.FAILED == 0])
         counts = np.array([np.count_nonzero(flags & flag.value) for flag in FLAGS])
         self.by_flag = counts if self.by_flag is None else self.by_flag + counts
@@ -96,10 +109,11 @@ class Summary:
         )
 
     def __str__(self):
-        rate = self.n_rows / max(self.seconds, 1e-9)
+        rate = (self.n_rows - self.n_before) / max(self.seconds, 1e-9)
+        before = f", {self.n_before} of them by the run that was stopped" if self.n_before else ""
         lines = [
             f"measured {self.n_rows - self.n_failed} of {self.n_rows} galaxies in {self.seconds:.1f} s "
-            f"({rate:.3g} galaxies/s)"
+            f"({rate:.3g} galaxies/s){before}"
         ]
         for flag, count in zip(FLAGS, self.by_flag, strict=True):
             if count:
@@ -121,7 +135,7 @@ class MeasureSettings:
     Parameters
     ----------
     fitter : FitterSpec
-        Estimator and its arguments, see `galmeasure.fitters.registry.get_fitter`.
+        Estimator and its arguments, see ``galmeasure.fitters.registry.get_fitter``.
     reading : ReadOptions, optional
         Options with which the catalogue is read, see `galmeasure.io.open_catalog`.
     output : path-like, optional
@@ -136,8 +150,21 @@ class MeasureSettings:
         Cutouts that each thread measures at once.
     n_jobs : int, optional
         Number of processes; -1 for one per core.
+    scheduler : str, optional
+        Address of the scheduler of a Dask cluster, whose workers measure instead of processes of this machine.
+    threads : int, optional
+        Number of threads of each process; by default the cores are shared among the processes. With a scheduler, the
+        number of threads for which batches are made, 1 by default.
+    resume : bool, optional
+        Whether to go on with a run that was stopped, if there is one.
+    journal : bool, optional
+        Whether to keep finished chunks beside the table until it is written, so that the run can be gone on with.
+    how_to_resume : str, optional
+        Command, or call, that goes on with this run after a stop, for messages.
     plots : path-like, optional
         Folder for a plot of each fit.
+    gallery : path-like, optional
+        HTML file with the results and a thumbnail of each galaxy, or of a thousand of them.
     progress : bool, optional
         Whether to show a progress bar where the standard error is a terminal.
     verbose : bool, optional
@@ -152,12 +179,27 @@ class MeasureSettings:
     columns: tuple[str, ...] | None = None
     batch_size: int | None = None
     n_jobs: int = 1
+    scheduler: str | None = None
+    threads: int | None = None
+    resume: bool = False
+    journal: bool = True
+    how_to_resume: str = "the same call with resume=True"
     plots: str | PathLike | None = None
+    gallery: str | PathLike | None = None
     progress: bool = False
     verbose: bool = False
 
     def __post_init__(self) -> None:
-        """Check the names of the columns."""
+        """Check the names of the columns and the number of threads."""
+        if self.threads is not None and self.threads < 1:
+            msg = f"threads must be 1 or more, not {self.threads}"
+            raise ValueError(msg)
+        if self.scheduler is not None and self.n_jobs != 1:
+            msg = "n_jobs is for processes of this machine, and cannot be given with scheduler"
+            raise ValueError(msg)
+        if self.resume and not self.journal:
+            msg = "resume needs a journal, and there is none (journal=False)"
+            raise ValueError(msg)
         if self.columns is not None and (not self.columns or len(set(self.columns)) < len(self.columns)):
             msg = f"columns must be names that differ, not {', '.join(self.columns) or 'none'}"
             raise ValueError(msg)
@@ -182,35 +224,115 @@ def measure_catalog(catalog: str | PathLike | None, settings: MeasureSettings) -
     ------
     CatalogError
         If a file cannot be read, or something is missing in it.
+    JournalError
+        If another run writes the same table, or a run that was stopped is there: see ``galmeasure.workflows.journal``.
     ValueError
         If settings do not fit together, or the table cannot be written.
+
+    Notes
+    -----
+    Finished chunks are kept in a file beside the table, ``OUTPUT.journal``, until the table is written. If the run is
+    stopped in whatever way, another one with ``resume=True`` goes on after the last of them, and gives the same table
+    to the last byte. It is refused if anything on which the rows depend has changed. An exception that ends the run has
+    a note that says how many rows are kept, and how to go on; `galmeasure.workflows.journal.read_journal` reads them.
     """
     reading, fitter = settings.reading, settings.fitter
     source = open_catalog(catalog, **vars(reading))
     rows = parse_rows(settings.rows, len(source))
     source.check_rows(rows)
     output = output_path(catalog or reading.image, settings.output)
-    refuse_inputs(output, catalog, vars(reading) | fitter.arguments)
+    for path in filter(None, (output, settings.gallery)):
+        refuse_inputs(path, catalog, vars(reading) | fitter.arguments)
     plots = _plot_folder(settings.plots, rows, settings.rows)
-    summary = Summary(output, source.notes, next_step=_next_step(catalog, output, source, settings.plots))
+    gallery = Gallery(settings.gallery, rows, f"Galaxies of {Path(source.path).name}", overwrite=settings.overwrite)
+    summary = Summary(
+        output, source.notes, next_step=_next_step(catalog, output, source, settings.plots or settings.gallery)
+    )
     if settings.verbose:
         _say(f"{source.kind} {source.path}: {len(rows)} of {len(source)} rows, method {fitter.name}")
-    with ChunkedWriter(output, overwrite=settings.overwrite) as writer, _bar(len(rows), settings.progress) as bar:
+    with _journal(catalog, output, rows, settings) as journal:
+        _measure_rows(source, rows, settings, journal, summary, _Pictures(plots, gallery))
+    for warning in filter(None, (gallery.finish(), summary.warning())):
+        _say(f"galmeasure: warning: {warning}")
+    return summary
+
+
+@contextmanager
+def _journal(
+    catalog: str | PathLike | None, output: Path, rows: NDArray[np.int64], settings: MeasureSettings
+) -> Iterator[Journal | None]:
+    """Journal of a run, or None where it has none."""
+    if not settings.journal:
+        yield None
+        return
+    check_new(output, overwrite=settings.overwrite)
+    about = fingerprint(catalog, settings.reading, settings.fitter, rows=settings.rows, columns=settings.columns)
+    division = asdict(_division(settings))
+    options = {"resume": settings.resume, "overwrite": settings.overwrite, "how": settings.how_to_resume}
+    with Journal(output, about, division, len(rows), **options) as journal:
+        yield journal
+
+
+@dataclass
+class _Pictures:
+    """Folder of plots, or None, and the gallery."""
+
+    plots: Path | None
+    gallery: Gallery
+
+    def add(self, source, chunk, cutouts, table):
+        """Draw a chunk; workers of a cluster do not send its cutouts back."""
+        if self.plots is None and self.gallery.path is None:
+            return
+        cutouts = source.read(chunk) if cutouts is None else cutouts
+        if self.plots is not None:
+            self.plots = _plotted(self.plots, chunk, cutouts, table)
+        self.gallery.add(chunk, cutouts, table)
+
+
+def _measure_rows(source, rows, settings, journal, summary, pictures):
+    """Measure the rows that a journal does not have, and write the table."""
+    division = _division(settings) if journal is None else Division(**journal.settings)
+    options = {"overwrite": settings.overwrite, "spool": journal, "columns": settings.columns}
+    with ChunkedWriter(summary.path, **options) as writer, _bar(len(rows), settings.progress) as bar:
         if settings.columns is not None:
             _try_copied_columns(writer, settings.columns, source, rows)
+        n_chunks = 0 if journal is None else _count_before(journal, summary, bar)
         start = time.perf_counter()
-        chunks = measured_chunks(source, rows, fitter, settings.batch_size, settings.n_jobs)
-        for chunk, cutouts, table in chunks:
-            summary.add(table)
+        how = {"first": n_chunks, "report": None if bar.disable else bar.update}
+        for chunk, cutouts, table in _chunks(source, rows, settings, division, how):
+            if journal is not None:
+                journal.check_meta(table)
+            pictures.add(source, chunk, cutouts, table)
             writer.write(table if settings.columns is None else _select(table, settings.columns, source, chunk))
-            if plots is not None:
-                plots = _plotted(plots, chunk, cutouts, table)
-            bar.update(len(chunk))
+            summary.add(table)
         summary.seconds = time.perf_counter() - start
         writer.finish()
-    if summary.warning():
-        _say(f"galmeasure: warning: {summary.warning()}")
-    return summary
+
+
+def _division(settings):
+    """Division of a run that begins."""
+    threads = settings.threads if settings.scheduler is None else settings.threads or 1
+    return Division.of(settings.n_jobs, threads, settings.batch_size)
+
+
+def _chunks(source, rows, settings, division, how):
+    """Chunks measured in this process, in others, or by the workers of a scheduler."""
+    if settings.scheduler is None:
+        more = {"n_jobs": settings.n_jobs, "threads": settings.threads}
+        return measured_chunks(source, rows, settings.fitter, division, **more, **how)
+    from galmeasure.workflows.dask import cluster_chunks
+
+    return cluster_chunks(source, rows, settings.fitter, division, scheduler=settings.scheduler, **how)
+
+
+def _count_before(journal, summary, bar):
+    """Count the rows of a journal among those of the table; the number of its chunks."""
+    for number in range(len(journal.chunks)):
+        summary.add(journal.read(number))
+    summary.n_before = len(journal)
+    bar.update(len(journal))
+    return len(journal.chunks)
 
 
 def parse_rows(text: str | None, count: int) -> NDArray[np.int64]:
@@ -298,7 +420,7 @@ def output_path(catalog: str | PathLike, output: str | PathLike | None) -> Path:
 
 
 def _select(table, names, source, rows):
-    """Chosen columns of a result table; names that are not there are copied from the catalogue."""
+    """Chosen columns of a result table, with those that are counted; others are copied from the catalogue."""
     copied = [name for name in names if name not in table.colnames]
     for name in copied:
         if name not in source.column_names:
@@ -307,7 +429,7 @@ def _select(table, names, source, rows):
     if copied:
         for name, values in source.columns(rows, copied).items():
             table[name] = values
-    return table[list(names)]
+    return table[list(dict.fromkeys((*names, *(name for name in _COUNTED if name in table.colnames))))]
 
 
 def _try_copied_columns(writer, names, source, rows):

@@ -222,7 +222,8 @@ class _Refinement:
         poor, measurement = [], self.measurement
         least = self.settings.min_ess
         draws = weighted_draws(
-            self.network, chunk, members, self.target, self.batch.image, self.settings, starts, self.held
+            self.network, chunk, members, self.target, self.batch.image, self.settings, starts, self.held,
+            self.batch.progress.add,
         )  # fmt: skip
         for row, member, drawn in zip(chunk.rows[members], members, draws, strict=True):
             ess = drawn.ess

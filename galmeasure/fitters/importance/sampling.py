@@ -1,7 +1,7 @@
 """Weighted draws of exact posteriors, proposed by a network's flow and by mixtures adapted to them."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -167,6 +167,7 @@ def weighted_draws(
     settings: ImportanceSettings,
     starts: Sequence[Mixture] | None = None,
     held: HeldParameters | None = None,
+    finished: Callable[[int], None] | None = None,
 ) -> list[WeightedDraws]:
     """Weighted draws of the posteriors of some rows of an encoded chunk.
 
@@ -188,6 +189,8 @@ def weighted_draws(
         First proposal of each row, see `gaussian_proposal`; the flow by default.
     held : HeldParameters, optional
         Parameters that are known; ``starts`` must be given with them, because the flow knows nothing of them.
+    finished : callable, optional
+        Function that is told how many more rows are done, while others go on.
 
     Returns
     -------
@@ -217,8 +220,11 @@ def weighted_draws(
             if len(chosen):
                 used = [samplers[index] for index in chosen]
                 draw(network, chunk, members[chosen], used, target, coordinates, count)
+        n_active = len(active)
         active = np.array([index for index in active if samplers[index].draws.ess < settings.min_ess
                            and len(samplers[index]) < settings.n_draws], dtype=np.int64)  # fmt: skip
+        if finished is not None:
+            finished(n_active - len(active))
     return [sampler.draws for sampler in samplers]
 
 

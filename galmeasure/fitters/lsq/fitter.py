@@ -183,7 +183,7 @@ class LSQSersicFitter(SersicFitterBase):
             chosen = groups(BatchTensors.of(batch, self.device), dof=dof, on_stamp=on_stamp)
             fits = [self._begin(group, init[group.rows], centre[group.rows]) for group in chosen]
             if fits:
-                self._solve(fits, measurement)
+                self._solve(fits, measurement, batch.progress.add)
         return measurement
 
     def _begin(self, group, init, centre):
@@ -215,7 +215,7 @@ class LSQSersicFitter(SersicFitterBase):
             "max_step": _variables.max_step(size, self.device),
         }  # fmt: skip
 
-    def _solve(self, fits, measurement):
+    def _solve(self, fits, measurement, finished):
         """Minimise the losses of all groups side by side."""
         counts = [len(fit.group.rows) for fit in fits]
         rows = torch.arange(sum(counts), device=self.device).split(counts)
@@ -228,7 +228,7 @@ class LSQSersicFitter(SersicFitterBase):
         )
         options = self._options()
         with_bias = self.bias_correction and self.prior is None
-        solution, bias = solve(exact, fourier, start, lower, upper, options, with_bias=with_bias)
+        solution, bias = solve(exact, fourier, start, lower, upper, options, with_bias=with_bias, finished=finished)
         for fit, index in zip(fits, rows, strict=True):
             self._store(fit, solution.of_rows(index), bias[index], options["free"], measurement)
             measurement.init[fit.group.rows] = fit.begun.start.cpu().numpy()

@@ -72,6 +72,7 @@ def minimise(
     max_step: Tensor | None = None,
     max_iter: int = 60,
     tolerance: float = 1e-4,
+    finished: Callable[[int], None] | None = None,
 ) -> Solution:
     """Minimise ``B`` losses of ``P`` variables each.
 
@@ -95,6 +96,8 @@ def minimise(
         A problem has converged when its next step has a squared length, in units of sigma, below this; the step
         is taken, without another evaluation. So has one whose next step promises less than the rounding of the
         loss and does not keep it.
+    finished : callable, optional
+        Function that is told how many more problems are done, while others go on.
 
     Returns
     -------
@@ -112,16 +115,20 @@ def minimise(
     )
     damping, growth = torch.full_like(loss, _DAMPING), torch.full_like(loss, 2.0)
     rows = rows[usable]
+    n_waiting = count
     while len(rows):
+        if finished is not None:
+            finished(n_waiting - len(rows))
+        n_waiting = len(rows)
         step = _step(at, rows, damping[rows], lower[rows], upper[rows], free, hold, max_step)
         target = torch.clamp(at.x[rows] + step, lower[rows], upper[rows])
         step = target - at.x[rows]
         curvature = torch.einsum("bi,bij,bj->b", step, at.hessian[rows], step)
         predicted = 2.0 * (step * at.gradient[rows]).sum(1) - curvature
         last = (curvature < tolerance) & (damping[rows] < 1.0)
-        finished = rows[last]
-        at.x[finished], at.converged[finished] = target[last], True
-        at.loss[finished] -= predicted[last]
+        ended = rows[last]
+        at.x[ended], at.converged[ended] = target[last], True
+        at.loss[ended] -= predicted[last]
         rows, step, target, predicted = (column[~last] for column in (rows, step, target, predicted))
         if not len(rows):
             break

@@ -1,6 +1,6 @@
 """The fits of many stamps: in Fourier space where that can be, then with the exact likelihood; some from two starts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ def solve(
     options: Mapping[str, Any],
     *,
     with_bias: bool,
+    finished: Callable[[int], None],
 ) -> tuple[Solution, Tensor]:
     """Minimise the losses of all rows.
 
@@ -57,6 +58,8 @@ def solve(
         Options of the function `galmeasure.fitters.lsq.levenberg.minimise`.
     with_bias : bool
         Also compute the bias of the maximum where that costs no other evaluation.
+    finished : callable
+        Function that is told how many more fits are done.
 
     Returns
     -------
@@ -69,11 +72,12 @@ def solve(
     is_near = torch.zeros(len(start), dtype=torch.bool, device=start.device)
     if fourier is not None:
         near = _Near(fourier, exact, fourier.rows, lower[fourier.rows], upper[fourier.rows], options)
-        is_near[near.rows] = near.fit(start, solution, bias, with_bias=with_bias)
+        is_near[near.rows] = near.fit(start, solution, bias, finished, with_bias=with_bias)
     others = torch.nonzero(~solution.converged & (solution.n_iter < options["max_iter"]))[:, 0]
     if len(others):
         begin = torch.where(torch.isfinite(solution.loss[others])[:, None], solution.x[others], start[others])
-        ends = _minimise_rows(exact, others, begin, lower, upper, options, options["max_iter"])
+        told = {**options, "finished": finished}
+        ends = _minimise_rows(exact, others, begin, lower, upper, told, options["max_iter"])
         solution.put(others, ends, torch.ones_like(ends.converged))
         solution.n_iter[others] += ends.n_iter
     if options["free"][_N]:
@@ -99,7 +103,7 @@ class _Near:
     upper: torch.Tensor
     options: Mapping[str, Any]
 
-    def fit(self, start, solution, bias, *, with_bias):
+    def fit(self, start, solution, bias, finished, *, with_bias):
         """Fit all stamps; put minima and biases into the rows of a solution, and tell which have been evaluated."""
         near = minimise(
             self.evaluate, start[self.rows], self.lower, self.upper, **self._options(_NEAR_EVALUATIONS, _NEAR_TOLERANCE)
@@ -114,7 +118,9 @@ class _Near:
             if not len(local):
                 break
             self._evaluate_exactly(local, trial, damping, solution, bias, with_bias=with_bias)
+            count = len(local)
             local, trial = self._follow_model(local, damping, solution)
+            finished(count - len(local))
         return is_near
 
     def evaluate(self, rows, variables):

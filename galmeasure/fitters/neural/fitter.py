@@ -34,6 +34,7 @@ from galmeasure.fitters.quality import quality_flags
 from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.flags import Flag
 from galmeasure.networks import NATIVE_SIZE
+from galmeasure.networks.precision import bf16_is_fast
 from galmeasure.ood.inputs import ood_inputs
 from galmeasure.ood.reference import FALSE_ALARMS, load_ood, ood_path
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETER_NAMES
@@ -437,7 +438,7 @@ class NeuralSersicFitter(NetworkImages, SersicFitterBase):
         return chunk_size("network batch")
 
     def _bf16(self):
-        return _bf16_is_fast(self.device) if self.precision is None else self.precision == "bfloat16"
+        return bf16_is_fast(self.device) if self.precision is None else self.precision == "bfloat16"
 
     def _store(self, summaries, posteriors, batch, measurement):
         """Columns and flags that follow from the posteriors."""
@@ -581,13 +582,6 @@ def _smallest_stamp(weights):
     if simulation.get("small_stamps", 0.0) > 0.0:
         return simulation.get("smallest", NATIVE_SIZE)
     return NATIVE_SIZE
-
-
-def _bf16_is_fast(device):
-    """Whether bfloat16 is computed in hardware."""
-    if device != "cpu":
-        return device.startswith("cuda") and torch.cuda.is_bf16_supported()
-    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
 def _first_column(parameters):
