@@ -21,7 +21,7 @@ from _study_galaxies import OVERSAMPLING, study_set_3
 from astropy.table import Table
 
 from galmeasure import Cutouts, LSQSersicFitter
-from galmeasure.fitters.lsq import fitter as lsq
+from galmeasure.fitters.lsq import solve as lsq
 from galmeasure.parameters import PARAMETER_NAMES
 
 NAMES = PARAMETER_NAMES[:5]
@@ -135,17 +135,20 @@ class _Recorder:
     """Stands in for the minimiser and keeps what each call did."""
 
     def __init__(self, function):
-        self.function, self.first, self.second = function, [], []
+        self.function, self.calls = function, {"in Fourier space": [], "to the exact loss": [], "other starts": []}
 
     def __call__(self, evaluate, *args, **kwargs):
         solution = self.function(evaluate, *args, **kwargs)
-        calls = self.first if hasattr(evaluate, "__self__") else self.second  # a method of the problem, or a part of it
-        calls.append((solution.n_iter.numpy().copy(), solution.converged.numpy().copy()))
+        is_model = "_corrected" in evaluate.__qualname__
+        kind = (
+            "to the exact loss" if is_model else "in Fourier space" if hasattr(evaluate, "__self__") else "other starts"
+        )
+        self.calls[kind].append((solution.n_iter.numpy().copy(), solution.converged.numpy().copy()))
         return solution
 
 
 def iteration_table(stamps, psf, oversampling):
-    """How many model evaluations the galaxies need."""
+    """How many evaluations the galaxies need, in Fourier space but for those of other starts in pixels."""
     recorder = _Recorder(lsq.minimise)
     lsq.minimise = recorder
     try:
@@ -153,7 +156,7 @@ def iteration_table(stamps, psf, oversampling):
     finally:
         lsq.minimise = recorder.function
     rows = []
-    for label, calls in (("first", recorder.first), ("second", recorder.second)):
+    for label, calls in recorder.calls.items():
         if calls:
             count, converged = (np.concatenate(column) for column in zip(*calls, strict=True))
             rows.append(

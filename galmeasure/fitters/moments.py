@@ -1,5 +1,7 @@
 """Starting values from adaptive moments of the cutout and of its PSF."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -111,7 +113,9 @@ def psf_moments(images: Tensor, oversampling: int) -> Tensor:
     return adaptive_moments(images / images.amax((1, 2), keepdim=True), centre)[1]
 
 
-def starting_values(problem: Problem, psf_covariance: Tensor, centre: Tensor) -> Tensor:
+def starting_values(
+    problem: Problem, psf_covariance: Tensor, centre: Tensor, flux_of: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """Sersic parameters ``(B, 7)`` to start a fit from, double precision.
 
     Parameters
@@ -122,6 +126,9 @@ def starting_values(problem: Problem, psf_covariance: Tensor, centre: Tensor) ->
         Shape ``(B, 2, 2)``.
     centre : Tensor
         Where to look for the galaxy, stamp pixels x, y, shape ``(B, 2)``.
+    flux_of : callable, optional
+        Function that gives the best flux ``(B,)`` of models with parameters ``(B, 7)``; by default `solve_flux`, which
+        renders them.
     """
     ny, nx = problem.psf.shape
     middle = torch.tensor([(nx - 1) / 2.0, (ny - 1) / 2.0], device=centre.device, dtype=centre.dtype)
@@ -146,7 +153,7 @@ def starting_values(problem: Problem, psf_covariance: Tensor, centre: Tensor) ->
         y,
     ]
     parameters = torch.stack(columns, 1)
-    parameters[:, _FLUX] = solve_flux(problem, parameters)[0]
+    parameters[:, _FLUX] = solve_flux(problem, parameters)[0] if flux_of is None else flux_of(parameters)
     return parameters
 
 

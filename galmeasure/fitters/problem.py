@@ -1,6 +1,6 @@
 """A batch of cutouts as a least-squares problem: evaluates loss, gradient and curvature in small chunks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -71,6 +71,11 @@ class Problem:
         error = self.error if self.error.shape[0] == 1 else self.error[rows]
         return self.image[rows], error, self.good[rows], None if self.gain is None else self.gain[rows]
 
+    def of_rows(self, rows: Tensor) -> "Problem":
+        """Return the problem of some rows, without the prior."""
+        image, error, good, gain = self.data(rows)
+        return replace(self, image=image, error=error, good=good, gain=gain, psf_index=self.psf_index[rows], prior=None)
+
     def draw(self, rows: Tensor, parameters: Tensor, background: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Model and raw images of some rows, with the matrix from these to parameters (and background).
 
@@ -95,19 +100,34 @@ class Problem:
 
     def evaluate(self, rows: Tensor, variables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, half the negative gradient and half the expected second derivative, by the fit's variables."""
-        losses, gradients, hessians = [], [], []
+        terms = []
         start = 0
         for chunk in self.chunks(rows):
             point = variables[start : start + len(chunk)]
             start += len(chunk)
             background = point[:, _variables.BACKGROUND] if point.shape[1] > N_PARAMETERS else None
-            model, raw, matrix = self.draw(chunk, _variables.to_parameters(point), background)
-            equations = normal_equations(model, raw, *self.data(chunk), dof=self.dof)
-            matrix = _variables.jacobian(point) @ matrix
-            losses.append(equations.loss)
-            gradients.append((matrix @ equations.score[:, :, None])[:, :, 0])
-            hessians.append(matrix @ equations.fisher @ matrix.transpose(1, 2))
-        terms = torch.cat(losses), torch.cat(gradients), torch.cat(hessians)
+            drawn = self.draw(chunk, _variables.to_parameters(point), background)
+            terms.append(self.equations(chunk, point, *drawn))
+        terms = tuple(torch.cat(column) for column in zip(*terms, strict=True))
         if self.prior is None:
             return terms
         return tuple(term + prior for term, prior in zip(terms, self.prior.evaluate(rows, variables), strict=True))
+
+    def equations(
+        self, rows: Tensor, variables: Tensor, model: Tensor, raw: Tensor, matrix: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, half the negative gradient and half the expected second derivative of what was drawn, without a prior.
+
+        Parameters
+        ----------
+        rows : Tensor
+            Row numbers of the problem, shape ``(K,)``.
+        variables : Tensor
+            Variables of the fit at which the models were drawn, shape ``(K, P)``.
+        model, raw, matrix : Tensor
+            Models, raw images and matrices, as `draw` gives them.
+        """
+        equations = normal_equations(model, raw, *self.data(rows), dof=self.dof)
+        matrix = _variables.jacobian(variables) @ matrix
+        gradient = (matrix @ equations.score[:, :, None])[:, :, 0]
+        return equations.loss, gradient, matrix @ equations.fisher @ matrix.transpose(1, 2)

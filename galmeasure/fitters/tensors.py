@@ -11,6 +11,7 @@ from galmeasure.cutouts.batches import CutoutBatch
 from galmeasure.fitters.moments import psf_moments
 from galmeasure.fitters.problem import Problem
 from galmeasure.render.grid import prepare_psfs
+from galmeasure.render.modes import stamp_transforms
 
 __all__ = ["BatchTensors", "Group", "groups"]
 
@@ -124,15 +125,18 @@ class Group:
         Adaptive second moments of each row's PSF, shape ``(B, 2, 2)``.
     shapes : Tensor
         True ny, nx of each row, shape ``(B, 2)``.
+    psf_on_stamp : Tensor or None
+        Transforms of the PSFs on the wavenumbers of the stamp's own period, ``(M, ny, nx // 2 + 1)``, if asked for.
     """
 
     rows: NDArray[np.int64]
     problem: Problem
     psf_covariance: torch.Tensor
     shapes: torch.Tensor
+    psf_on_stamp: torch.Tensor | None = None
 
 
-def groups(tensors: BatchTensors, *, dof: float | None = None) -> Iterator[Group]:
+def groups(tensors: BatchTensors, *, dof: float | None = None, on_stamp: bool = False) -> Iterator[Group]:
     """Group the measurable rows of a batch by the Fourier bands of their PSFs.
 
     Parameters
@@ -141,6 +145,8 @@ def groups(tensors: BatchTensors, *, dof: float | None = None) -> Iterator[Group
         Tensors of the batch.
     dof : float, optional
         Degrees of freedom of a Student t loss; Gaussian by default.
+    on_stamp : bool, optional
+        Also transform the PSFs on the wavenumbers of the stamp's own period.
 
     Yields
     ------
@@ -148,7 +154,7 @@ def groups(tensors: BatchTensors, *, dof: float | None = None) -> Iterator[Group
         Rows with their problem.
     """
     batch, measurable = tensors.batch, tensors.batch.good.any(axis=(1, 2))
-    for members, grid, moments in _psf_groups(batch, tensors.box, tensors.device):
+    for members, grid, moments, on_period in _psf_groups(batch, tensors.box, tensors.device, on_stamp):
         rows = np.flatnonzero(measurable & np.isin(batch.psf_index, members))
         if len(rows) == 0:
             continue
@@ -163,15 +169,15 @@ def groups(tensors: BatchTensors, *, dof: float | None = None) -> Iterator[Group
             psf_index=local,
             dof=dof,
         )
-        yield Group(rows, problem, moments[local], tensors.shape[index])
+        yield Group(rows, problem, moments[local], tensors.shape[index], on_period)
 
 
 def _tensor(array, device):
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
-def _psf_groups(batch, box, device):
-    """(positions in ``batch.psf``, PSFGrid, moments) for PSFs that fill the same band."""
+def _psf_groups(batch, box, device, on_stamp):
+    """(positions in ``batch.psf``, PSFGrid, moments, transforms on the stamp) for PSFs that fill the same band."""
     by_shape = {}
     for position, image in enumerate(batch.psf):
         by_shape.setdefault(image.shape, []).append(position)
@@ -180,12 +186,15 @@ def _psf_groups(batch, box, device):
         positions = np.array(positions)
         images = torch.from_numpy(np.stack([batch.psf[position] for position in positions])).to(device)
         moments = psf_moments(images, batch.psf_oversampling)
+        on_period = stamp_transforms(images, box, oversampling=batch.psf_oversampling) if on_stamp else None
         for members, grid in prepare_psfs(images, box, oversampling=batch.psf_oversampling, device=device):
             members = members.cpu().numpy()
-            by_band.setdefault(grid.band, []).append((positions[members], grid, moments[members]))
+            of_members = None if on_period is None else on_period[members]
+            by_band.setdefault(grid.band, []).append((positions[members], grid, moments[members], of_members))
     for entries in by_band.values():
         positions = np.concatenate([entry[0] for entry in entries])
         order = np.argsort(positions)
         transform = torch.cat([entry[1].transform for entry in entries])[order]
         grid = entries[0][1].with_transform(transform)
-        yield positions[order], grid, torch.cat([entry[2] for entry in entries])[order]
+        on_period = torch.cat([entry[3] for entry in entries])[order] if on_stamp else None
+        yield positions[order], grid, torch.cat([entry[2] for entry in entries])[order], on_period

@@ -10,6 +10,7 @@ _EXPORTS = {
     "fisher_matrix": "fisher",
     "fit_loss": "white_noise",
     "flux_of_snr": "white_noise",
+    "image_products": "white_noise",
     "invert_information": "fisher",
     "log_likelihood": "white_noise",
     "normal_equations": "white_noise",

@@ -6,6 +6,7 @@ from galmeasure.likelihood.white_noise import NormalEquations as NormalEquations
 from galmeasure.likelihood.white_noise import deviance as deviance
 from galmeasure.likelihood.white_noise import fit_loss as fit_loss
 from galmeasure.likelihood.white_noise import flux_of_snr as flux_of_snr
+from galmeasure.likelihood.white_noise import image_products as image_products
 from galmeasure.likelihood.white_noise import log_likelihood as log_likelihood
 from galmeasure.likelihood.white_noise import normal_equations as normal_equations
 from galmeasure.likelihood.white_noise import signal_to_noise as signal_to_noise

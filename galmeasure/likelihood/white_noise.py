@@ -15,6 +15,7 @@ __all__ = [
     "deviance",
     "fit_loss",
     "flux_of_snr",
+    "image_products",
     "log_likelihood",
     "normal_equations",
     "signal_to_noise",
@@ -299,8 +300,30 @@ def _pixel_sums(images, weight, score):
 
     Each galaxy's pixels fill whole cache lines, which makes the sums independent of the other galaxies of the batch.
     """
-    left = torch.cat([images * weight[:, None], score[:, None]], 1)
+    return _products(torch.cat([images * weight[:, None], score[:, None]], 1), images)
+
+
+def _products(left, images):
+    """Sums over pixels of the products of ``left`` ``(B, I, pixels)`` and ``images`` ``(B, J, pixels)``, double."""
     missing = -images.shape[-1] % CACHE_LINE
     if missing:
         left, images = (torch.nn.functional.pad(side, (0, missing)) for side in (left, images))
     return torch.bmm(left, images.transpose(1, 2)).double()
+
+
+def image_products(images: Tensor, other: Tensor) -> Tensor:
+    """Sums over pixels of the product of each image with another one.
+
+    Parameters
+    ----------
+    images : Tensor
+        Shape ``(B, J, ny, nx)``.
+    other : Tensor
+        Image for each row, shape ``(B, ny, nx)``.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(B, J)``, double precision, the same whatever the other rows.
+    """
+    return _products(other.flatten(1)[:, None], images.flatten(2))[:, 0]

@@ -177,7 +177,7 @@ def native_psfs(images: Tensor, shape: tuple[int, int]) -> Iterator[tuple[Tensor
     """
     padded = padded_shape(shape)
     transform = torch.cat(
-        [_centred_transform(chunk, padded, 1) for chunk in images.split(chunk_size("transformed images"))]
+        [centred_transform(chunk, padded, 1) for chunk in images.split(chunk_size("transformed images"))]
     )
     needed = _bands_needed(transform, 1.0)
     index = torch.searchsorted(torch.tensor(_NATIVE_BANDS, dtype=needed.dtype, device=needed.device), needed)
@@ -217,7 +217,7 @@ def prepare_psfs(
     padded = padded_shape(shape)
     by_band = {}
     for rows in torch.arange(images.shape[0], device=images.device).split(chunk_size("transformed images")):
-        transform = _centred_transform(images[rows], padded, oversampling)
+        transform = centred_transform(images[rows], padded, oversampling)
         for members, extended, available in _with_aliases(transform, padded, oversampling, images.shape):
             bands = _bands_needed(extended, available)
             for band in bands.unique().tolist():
@@ -244,14 +244,12 @@ def _with_aliases(transform, padded, oversampling, shape):
     if not aliased.all():
         yield everyone[~aliased], transform[~aliased], 1.0
     if aliased.any():
-        keys = (transform.device, torch.float64)
-        native, extended = (wavenumbers(padded, band, *keys)[:2] for band in (1.0, float(FOLD)))
         half_pixel = (shape[-2] % 2 == 0, shape[-1] % 2 == 0)
-        extended = extend_band(transform[aliased].to(torch.complex128), native, extended, half_pixel)
+        extended = extend_band(transform[aliased], padded, half_pixel)
         yield everyone[aliased], extended.to(transform.dtype), float(FOLD)
 
 
-def _centred_transform(images, padded, oversampling):
+def centred_transform(images: Tensor, padded: tuple[int, int], oversampling: int) -> Tensor:
     """Half-plane transforms on the (oversampled) grid, with the centre of the images at phase zero."""
     sides = [oversampling * side for side in padded]
     transform = torch.fft.rfft2(_wrap_image(images, sides))

@@ -100,6 +100,45 @@ def load_table() -> npt.NDArray[np.float64]:
     return table
 
 
+def polynomial_pieces(table: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Polynomials between the nodes of uniform cubic B-splines.
+
+    Parameters
+    ----------
+    table : ndarray
+        Coefficients of the B-splines along the second axis, shape ``(rows, K + 2)``.
+
+    Returns
+    -------
+    ndarray
+        Coefficients of the four powers of the fraction between two nodes, shape ``(rows, 4, K - 1)``.
+    """
+    t0, t1, t2, t3 = (table[:, j : table.shape[1] - 3 + j] for j in range(4))
+    constant, linear, square = (t0 + 4.0 * t1 + t2) / 6.0, (t2 - t0) / 2.0, (t0 + t2) / 2.0 - t1
+    return np.stack([constant, linear, square, (t3 - t0) / 6.0 + (t1 - t2) / 2.0], 1)
+
+
+@cache
+def coarse_table(stride: int) -> npt.NDArray[np.float64]:
+    """B-spline coefficients of the transform on every ``stride``-th node in log k of the table.
+
+    Parameters
+    ----------
+    stride : int
+        Nodes of `TABLE_LOG_K` for each one that is kept; must divide their number less one.
+
+    Returns
+    -------
+    ndarray
+        Read-only, shape ``(len(TABLE_LOG_N) + 2, (len(TABLE_LOG_K) - 1) // stride + 3)``.
+    """
+    table = load_table()
+    values = (table[:, :-2] + 4.0 * table[:, 1:-1] + table[:, 2:]) / 6.0
+    coarse = _spline_coefficients(values[:, ::stride], 1)
+    coarse.flags.writeable = False
+    return coarse
+
+
 @cache
 def profile_table() -> npt.NDArray[np.float64]:
     """B-spline coefficients in log n of ``b_n`` and of the log amplitude, shape ``(len(TABLE_LOG_N) + 2, 2)``."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from galmeasure.parameters import N_PARAMETERS, SERSIC
 from galmeasure.render.grid import PSFGrid, place_rows, wavenumbers
-from galmeasure.render.profiles import TABLE_LOG_K, TABLE_LOG_N, load_table, profile_table
+from galmeasure.render.profiles import TABLE_LOG_K, TABLE_LOG_N, load_table, polynomial_pieces, profile_table
 from galmeasure.render.wrap import wrapped_light
 
 __all__ = ["quadratic_form", "raw_jacobian_matrix", "render_raw", "render_sersic"]
@@ -32,8 +32,8 @@ KAPPA_MIN = 1e-4
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)  # what is kept must serve autograd too
 def _tables(device, dtype):
-    """B-spline coefficients of transform, ``b_n`` and log amplitude, on a device."""
-    transform = torch.tensor(load_table(), dtype=dtype, device=device)
+    """Polynomial pieces in log k of the transform, and the table of ``b_n`` and log amplitude, on a device."""
+    transform = torch.tensor(polynomial_pieces(load_table()), dtype=dtype, device=device).flatten(1)
     profile = torch.tensor(profile_table(), dtype=dtype, device=device)
     return transform, profile
 
@@ -53,7 +53,7 @@ def _bspline_matrix(device, dtype):
     return torch.tensor(_BSPLINE, dtype=dtype, device=device)
 
 
-def _index_weights(n):
+def index_weights(n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """First row of the n-table used by each galaxy; its spline weights, and their two derivatives in ``n``."""
     step = float(TABLE_LOG_N[1] - TABLE_LOG_N[0])
     position = (torch.log(n) - float(TABLE_LOG_N[0])) / step
@@ -79,18 +79,10 @@ def profile_pieces(n: Tensor, order: int = 1) -> tuple[Tensor, Tensor]:
         ``b_n`` and log amplitude with their derivatives, shape ``(B, order + 1, 2)``.
     """
     transform, profile = _tables(n.device, n.dtype)
-    first, *weights = _index_weights(n)
+    first, *weights = index_weights(n)
     rows = first[:, None] + torch.arange(4, device=n.device)
     weights = torch.stack(weights[: order + 1], 1)  # (B, order + 1, 4)
-    tables = torch.bmm(weights, transform[rows])  # (B, order + 1, K + 2)
-    t0, t1, t2, t3 = (tables[..., j : tables.shape[-1] - 3 + j] for j in range(4))
-    coefficients = torch.empty((*t0.shape[:2], 4, t0.shape[2]), dtype=n.dtype, device=n.device)
-    middle = t0 + t2
-    coefficients[:, :, 0] = (middle + 4.0 * t1) / 6.0
-    coefficients[:, :, 1] = (t2 - t0) / 2.0
-    coefficients[:, :, 2] = middle / 2.0 - t1
-    coefficients[:, :, 3] = (t3 - t0) / 6.0 + (t1 - t2) / 2.0
-    return coefficients, torch.bmm(weights, profile[rows])
+    return torch.bmm(weights, transform[rows]).unflatten(2, (4, -1)), torch.bmm(weights, profile[rows])
 
 
 def table_position(form: Tensor, forms: Tensor) -> tuple[Tensor, Tensor, Tensor]:

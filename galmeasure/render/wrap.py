@@ -14,12 +14,12 @@ from torch import Tensor
 from galmeasure.parameters import SERSIC
 from galmeasure.render.grid import PSFGrid
 
-__all__ = ["wrapped_light"]
+__all__ = ["light_beyond", "wrapped_light"]
 
 _N, _X, _Y = SERSIC.indices("n", "x", "y")
 _N_NODES = 6
 _RINGS = 2
-_N_ANGLES = 32
+_N_ANGLES = 16  # of half a turn: the other half is the same
 _N_LAGUERRE = 12
 
 
@@ -74,7 +74,7 @@ def wrapped_light(parameters: Tensor, form: Tensor, b_and_amplitude: Tensor, psf
     dx = (dx[:, None, None, :] + offsets[0][:, None, None]).expand(-1, -1, len(nodes_y), -1)
     dy = (dy[:, None, :, None] + offsets[1][:, None, None]).expand(-1, -1, -1, len(nodes_x))
     values = _profile(dx, dy, parameters[:, _N], form, b_and_amplitude, derivatives)  # (B, C, nodes, nodes)
-    tail = _light_beyond(parameters[:, _N, None], form, b_and_amplitude, psf.padded, derivatives)
+    tail = light_beyond(parameters[:, _N, None], form, b_and_amplitude, psf.padded, derivatives)
     values[:, : tail.shape[1]] += tail[:, :, None, None]
     return matrix_y @ values @ matrix_x.T
 
@@ -106,10 +106,10 @@ def _profile(dx, dy, n, form, b_and_amplitude, derivatives):
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # what is kept must serve autograd too
-def _boundary(padded, device, dtype):
+def _boundary(padded, rings, device, dtype):
     """Distance squared to the end of the rings, at angles, and its products with cosine and sine of twice the angle."""
-    angle = (torch.arange(_N_ANGLES, dtype=torch.float64, device=device) + 0.5) * (2.0 * torch.pi / _N_ANGLES)
-    half_y, half_x = ((_RINGS + 0.5) * side for side in padded)
+    angle = (torch.arange(_N_ANGLES, dtype=torch.float64, device=device) + 0.5) * (torch.pi / _N_ANGLES)
+    half_y, half_x = ((rings + 0.5) * side for side in padded)
     distance = torch.minimum(half_x / torch.cos(angle).abs(), half_y / torch.sin(angle).abs())
     square = distance**2
     return torch.stack([square, square * torch.cos(2 * angle), square * torch.sin(2 * angle)]).to(dtype)
@@ -123,12 +123,34 @@ def _laguerre(device, dtype):
     return torch.tensor(nodes, dtype=dtype, device=device), torch.tensor(weights, dtype=dtype, device=device)
 
 
-def _light_beyond(n, form, b_and_amplitude, padded, derivatives):
-    """Light beyond the rings per pixel of a period and its derivatives by n, a, b, c, shape ``(B, 1 or 5)``.
+def light_beyond(
+    n: Tensor, form: Tensor, b_and_amplitude: Tensor, padded: tuple[int, int], derivatives: bool, *, rings: int = _RINGS
+) -> Tensor:
+    """Light beyond some rings of periods, per pixel of a period, and its derivatives by n, a, b, c.
 
+    Parameters
+    ----------
+    n : Tensor
+        Sersic indices, shape ``(B, 1)``.
+    form, b_and_amplitude : Tensor
+        Arguments of `wrapped_light`, with the same meaning.
+    padded : tuple of int
+        Sides of a period, in pixels.
+    derivatives : bool
+        Let the derivatives follow the light.
+    rings : int, optional
+        Rings of periods around the one in whose middle the galaxy is; with 0 all light outside of this one counts.
+
+    Returns
+    -------
+    Tensor
+        For unit flux, shape ``(B, 5)``, or ``(B, 1)`` without derivatives.
+
+    Notes
+    -----
     In each direction the light beyond ``z`` is ``Gamma(2 n, t) / Gamma(2 n)`` with ``t = b_n z**(1 / n)``.
     """
-    plus, minus, cross = _boundary(padded, n.device, n.dtype)
+    plus, minus, cross = _boundary(padded, rings, n.device, n.dtype)
     a, b, c = (column[:, None] for column in form.unbind(-1))
     b_n = b_and_amplitude[:, 0, 0, None]
     determinant = a**2 - b**2 - c**2

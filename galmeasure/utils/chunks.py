@@ -40,7 +40,11 @@ class ChunkSizes:
 CHUNKS = {
     "batch": ChunkSizes(
         (2**20,), (2**20,), "pixels of stamps",
-        "a thread's least-squares tensors, some twenty times as large, stay below 100 MB",
+        "a thread's tensors, some twenty times as large, stay below 100 MB",
+    ),
+    "least-squares batch": ChunkSizes(
+        (2**21,), (2**21,), "pixels of stamps",
+        "many fits share the cost of a step, and a thread's tensors stay below 200 MB",
     ),
     "network batch": ChunkSizes(
         (2**22,), (2**25,), "pixels of stamps",
@@ -59,6 +63,9 @@ CHUNKS = {
     "least-squares temporaries": ChunkSizes(
         (1_200_000,), (240_000_000,), "numbers of the largest temporary array",
         "it stays in the cache and in the heap that the C library keeps",
+    ),
+    "Fourier temporaries": ChunkSizes(
+        (600_000,), (60_000_000,), "numbers of the largest temporary array", "all of them stay in a core's cache",
     ),
     "posterior models": ChunkSizes((16,), (2048,), "models", "transforms of the draws stay in a core's cache"),
     "flow draws": ChunkSizes((512,), (512,), "draws", "splines of these stay in a core's cache"),

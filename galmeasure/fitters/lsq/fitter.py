@@ -11,31 +11,41 @@ import torch
 from galmeasure.cutouts.batches import CutoutBatch
 from galmeasure.fitters import variables as _variables
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase
-from galmeasure.fitters.lsq.bias import likelihood_bias
-from galmeasure.fitters.lsq.levenberg import minimise
-from galmeasure.fitters.lsq.start_choice import choose_starts
-from galmeasure.fitters.moments import starting_values
+from galmeasure.fitters.lsq.bias import likelihood_bias, parameter_covariance
+from galmeasure.fitters.lsq.fourier import FourierProblem, Stamps
+from galmeasure.fitters.lsq.joint import JointProblem
+from galmeasure.fitters.lsq.solve import solve
+from galmeasure.fitters.lsq.start_choice import Begun, choose_starts
+from galmeasure.fitters.moments import solve_flux, starting_values
 from galmeasure.fitters.prior_term import PriorTerm
+from galmeasure.fitters.problem import Problem
 from galmeasure.fitters.quality import model_quality, quality_flags
-from galmeasure.fitters.tensors import BatchTensors, groups
+from galmeasure.fitters.tensors import BatchTensors, Group, groups
 from galmeasure.flags import Flag
-from galmeasure.likelihood import invert_information
 from galmeasure.parameters import G_MAX, N_PARAMETERS, SERSIC
 from galmeasure.priors import Prior, get_prior
 from galmeasure.render.memory import reserve_heap
+from galmeasure.utils.chunks import chunk_size
 
 __all__ = ["LSQSersicFitter"]
 
 _N, _R_EFF, _G1, _G2 = SERSIC.indices("n", "r_eff", "g1", "g2")
-_SIZES, _SHEAR, _CENTRE = SERSIC.slice("n", "r_eff"), SERSIC.slice("g1", "g2"), SERSIC.slice("x", "y")
+_SHEAR, _CENTRE = SERSIC.slice("g1", "g2"), SERSIC.slice("x", "y")
 _BACKGROUND = _variables.BACKGROUND
 _LOSSES = ("gaussian", "student-t")
-_SECOND_STARTS = (0.8, 5.0)  # n, when the first fit ended above and below _N_MIDDLE
-_N_MIDDLE = 2.0
-_N_FLAT = 0.6
-_SLOW = 15
-_SECOND_ITERATIONS = 15  # a second start that is better shows it by then
 _BOUND_MARGIN = 1e-3
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A group of stamps with what its fits begin from."""
+
+    group: Group
+    problem: Problem
+    in_fourier: list[Stamps]
+    begun: Begun
+    lower: torch.Tensor
+    upper: torch.Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +163,9 @@ class LSQSersicFitter(SersicFitterBase):
             free["prior"] = get_prior(self.prior).name
         return {**super().describe_estimator(), **likelihood, "bias_correction": self.bias_correction, **free}
 
+    def _batch_pixels(self):
+        return chunk_size("least-squares batch")
+
     def _meta(self):
         return {} if self.prior is None else {"PRIOR": get_prior(self.prior).name}
 
@@ -165,13 +178,17 @@ class LSQSersicFitter(SersicFitterBase):
             estimate = self.init.measure(batch, init.copy()).values
             init = np.where(np.isnan(init), estimate, init)
         dof = self.dof if self.loss == "student-t" else None
+        on_stamp = dof is None and not self.fit_background
         with torch.inference_mode():
-            for group in groups(BatchTensors.of(batch, self.device), dof=dof):
-                self._fit_group(group, init[group.rows], centre[group.rows], measurement, batch.progress.add)
+            chosen = groups(BatchTensors.of(batch, self.device), dof=dof, on_stamp=on_stamp)
+            fits = [self._begin(group, init[group.rows], centre[group.rows]) for group in chosen]
+            if fits:
+                self._solve(fits, measurement, batch.progress.add)
         return measurement
 
-    def _fit_group(self, group, init, centre, measurement, finished):
-        problem, rows = group.problem, group.rows
+    def _begin(self, group, init, centre):
+        """Choose the starts of a group, and make its problems."""
+        problem = group.problem
         given, centre = (torch.from_numpy(values).to(self.device) for values in (init, centre))
         size = N_PARAMETERS + self.fit_background
         free = self._free(size)
@@ -182,20 +199,39 @@ class LSQSersicFitter(SersicFitterBase):
             width = variables.shape[1]
             return tuple(torch.where(free[:width], bound[rows, :width], variables) for bound in (lower, upper))
 
-        options = {
-            "free": free, "hold": _variables.hold_shape_of_a_point, "max_iter": self.max_iter,
-            "max_step": _variables.max_step(size, self.device),
-        }  # fmt: skip
-        begun = choose_starts(problem, *self._starts(group, given, centre), bounds, options)
-        lower, upper = bounds(begun.variables)
+        in_fourier = [] if group.psf_on_stamp is None else Stamps.of(problem, group.psf_on_stamp)
+        begun = choose_starts(problem, *self._starts(group, in_fourier, given, centre), bounds, self._options())
         if self.prior is not None:
             snr = model_quality(problem, begun.start).snr
-            problem = replace(problem, prior=PriorTerm.of(get_prior(self.prior), snr, group.psf_covariance))
-        solution = minimise(problem.evaluate, begun.variables, lower, upper, finished=finished, **options)
-        if free[_N]:
-            _second_start(problem, solution, lower, upper, options)
-        self._store(group, solution, free, measurement)
-        measurement.init[rows] = begun.start.cpu().numpy()
+            prior = PriorTerm.of(get_prior(self.prior), snr, group.psf_covariance)
+            problem = replace(problem, prior=prior)
+        return _Fit(group, problem, in_fourier, begun, *bounds(begun.variables))
+
+    def _options(self):
+        """Options of the minimiser."""
+        size = N_PARAMETERS + self.fit_background
+        return {
+            "free": self._free(size), "hold": _variables.hold_shape_of_a_point, "max_iter": self.max_iter,
+            "max_step": _variables.max_step(size, self.device),
+        }  # fmt: skip
+
+    def _solve(self, fits, measurement, finished):
+        """Minimise the losses of all groups side by side."""
+        counts = [len(fit.group.rows) for fit in fits]
+        rows = torch.arange(sum(counts), device=self.device).split(counts)
+        exact = JointProblem.of([fit.problem for fit in fits], rows)
+        parts = [(stamps, index) for fit, index in zip(fits, rows, strict=True) for stamps in fit.in_fourier]
+        fourier = FourierProblem.join(parts) if parts else None
+        start, lower, upper = (
+            torch.cat(columns)
+            for columns in zip(*((fit.begun.variables, fit.lower, fit.upper) for fit in fits), strict=True)
+        )
+        options = self._options()
+        with_bias = self.bias_correction and self.prior is None
+        solution, bias = solve(exact, fourier, start, lower, upper, options, with_bias=with_bias, finished=finished)
+        for fit, index in zip(fits, rows, strict=True):
+            self._store(fit, solution.of_rows(index), bias[index], options["free"], measurement)
+            measurement.init[fit.group.rows] = fit.begun.start.cpu().numpy()
 
     def _free(self, size):
         free = torch.ones(size, dtype=torch.bool, device=self.device)
@@ -203,11 +239,13 @@ class LSQSersicFitter(SersicFitterBase):
             free[SERSIC.index(name)] = False
         return free
 
-    def _starts(self, group, given, centre):
+    def _starts(self, group, in_fourier, given, centre):
         """Starts ``(B, 7)`` of what is given, where it is finite, and of moments about ``centre``; within bounds."""
         sides = group.shapes.double()
         centre = torch.where(torch.isfinite(centre), centre, (sides.flip(1) - 1.0) / 2.0)
-        moments = starting_values(group.problem, group.psf_covariance, centre)
+        moments = starting_values(
+            group.problem, group.psf_covariance, centre, lambda start: _best_flux(group.problem, in_fourier, start)
+        )
         held = ~self._free(N_PARAMETERS) & torch.isfinite(given)
         moments = self._bounded(torch.where(held, given, moments))
         return self._bounded(torch.where(torch.isfinite(given), given, moments)), moments
@@ -222,23 +260,18 @@ class LSQSersicFitter(SersicFitterBase):
                 start[:, column] = start[:, column].clamp(max=limits.upper)
         return start
 
-    def _store(self, group, solution, free, measurement):
+    def _store(self, fit, solution, bias, free, measurement):
         """Turn a solution into parameters, errors, quality measures and flags."""
-        problem, rows = group.problem, group.rows
+        group, problem = fit.group, fit.problem
+        rows = group.rows
         x = solution.x
         parameters = _variables.to_parameters(x)
-        covariance = torch.zeros_like(solution.hessian)
-        inverse = invert_information(solution.hessian[:, free][:, :, free])
-        index = torch.nonzero(free)[:, 0]
-        covariance[:, index[:, None], index] = inverse
-        chain = _variables.jacobian(x)
-        covariance = chain.transpose(1, 2) @ covariance @ chain
+        covariance = parameter_covariance(solution.hessian, x, free)
         usable = torch.isfinite(solution.loss)
         background = x[:, _BACKGROUND] if self.fit_background else None
         bits = self._bound_flags(parameters, group.shapes, free)
         if self.bias_correction and self.prior is None:
-            bias = likelihood_bias(problem, parameters, background, covariance, int(free.sum()))
-            bias = torch.where((solution.converged & (bits == 0))[:, None], bias, 0.0)
+            bias = self._bias(fit, bias, solution.converged & (bits == 0), parameters, background, covariance)
             parameters = _within(parameters - bias[:, :N_PARAMETERS], parameters)
             background = None if background is None else background - bias[:, _BACKGROUND]
         values = torch.where(usable[:, None], parameters, torch.nan)
@@ -259,6 +292,16 @@ class LSQSersicFitter(SersicFitterBase):
         bits |= (usable & ~solution.converged) * Flag.NOT_CONVERGED
         measurement.flags[rows] |= bits.cpu().numpy()
 
+    def _bias(self, fit, bias, wanted, parameters, background, covariance):
+        """Bias of the rows ``wanted``, where it is not yet known, and zero for the others."""
+        rows = torch.nonzero(wanted & torch.isnan(bias).any(1))[:, 0]
+        if len(rows):
+            problem = fit.problem.of_rows(rows)
+            background = None if background is None else background[rows]
+            n_free = int(self._free(covariance.shape[1]).sum())
+            bias[rows] = likelihood_bias(problem, parameters[rows], background, covariance[rows], n_free)
+        return torch.where(wanted[:, None], bias, 0.0)
+
     def _bound_flags(self, values, shapes, free):
         n, r_eff = values[:, _N], values[:, _R_EFF]
         limits_n, limits_r = SERSIC["n"], SERSIC["r_eff"]
@@ -271,44 +314,23 @@ class LSQSersicFitter(SersicFitterBase):
         return ((at_n & free[_N]) | (at_r & free[_R_EFF]) | (at_g & free[_SHEAR].any()) | at_x) * Flag.AT_BOUND
 
 
+def _best_flux(problem, in_fourier, parameters):
+    """Best flux ``(B,)`` at parameters ``(B, 7)``, without rendering stamps that are at hand in Fourier space."""
+    flux, to_render = torch.zeros_like(parameters[:, 0]), torch.ones(len(parameters), dtype=torch.bool)
+    rows = torch.arange(len(parameters), device=parameters.device)
+    if in_fourier:
+        joint = FourierProblem.join([(stamps, rows) for stamps in in_fourier])
+        flux[joint.rows] = joint.solve_flux(parameters[joint.rows])
+        to_render[joint.rows.cpu()] = False
+    rest = torch.nonzero(to_render)[:, 0].to(rows.device)
+    if len(rest):
+        flux[rest] = solve_flux(problem, parameters[rest], rest)[0]
+    return flux
+
+
 def _within(corrected, parameters):
     """Corrected parameters, or as before where these would leave the bounds of the fit."""
     n, g = corrected[:, _N], torch.hypot(corrected[:, _G1], corrected[:, _G2])
     usable = (n > SERSIC["n"].lower) & (n < SERSIC["n"].upper)
     usable &= (corrected[:, _R_EFF] > SERSIC["r_eff"].lower) & (g < G_MAX)
     return torch.where(usable[:, None], corrected, parameters)
-
-
-def _second_start(problem, solution, lower, upper, options):
-    """Start again from another Sersic index where the first fit was slow, failed or ended at a bound."""
-    x, free = solution.x, options["free"]
-    margin = _BOUND_MARGIN
-    at_bound = ((x[:, _SIZES] < lower[:, _SIZES] + margin) | (x[:, _SIZES] > upper[:, _SIZES] - margin)).any(1)
-    elongated = torch.hypot(x[:, _G1], x[:, _G2]) > 2.0
-    flat = torch.exp(x[:, _N]) < _N_FLAT
-    doubtful = at_bound | elongated | flat | ~solution.converged | (solution.n_iter > _SLOW)
-    rows = torch.nonzero(doubtful & torch.isfinite(solution.loss))[:, 0]
-    if not len(rows):
-        return
-    start = x[rows].clone()
-    low, high = (torch.full_like(start[:, _N], value).log() for value in _SECOND_STARTS)
-    start[:, _N] = torch.where(start[:, _N] > torch.log(torch.tensor(_N_MIDDLE)), low, high)
-    start[:, _SHEAR] = torch.where(free[_SHEAR], 0.5 * start[:, _SHEAR].clamp(-1.0, 1.0), start[:, _SHEAR])
-    start[:, _R_EFF] = torch.where(free[_R_EFF], start[:, _R_EFF].clamp_min(-0.7), start[:, _R_EFF])
-    restarted = _minimise_rows(problem, rows, start, lower, upper, options, _SECOND_ITERATIONS)
-    solution.n_iter[rows] += restarted.n_iter
-    better = restarted.loss < solution.loss[rows] - _BOUND_MARGIN
-    solution.put(rows[better], restarted, better)
-    rows = rows[better & ~restarted.converged]
-    if len(rows):
-        continued = _minimise_rows(problem, rows, solution.x[rows], lower, upper, options, options["max_iter"])
-        solution.n_iter[rows] += continued.n_iter
-        solution.put(rows, continued, torch.ones_like(continued.converged))
-
-
-def _minimise_rows(problem, rows, start, lower, upper, options, max_iter):
-    """Minimise some rows of a problem again, with at most ``max_iter`` evaluations."""
-    options = {**options, "max_iter": min(max_iter, options["max_iter"])}
-    return minimise(
-        lambda inner, variables: problem.evaluate(rows[inner], variables), start, lower[rows], upper[rows], **options
-    )

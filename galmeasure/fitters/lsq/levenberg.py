@@ -1,7 +1,8 @@
 """Batched Levenberg-Marquardt within bounds: many small problems at once; what has converged leaves the batch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -40,6 +41,19 @@ class Solution:
     hessian: torch.Tensor
     converged: torch.Tensor
     n_iter: torch.Tensor
+
+    @classmethod
+    def unsolved(cls, start: Tensor) -> Self:
+        """State before any evaluation, at ``start`` ``(B, P)``."""
+        count, size = start.shape
+        converged = torch.zeros(count, dtype=torch.bool, device=start.device)
+        hessian = start.new_zeros(count, size, size)
+        loss = torch.full_like(start[:, 0], torch.inf)
+        return cls(start.clone(), loss, torch.zeros_like(start), hessian, converged, converged.long())
+
+    def of_rows(self, rows: Tensor) -> "Solution":
+        """Return the state of some rows."""
+        return Solution(*(getattr(self, column.name)[rows] for column in fields(self)))
 
     def put(self, rows: Tensor, solution: "Solution", chosen: Tensor) -> None:
         """Take over the rows ``chosen`` of another solution, all but the evaluations used."""

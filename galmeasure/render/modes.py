@@ -1,0 +1,238 @@
+"""Wavenumbers of a stamp's own period as a list, and Sersic models and PSFs on them, without transforms to pixels."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from galmeasure.parameters import SERSIC
+from galmeasure.render.grid import centred_transform
+from galmeasure.render.profiles import TABLE_LOG_K, coarse_table, polynomial_pieces, profile_table
+from galmeasure.render.sersic import KAPPA_MIN, index_weights, quadratic_form
+from galmeasure.render.wrap import light_beyond
+from galmeasure.utils.chunks import chunk_size
+
+__all__ = ["BANDS", "Modes", "Profiles", "mode_bands", "modes_of_band", "stamp_transforms"]
+
+BANDS = (0.625, 0.8, 1.0, 1.42)
+"""Radii of the discs of wavenumbers that are kept, in units of the Nyquist wavenumber."""
+
+_BAND_TOLERANCE = 0.007
+"""PSF's transform, relative to zero, below which wavenumbers hold so little information that they are left out."""
+
+_N = SERSIC.index("n")
+_COARSE = 3  # nodes of the table in log k for each one that is kept
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Half of the wavenumbers of a stamp within a disc, without those that are conjugates of others; zero is the first.
+
+    Parameters
+    ----------
+    index : Tensor
+        Positions in the flattened half-plane ``(ny, nx // 2 + 1)`` of `torch.fft.rfft2`, shape ``(K,)``.
+    ky, kx : Tensor
+        Wavenumbers, radians per pixel, shape ``(K,)``.
+    forms : Tensor
+        ``kx**2 + ky**2``, ``kx**2 - ky**2`` and ``2 kx ky``, shape ``(3, K)``.
+    count : Tensor
+        How often each one occurs in the full plane: 1 for zero and 2 for the others, shape ``(K,)``.
+    middle : Tensor
+        Phase factors, complex, that move the middle of the stamp to the origin, shape ``(K,)``.
+    centre_products : Tensor
+        ``ky**2``, ``ky kx``, ``kx**2``, ``ky``, ``kx``, shape ``(5, K)``.
+    shape : tuple of int
+        Sides of the stamp ``(ny, nx)``, pixels.
+    """
+
+    index: torch.Tensor
+    ky: torch.Tensor
+    kx: torch.Tensor
+    forms: torch.Tensor
+    count: torch.Tensor
+    middle: torch.Tensor
+    centre_products: torch.Tensor
+    shape: tuple[int, int]
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept must serve autograd too
+def modes_of_band(shape: tuple[int, int], band: float, device: torch.device | str, dtype: torch.dtype) -> Modes:
+    """List the wavenumbers of a stamp within a disc.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Sides of the stamp ``(ny, nx)``, pixels.
+    band : float
+        Radius of the disc, in units of the Nyquist wavenumber.
+    device : torch.device or str
+        Torch device of the result.
+    dtype : torch.dtype
+        Real type of the result.
+    """
+    ky, kx = _half_plane(shape)
+    inside = (torch.hypot(ky, kx) < band * torch.pi) & ((kx > 0) | (ky >= 0))
+    inside &= torch.maximum(ky.abs(), kx) < torch.pi * (1.0 - 1e-9)  # a Nyquist wave is its own alias
+    index = torch.nonzero(inside.flatten())[:, 0]  # zero is the first
+    ky, kx = ky.flatten()[index], kx.flatten()[index]
+    count = torch.full_like(ky, 2.0)
+    count[0] = 1.0
+    forms = torch.stack([kx**2 + ky**2, kx**2 - ky**2, 2.0 * kx * ky])
+    products = torch.stack([ky**2, ky * kx, kx**2, ky, kx])
+    angle = 0.5 * (ky * (shape[0] - 1) + kx * (shape[1] - 1))
+    middle = torch.polar(torch.ones_like(angle), angle).to(device, dtype.to_complex())
+    ky, kx, forms, count, products = (column.to(device, dtype) for column in (ky, kx, forms, count, products))
+    return Modes(index.to(device), ky, kx, forms, count, middle, products, shape)
+
+
+def _half_plane(shape):
+    """Wavenumbers ``ky`` and ``kx`` of the half-plane, shape ``(ny, nx // 2 + 1)``, double precision."""
+    ny, nx = shape
+    ky = torch.fft.fftfreq(ny, dtype=torch.float64) * (2.0 * torch.pi)
+    kx = torch.arange(nx // 2 + 1, dtype=torch.float64) * (2.0 * torch.pi / nx)
+    return (grid.contiguous() for grid in torch.broadcast_tensors(ky[:, None], kx[None, :]))
+
+
+def stamp_transforms(images: Tensor, shape: tuple[int, int], *, oversampling: int = 1) -> Tensor:
+    """Transform PSF images on the native wavenumbers of a stamp's own period.
+
+    Parameters
+    ----------
+    images : Tensor
+        Shape ``(M, py, px)``, as in `galmeasure.render.prepare_psf`.
+    shape : tuple of int
+        Sides of the stamp ``(ny, nx)``, pixels.
+    oversampling : int, optional
+        PSF pixels per pixel of the stamp.
+
+    Returns
+    -------
+    Tensor
+        Complex, shape ``(M, ny, nx // 2 + 1)``, the PSF's centre at phase zero; a native image keeps its aliases.
+    """
+    chunks = images.float().split(chunk_size("transformed images"))
+    transform = torch.cat([centred_transform(chunk, shape, oversampling) for chunk in chunks])
+    ny, nx = shape
+    if oversampling == 1:
+        return transform
+    rows = torch.cat([torch.arange((ny + 1) // 2), torch.arange(-(ny // 2), 0) + transform.shape[-2]])
+    return transform[:, rows.to(images.device), : nx // 2 + 1].contiguous()
+
+
+def mode_bands(transform: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Choose the disc of wavenumbers that hold the information of models with each PSF.
+
+    Parameters
+    ----------
+    transform : Tensor
+        From `stamp_transforms`, shape ``(M, ny, nx // 2 + 1)``.
+    shape : tuple of int
+        Sides of the stamp ``(ny, nx)``, pixels.
+
+    Returns
+    -------
+    Tensor
+        Positions in :data:`BANDS`, shape ``(M,)``.
+    """
+    ky, kx = _half_plane(shape)
+    ring = (torch.hypot(ky, kx) / torch.pi).to(transform.device)
+    power = transform.abs()
+    limit = _BAND_TOLERANCE * power[:, 0, 0]
+    needed = torch.full((len(transform),), len(BANDS) - 1, dtype=torch.int64, device=transform.device)
+    for position in reversed(range(len(BANDS) - 1)):
+        outside = (power * (ring > BANDS[position])).amax((1, 2))
+        needed = torch.where(outside <= limit, position, needed)
+    return needed
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must serve autograd too
+def _tables(device, dtype):
+    """Polynomial pieces of the transform in log k, shape ``(rows, 4 P)``, and the profile table."""
+    pieces = torch.tensor(polynomial_pieces(coarse_table(_COARSE)), dtype=dtype, device=device)
+    return pieces.flatten(1), torch.tensor(profile_table(), dtype=dtype, device=device)
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """What the transforms of Sersic profiles need on any wavenumbers.
+
+    Parameters
+    ----------
+    n : Tensor
+        Sersic indices, shape ``(B,)``.
+    form : Tensor
+        Coefficients of ``kappa**2``, shape ``(B, 3)``.
+    rows : Tensor
+        Rows of the tables in n, shape ``(B, 4)``.
+    weights : Tensor
+        Weights of these rows for the value and for the derivative by n, shape ``(B, 2, 4)``.
+    """
+
+    n: torch.Tensor
+    form: torch.Tensor
+    rows: torch.Tensor
+    weights: torch.Tensor
+
+    @classmethod
+    def of(cls, parameters: Tensor) -> Self:
+        """Profiles of Sersic parameters ``(B, 7)``; flux and centre are not used."""
+        n = parameters[:, _N]
+        first, *weights = index_weights(n)
+        rows = first[:, None] + torch.arange(4, device=n.device)
+        return cls(n, quadratic_form(parameters), rows, torch.stack(weights[:2], 1))
+
+    def of_rows(self, rows: Tensor) -> "Profiles":
+        """Return some of the profiles."""
+        return Profiles(self.n[rows], self.form[rows], self.rows[rows], self.weights[rows])
+
+    def on_modes(self, modes: Modes) -> tuple[Tensor, Tensor, Tensor]:
+        """Evaluate the transforms for unit flux.
+
+        Parameters
+        ----------
+        modes : Modes
+            Wavenumbers of the stamps.
+
+        Returns
+        -------
+        value, by_n, by_kappa2 : Tensor
+            Transform and its derivatives by the Sersic index and by the squared wavenumber, shape ``(B, K)``.
+        """
+        pieces, _ = _tables(self.n.device, self.n.dtype)
+        coefficients = torch.bmm(self.weights, pieces[self.rows]).unflatten(2, (4, -1))
+        a, b, c = self.form[:, :, None].unbind(1)
+        plus, minus, cross = modes.forms
+        kappa2 = torch.addcmul(a * plus, b, minus).addcmul_(c, cross).clamp_min_(KAPPA_MIN**2)
+        step = _COARSE * float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
+        position = torch.log(kappa2).mul_(0.5 / step).sub_(float(TABLE_LOG_K[0]) / step)
+        position.clamp_(0.0, coefficients.shape[-1] - 0.0001)
+        index = position.long()
+        t = position.sub_(index)
+        c0, c1, c2, c3 = (torch.gather(coefficients[:, 0, j], 1, index) for j in range(4))
+        value = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
+        slope = torch.addcmul(c1, t, torch.addcmul(c2.mul_(2.0), t, c3, value=3.0)).mul_(0.5 / step).div_(kappa2)
+        c0, c1, c2, c3 = (torch.gather(coefficients[:, 1, j], 1, index) for j in range(4))
+        return value, torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3))), slope
+
+    def light_outside(self, shape: tuple[int, int]) -> Tensor:
+        """Light outside a stamp in whose middle the profiles are, with its derivatives by n, a, b, c.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Sides of the stamp ``(ny, nx)``, pixels.
+
+        Returns
+        -------
+        Tensor
+            For unit flux, shape ``(B, 5)``.
+        """
+        _, profile = _tables(self.n.device, self.n.dtype)
+        b_and_amplitude = torch.bmm(self.weights, profile[self.rows])
+        beyond = light_beyond(self.n[:, None], self.form, b_and_amplitude, shape, True, rings=0)
+        return beyond * (shape[0] * shape[1])
