@@ -207,3 +207,22 @@ class TestSets:
         app.selectbox(key="set order").set_value("snr")
         checked(app.run())
         assert app.caption[0].value == "60 of 100 galaxies, by snr."
+
+
+class TestExplanation:
+    def test_toggle_shows_what_the_network_reads(self):
+        """One picture more than without it."""
+        pytest.importorskip("captum", reason="captum is not installed (extra explain)")
+        before = len(pictures(run_page("draw")))
+        page = run_page("draw", explain=True)
+        assert len(pictures(page)) == before + 1
+
+    def test_network_without_a_map_of_features_says_so(self):
+        pytest.importorskip("captum", reason="captum is not installed (extra explain)")
+        page = run_page("draw", explain=True, **{"draw estimator": "Network autoencoder-set3-v1",
+                                                 "explanation method": "Grad-CAM"})  # fmt: skip
+        assert any("gradcam" in info.value for info in page.info)
+
+    def test_least_squares_has_none(self):
+        page = run_page("draw", **{"draw estimator": "Least squares"})
+        assert not [toggle for toggle in page.toggle if toggle.key == "explain"]

@@ -12,6 +12,7 @@ from galmeasure.app.uploads import (
     UploadError,
     demo_upload,
     fit_gallery,
+    gallery_file,
     measure_upload,
     plain_table,
     table_file,
@@ -153,6 +154,10 @@ def _show_gallery(measured: MeasuredCatalog) -> None:
     ids = ", ".join(str(value) for value in measured.table["id"][first : first + _SHOWN_AT_ONCE])
     st.image(fit_gallery(measured, first, _SHOWN_AT_ONCE), width="stretch")
     st.caption(f"Stamp, model and residual (±5 times the noise) of galaxies {ids}, two in a row.")
+    st.download_button(
+        "Download the gallery as a page", lambda: gallery_file(measured),
+        file_name=f"{measured.name.rsplit('.', 1)[0]}_galmeasure.html", key="download gallery", on_click="ignore",
+    )  # fmt: skip
 
 
 def _show_one(measured: MeasuredCatalog) -> None:

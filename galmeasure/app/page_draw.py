@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from galmeasure.app.corner import corner_picture
 from galmeasure.app.drawing import DrawnGalaxy, draw_galaxy
 from galmeasure.app.estimators import EstimatorChoice, list_estimators, make_estimator
+from galmeasure.app.explaining import EXPLAINED, can_explain, explanation_picture
 from galmeasure.app.measuring import MeasuredGalaxy, flag_sentences, measure_galaxy, result_rows
 from galmeasure.app.pictures import RESIDUAL_RANGE, psf_picture, residual_picture, stamp_picture
 from galmeasure.app.sliders import SLIDERS, GalaxySettings, Slider
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 __all__ = ["show_draw_page"]
+
+_METHODS = {
+    "Saliency": "saliency", "Integrated gradients": "integrated_gradients", "Grad-CAM": "gradcam",
+}  # fmt: skip
+"""Methods of explanations by the words of the page."""
 
 _SEED, _VALUES = "noise seed", "slider values"
 _ABOUT_THE_TABLE = (
@@ -41,6 +47,8 @@ def show_draw_page() -> None:
     measured = measure_galaxy(drawn, make_estimator(choice.label))
     _show_fit(drawn, measured, places)
     _show_result(drawn, measured, choice)
+    if can_explain(make_estimator(choice.label)):
+        _show_explanation(drawn, choice)
 
 
 def _choose_estimator() -> EstimatorChoice:
@@ -139,3 +147,22 @@ def _show_result(drawn: DrawnGalaxy, measured: MeasuredGalaxy, choice: Estimator
     with right:
         st.subheader("Posterior")
         st.image(corner_picture(drawn, measured), width="stretch")
+
+
+def _show_explanation(drawn: DrawnGalaxy, choice: EstimatorChoice) -> None:
+    """Show what the network reads from the pixels, where this is asked for: it takes longer than the measurement."""
+    import streamlit as st
+
+    if not st.toggle("Explain: what does the network look at?", key="explain"):
+        return
+    parameter = st.selectbox("Parameter", EXPLAINED, key="explained parameter")
+    method = st.selectbox("Method", list(_METHODS), key="explanation method")
+    try:
+        with st.spinner("Explaining ..."):
+            picture = explanation_picture(drawn, make_estimator(choice.label), parameter, _METHODS[method])
+    except ValueError as err:
+        st.info(str(err))
+        return
+    st.image(picture, width="stretch")
+    st.caption("The network's own estimate, before Newton steps; beside it what a perfect linear estimator would read "
+               "from each pixel, and where the information is.")  # fmt: skip

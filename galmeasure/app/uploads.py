@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEMO_ROWS", "MAX_PIXELS", "MAX_ROWS", "MAX_UPLOAD_MB", "MeasuredCatalog", "Upload", "UploadError", "demo_upload",
-    "fit_gallery", "measure_upload", "plain_table", "table_file",
+    "fit_gallery", "gallery_file", "measure_upload", "plain_table", "table_file",
 ]  # fmt: skip
 
 MAX_UPLOAD_MB = 50
@@ -234,6 +234,26 @@ def table_file(table: QTable, suffix: str) -> bytes:
         path = Path(folder, f"table{suffix}")
         write_table(table, path)
         return path.read_bytes()
+
+
+def gallery_file(measured: MeasuredCatalog) -> bytes:
+    """Write the galaxies of an upload as a page that sorts and filters in a browser.
+
+    Parameters
+    ----------
+    measured : MeasuredCatalog
+        Result of the upload.
+
+    Returns
+    -------
+    bytes
+        Contents of an HTML file that needs no network.
+    """
+    from galmeasure.plotting import GalleryPage
+
+    page = GalleryPage(f"Galaxies of {measured.name}", f"{len(measured.table):,} of {measured.n_total:,} galaxies.")
+    page.add(measured.table, measured.cutouts)
+    return page.html().encode("utf-8", "replace")
 
 
 def plain_table(table: QTable) -> dict[str, np.ndarray]:
