@@ -30,25 +30,22 @@ from _cost import in_own_process, one_galaxy, rates, stamp_cost
 from _instruments import (
     POPULATIONS,
     SIZE,
-    assemble,
     draw,
     imperfect_psfs,
     instruments,
     log_uniform,
-    nearest,
     observe,
     population_truth,
     survey_instruments,
     survey_truth,
 )
 from _report import metadata, report
+from _ring_test import APPLIED_SHEAR, draw_rings, ring_test, shear_bias
 from astropy.table import Table
 
 from galmeasure import Cutouts, decode_flags, get_weights
 from galmeasure.flags import Flag
 
-APPLIED_SHEAR = 0.02
-SHEAR_INDICES = np.array([0.5, 0.7, 1.0, 1.25, 1.5, 2.0, 2.5, 3.2, 4.0])
 OFFSETS = (0, 5, 10, 15, 25)
 PSF_SIDES = (25, 33, 63)
 REAL_LIMITS = {"dmag": 0.03, "dr": 5.0, "dn": 10.0}
@@ -259,64 +256,12 @@ def shear(settings, pairs):
     for instrument, number in ((instruments()["LSST"], pairs), (instruments()["LSST"].sheared(0.05), pairs // 3)):
         draws = 10 if number >= 200 else 2
         shapes = max(1, -(-number // (2 * draws)))
-        errors = ring_test(settings, instrument, shapes, draws)
+        rings = draw_rings(instrument, shapes, settings.rng(4), cache=settings.cache)
+        errors = ring_test(settings.fit, rings, draws, 200.0, settings.rng(4, 1))
         for name, values in errors.items():
             rows.append((instrument.name, name, 2 * shapes * draws, *shear_bias(values, draws, settings.rng(4, 9))))
     names = ("psf", "estimator", "pairs", "not_measured", "m", "m_err", "c1", "c1_err", "c2", "c2_err")
     settings.save("shear", rows, names, f"Shear of {APPLIED_SHEAR} applied to galaxies of S/N 200: ring test")
-
-
-def ring_test(settings, instrument, shapes, draws):
-    """Errors of g1 and g2 by estimator: shape (shapes * draws, sign of the shear, turned or not, component)."""
-    rng = settings.rng(4)
-    modulus = np.clip(0.25 * np.sqrt(-2.0 * np.log(rng.random(shapes))), 0.0, 0.6)
-    r_eff = np.clip(0.4 * np.exp(0.35 * rng.normal(size=shapes)), 0.2, 0.9) / instrument.pixel_scale
-    index = nearest(1.6 * np.exp(0.45 * rng.normal(size=shapes)), SHEAR_INDICES)
-    truth = assemble(index, r_eff, modulus, rng, centre=0.5)
-    signs, noiseless = (APPLIED_SHEAR, -APPLIED_SHEAR), np.empty((shapes, 2, 2, SIZE, SIZE))
-    true_shear = np.empty((shapes, 2, 2, 2))
-    for turned in (0, 1):
-        galaxies = turn(truth) if turned else truth
-        for i, sign in enumerate(signs):
-            noiseless[:, i, turned] = draw(instrument, galaxies, shear=(sign, 0.0), cache=settings.cache)
-            true_shear[:, i, turned] = sheared(galaxies[:, 3] + 1j * galaxies[:, 4], sign)
-    noiseless *= 200.0 / np.sqrt((noiseless[:, :1, :1] ** 2).sum((3, 4), keepdims=True))
-    psf, errors = instrument.psf_image(), {name: [] for name in settings.fitters}
-    for start in range(0, shapes, 10):  # bounds the memory
-        part = np.repeat(noiseless[start : start + 10], draws, 0)
-        noise = rng.normal(size=(len(part), SIZE, SIZE))
-        part[:, :, 0] += noise[:, None]
-        part[:, :, 1] += np.rot90(noise, -1, (1, 2))[:, None]
-        answers = settings.fit(part.reshape(-1, SIZE, SIZE), psf, psf_flux=float(psf.sum()))
-        true = np.repeat(true_shear[start : start + 10], draws, 0)
-        for name, answer in answers.items():
-            errors[name].append(answer.values[:, 3:5].reshape(true.shape) - true)
-    return {name: np.concatenate(values) for name, values in errors.items()}
-
-
-def turn(truth):
-    """Parameters of galaxies turned by 90 degrees about the middle of the stamp, as ``np.rot90(image, -1)`` does."""
-    middle = (SIZE - 1) / 2
-    x, y = truth[:, 5] - middle, truth[:, 6] - middle
-    return np.column_stack([truth[:, :3], -truth[:, 3:5], middle - y, middle + x])
-
-
-def sheared(ellipticity, applied):
-    """Components ``(N, 2)`` of the ellipticity of galaxies after a shear along the first component."""
-    total = (ellipticity + applied) / (1.0 + applied * ellipticity)
-    return np.stack([total.real, total.imag], 1)
-
-
-def shear_bias(errors, draws, rng):
-    """Stamps without a measurement, then m, c1 and c2 with bootstrap errors over noiseless galaxies."""
-    known = np.isfinite(errors).all((1, 2, 3))
-    missing = int((~np.isfinite(errors).all(3)).sum())
-    groups = np.repeat(np.arange(len(errors) // draws), draws)[known]
-    kept = errors[known].mean(2)
-    each = np.stack([(kept[:, 0, 0] - kept[:, 1, 0]) / (2.0 * APPLIED_SHEAR), *kept.mean(1).T], 1)
-    means = np.stack([each[groups == group].mean(0) for group in np.unique(groups)])
-    scatter = np.std([means[rng.integers(len(means), size=len(means))].mean(0) for _ in range(500)], axis=0)
-    return missing, *np.stack([means.mean(0), scatter], 1).ravel()
 
 
 @main.command()

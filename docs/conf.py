@@ -18,11 +18,13 @@ extensions = [
     "galmeasure_tables",
     "matplotlib.sphinxext.plot_directive",
     "numpydoc",
-    "sphinx.ext.mathjax",
     "sphinx_automodapi.automodapi",
     "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+    "sphinx-mathjax-offline",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery_source", "sg_execution_times.rst"]
 default_role = "py:obj"
 nitpicky = True
 # Names of other packages resolve where their inventories can be fetched, that is where the pages are published.
@@ -58,8 +60,31 @@ plot_html_show_source_link = False
 plot_include_source = True
 plot_working_directory = str(Path(__file__).parents[1])
 
+sphinx_gallery_conf = {
+    "examples_dirs": ["gallery_source"],
+    "gallery_dirs": ["gallery"],
+    "filename_pattern": "plot_",
+    "within_subsection_order": "FileNameSortKey",
+    "remove_config_comments": True,
+    "capture_repr": (),
+    "show_memory": False,
+    "plot_gallery": True,
+    "abort_on_example_error": True,
+}
+
 html_theme = "pydata_sphinx_theme"
 html_title = f"galmeasure {release}"
+html_logo = "_static/logo.svg"
+html_favicon = "_static/logo.svg"
+html_static_path = ["_static"]
+html_css_files = ["galmeasure.css"]
 html_show_sourcelink = False
-html_theme_options = {"header_links_before_dropdown": 7, "show_prev_next": False}
-html_sidebars = {"**": []}
+html_theme_options = {
+    "header_links_before_dropdown": 7,
+    "logo": {"text": "galmeasure", "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg"},
+    "navbar_end": ["search-button", "theme-switcher"],
+    "navbar_persistent": [],
+    "show_prev_next": True,
+    "show_toc_level": 2,
+}
+html_sidebars = {"index": [], "changes": []}

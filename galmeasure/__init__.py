@@ -4,6 +4,7 @@ from galmeasure.utils.lazy import lazy_names
 from galmeasure.utils.table_format import register_format
 
 _EXPORTS = {
+    "__citation__": "_version",
     "__version__": "_version",
     "Cutouts": "cutouts",
     "Flag": "flags",

@@ -1,3 +1,4 @@
+from galmeasure._version import __citation__ as __citation__
 from galmeasure._version import __version__ as __version__
 from galmeasure.cutouts import Cutouts as Cutouts
 from galmeasure.exceptions import GalmeasureWarning as GalmeasureWarning

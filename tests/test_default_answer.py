@@ -101,37 +101,6 @@ def test_views_are_undone(benchmark):
         assert np.allclose(benchmark.unview(moments(benchmark.view(image[None], k)[0]), k), expected, atol=1e-6)
 
 
-def test_turned_galaxies(benchmark):
-    """Drawing turned parameters is the same as turning the image, as the ring test relies on."""
-    from _instruments import draw, instruments
-
-    truth = np.array([[1.0, 1.25, 3.0, 0.2, -0.1, 31.8, 31.3]])
-    instrument = instruments()["LSST"]
-    turned = draw(instrument, benchmark.turn(truth), shear=(-0.02, 0.0))
-    image = np.rot90(draw(instrument, truth, shear=(0.02, 0.0)), -1, (1, 2))
-    assert np.allclose(turned, image, atol=1e-5 * image.max())
-
-
-def test_sheared_ellipticity_is_that_of_galsim(benchmark):
-    import galsim
-
-    total = galsim.Shear(g1=0.02) + galsim.Shear(g1=0.3, g2=-0.2)
-    found = benchmark.sheared(np.array([0.3 - 0.2j]), 0.02)
-    assert np.allclose(found, [[total.g1, total.g2]], atol=1e-6)
-
-
-def test_shear_bias_of_known_errors(benchmark):
-    rng, draws = np.random.default_rng(1), 4
-    errors = np.zeros((80, 2, 2, 2))
-    errors[:, 0, :, 0] = 0.01 * 0.02 + 0.003  # m = 0.01, c1 = 0.003
-    errors[:, 1, :, 0] = -0.01 * 0.02 + 0.003
-    errors[..., 1] = -0.001
-    missing, m, m_err, c1, _, c2, _ = benchmark.shear_bias(errors, draws, rng)
-    assert missing == 0
-    assert np.allclose([m, c1, c2], [0.01, 0.003, -0.001])
-    assert m_err < 1e-12
-
-
 def test_coverage_and_pulls_of_gaussian_answers(benchmark):
     from _answer_statistics import Answer, statistics
 

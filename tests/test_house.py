@@ -41,7 +41,7 @@ FORBIDDEN = {
 WITH_TENSORS = {"transforms", "render", "networks", "priors", "likelihood", "weights", "ood", "calibration"}
 """Rooms below the fitters that may use torch; the others also serve those who have no use for it."""
 
-HEAVY = ("torch", "galsim", "matplotlib", "dask", "distributed", "optuna", "streamlit", "pyarrow")
+HEAVY = ("torch", "galsim", "matplotlib", "corner", "captum", "dask", "distributed", "optuna", "streamlit", "pyarrow")
 
 
 def modules():
@@ -275,7 +275,27 @@ def test_versions_agree():
     version = metadata()["version"]
     assert galmeasure.__version__ == version
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f'"version": "{version}"' in (ROOT / "codemeta.json").read_text(encoding="utf-8")
     assert (ROOT / "CHANGES.rst").read_text(encoding="utf-8").startswith(version.partition(".dev")[0])
+
+
+def test_citations_agree():
+    """The title in the entry for BibTeX is that of the citation file."""
+    title = re.search(r'^title: "(.*)"$', (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    assert f"{{{{{title}}}}}" in galmeasure.__citation__
+    assert f"{{{galmeasure.__version__}}}" in galmeasure.__citation__
+
+
+def test_workflow_calls_environments_of_tox():
+    """Every environment that continuous integration asks for is one that tox.ini describes."""
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    tox = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    environments = re.findall(r"env: ([\w-]+) }", workflow)
+    assert len(environments) > 5
+    for name in environments:
+        assert f"[testenv:{name}]" in tox or all(
+            f"{factor}:" in tox or re.fullmatch(r"py3\d+|test", factor) for factor in name.split("-")
+        )
 
 
 def test_oldest_versions_agree():

@@ -7,6 +7,7 @@ from astropy.table import QTable
 
 from galmeasure import Cutouts
 from galmeasure.evaluation import elliptical_profile, plot_fit
+from galmeasure.plotting import plot_data, plot_model, plot_profile, plot_residual
 
 pytest.importorskip("matplotlib")
 
@@ -153,6 +154,23 @@ def test_draws_the_model_itself(image, psf):
     figure = plot_fit(LSQSersicFitter().fit(cutouts)[0], cutouts)
     residual = np.asarray(figure.axes[2].images[0].get_array())
     assert residual.std() < 1.5
+
+
+def test_panels_one_by_one(image, model, psf):
+    from matplotlib.figure import Figure
+
+    row, cutouts = result_table(length=u.pix)[0], Cutouts(image, psf, error=2.0)
+    axes = Figure().subplots(1, 4)
+    assert plot_data(row, cutouts, ax=axes[0]) is axes[0]
+    np.testing.assert_allclose(axes[0].images[0].get_array(), image)
+    plot_model(row, cutouts, model=model, ax=axes[1])
+    np.testing.assert_allclose(axes[1].images[0].get_array(), model)
+    plot_residual(row, cutouts, model=model, ax=axes[2])
+    np.testing.assert_allclose(axes[2].images[0].get_array(), (image - model) / 2.0)
+    assert plot_profile(row, cutouts, model=model, ax=axes[3]).get_xlabel() == "semi-major radius [pixel]"
+    failed = result_table(flux=np.nan, flags=1)[0]
+    assert plot_model(failed, cutouts).texts[0].get_text() == "no model"
+    assert not plot_profile(failed, cutouts).axison
 
 
 def test_very_small_values_share_a_power_of_ten():

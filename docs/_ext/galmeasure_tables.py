@@ -2,7 +2,7 @@
 
 ``galmeasure-flags``, ``galmeasure-parameters`` and ``galmeasure-datasets`` make tables of the registries;
 ``galmeasure-names columns`` (or ``keywords``, ``extensions``, ``pixels``, ``sky``) lists the names that files may use;
-``galmeasure-table NAME`` is the table of a benchmark's results;
+``galmeasure-table NAME`` is the table of a benchmark's results, or the columns that are named behind it;
 ``galmeasure-help NAME`` shows the help of a subcommand, or of the command itself when there is no name.
 """
 
@@ -90,9 +90,12 @@ def list_table(header, rows):
     return [*lines, ""]
 
 
-def result_lines(name):
-    """Table of a benchmark's results, with the formats of its columns."""
+def result_lines(arguments):
+    """Table of a benchmark's results, or the columns of it that are named behind it, with their formats."""
+    name, *names = arguments.split()
     table = Table.read(RESULTS / f"{name}.ecsv")
+    if names:
+        table = table[names]
     columns = [table[column].pformat(show_name=False, max_lines=-1) for column in table.colnames]
     header = [column.replace("_", " ") for column in table.colnames]
     return list_table(header, zip(*columns, strict=True))
@@ -112,6 +115,7 @@ def setup(app):
     def directive(make_lines):
         class Generated(SphinxDirective):
             optional_arguments = 1
+            final_argument_whitespace = True
 
             def run(self):
                 lines = make_lines(*self.arguments)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from galmeasure.cli.app import app
 from galmeasure.cli.calibrate import calibrate
 from galmeasure.cli.convert import convert
 from galmeasure.cli.estimator_options import chosen_fitter, estimator_options
@@ -138,6 +139,10 @@ def cli() -> None:
 @click.option("--threads", type=click.IntRange(min=1), help="Number of threads of each process.  [default: the cores "
               "are shared among the processes]")  # fmt: skip
 @click.option("--plots", help="Folder for one plot per fit; choose the fits with --rows.")
+@click.option(
+    "--gallery",
+    help="HTML file with results and thumbnails of the galaxies, to sort and filter in a browser.",
+)
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @click.option(
     "-q", "--quiet", is_flag=True, help="Show neither a progress bar nor closing lines, only errors and warnings."
@@ -171,7 +176,8 @@ def measure(catalogs: tuple[str, ...], **options: Any) -> None:
 
 
 _MEASURE_SETTINGS = (
-    "output", "overwrite", "resume", "rows", "batch_size", "n_jobs", "scheduler", "threads", "plots", "verbose",
+    "output", "overwrite", "resume", "rows", "batch_size", "n_jobs", "scheduler", "threads", "plots", "gallery",
+    "verbose",
 )  # fmt: skip
 """Options that are settings of `galmeasure.workflows.measure.measure_catalog` as they are."""
 
@@ -187,6 +193,7 @@ def _column_names(text):
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+cli.add_command(app)
 cli.add_command(calibrate)
 cli.add_command(convert)
 cli.add_command(evaluate)

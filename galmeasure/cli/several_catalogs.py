@@ -53,6 +53,9 @@ def _check(catalogs, settings):
     if len(catalogs) > 1 and settings.output is not None:
         msg = f"output is for one catalogue, and {len(catalogs)} were given; each has its own table by default"
         raise ValueError(msg)
+    if len(catalogs) > 1 and settings.gallery is not None:
+        msg = f"gallery is for one catalogue, and {len(catalogs)} were given; measure them one by one"
+        raise ValueError(msg)
     if STREAM in catalogs and settings.output is None:
         msg = "output must be given for a catalogue from the standard input, a file or -"
         raise ValueError(msg)

@@ -22,7 +22,7 @@ _RUNNING = (
 
 TITLES = {
     "measure": {
-        "Results": ("output", "overwrite", "resume", "columns", "plots"), "Estimator": _ESTIMATOR,
+        "Results": ("output", "overwrite", "resume", "columns", "plots", "gallery"), "Estimator": _ESTIMATOR,
         "Image, noise and masks": _INPUT, "PSF": _PSF, "Units": _UNITS, "Running": _RUNNING,
     },
     "calibrate": {
@@ -41,7 +41,7 @@ TITLES = {
 
 _FILES = (
     "against", "calibration", "catalog", "catalogs", "config", "dataset", "error", "file", "folder", "image", "like",
-    "mask", "output", "plots", "psf", "report", "segmentation", "validation", "weight",
+    "gallery", "mask", "output", "plots", "psf", "report", "segmentation", "validation", "weight",
 )  # fmt: skip
 """Options and arguments that may be files, whatever else they may be: the shell completes their names."""
 

@@ -21,8 +21,8 @@ from galmeasure.io.code_presets import PRESETS as PRESETS
 from galmeasure.io.code_presets import CatalogPreset as CatalogPreset
 from galmeasure.io.other_codes import convert_results as convert_results
 from galmeasure.io.other_codes import read_results as read_results
-from galmeasure.plotting import elliptical_profile as elliptical_profile
-from galmeasure.plotting import plot_fit as plot_fit
+from galmeasure.plotting.fit import plot_fit as plot_fit
+from galmeasure.plotting.profile import elliptical_profile as elliptical_profile
 from galmeasure.simulation.injection import GalaxiesLike as GalaxiesLike
 from galmeasure.simulation.injection import add_galaxies as add_galaxies
 from galmeasure.simulation.injection import galaxies_of_prior as galaxies_of_prior

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from galmeasure.priors import Range
 
-__all__ = ["FAMILIES", "PSFShapes", "RandomPSFs", "draw_psfs", "psf_images"]
+__all__ = ["FAMILIES", "PSFShapes", "RandomPSFs", "draw_psfs", "moffat_shapes", "psf_images", "psfs_of_shapes"]
 
 FAMILIES = ("moffat", "gaussian", "double_gaussian", "kolmogorov", "airy")
 """Names of the families: Moffat with beta 1.8 to 5, Gaussian, two Gaussians, Kolmogorov, obscured Airy."""
@@ -141,26 +141,88 @@ def draw_psfs(
     if unknown:
         msg = f"families must be among {', '.join(FAMILIES)}, not {', '.join(sorted(unknown))}"
         raise ValueError(msg)
-    if moffat_beta is not None and not _BETA[0] <= moffat_beta <= _BETA[1]:
-        msg = f"moffat_beta must lie between {_BETA[0]} and {_BETA[1]}, not {moffat_beta}"
-        raise ValueError(msg)
+    if moffat_beta is not None:
+        _check_beta("moffat_beta", moffat_beta)
     width = fwhm.sample(count, generator, device)
     family = torch.randint(len(families), (count,), generator=generator, device=device)
     numbers = torch.rand((count, 2), generator=generator, device=device)
     if moffat_beta is not None:
         is_moffat = family == families.index("moffat") if "moffat" in families else torch.zeros_like(family, dtype=bool)
-        numbers[is_moffat, 0] = (moffat_beta - _BETA[0]) / (_BETA[1] - _BETA[0])
+        numbers[is_moffat, 0] = _beta_number(moffat_beta)
     radius = max_shear * torch.rand(count, generator=generator, device=device).sqrt()
     angle = 2.0 * torch.pi * torch.rand(count, generator=generator, device=device)
     shapes = PSFShapes(family, width, numbers, radius * torch.cos(angle), radius * torch.sin(angle))
+    return psfs_of_shapes(shapes, shape, families=families, size=size, ends=ends)
+
+
+def psfs_of_shapes(
+    shapes: PSFShapes,
+    shape: tuple[int, int],
+    *,
+    families: Sequence[str] = FAMILIES,
+    size: int = 63,
+    ends: bool = True,
+) -> RandomPSFs:
+    """Make transforms and images of PSFs whose shapes are known.
+
+    Parameters
+    ----------
+    shapes : PSFShapes
+        Families, widths and shapes of the PSFs.
+    shape, families, size, ends
+        Same arguments as in `draw_psfs`; ``families`` are those to which ``shapes.family`` is an index.
+
+    Returns
+    -------
+    RandomPSFs
+        Transforms, images and widths.
+    """
     if not ends:
         padded = padded_shape(shape)
         grid = PSFGrid(_transforms(shapes, families, padded, float(_FINE)), tuple(shape), padded, float(_FINE))
-        return RandomPSFs(grid, _native(_periodic_images(shapes, families, size)) * _FINE**2, width, shapes)
+        return RandomPSFs(grid, _native(_periodic_images(shapes, families, size)) * _FINE**2, shapes.width, shapes)
     fine = _fine_images(shapes, families, size)
-    grid = prepare_psf(fine, shape, oversampling=_FINE, device=device)
+    grid = prepare_psf(fine, shape, oversampling=_FINE, device=fine.device)
     images = _native(fine)
-    return RandomPSFs(grid, images / images.sum((-2, -1), keepdim=True), width, shapes)
+    return RandomPSFs(grid, images / images.sum((-2, -1), keepdim=True), shapes.width, shapes)
+
+
+def moffat_shapes(fwhm: torch.Tensor, beta: float) -> PSFShapes:
+    """Describe round Moffat PSFs of given widths, for `psfs_of_shapes` with ``families=("moffat",)``.
+
+    Parameters
+    ----------
+    fwhm : Tensor
+        FWHM of the optical PSFs, before the pixel, in pixels, shape ``(M,)``.
+    beta : float
+        Exponent of all profiles, between 1.8 and 5.
+
+    Returns
+    -------
+    PSFShapes
+        Description of the PSFs.
+
+    Raises
+    ------
+    ValueError
+        If ``beta`` is out of range.
+    """
+    _check_beta("beta", beta)
+    numbers = torch.full((len(fwhm), 2), _beta_number(beta), dtype=fwhm.dtype, device=fwhm.device)
+    none = torch.zeros_like(fwhm)
+    return PSFShapes(torch.zeros_like(fwhm, dtype=torch.long), fwhm, numbers, none, none)
+
+
+def _check_beta(name, beta):
+    """Raise if an exponent is not one that the table of transforms holds."""
+    if not _BETA[0] <= beta <= _BETA[1]:
+        msg = f"{name} must lie between {_BETA[0]} and {_BETA[1]}, not {beta}"
+        raise ValueError(msg)
+
+
+def _beta_number(beta):
+    """Number between 0 and 1 that stands for an exponent in `PSFShapes`."""
+    return (beta - _BETA[0]) / (_BETA[1] - _BETA[0])
 
 
 def psf_images(shapes: PSFShapes, *, families: Sequence[str] = FAMILIES, size: int = 63) -> torch.Tensor:

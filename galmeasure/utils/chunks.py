@@ -83,6 +83,7 @@ CHUNKS = {
     "simulated stamps": ChunkSizes(
         (12,), (4096,), "stamps", "temporaries stay in a core's cache, or within an accelerator's memory",
     ),
+    "study galaxies": ChunkSizes((48,), (48,), "stamps", "stamps and transforms of their PSFs stay below 20 MB"),
     "injected pixels": ChunkSizes((2**18,), (2**18,), "pixels of stamps", "a few copies of stamps stay below 10 MB"),
     "injected stamps": ChunkSizes((16,), (16,), "stamps", "temporaries of the renderer stay in a core's cache"),
     "injected galaxies": ChunkSizes(
@@ -93,6 +94,9 @@ CHUNKS = {
         (2**18,), (2**18,), "pixels of stamps", "Jacobians of all seven parameters are held at once, by each thread",
     ),
     "posterior draws": ChunkSizes((2**22,), (2**22,), "numbers of draws", "an array of them has 32 MB"),
+    "explained stamps": ChunkSizes(
+        (64,), (2048,), "stamps", "gradients through all layers are held at once, and so are steps of an integration",
+    ),
     "resampled numbers": ChunkSizes((2**20,), (2**20,), "numbers", "an array of them has 8 MB, and there are ten"),
 }  # fmt: skip
 """Sizes by what is worked through."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["lazy_names"]
+__all__ = ["function_of", "lazy_names"]
 
 
 def lazy_names(
@@ -47,3 +47,20 @@ def lazy_names(
         return sorted({*vars(sys.modules[package]), *names})
 
     return names, get, names_now
+
+
+def function_of(path: str) -> Callable[..., Any]:
+    """Find a function of a room above, for a method that passes its work on to it.
+
+    Parameters
+    ----------
+    path : str
+        Name of the module, a colon and the name of the function.
+
+    Returns
+    -------
+    callable
+        Function, whose module is imported now and not before.
+    """
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)

@@ -21,6 +21,7 @@ from galmeasure.results.columns import TRUE
 from galmeasure.utils.text import printable
 from galmeasure.workflows.executors import Division, measured_chunks
 from galmeasure.workflows.fingerprint import fingerprint
+from galmeasure.workflows.gallery import Gallery
 from galmeasure.workflows.journal import Journal
 from galmeasure.workflows.outputs import refuse_inputs
 
@@ -162,6 +163,8 @@ class MeasureSettings:
         Command, or call, that goes on with this run after a stop, for messages.
     plots : path-like, optional
         Folder for a plot of each fit.
+    gallery : path-like, optional
+        HTML file with the results and a thumbnail of each galaxy, or of a thousand of them.
     progress : bool, optional
         Whether to show a progress bar where the standard error is a terminal.
     verbose : bool, optional
@@ -182,6 +185,7 @@ class MeasureSettings:
     journal: bool = True
     how_to_resume: str = "the same call with resume=True"
     plots: str | PathLike | None = None
+    gallery: str | PathLike | None = None
     progress: bool = False
     verbose: bool = False
 
@@ -237,15 +241,19 @@ def measure_catalog(catalog: str | PathLike | None, settings: MeasureSettings) -
     rows = parse_rows(settings.rows, len(source))
     source.check_rows(rows)
     output = output_path(catalog or reading.image, settings.output)
-    refuse_inputs(output, catalog, vars(reading) | fitter.arguments)
+    for path in filter(None, (output, settings.gallery)):
+        refuse_inputs(path, catalog, vars(reading) | fitter.arguments)
     plots = _plot_folder(settings.plots, rows, settings.rows)
-    summary = Summary(output, source.notes, next_step=_next_step(catalog, output, source, settings.plots))
+    gallery = Gallery(settings.gallery, rows, f"Galaxies of {Path(source.path).name}", overwrite=settings.overwrite)
+    summary = Summary(
+        output, source.notes, next_step=_next_step(catalog, output, source, settings.plots or settings.gallery)
+    )
     if settings.verbose:
         _say(f"{source.kind} {source.path}: {len(rows)} of {len(source)} rows, method {fitter.name}")
     with _journal(catalog, output, rows, settings) as journal:
-        _measure_rows(source, rows, settings, journal, summary, plots)
-    if summary.warning():
-        _say(f"galmeasure: warning: {summary.warning()}")
+        _measure_rows(source, rows, settings, journal, summary, _Pictures(plots, gallery))
+    for warning in filter(None, (gallery.finish(), summary.warning())):
+        _say(f"galmeasure: warning: {warning}")
     return summary
 
 
@@ -265,7 +273,24 @@ def _journal(
         yield journal
 
 
-def _measure_rows(source, rows, settings, journal, summary, plots):
+@dataclass
+class _Pictures:
+    """Folder of plots, or None, and the gallery."""
+
+    plots: Path | None
+    gallery: Gallery
+
+    def add(self, source, chunk, cutouts, table):
+        """Draw a chunk; workers of a cluster do not send its cutouts back."""
+        if self.plots is None and self.gallery.path is None:
+            return
+        cutouts = source.read(chunk) if cutouts is None else cutouts
+        if self.plots is not None:
+            self.plots = _plotted(self.plots, chunk, cutouts, table)
+        self.gallery.add(chunk, cutouts, table)
+
+
+def _measure_rows(source, rows, settings, journal, summary, pictures):
     """Measure the rows that a journal does not have, and write the table."""
     division = _division(settings) if journal is None else Division(**journal.settings)
     options = {"overwrite": settings.overwrite, "spool": journal, "columns": settings.columns}
@@ -278,8 +303,7 @@ def _measure_rows(source, rows, settings, journal, summary, plots):
         for chunk, cutouts, table in _chunks(source, rows, settings, division, how):
             if journal is not None:
                 journal.check_meta(table)
-            if plots is not None:
-                plots = _plotted(plots, chunk, source.read(chunk) if cutouts is None else cutouts, table)
+            pictures.add(source, chunk, cutouts, table)
             writer.write(table if settings.columns is None else _select(table, settings.columns, source, chunk))
             summary.add(table)
         summary.seconds = time.perf_counter() - start

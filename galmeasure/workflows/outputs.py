@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from galmeasure.io.writers import check_folder
-from galmeasure.plotting import new_figure
+from galmeasure.plotting.figures import new_figure
 
 __all__ = ["check_output", "refuse_inputs", "report_folder"]
 

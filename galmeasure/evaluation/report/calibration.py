@@ -9,7 +9,7 @@ from astropy import units as u
 
 from galmeasure.evaluation.learn_calibration import column_numbers
 from galmeasure.evaluation.matching import parameter_label
-from galmeasure.plotting import new_figure
+from galmeasure.plotting.figures import new_figure
 from galmeasure.results.columns import TRUE
 from galmeasure.results.frame import plain_numbers
 

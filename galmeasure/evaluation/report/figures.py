@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from galmeasure.evaluation.matching import parameter_label
-from galmeasure.plotting import new_figure
+from galmeasure.plotting.figures import new_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

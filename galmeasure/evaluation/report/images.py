@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from galmeasure.fitters import make_model_images
-from galmeasure.plotting import new_figure
+from galmeasure.plotting.figures import new_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,7 @@ from galmeasure.evaluation.report.published import STUDY_SECONDS
 from galmeasure.evaluation.report.reference import reference_table
 from galmeasure.evaluation.report.reference_tables import baseline_table, time_table, time_text, wide_reference
 from galmeasure.evaluation.report.texts import TEXTS
-from galmeasure.plotting import with_error
+from galmeasure.plotting.figures import with_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,6 +16,7 @@ from galmeasure.fitters.neural.encode import network_inputs
 from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.fitters.threads import map_batches, single_threaded
 from galmeasure.networks import NATIVE_SIZE, PosteriorNetwork, StampInputs, Window
+from galmeasure.utils.lazy import function_of
 from galmeasure.utils.progress import progress
 from galmeasure.weights import Weights, load_network
 
@@ -143,6 +144,46 @@ class NetworkImages:
             raise ValueError(msg)
         cutouts = Cutouts(cutouts, psf, **options)
         return self._images(cutouts, None, _attention, progress_bar, {}, is_light=False)
+
+    def explain(
+        self, cutouts: Any, psf: Any = None, parameter: str = "n", *, method: str = "saliency", **options: Any
+    ) -> Any:
+        """Explain the posterior mean of the network by the pixels, see `galmeasure.explain.explain`.
+
+        Parameters
+        ----------
+        cutouts, psf
+            The same arguments as those of `fit`.
+        parameter : str, optional
+            Parameter whose estimate is explained. Default "n".
+        method : {"saliency", "integrated_gradients", "gradcam"}, optional
+            Method of the explanation: derivatives by the pixels, integrated gradients, or up-sampled maps of features.
+        **options
+            ``n_steps`` and ``seed`` of integrated gradients, and the same options as those of `sample`.
+
+        Returns
+        -------
+        galmeasure.explain.Explanation
+            One map per cutout, in its shape, and the estimates.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind, the network does not measure the parameter, or has no map of features.
+        ImportError
+            If captum is not installed.
+
+        Examples
+        --------
+        >>> from galmeasure import NeuralSersicFitter, read_cutouts
+        >>> cutouts = read_cutouts("examples/demo_catalog.fits")
+        >>> explanation = NeuralSersicFitter().explain(cutouts[1:3], parameter="n")
+        >>> explanation.maps[0].shape, explanation.maps[0].unit
+        ((64, 64), Unit("1 / adu"))
+        """
+        # explanations stand above the estimators, which therefore find them by name
+        explain = function_of("galmeasure.explain.attribution:explain")
+        return explain(self, cutouts, psf, parameter, method=method, **options)
 
     def _each_batch(self, cutouts, function, progress_bar):
         """Yield what a function gives for each batch, in threads."""

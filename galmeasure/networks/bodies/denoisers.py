@@ -184,7 +184,8 @@ class DenoisedXceptionBody(XceptionBody):
         return torch.where(inputs.good, error, 0.0).sum() / inputs.good.sum()
 
     def _images(self, inputs, bf16):
-        with torch.no_grad():
+        # in a training the errors of the labels must not reach the denoiser; explanations need its derivatives
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):
             return self.denoise(inputs, bf16=bf16)
 
     @staticmethod

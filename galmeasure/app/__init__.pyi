@@ -1,0 +1,1 @@
+from galmeasure.app.launch import run_app as run_app

@@ -1,0 +1,12 @@
+from galmeasure.plotting.corner import plot_corner as plot_corner
+from galmeasure.plotting.explanation import plot_explanation as plot_explanation
+from galmeasure.plotting.figures import new_figure as new_figure
+from galmeasure.plotting.figures import with_error as with_error
+from galmeasure.plotting.fit import plot_data as plot_data
+from galmeasure.plotting.fit import plot_fit as plot_fit
+from galmeasure.plotting.fit import plot_model as plot_model
+from galmeasure.plotting.fit import plot_profile as plot_profile
+from galmeasure.plotting.fit import plot_residual as plot_residual
+from galmeasure.plotting.gallery import GalleryPage as GalleryPage
+from galmeasure.plotting.mosaic import plot_mosaic as plot_mosaic
+from galmeasure.plotting.profile import elliptical_profile as elliptical_profile
