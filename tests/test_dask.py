@@ -208,5 +208,7 @@ def test_rows_of_data_frames(form):
     np.testing.assert_allclose(table["flux_fit"], images.sum(axis=(1, 2)), rtol=1e-4)
     with pytest.raises(ValueError, match="cutouts must hold square stamps"):
         measure_rows({"cutouts": [np.zeros(5)]}, SUMS)
+    with pytest.raises(ValueError, match="rows must be at least one"):
+        measure_rows(frame[:0], SUMS)
     with pytest.raises(ValueError, match="rows must have a column cutouts"):
         measure_rows({}, SUMS)

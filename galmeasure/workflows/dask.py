@@ -156,10 +156,13 @@ def measure_rows(rows: Mapping[str, Any], fitter: Any, **arguments: Any) -> QTab
     Raises
     ------
     ValueError
-        If there is no column ``cutouts``, or its entries are no stamps.
+        If there is no column ``cutouts``, there are no rows, or the entries are no stamps.
     """
     if "cutouts" not in rows:
         msg = "rows must have a column cutouts"
+        raise ValueError(msg)
+    if not len(rows["cutouts"]):
+        msg = "rows must be at least one: an empty partition cannot be measured"
         raise ValueError(msg)
     names = [name for name in _PER_ROW if name in rows]
     columns = {name: _stacked(name, rows[name]) for name in names}
