@@ -79,9 +79,8 @@ def main(pairs, seed, cache, output):
 def save(name, rows, names, meta, output):
     """Print and write a table."""
     table = Table(rows=rows, names=names)
-    for column in NAMES:
-        table[column].info.format = ".5f"
-    report(name, table, meta, title="Bias of the shear by ring tests", output=output)
+    formats = dict.fromkeys(NAMES, ".4f")
+    report(name, table, meta, title="Bias of the shear by ring tests", formats=formats, output=output)
 
 
 if __name__ == "__main__":
