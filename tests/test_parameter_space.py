@@ -106,6 +106,7 @@ NOT_PARAMETERS = {
     "fitters/neural/fitter.py": {"log_density"},  # densities of several draws
     "fitters/problem.py": {"raw", "matrix"},  # raw images, and the row of the background
     "simulation/stamps.py": {"numbers", "start", "sides"},  # random numbers, y and x
+    "fitters/lsq/fourier.py": {"amplitude", "even", "images", "odd", "sums"},  # modes of the stamp's transform
     "fitters/lsq/bias.py": {"projected"},  # the only column of a product
     "fitters/moments.py": {"sums", "image"},  # sums of pixels times 1, x, y, xx, xy, yy
     "fitters/neural/draws.py": {"cutouts.origin"},
@@ -115,7 +116,8 @@ NOT_PARAMETERS = {
     "fitters/quality.py": {"images"},
     "fitters/network_psfs.py": {"inside"},  # of y and x
     "render/dealias.py": {"base", "shape", "trial", "transform", "target"},  # numbers of a PSF's transform
-    "render/profiles.py": {"integrand", "log_s", "matrix"},  # nodes of a quadrature and of a spline
+    "render/modes.py": {"coefficients", "power"},  # wavenumbers
+    "render/profiles.py": {"integrand", "log_s", "matrix", "table"},  # nodes of a quadrature and of splines
     "render/sersic.py": {"coefficients", "components", "ky"},  # powers, real and imaginary parts, wavenumbers
     "render/wrap.py": {"b_and_amplitude"},  # value and slope of two numbers
     "networks/correction.py": {"white"},  # the only column of a solution

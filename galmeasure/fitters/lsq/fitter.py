@@ -316,7 +316,7 @@ class LSQSersicFitter(SersicFitterBase):
 
 def _best_flux(problem, in_fourier, parameters):
     """Best flux ``(B,)`` at parameters ``(B, 7)``, without rendering stamps that are at hand in Fourier space."""
-    flux, to_render = torch.zeros_like(parameters[:, 0]), torch.ones(len(parameters), dtype=torch.bool)
+    flux, to_render = parameters.new_zeros(len(parameters)), torch.ones(len(parameters), dtype=torch.bool)
     rows = torch.arange(len(parameters), device=parameters.device)
     if in_fourier:
         joint = FourierProblem.join([(stamps, rows) for stamps in in_fourier])

@@ -48,7 +48,7 @@ class Solution:
         count, size = start.shape
         converged = torch.zeros(count, dtype=torch.bool, device=start.device)
         hessian = start.new_zeros(count, size, size)
-        loss = torch.full_like(start[:, 0], torch.inf)
+        loss = start.new_full((len(start),), torch.inf)
         return cls(start.clone(), loss, torch.zeros_like(start), hessian, converged, converged.long())
 
     def of_rows(self, rows: Tensor) -> "Solution":
