@@ -26,5 +26,5 @@ def app(host: str, port: int, headless: bool, max_upload: int, verbose: bool) ->
 
         if not is_loopback(host):
             click.echo(f"galmeasure: warning: everyone who reaches {host}:{port} can use the app", err=True)
-        click.echo("galmeasure: loading the networks", err=True)
+        click.echo("galmeasure: starting the app", err=True)
         run_app(host, port, headless=headless, max_upload_mb=max_upload)
