@@ -8,6 +8,8 @@ files of weights and the number of galaxies are the same (``--overwrite`` measur
 ``neural.py``, stand in the same table. The page ``docs/models.rst`` is made from both tables.
 
 A network whose card has an entry ``for_sets`` measures these sets only, and the reference galaxy where it is like them.
+``study-v2 given the centre`` is what these weights say once the centre is known, as it was to the study's networks:
+about the best that such networks can reach.
 """
 
 import dataclasses
@@ -50,6 +52,9 @@ SHARE_N = 8
 """Galaxies in a row of the drawn sets that share an index; the bootstrap takes them together."""
 
 LSQ, NO_DIGEST = "lsq", "-"
+GIVEN_CENTRE = " given the centre"
+"""End of the name of a model that is told the centre."""
+MIDDLE = 31.5  # of stamps of 64 pixels, where the galaxies are
 CHUNK = 2000  # galaxies measured at once, which bounds the memory
 PUBLISHED_SIZE = 20000  # validation galaxies of the study
 FLOP_BATCHES = (64, 128)  # both fill whole chunks of the fitter; constants cancel in the difference
@@ -65,17 +70,20 @@ class Model:
     Parameters
     ----------
     name : str
-        Name or path of weights, or ``"lsq"``.
+        Name or path of weights, with `GIVEN_CENTRE` behind it if the centre is given; or ``"lsq"``.
     """
 
     def __init__(self, name):
-        self.weights = None if name == LSQ else get_weights(name)
-        self.name = LSQ if self.weights is None else self.weights.name
+        self.weights = None if name == LSQ else get_weights(name.removesuffix(GIVEN_CENTRE))
+        self.fixed = {"x": MIDDLE, "y": MIDDLE} if name.endswith(GIVEN_CENTRE) else {}
+        self.name = LSQ if self.weights is None else self.weights.name + GIVEN_CENTRE * bool(self.fixed)
         self.digest = NO_DIGEST if self.weights is None else digest_of(self.weights)
 
     def fitter(self):
         """Fitter with the default options."""
-        return LSQSersicFitter() if self.weights is None else NeuralSersicFitter(weights=str(self.weights.path))
+        if self.weights is None:
+            return LSQSersicFitter()
+        return NeuralSersicFitter(weights=str(self.weights.path), fixed=self.fixed)
 
     def sets(self, names):
         """Sets that the model is for, out of those asked for."""
@@ -325,7 +333,8 @@ def other_row(model, name, size, parameter, **values):
 
 def run(models, sizes, results, costs, *, cost_size, cache, overwrite):
     """Measure what is missing, a set at a time, so that its galaxies are read once."""
-    priced = [] if overwrite else [model for model in models if costs.has(model=model.name, digest=model.digest)]
+    known = [] if overwrite else [model for model in models if costs.has(model=model.name, digest=model.digest)]
+    priced = known + [model for model in models if model.fixed]
     for name, size in sizes.items():
         galaxies = None
         for model in models:
@@ -372,8 +381,8 @@ def main(models, sets, size, draws, cost_size, quick, overwrite, cache, output):
 
 
 def shipped_names():
-    """Names of the weights of the registry."""
-    return [weights.name for weights in list_weights()]
+    """Names of the weights of the registry, and what can be reached where the centre is known."""
+    return [*(weights.name for weights in list_weights()), "study-v2" + GIVEN_CENTRE]
 
 
 if __name__ == "__main__":

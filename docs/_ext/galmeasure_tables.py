@@ -2,7 +2,8 @@
 
 ``galmeasure-flags``, ``galmeasure-parameters`` and ``galmeasure-datasets`` make tables of the registries;
 ``galmeasure-names columns`` (or ``keywords``, ``extensions``, ``pixels``, ``sky``) lists the names that files may use;
-``galmeasure-table NAME`` is the table of a benchmark's results, or the columns that are named behind it;
+``galmeasure-table NAME`` is the table of a benchmark's results, or the columns that are named behind it, of all rows or
+of those with the values that follow (``| column=value``);
 ``galmeasure-help NAME`` shows the help of a subcommand, or of the command itself when there is no name.
 """
 
@@ -91,9 +92,16 @@ def list_table(header, rows):
 
 
 def result_lines(arguments):
-    """Table of a benchmark's results, or the columns of it that are named behind it, with their formats."""
-    name, *names = arguments.split()
+    """Table of a benchmark's results, or the columns and rows of it that are named behind it, with their formats."""
+    selection, *conditions = arguments.split("|")
+    name, *names = selection.split()
     table = Table.read(RESULTS / f"{name}.ecsv")
+    for condition in conditions:
+        column, value = condition.strip().split("=")
+        table = table[[str(entry) == value for entry in table[column]]]
+    if not len(table):
+        msg = f"{name}.ecsv must have rows where {' and '.join(conditions)}"
+        raise ValueError(msg)
     if names:
         table = table[names]
     columns = [table[column].pformat(show_name=False, max_lines=-1) for column in table.colnames]
