@@ -6,12 +6,14 @@ pixels, and whether the fit converged away from its bounds. All of them start fr
 
 import contextlib
 import importlib
+import io
 import os
 import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 from scipy.signal import fftconvolve
 from scipy.special import gamma, gammaincinv
 
@@ -221,6 +223,142 @@ class Pyimfit:
         return values, _fine(result.fitConverged, n, r_major, ellip, side)
 
 
+class Statmorph:
+    """statmorph's Sersic fit, on the segment of pixels that stand out of the noise, as its users make it."""
+
+    name = "statmorph"
+
+    def __init__(self):
+        self.statmorph = importlib.import_module("statmorph")
+
+    def fit(self, image, error, psf):
+        """Fit one galaxy."""
+        smooth = ndimage.gaussian_filter(image, 1.0)
+        labels, _ = ndimage.label(smooth > 0.5 * np.median(error))
+        segment = labels == labels[np.unravel_index(smooth.argmax(), smooth.shape)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = self.statmorph.SourceMorphology(
+                image, segment.astype(int), 1, weightmap=error, psf=psf / psf.sum(), cutout_extent=10.0
+            )
+        names = ("amplitude", "n", "rhalf", "ellip", "theta", "xc", "yc")
+        values = [float(getattr(found, f"sersic_{name}")) for name in names]
+        fine = found.flag_sersic == 0 and _fine(True, values[1], values[2], values[3], max(image.shape))
+        return _standard(*values), fine
+
+
+class Pysersic:
+    """pysersic's maximum of the posterior with its own priors, by its default renderer; it has no sign of failure."""
+
+    name = "pysersic"
+
+    def __init__(self):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.pysersic = importlib.import_module("pysersic")
+            self.priors = importlib.import_module("pysersic.priors")
+            self.random = importlib.import_module("jax.random")
+
+    def fit(self, image, error, psf):
+        """Fit one galaxy."""
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), _silence():
+            warnings.simplefilter("ignore")
+            prior = self.priors.SourceProperties(image).generate_prior("sersic")
+            fitter = self.pysersic.FitSingle(image, error, (psf / psf.sum()).astype(image.dtype), prior)
+            found = fitter.find_MAP(self.random.PRNGKey(1), return_model=False)
+        value = {name: float(found[name]) for name in ("flux", "n", "r_eff", "ellip", "theta", "xc", "yc")}
+        unit = _total_flux(1.0, value["n"], value["r_eff"], 1.0 - value["ellip"])
+        angle = value["theta"] + np.pi / 2  # from +y
+        values = _standard(
+            value["flux"] / unit, value["n"], value["r_eff"], value["ellip"], angle, value["xc"], value["yc"]
+        )
+        return values, bool(np.isfinite(values).all())
+
+
+class AstroPhot:
+    """AstroPhot's Sersic with its Levenberg-Marquardt solver."""
+
+    name = "AstroPhot"
+
+    def __init__(self):
+        self.astrophot = importlib.import_module("astrophot")
+        self.astrophot.config.logger.setLevel("ERROR")
+
+    def fit(self, image, error, psf):
+        """Fit one galaxy."""
+        amplitude, r_major, x, y = _start_values(image)
+        code = self.astrophot
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            target = code.TargetImage(data=image, variance=error**2, psf=psf / psf.sum(), pixelscale=1.0)
+            model = code.Model(
+                model_type="sersic galaxy model", target=target, center=(x, y), q=1.0 - START["ellip"],
+                PA=START["theta"], n=START["n"], Re=r_major, Ie=amplitude,
+            )  # fmt: skip
+            model.initialize()
+            fit = code.fit.LM(model, verbose=0).fit()
+        x, y = (float(value) for value in model.center.value)
+        q, angle, n, r_major, amplitude = (float(getattr(model, name).value) for name in ("q", "PA", "n", "Re", "Ie"))
+        angle += np.pi / 2  # from +y
+        q, r_major, angle = (q, r_major, angle) if q <= 1 else (1 / q, r_major * q, angle + np.pi / 2)
+        fine = _fine("success" in str(fit.message).lower(), n, r_major, 1 - q, max(image.shape))
+        return _standard(amplitude, n, r_major, 1 - q, angle, x, y), fine
+
+
+class Lenstronomy:
+    """lenstronomy's elliptical Sersic on three by three points a pixel, by its particle swarm and a simplex."""
+
+    name = "lenstronomy"
+
+    def __init__(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.fitting = importlib.import_module("lenstronomy.Workflow.fitting_sequence").FittingSequence
+            self.create = importlib.import_module("lenstronomy.ImSim.MultiBand.single_band_multi_model")
+
+    def fit(self, image, error, psf):
+        """Fit one galaxy, with pixels of 1 arcsec and the middle of the stamp at the origin."""
+        side = max(image.shape)
+        middle = (image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2
+        data = {
+            "image_data": image, "noise_map": error, "ra_at_xy_0": -middle[0], "dec_at_xy_0": -middle[1],
+            "transform_pix2angle": np.eye(2), "background_rms": float(np.median(error)), "exposure_time": 1.0,
+        }  # fmt: skip
+        point_spread = {"psf_type": "PIXEL", "kernel_point_source": psf / psf.sum()}
+        numerics = {"supersampling_factor": 3, "supersampling_convolution": False}
+        names = ("R_sersic", "n_sersic", "e1", "e2", "center_x", "center_y")
+        lower, upper, start, spread = (
+            dict(zip(names, values, strict=True))
+            for values in (
+                (0.05, N_RANGE[0], -0.8, -0.8, -5.0, -5.0), (side, N_RANGE[1], 0.8, 0.8, 5.0, 5.0),
+                (START["r_eff"], START["n"], 0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 0.2, 0.2, 0.5, 0.5),
+            )
+        )  # fmt: skip
+        light = [[start], [spread], [{}], [lower], [upper]]
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), _silence():
+            warnings.simplefilter("ignore")
+            bands, model = [[data, point_spread, numerics]], {"lens_light_model_list": ["SERSIC_ELLIPSE"]}
+            sequence = self.fitting(
+                {"multi_band_list": bands, "multi_band_type": "single-band"}, model, {}, {"check_bounds": True},
+                {"lens_light_model": light}, verbose=False,
+            )  # fmt: skip
+            sequence.fit_sequence([
+                ["PSO", {"sigma_scale": 1.0, "n_particles": 50, "n_iterations": 100}],
+                ["SIMPLEX", {"n_iterations": 500, "method": "Nelder-Mead"}],
+            ])  # fmt: skip
+            best = sequence.best_fit(bijective=False)["kwargs_lens_light"][0]
+            images = self.create.SingleBandMultiModel(bands, model, band_index=0)
+            amplitude = images.image_linear_solve(kwargs_lens_light=[best])[3][0]
+        size = np.hypot(best["e1"], best["e2"])
+        q = (1 - size) / (1 + size)
+        r_major = best["R_sersic"] / np.sqrt(q)  # of the ellipse with the same area
+        angle = 0.5 * np.arctan2(best["e2"], best["e1"])
+        centre = best["center_x"] + middle[0], best["center_y"] + middle[1]
+        values = _standard(amplitude, best["n_sersic"], r_major, 1 - q, angle, *centre)
+        return values, _fine(True, best["n_sersic"], r_major, 1 - q, side)
+
+
 RUNNERS = {
     "astropy": lambda: Astropy(),
     "astropy, oversampled PSF": lambda: Astropy(3),
@@ -228,4 +366,8 @@ RUNNERS = {
     "petrofit, its default solver": lambda: Petrofit(fitter="TRFLSQFitter"),
     "petrofit, oversampled PSF": lambda: Petrofit(3),
     "pyimfit": lambda: Pyimfit(),
+    "statmorph": lambda: Statmorph(),
+    "AstroPhot": lambda: AstroPhot(),
+    "pysersic": lambda: Pysersic(),
+    "lenstronomy": lambda: Lenstronomy(),
 }

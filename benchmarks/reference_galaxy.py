@@ -34,17 +34,6 @@ SAMPLINGS = {"oversampled": OVERSAMPLING, "native": 1}
 NAMES = PARAMETER_NAMES[:5]
 UNITS = np.array([1e5, 1.0, 1.0 / PIXEL_SCALE, 1.0, 1.0])  # of the published tables, over those of the truth in pixels
 
-# noise-free reference galaxy, measured with the same stamp and a 63x63 PSF: flux/1e5, n, r_eff [arcsec], g1, g2
-PEERS = {
-    "petrofit 0.5.0": (1.037, 4.32, 0.268, -0.083, 0.158),
-    "pyimfit 1.1": (1.029, 4.28, 0.271, -0.083, 0.160),
-    "AstroPhot 0.18.0": (1.024, 4.25, 0.273, -0.083, 0.160),
-    "lenstronomy 1.14.2": (1.105, 4.65, 0.242, -0.082, 0.150),
-    "statmorph 0.7.2": (1.617, 6.00, 0.129, -0.072, 0.124),
-    "pysersic 0.1.5": (0.997, 2.96, 0.300, -0.069, 0.150),
-    "petrofit 0.5.0, PSF oversampled": (1.011, 3.06, 0.295, -0.069, 0.149),
-}
-
 
 def reference_grid():
     """Transform of the reference galaxy's PSF."""
@@ -171,7 +160,6 @@ def noise_free_table(args):
     for sampling in args.psf:
         table = fit(image[None], SAMPLINGS[sampling], sigma, args.psf_size, error)
         rows.append((f"LSQSersicFitter, {sampling} PSF", *in_published_units(columns(table, "_fit")[0])))
-    rows += [(name, *values) for name, values in PEERS.items()]
     return Table(rows=rows, names=("code", *NAMES))
 
 

@@ -1,7 +1,8 @@
 """How fast is the least-squares fit, how do other codes do on the same stamps, and where does the time go?
 
 64x64 stamps of the study's set 3 (mixed galaxies), the same images, error maps and PSFs for every code, in one run.
-Other codes that are not installed are left out. ``--profile`` says where the time of galmeasure goes instead.
+Other codes that are not installed are left out. The same codes also measure the study's reference galaxy without noise,
+which shows what their renderings do. ``--profile`` says where the time of galmeasure goes instead.
 Wall-clock rates need an idle machine; the rates per CPU second suffer less from other work on it.
 """
 
@@ -17,7 +18,17 @@ import numpy as np
 import torch
 from _other_codes import RUNNERS
 from _report import metadata, report
-from _study_galaxies import OVERSAMPLING, study_set_3
+from _study_galaxies import (
+    OVERSAMPLING,
+    PIXEL_SCALE,
+    REFERENCE_FWHM,
+    REFERENCE_SIGMA,
+    draw_psf,
+    moffat,
+    reference_image,
+    reference_truth,
+    study_set_3,
+)
 from astropy.table import Table
 
 from galmeasure import Cutouts, LSQSersicFitter
@@ -26,6 +37,7 @@ from galmeasure.parameters import PARAMETER_NAMES
 
 NAMES = PARAMETER_NAMES[:5]
 SAMPLINGS = {"native": 1, "oversampled": OVERSAMPLING}
+CODES = ("pyimfit", "petrofit", "statmorph", "astrophot", "pysersic", "lenstronomy")
 
 
 def errors_of(values, truth):
@@ -107,13 +119,8 @@ def compare(args):
     stamps = study_set_3(args.number, args.seed)
     shared = study_set_3(args.number, args.seed, shared_fwhm=args.shared_fwhm)
     rows = galmeasure_rows(stamps, shared, args)
-    for name in RUNNERS if args.codes is None else args.codes:
-        try:
-            runner = RUNNERS[name]()
-        except ImportError as error:
-            print(f"{name} left out: {error}")
-            continue
-        rows.append(peer_row(name, runner, stamps, min(args.peer_number, args.number)))
+    runners = installed(RUNNERS if args.codes is None else args.codes)
+    rows += [peer_row(name, runner, stamps, min(args.peer_number, args.number)) for name, runner in runners.items()]
     names = (
         "code", "threads", "galaxies", "fits_per_s", "fits_per_cpu_s", "fine",
         *(f"rmse_{name}" for name in NAMES), *(f"rmse_first_{name}" for name in NAMES),
@@ -126,9 +133,44 @@ def compare(args):
     ours = table[2]["fits_per_s"] if len(table) > 2 else np.nan  # PSF per galaxy, native, first number of threads
     table["ours_over_this"] = ours / table["fits_per_s"]
     table["ours_over_this_cpu"] = table[2]["fits_per_cpu_s"] / table["fits_per_cpu_s"]
-    meta = metadata(max(args.threads), ("pyimfit", "petrofit"), seed=args.seed, shared_fwhm=args.shared_fwhm)
+    meta = metadata(max(args.threads), CODES, seed=args.seed, shared_fwhm=args.shared_fwhm)
     title = "Fits a second on stamps of set 3 (ours_over_this: galmeasure with a native PSF per galaxy over the code)"
     report("speed", table, meta, title=title, output=args.output)
+    title = "Noise-free reference galaxy: flux [1e5], n, r_eff [arcsec], g1, g2"
+    formats = dict.fromkeys(NAMES, ".4f")
+    report(
+        "noise_free", noise_free_table(runners), metadata(1, CODES), title=title, formats=formats, output=args.output
+    )
+
+
+def installed(names):
+    """Runners of the codes that are installed, by name."""
+    runners = {}
+    for name in names:
+        try:
+            runners[name] = RUNNERS[name]()
+        except ImportError as error:
+            print(f"{name} left out: {error}")
+    return runners
+
+
+def noise_free_table(runners):
+    """What each code makes of the noise-free reference galaxy, with the noise map of S/N 60.
+
+    The map is given, not a gain: the likelihood of the variance prefers a fainter model when residuals vanish.
+    """
+    image = reference_image()
+    error = np.sqrt(REFERENCE_SIGMA[60] ** 2 + image)
+    psfs = {sampling: draw_psf(moffat(REFERENCE_FWHM), oversampling=value) for sampling, value in SAMPLINGS.items()}
+    units = np.array([1e-5, 1.0, PIXEL_SCALE, 1.0, 1.0])
+    rows = [("truth", *reference_truth()[:5] * units)]
+    for sampling, oversampling in SAMPLINGS.items():
+        table = LSQSersicFitter().fit(Cutouts(image[None], psfs[sampling], error=error, psf_oversampling=oversampling))
+        rows.append((f"galmeasure, {sampling} PSF", *values_of(table)[0, :5] * units))
+    for name, runner in runners.items():
+        values, _ = runner.fit(image, error, psfs["oversampled" if "oversampled" in name else "native"])
+        rows.append((name, *values[:5] * units))
+    return Table(rows=rows, names=("code", *NAMES))
 
 
 class _Recorder:
