@@ -152,9 +152,10 @@ def measure(catalogs: tuple[str, ...], **options: Any) -> None:
     """Measure the galaxies of CATALOG.
 
     CATALOG is a FITS table of cutouts (a column cutout, image, stamp or VIGNET, plain or FITS_LDAC), a FITS file
-    of cutouts in extensions, a list of sources (FITS, ECSV, CSV, Parquet, VOTable) with --image, or an image
-    with --detect. The table goes to CATALOG_galmeasure.fits unless --output says otherwise. Several catalogues have
-    a table each. The name - means the standard input, and the standard output, to which the table goes as CSV.
+    of cutouts in extensions, a list of sources (FITS, ECSV, CSV, Parquet, VOTable) with --image, an image
+    with --detect, or the image of one galaxy. The table goes to CATALOG_galmeasure.fits unless --output says
+    otherwise. Several catalogues have a table each. The name - means the standard input, and the standard output,
+    to which the table goes as CSV.
     A run that is stopped keeps what was measured in OUTPUT.journal; the same command with --resume goes on.
     Exit codes: 0 done, 2 bad arguments or input.
     """

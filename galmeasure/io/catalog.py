@@ -24,6 +24,7 @@ from galmeasure.io.list_columns import read_list
 from galmeasure.io.multi_extension import MultiExtensionSource, holds_cutouts
 from galmeasure.io.names import COLUMN_NAMES, some_names, spelling_of
 from galmeasure.io.parquet_rows import ParquetRows, is_parquet
+from galmeasure.io.single_image import SingleImageSource, is_single_image
 from galmeasure.io.source import CatalogSource, ReadOptions
 from galmeasure.io.source_list import DetectionSource, SourceListSource
 
@@ -40,8 +41,8 @@ def open_catalog(path: str | os.PathLike | None = None, **options) -> CatalogSou
     ----------
     path : path-like
         A FITS cutout table (one stamp per row in a column ``cutout``, ``image``, ``stamp`` or ``vignet``), a FITS file
-        of cutouts in extensions or a cube, Parquet with such a column of lists, a source list (with `image`), or an
-        image (with `detect`).
+        of cutouts in extensions or a cube, Parquet with such a column of lists, a source list (with `image`), an
+        image (with `detect`), or the image of one galaxy (with `error`, `mask` and the like in files of their own).
         ``file.fits[NAME]``, ``file.fits[NAME,VERSION]`` and ``file.fits[2]`` choose an extension.
     image : path-like, optional
         Image in which the sources of the list at `path` are measured.
@@ -56,7 +57,7 @@ def open_catalog(path: str | os.PathLike | None = None, **options) -> CatalogSou
         Whether the response of the pixel is in the PSF images; if not they are convolved with it. By default what the
         file says, else True.
     error : float or str, optional
-        1-sigma error: a number, an image (with `image` or `detect`), or a column of the cutout table.
+        1-sigma error: a number, an image (with `image` or `detect`, or of one galaxy), or a column of the cutout table.
     weight : str, optional
         Inverse variances in place of the error: an image or a column. Pixels without weight are masked.
     weight_type : {"ivar", "exposure", "relative"}, optional
@@ -125,7 +126,8 @@ def _open(path, options):
 
 
 def _open_cutouts(path, options):
-    """Cutout table, cube or multi-extension file; or the reason why it is none of them."""
+    """Cutout table, cube, multi-extension file or one galaxy; or the reason why it is none of them."""
+    whole_path = path
     path, extension = split_extension(path)
     existing(path, may_be_folder=True)  # of Parquet files
     if is_parquet(path):
@@ -140,6 +142,8 @@ def _open_cutouts(path, options):
     with open_fits(path, cut_table=True) as hdus:
         if find_cutout_table(hdus, extension) is not None:
             return CutoutTableSource(path, options, hdus, extension)
+        if is_single_image(hdus, extension, options):
+            return SingleImageSource(whole_path, options, extension)
         tables = [hdu for number, hdu in enumerate(hdus) if is_table(hdu) and is_chosen(extension, number, hdu)]
         if holds_cutouts(hdus, extension):
             return MultiExtensionSource(path, options, hdus, extension)

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from astropy.io import fits
 from scipy import ndimage
 
@@ -243,6 +244,20 @@ class ImagePlanes:
             data.append(image)
             masks.append(mask)
         return data, errors or self.error, masks
+
+    def whole(self) -> tuple[npt.NDArray, npt.NDArray | float | None, npt.NDArray[np.bool_]]:
+        """Pixels of the image as one stamp: data, error and mask; segments but that in the middle are masked."""
+        ny, nx = self.shape
+        mask = np.zeros(self.shape, dtype=bool) if self.mask is None else np.array(self.mask, dtype=bool)
+        error = self.error
+        if self.weight is not None:
+            error, bad = weight_to_error(np.asarray(self.weight))
+            mask |= bad
+        elif error is not None and not isinstance(error, float):
+            error = np.array(error)
+        if self.segmentation is not None:
+            mask |= segmentation_mask(np.asarray(self.segmentation), (nx - 1) / 2, (ny - 1) / 2)
+        return np.array(self.data), error, mask
 
 
 def _segment_boxes(segmentation):

@@ -1,5 +1,7 @@
 """Multi-extension cutout files: sets of image, error, mask and PSF extensions, or cubes of stamps."""
 
+import os
+
 import numpy as np
 from astropy.io import fits
 
@@ -22,7 +24,7 @@ from galmeasure.io.psf import only_psf, psf_from_hdu
 from galmeasure.io.source import CatalogSource, segmentation_mask
 from galmeasure.io.unit_spellings import unit_factor
 
-__all__ = ["MultiExtensionSource", "holds_cutouts"]
+__all__ = ["LARGEST", "LARGEST_ALONE", "MultiExtensionSource", "field_advice", "holds_cutouts"]
 
 LARGEST = 2048
 """Largest side of an image that is taken for one of several cutouts; a larger one is a field."""
@@ -107,7 +109,7 @@ class MultiExtensionSource(CatalogSource):
 
     def _refuse_options(self):
         """Raise if an option is given that says something about fields."""
-        advice = f"; {_field_advice(self.path)}" if len(self._sets) == 1 else ""
+        advice = f"; {field_advice(self.path)}" if len(self._sets) == 1 else ""
         for name in ("weight", "mask", "segmentation", "size"):
             if getattr(self.options, name) is not None:
                 msg = f"{name} does not apply to a file of cutouts in extensions: they are read from the file{advice}"
@@ -175,7 +177,7 @@ class MultiExtensionSource(CatalogSource):
         if shapes.max() > largest:
             number = shapes.max(axis=1).argmax()
             ny, nx = shapes[number]
-            msg = f"{self.path}: an image of {nx} x {ny} pixels is not a cutout; {_field_advice(self.path)}"
+            msg = f"{self.path}: an image of {nx} x {ny} pixels is not a cutout; {field_advice(self.path)}"
             if max(nx, ny) <= LARGEST:
                 msg += f" {self.path}[{self._labels[self._sets[number]['cutout']]}] measures it as one galaxy"
             raise CatalogError(msg)
@@ -334,7 +336,7 @@ def _only_plane(data):
     return data[0] if data.ndim == 3 and len(data) == 1 else data
 
 
-def _field_advice(path):
+def field_advice(path: str | os.PathLike) -> str:
     """What to do with an image of many sources that was given as a file of cutouts."""
     return f"did you mean --image {path} --detect, or LIST --image {path} with a list of the sources?"
 
