@@ -153,13 +153,18 @@ def measured_chunks(
         with _torch_threads(threads):
             fit = fitter.make() if blocks else None
             for block in blocks:
-                cutouts = source.read(block)
-                yield block, cutouts, fit_divided(fit, cutouts, division.threads, report)
+                yield block, *_read_and_fit(source, block, fit, division.threads, report)
         return
     threads = threads or max(1, n_cores() // n_jobs)
     count = None if report is None else get_context("spawn").Value("q", 0)
     with _reported(count, report):
         yield from _in_processes(source, blocks, (fitter, threads, division.threads, count), n_jobs)
+
+
+def _read_and_fit(source, block, fit, threads, report):
+    """Cutouts of a block and their table, of which nothing is kept here while the next block is read."""
+    cutouts = source.read(block)
+    return cutouts, fit_divided(fit, cutouts, threads, report)
 
 
 def fit_divided(

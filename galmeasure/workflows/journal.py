@@ -92,7 +92,7 @@ class _StoredChunks(Spool):
             elif "columns" in text:
                 self.template = _decode_template(text)
             else:
-                self.chunks.append((end - len(payload), _decode_type(text["type"]), text["rows"]))
+                self._note(end - len(payload), _decode_type(text["type"]), text["rows"])
             self._size = end
         return header
 

@@ -18,6 +18,7 @@ from galmeasure.flags import FLAGS, Flag
 from galmeasure.io import ChunkedWriter, ReadOptions, open_catalog
 from galmeasure.io.writers import check_new
 from galmeasure.results.columns import TRUE
+from galmeasure.results.table import chosen_columns
 from galmeasure.utils.text import printable
 from galmeasure.workflows.executors import Division, measured_chunks
 from galmeasure.workflows.fingerprint import fingerprint
@@ -66,7 +67,8 @@ class Summary:
     next_step : str
         What may be done with the table; empty for nothing.
     chi2 : list of ndarray
-        Reduced chi2 of the measured rows of each chunk.
+        Finite reduced chi2 of the measured rows of each chunk, in single precision: a few bytes of each row are all
+        that stays in memory.
     """
 
     path: Path
@@ -83,7 +85,9 @@ class Summary:
         """Count the flags of more rows, and keep their reduced chi2."""
         flags = np.asarray(table["flags"], dtype=np.int64)
         if "chi2_reduced" in (table.colnames if isinstance(table, QTable) else table.dtype.names):
-            self.chi2.append(np.asarray(table["chi2_reduced"], dtype=float)[flags & Flag.FAILED == 0])
+            with np.errstate(over="ignore"):
+                chi2 = np.asarray(table["chi2_reduced"], dtype=np.float32)
+            self.chi2.append(chi2[(flags & Flag.FAILED == 0) & np.isfinite(chi2)])
         counts = np.array([np.count_nonzero(flags & flag.value) for flag in FLAGS])
         self.by_flag = counts if self.by_flag is None else self.by_flag + counts
         self.n_rows += len(flags)
@@ -92,8 +96,7 @@ class Summary:
     def median_chi2(self) -> float:
         """Median of the reduced chi2 of the measured rows; NaN if there is none."""
         chi2 = np.concatenate(self.chi2) if self.chi2 else np.zeros(0)
-        chi2 = chi2[np.isfinite(chi2)]
-        return float(np.median(chi2)) if len(chi2) else np.nan
+        return float(np.median(chi2, overwrite_input=True)) if len(chi2) else np.nan
 
     def warning(self) -> str | None:
         """Doubt about the errors of the whole catalogue, or None where they look right."""
@@ -306,6 +309,7 @@ def _measure_rows(source, rows, settings, journal, summary, pictures):
             pictures.add(source, chunk, cutouts, table)
             writer.write(table if settings.columns is None else _select(table, settings.columns, source, chunk))
             summary.add(table)
+            del cutouts, table  # else they would be in memory while the next ones are read and measured
         summary.seconds = time.perf_counter() - start
         writer.finish()
 
@@ -429,7 +433,8 @@ def _select(table, names, source, rows):
     if copied:
         for name, values in source.columns(rows, copied).items():
             table[name] = values
-    return table[list(dict.fromkeys((*names, *(name for name in _COUNTED if name in table.colnames))))]
+    counted = [name for name in _COUNTED if name in table.colnames]
+    return chosen_columns(table, list(dict.fromkeys((*names, *counted))))
 
 
 def _try_copied_columns(writer, names, source, rows):
