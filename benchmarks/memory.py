@@ -100,7 +100,7 @@ def watch(command):
         peak = np.maximum(peak, memory_of(process.pid))
         time.sleep(INTERVAL)
     print(process.stdout.read())
-    return process.returncode, time.perf_counter() - start, *peak.tolist()
+    return process.returncode, time.perf_counter() - start, *peak[:2].tolist(), int(peak[2])
 
 
 def main():

@@ -21,7 +21,7 @@ from galmeasure.results.columns import TRUE
 from galmeasure.results.table import chosen_columns
 from galmeasure.utils.text import printable
 from galmeasure.workflows.executors import Division, measured_chunks
-from galmeasure.workflows.fingerprint import fingerprint
+from galmeasure.workflows.fingerprint import fingerprint, processor_kind
 from galmeasure.workflows.gallery import Gallery
 from galmeasure.workflows.journal import Journal
 from galmeasure.workflows.outputs import refuse_inputs
@@ -236,7 +236,8 @@ def measure_catalog(catalog: str | PathLike | None, settings: MeasureSettings) -
     -----
     Finished chunks are kept in a file beside the table, ``OUTPUT.journal``, until the table is written. If the run is
     stopped in whatever way, another one with ``resume=True`` goes on after the last of them, and gives the same table
-    to the last byte. It is refused if anything on which the rows depend has changed. An exception that ends the run has
+    to the last byte, on the same kind of processor; on another one a warning says that the last digits may differ. It is
+    refused if anything else on which the rows depend has changed. An exception that ends the run has
     a note that says how many rows are kept, and how to go on; `galmeasure.workflows.journal.read_journal` reads them.
     """
     reading, fitter = settings.reading, settings.fitter
@@ -272,6 +273,7 @@ def _journal(
     about = fingerprint(catalog, settings.reading, settings.fitter, rows=settings.rows, columns=settings.columns)
     division = asdict(_division(settings))
     options = {"resume": settings.resume, "overwrite": settings.overwrite, "how": settings.how_to_resume}
+    options["processor"] = processor_kind() if settings.scheduler is None else None  # workers may have any
     with Journal(output, about, division, len(rows), **options) as journal:
         yield journal
 
