@@ -236,9 +236,9 @@ def measure_catalog(catalog: str | PathLike | None, settings: MeasureSettings) -
     -----
     Finished chunks are kept in a file beside the table, ``OUTPUT.journal``, until the table is written. If the run is
     stopped in whatever way, another one with ``resume=True`` goes on after the last of them, and gives the same table
-    to the last byte, on the same kind of processor; on another one a warning says that the last digits may differ. It is
-    refused if anything else on which the rows depend has changed. An exception that ends the run has
-    a note that says how many rows are kept, and how to go on; `galmeasure.workflows.journal.read_journal` reads them.
+    to the last byte, on the same kind of processor; on another one a warning says that the last digits may differ. It
+    is refused if anything else on which the rows depend has changed. An exception that ends the run has a note that
+    says how many rows are kept, and how to go on; `galmeasure.workflows.journal.read_journal` reads them.
     """
     reading, fitter = settings.reading, settings.fitter
     source = open_catalog(catalog, **vars(reading))
@@ -294,6 +294,13 @@ class _Pictures:
             self.plots = _plotted(self.plots, chunk, cutouts, table)
         self.gallery.add(chunk, cutouts, table)
 
+    def add_before(self, source, blocks, writer):
+        """Show what an earlier run has measured in the gallery; plots of it are there."""
+        for number, block in enumerate(blocks):
+            chosen = self.gallery.chosen(block)
+            if len(chosen):
+                self.gallery.add(block[chosen], source.read(block[chosen]), writer.read(number)[chosen])
+
 
 def _measure_rows(source, rows, settings, journal, summary, pictures):
     """Measure the rows that a journal does not have, and write the table."""
@@ -303,6 +310,8 @@ def _measure_rows(source, rows, settings, journal, summary, pictures):
         if settings.columns is not None:
             _try_copied_columns(writer, settings.columns, source, rows)
         n_chunks = 0 if journal is None else _count_before(journal, summary, bar)
+        if settings.columns is None:  # else the journal does not have all that is shown
+            pictures.add_before(source, division.blocks(source, rows)[:n_chunks], writer)
         start = time.perf_counter()
         how = {"first": n_chunks, "report": None if bar.disable else bar.update}
         for chunk, cutouts, table in _chunks(source, rows, settings, division, how):
