@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +15,12 @@ from astropy.table import MaskedColumn, QTable
 
 from galmeasure import Cutouts, read_cutouts
 from galmeasure.cli import main
+from galmeasure.fitters.registry import get_fitter
 from galmeasure.plotting import GalleryPage
 from galmeasure.workflows import gallery as workflow
+from galmeasure.workflows import measure
 from galmeasure.workflows.gallery import Gallery
+from galmeasure.workflows.measure import MeasureSettings, measure_catalog
 
 pytest.importorskip("matplotlib")
 
@@ -150,6 +154,31 @@ def test_command_writes_a_gallery(catalog, capsys):
     assert "must not be the catalogue itself" in capsys.readouterr().err
     assert call("cat.fits", "cat.fits", "--gallery", "x.html") == 2
     assert "gallery is for one catalogue, and 2 were given" in capsys.readouterr().err
+
+
+def test_gallery_of_a_run_that_was_stopped(catalog, monkeypatch):
+    """What the journal has is shown as well, with images that are read again."""
+    settings = MeasureSettings(fitter=get_fitter("lsq").spec(), rows="2:12", batch_size=3, threads=1)
+    measure_catalog("cat.fits", replace(settings, output="a.fits", gallery="a.html"))
+    calls, add = [], measure._Pictures.add
+
+    def stop(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        add(*arguments)
+
+    settings = replace(settings, output="b.fits", gallery="b.html")
+    monkeypatch.setattr(measure._Pictures, "add", stop)
+    with pytest.raises(KeyboardInterrupt):
+        measure_catalog("cat.fits", settings)
+    monkeypatch.setattr(measure._Pictures, "add", add)
+    summary = measure_catalog("cat.fits", replace(settings, resume=True))
+    assert summary.n_before == 6
+    expected, found = (data_of((catalog / name).read_text(encoding="utf-8")) for name in ("a.html", "b.html"))
+    assert len(found["rows"]) == 10
+    assert found == expected
+    assert "10 galaxies." in (catalog / "b.html").read_text(encoding="utf-8")
 
 
 def test_full_disk_costs_the_gallery_alone(catalog, capsys, monkeypatch):

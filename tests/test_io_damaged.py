@@ -1,5 +1,6 @@
 """Files that end early, whose headers say what cannot be, or that are no plain files: one clear line, at no cost."""
 
+import gzip
 import os
 import resource
 import tracemalloc
@@ -41,8 +42,6 @@ def test_absurd_counts_cost_nothing(tmp_path, keyword, value, suffix):
     cutout_table(path, psf=False)
     damaged(path, keyword, value)
     if suffix == ".fits.gz":
-        import gzip
-
         path = tmp_path / "c.fits.gz"
         path.write_bytes(gzip.compress((tmp_path / "c.fits").read_bytes()))
     tracemalloc.start()
@@ -113,7 +112,12 @@ class TestCutTable:
         fits.writeto(tmp_path / "p.fits", psf_image())
         return tmp_path / "c.fits"
 
-    def test_whole_rows(self, path):
+    @pytest.mark.parametrize("is_packed", [False, True])
+    def test_whole_rows(self, path, is_packed):
+        if is_packed:
+            packed = path.with_name("c.fits.gz")
+            packed.write_bytes(gzip.compress(path.read_bytes()))
+            path = packed
         source = open_catalog(path, psf=psf_image())
         assert len(source) == 7
         cutouts = source.read(np.arange(4))

@@ -1,5 +1,8 @@
 """Images as telescopes and pipelines write them: scaled integers, compressed, with other extensions, by version."""
 
+import gc
+import gzip
+
 import numpy as np
 import pytest
 from _catalogs import POSITIONS, cutout_table, field, positions_list, psf_image, stamps, tan_wcs
@@ -10,7 +13,7 @@ from galmeasure import LSQSersicFitter
 from galmeasure.cli import main
 from galmeasure.exceptions import CatalogError
 from galmeasure.flags import Flag
-from galmeasure.io import SkySource, open_catalog, read_cutouts, read_psf
+from galmeasure.io import SkySource, layout, open_catalog, read_cutouts, read_psf
 
 SHAPE = (150, 180)
 
@@ -87,18 +90,63 @@ def test_scaling_that_is_no_number(tmp_path, keyword, value):
         open_catalog(positions_list(tmp_path / "l.csv"), image=tmp_path / "i.fits", psf=psf_image(), error=3.0)
 
 
-def test_packed_table_is_unpacked_once(tmp_path, monkeypatch):
-    from galmeasure.io import table_rows
+def pack(path, monkeypatch):
+    """Compress a file, whose name gets .gz behind it; gives the new path, and a list of what is read through gzip."""
+    packed, sizes = path.with_name(f"{path.name}.gz"), []
+    packed.write_bytes(gzip.compress(path.read_bytes()))
 
-    data = cutout_table(tmp_path / "c.fits.gz")
-    source = open_catalog(tmp_path / "c.fits.gz")
-    opened = []
-    monkeypatch.setattr(
-        table_rows, "open_binary", lambda path, open_=table_rows.open_binary: opened.append(path) or open_(path)
-    )
+    class CountingFile(gzip.GzipFile):
+        def read(self, size=-1):
+            content = super().read(size)
+            sizes.append(len(content))
+            return content
+
+    monkeypatch.setattr(gzip, "GzipFile", CountingFile)
+    return packed, sizes
+
+
+def check_read_once(sizes, path):
+    """The file was unpacked to its end, and nothing of it was read twice but the first bytes that tell its kind."""
+    size = path.stat().st_size
+    assert size <= sum(sizes) < size + 100
+
+
+def test_packed_table_is_unpacked_once(tmp_path, monkeypatch):
+    data = cutout_table(tmp_path / "c.fits")
+    path, sizes = pack(tmp_path / "c.fits", monkeypatch)
+    source = open_catalog(path)
+    path.unlink()
     found = [cutouts.image(0) for cutouts in source.chunks(rows=[5, 1, 6, 0, 2], size=1)]
     np.testing.assert_array_equal(found, data[[5, 1, 6, 0, 2]])
-    assert len(opened) == 1
+    check_read_once(sizes, tmp_path / "c.fits")
+
+
+def test_packed_cube_is_unpacked_once(tmp_path, monkeypatch):
+    data = stamps()
+    fits.HDUList([fits.PrimaryHDU(data), fits.ImageHDU(psf_image(), name="PSF")]).writeto(tmp_path / "c.fits")
+    path, sizes = pack(tmp_path / "c.fits", monkeypatch)
+    found = [cutouts.image(0) for cutouts in open_catalog(path).chunks(size=1)]
+    np.testing.assert_array_equal(found, data)
+    check_read_once(sizes, tmp_path / "c.fits")
+
+
+def test_packed_image_is_unpacked_once(tmp_path, monkeypatch):
+    field(tmp_path / "i.fits", ERR=np.ones((150, 180)))
+    path, sizes = pack(tmp_path / "i.fits", monkeypatch)
+    positions_list(tmp_path / "l.csv")
+    found, expected = (read_cutouts(tmp_path / "l.csv", image=p, psf=psf_image()) for p in (path, tmp_path / "i.fits"))
+    np.testing.assert_array_equal(found.image(1), expected.image(1))
+    np.testing.assert_array_equal(found.error(1), expected.error(1))
+    check_read_once(sizes, tmp_path / "i.fits")
+
+
+def test_nothing_stays_of_a_packed_file(tmp_path):
+    cutout_table(tmp_path / "c.fits.gz")
+    source = open_catalog(tmp_path / "c.fits.gz")
+    assert layout.unpacked_file(tmp_path / "c.fits.gz") is source._rows._unpacked
+    del source
+    gc.collect()
+    assert not layout._UNPACKED
 
 
 def test_tile_compressed_table_is_refused(tmp_path):

@@ -198,6 +198,19 @@ def test_how_a_run_is_executed_may_change(catalog, monkeypatch, how):
     assert Path("o.fits").read_bytes() == expected
 
 
+def test_another_processor_is_warned_of(catalog, monkeypatch, recwarn):
+    expected = whole()
+    stopped(3)
+    measure_catalog("cat.fits", settings(resume=True))
+    assert not recwarn
+    assert Path("o.fits").read_bytes() == expected
+    stopped(3, "p.fits")
+    monkeypatch.setattr("galmeasure.workflows.measure.processor_kind", lambda: "abacus, wooden")
+    with pytest.warns(AstropyUserWarning, match=r"another processor \(.+, and now abacus, wooden\); the last digits"):
+        measure_catalog("cat.fits", settings("p.fits", resume=True))
+    assert Path("p.fits").read_bytes() == expected
+
+
 def test_division_into_batches_is_that_of_the_first_run(catalog, monkeypatch):
     """The batches within a chunk, on which rounding depends, are made for the threads of the first run."""
     from galmeasure.fitters import threads

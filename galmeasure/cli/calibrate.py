@@ -66,6 +66,8 @@ __all__ = ["calibrate"]
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of the random numbers.")
 @click.option("--report", help="Folder for tables and a figure of bias and coverage by S/N and size.")
 @click.option("--device", default="cpu", show_default=True, help="Torch device for the computation, e.g. cuda.")
+@click.option("--n-jobs", type=int, default=1, show_default=True, help="Number of processes that measure; -1 for one "
+              "per core.")  # fmt: skip
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
 def calibrate(image: Any, **options: Any) -> None:
@@ -88,6 +90,7 @@ def calibrate(image: Any, **options: Any) -> None:
 
 
 _CALIBRATION_SETTINGS = (
-    "output", "overwrite", "report", "number", "like", "snr", "n", "r_eff", "core", "seed",
+    "output", "overwrite", "report", "number", "like", "snr", "n", "r_eff", "core", "seed", "device",
+    "n_jobs",
 )  # fmt: skip
 """Options that are settings of `galmeasure.workflows.calibrate.calibrate_on_image` as they are."""

@@ -61,7 +61,11 @@ __all__ = ["evaluate"]
 )
 @click.option("--device", default="cpu", show_default=True, help="Torch device for the computation, e.g. cuda.")
 @click.option(
-    "--n-jobs", type=int, default=-1, show_default=True, help="Number of processes that simulate; -1 for one per core."
+    "--n-jobs",
+    type=int,
+    default=-1,
+    show_default=True,
+    help="Number of processes that simulate and measure; -1 for one per core.",
 )
 @click.option("--no-progress", is_flag=True, help="Print no lines about the progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")

@@ -1,5 +1,6 @@
 """FITS files, carefully: opened without warnings, checked for their length, images read where they are used."""
 
+import errno
 import os
 import re
 import warnings
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
-from galmeasure.io.layout import file_layout, open_binary
+from galmeasure.io.layout import file_layout, open_binary, unpacked_file
 from galmeasure.io.pixels import FilePixels, MappedFile, constant_pixels, constant_shape, linear_pixels, scaled_pixels
 
 __all__ = ["has_fits_magic", "is_table", "open_fits"]
@@ -102,17 +103,24 @@ def open_fits(path: str | os.PathLike, *, cut_table: bool = False) -> fits.HDULi
         msg = f"{path}: not a FITS file"
         raise CatalogError(msg)
     try:
-        layout = file_layout(path, cut_table=cut_table)
+        unpacked = unpacked_file(path)
+        with path.open("rb") if unpacked is None else unpacked.open() as file:
+            layout = file_layout(file, path, cut_table=cut_table)
         with quiet():
-            hdus = fits.open(path, memmap=False, lazy_load_hdus=True, do_not_scale_image_data=True)
+            file = path if unpacked is None else unpacked.open()
+            hdus = fits.open(file, memmap=False, lazy_load_hdus=True, do_not_scale_image_data=True)
     except CatalogError:
         raise
     except READ_ERRORS as err:
-        msg = f"{path}: truncated or damaged FITS file ({one_line(err)})"
+        has_no_space = getattr(err, "errno", None) == errno.ENOSPC
+        reason = "cannot be unpacked" if has_no_space else "truncated or damaged FITS file"
+        msg = f"{path}: {reason} ({one_line(err)})"
         raise CatalogError(msg) from err
     try:
         with quiet():
             _check_headers(hdus, layout, path)
+            if unpacked is not None:
+                _MAPPED[hdus[0].fileinfo()["file"]] = MappedFile(path, unpacked)
     except BaseException:
         hdus.close()
         raise

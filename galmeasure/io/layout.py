@@ -5,9 +5,14 @@ an array as large as the axes say, so that a few wrong digits would cost gigabyt
 """
 
 import gzip
+import io
 import math
 import os
 import re
+import shutil
+import tempfile
+import threading
+import weakref
 from dataclasses import dataclass
 from itertools import count
 from os import PathLike
@@ -16,10 +21,13 @@ from typing import BinaryIO
 
 from galmeasure.exceptions import CatalogError
 
-__all__ = ["FileState", "HDULayout", "file_layout", "open_binary"]
+__all__ = ["FileState", "HDULayout", "UnpackedFile", "file_layout", "open_binary", "unpacked_file"]
 
 BLOCK = 2880
 CARD = 80
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_UNPACKED_AT_ONCE = 2**20
 
 _MOST_CARDS = 1_000_000
 """Cards of one header, beyond which it is taken for a damaged one."""
@@ -63,7 +71,7 @@ class FileState:
 
     def __init__(self, path):
         self.path = Path(path)
-        self._state = self._of(self.path.stat())
+        self.key = self._of(self.path.stat())
 
     @staticmethod
     def _of(state):
@@ -83,7 +91,7 @@ class FileState:
             If so, or if there is none of this name any more.
         """
         try:
-            is_unchanged = self._of(self.path.stat() if file is None else os.fstat(file)) == self._state
+            is_unchanged = self._of(self.path.stat() if file is None else os.fstat(file)) == self.key
         except OSError:
             is_unchanged = False
         if not is_unchanged:
@@ -94,17 +102,112 @@ class FileState:
 def open_binary(path: str | PathLike) -> BinaryIO:
     """Open a file for reading, through gzip where its first bytes say so."""
     with Path(path).open("rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
+        compressed = file.read(2) == _GZIP_MAGIC
     return gzip.open(path) if compressed else Path(path).open("rb")
 
 
-def file_layout(path: Path, *, cut_table: bool = False) -> "list[HDULayout]":
+class UnpackedFile:
+    """Nameless copy of a compressed file that is not compressed, which vanishes with all who read it.
+
+    Parameters
+    ----------
+    path : path-like
+        File that is compressed with gzip.
+    """
+
+    def __init__(self, path):
+        self._path, self._lock = os.fspath(path), threading.Lock()
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (it lives as long as this object)
+        weakref.finalize(self, self._file.close)
+        with gzip.open(path) as file:
+            shutil.copyfileobj(file, self._file, _UNPACKED_AT_ONCE)
+        self.size = self._file.tell()
+
+    def fileno(self) -> int:
+        """Return the number of the open file."""
+        return self._file.fileno()
+
+    def read_into(self, buffer: memoryview, place: int) -> int:
+        """Read from a place on, as many bytes as there are at once; the number of them."""
+        with self._lock:
+            self._file.seek(place)
+            return self._file.readinto(buffer)
+
+    def open(self) -> BinaryIO:
+        """Open the copy for reading, from its beginning; each that was opened has a place of its own in it."""
+        return io.BufferedReader(_UnpackedReader(self, self._path))
+
+
+class _UnpackedReader(io.RawIOBase):
+    """Unbuffered reader of an unpacked file."""
+
+    mode = "rb"
+
+    def __init__(self, unpacked, name):
+        self._unpacked, self.name, self._place = unpacked, name, 0
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def seek(self, offset, whence=os.SEEK_SET):
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._unpacked.size}
+        self._place = start[whence] + offset
+        return self._place
+
+    def readinto(self, buffer):
+        count = self._unpacked.read_into(buffer, self._place)
+        self._place += count
+        return count
+
+
+_UNPACKED: "weakref.WeakValueDictionary[tuple, UnpackedFile]" = weakref.WeakValueDictionary()
+"""Unpacked files that somebody reads, by the name and state of the compressed one."""
+
+
+def unpacked_file(path: str | PathLike) -> UnpackedFile | None:
+    """Unpack a file that is compressed with gzip, unless somebody reads what was unpacked before.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, which exists.
+
+    Returns
+    -------
+    UnpackedFile or None
+        The copy, for as long as it is held or read; None if the file is not compressed.
+
+    Raises
+    ------
+    OSError, EOFError, zlib.error
+        If the file cannot be read or is damaged, or there is no space for the copy.
+    CatalogError
+        If the file is written to at the same time.
+    """
+    state = FileState(path)
+    with Path(path).open("rb") as file:
+        if file.read(2) != _GZIP_MAGIC:
+            return None
+    key = os.path.realpath(path), state.key
+    unpacked = _UNPACKED.get(key)
+    if unpacked is None:
+        unpacked = _UNPACKED.setdefault(key, UnpackedFile(path))
+        state.check()
+    return unpacked
+
+
+def file_layout(file: BinaryIO, path: Path, *, cut_table: bool = False) -> "list[HDULayout]":
     """Layout of each HDU of a FITS file, whose data are all there.
 
     Parameters
     ----------
+    file : binary file
+        FITS file that is open for reading and not compressed, see `unpacked_file`.
     path : Path
-        FITS file, which may be compressed with gzip.
+        Its name, for messages.
     cut_table : bool, optional
         Whether a plain table at the end of the file may end early.
 
@@ -118,33 +221,23 @@ def file_layout(path: Path, *, cut_table: bool = False) -> "list[HDULayout]":
     CatalogError
         If a header says what cannot be, or the file ends before its data do.
     """
-    layout, offset = [], 0
-    with open_binary(path) as file:
-        for number in count():
-            file.seek(offset)
-            if number and file.read(8) != b"XTENSION":
-                return layout
-            file.seek(offset)
-            cards, data = _read_cards(file, offset, path)
-            hdu = _hdu_layout(cards, data, f"{path}: damaged FITS file, HDU {number}")
-            length = _length(file, hdu.data + hdu.size)
-            if length < hdu.data + hdu.size:
-                needed = f"HDU {number} needs {hdu.data + hdu.size} bytes and there are {length}"
-                may_be_cut = cut_table and hdu.is_table and hdu.size <= _MOST_CUT * max(length - hdu.data, BLOCK)
-                if not may_be_cut or isinstance(file, gzip.GzipFile):
-                    msg = f"{path}: truncated FITS file, {needed}"
-                    raise CatalogError(msg)
+    layout, offset, length = [], 0, file.seek(0, os.SEEK_END)
+    for number in count():
+        file.seek(offset)
+        if number and file.read(8) != b"XTENSION":
+            return layout
+        file.seek(offset)
+        cards, data = _read_cards(file, offset, path)
+        hdu = _hdu_layout(cards, data, f"{path}: damaged FITS file, HDU {number}")
+        if length < hdu.data + hdu.size:
+            if cut_table and hdu.is_table and hdu.size <= _MOST_CUT * max(length - hdu.data, BLOCK):
                 return [*layout, hdu]
-            layout.append(hdu)
-            offset = hdu.end
+            needed = f"HDU {number} needs {hdu.data + hdu.size} bytes and there are {length}"
+            msg = f"{path}: truncated FITS file, {needed}"
+            raise CatalogError(msg)
+        layout.append(hdu)
+        offset = hdu.end
     return layout
-
-
-def _length(file, end):
-    """Length of a file, as far as `wanted` matters: a compressed one is read up to there."""
-    if isinstance(file, gzip.GzipFile):
-        return file.seek(end)
-    return file.seek(0, 2)
 
 
 def _read_cards(file, offset, path):

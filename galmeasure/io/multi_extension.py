@@ -16,7 +16,7 @@ from galmeasure.io.headers import (
     psf_oversampling,
     wcs_pixel_scale,
 )
-from galmeasure.io.layout import FileState
+from galmeasure.io.layout import FileState, unpacked_file
 from galmeasure.io.mask_bits import find_mask_bits
 from galmeasure.io.noise_maps import in_unit, is_inverse_variance, variance_to_error, weight_to_error
 from galmeasure.io.pixels import asinh_note
@@ -58,7 +58,7 @@ class MultiExtensionSource(CatalogSource):
 
     def __init__(self, path, options, hdus, extension=None):
         super().__init__(path, options, kind="multi-extension file")
-        self._state = FileState(path)
+        self._state, self._unpacked = FileState(path), unpacked_file(path)  # which is held, to be unpacked once
         self._headers = [hdu.header.copy() for hdu in hdus]
         self._labels = [label(hdu, number) for number, hdu in enumerate(hdus)]
         sets, shared = _group([(i, hdu) for i, hdu in enumerate(hdus) if is_image(hdu) or _is_empty_cutout(hdu)])

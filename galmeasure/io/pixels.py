@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galmeasure.exceptions import CatalogError
-from galmeasure.io.layout import FileState
+from galmeasure.io.layout import FileState, UnpackedFile
 
 __all__ = [
     "FilePixels", "LazyPixels", "MappedFile", "asinh_note", "constant_pixels", "constant_shape", "linear_pixels",
@@ -31,13 +31,18 @@ class MappedFile:
     ----------
     path : path-like
         The file, which is not compressed.
+    unpacked : UnpackedFile, optional
+        Copy of a compressed file, which is mapped instead; nobody else writes to it.
     """
 
-    def __init__(self, path):
-        self._state = FileState(path)
-        self._number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        weakref.finalize(self, os.close, self._number)
-        self._content = mmap.mmap(self._number, 0, access=mmap.ACCESS_READ)
+    def __init__(self, path, unpacked: UnpackedFile | None = None):
+        self._unpacked = unpacked
+        if unpacked is None:
+            self._state = FileState(path)
+            self._number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            weakref.finalize(self, os.close, self._number)
+        number = self._number if unpacked is None else unpacked.fileno()
+        self._content = mmap.mmap(number, 0, access=mmap.ACCESS_READ)
 
     def array(self, offset: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
         """View of numbers in the file."""
@@ -46,7 +51,8 @@ class MappedFile:
 
     def check(self) -> None:
         """Raise CatalogError if the file was written to: to touch bytes that were cut off would end the process."""
-        self._state.check(self._number)
+        if self._unpacked is None:
+            self._state.check(self._number)
 
 
 class FilePixels:

@@ -3,14 +3,10 @@
 Neither needs the memory of a whole table, nor its number of rows beforehand.
 """
 
-import gzip
 import itertools
 import math
 import os
 import re
-import shutil
-import tempfile
-import weakref
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +18,7 @@ from astropy.io import fits
 
 from galmeasure.exceptions import CatalogError
 from galmeasure.io.fits_files import READ_ERRORS, one_line, quiet
-from galmeasure.io.layout import BLOCK, FileState, open_binary
+from galmeasure.io.layout import BLOCK, FileState, unpacked_file
 from galmeasure.utils.files import read_into
 
 __all__ = ["RowWriter", "TableRows"]
@@ -45,7 +41,8 @@ class TableRows:
     """
 
     def __init__(self, path, hdu):
-        self.path, self.header, self._unpacked, self._state = Path(path), hdu.header, None, FileState(path)
+        self.path, self.header = Path(path), hdu.header
+        self._unpacked, self._state = unpacked_file(path), FileState(path)
         if hdu.header.get("ZTABLE"):
             msg = f"{path}: the table is tile-compressed (ZTABLE), which is not read: unpack it first, with funpack"
             raise CatalogError(msg)
@@ -83,9 +80,9 @@ class TableRows:
 
     def _count_whole(self, size):
         """Number of rows whose bytes, those of arrays of varying length included, come before the end of the file."""
-        end = self.path.stat().st_size
-        with open_binary(self.path) as file:
-            if isinstance(file, gzip.GzipFile) or self._start + size <= end:
+        with self._open() as file:
+            end = file.seek(0, os.SEEK_END)
+            if self._start + size <= end:
                 return self._n_rows
             count = min(self._n_rows, max(0, end - self._start) // self._dtype.itemsize)
             names = [name for name in self.names if self._variable(name)]
@@ -143,19 +140,15 @@ class TableRows:
 
     @contextmanager
     def _open(self):
-        """The file, or a nameless copy that is not compressed: to unpack it again for every block takes too long."""
-        if self._unpacked is None:
-            self._state.check()
-            with open_binary(self.path) as file:
-                if not isinstance(file, gzip.GzipFile):
-                    yield file
-                    self._state.check()
-                    return
-                unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the table)
-                weakref.finalize(self, unpacked.close)
-                shutil.copyfileobj(file, unpacked, 2**20)
-                self._unpacked = unpacked
-        yield self._unpacked
+        """The file, or its copy that is not compressed."""
+        if self._unpacked is not None:
+            with self._unpacked.open() as file:
+                yield file
+            return
+        self._state.check()
+        with self.path.open("rb") as file:
+            yield file
+        self._state.check()
 
     def _raw(self, rows, file):
         """Bytes of some rows as a structured array."""

@@ -252,14 +252,30 @@ class ChunkedWriter:
         if waiting:
             yield self._table(np.concatenate(waiting))
 
-    def _table(self, rows):
+    def read(self, number: int) -> "QTable":
+        """Rows of a chunk as they were written, with all columns.
+
+        Parameters
+        ----------
+        number : int
+            Number of the chunk, counted from 0.
+
+        Returns
+        -------
+        astropy.table.QTable
+            Rows with the units and formats of the first chunk.
+        """
+        return self._table(self._spool.read(number), self._template.colnames)
+
+    def _table(self, rows, names=None):
+        """Table of some rows: with the columns and units of the output, or with some columns as they were written."""
         import astropy.units as u
         from astropy.table import QTable
 
         table = QTable(meta=self._template.meta)
-        for name in self.columns or self._template.colnames:
+        for name in names or self.columns or self._template.colnames:
             unit = self._template[name].unit
-            unit = _named(unit) if self.format == "fits" else unit
+            unit = _named(unit) if self.format == "fits" and names is None else unit
             table[name] = rows[name] if unit is None else u.Quantity(rows[name], unit, copy=False)
             if f"{name}{_MASK}" in rows.dtype.names:
                 table[name] = self._masked(rows[name], rows[f"{name}{_MASK}"], unit)

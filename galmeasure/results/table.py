@@ -21,11 +21,11 @@ from galmeasure.results.frame import Frame
 from galmeasure.utils.wcs import local_sky
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from galmeasure.cutouts import Cutouts
 
-__all__ = ["Measurement", "build_table", "flat_meta"]
+__all__ = ["Measurement", "build_table", "chosen_columns", "flat_meta"]
 
 COLUMN_ORDER = ("x", "y", "flux", "n", "r_eff", "g1", "g2")
 """Order of the parameters among the columns."""
@@ -189,7 +189,28 @@ def _build(cutouts, measurement, covariance):
     table["flags"].info.description = "quality bits, see galmeasure.decode_flags"
     set_formats(table)
     other_columns = [name for name in table.colnames if name not in FIRST_COLUMNS]
-    return table[[*FIRST_COLUMNS, *other_columns]]
+    return chosen_columns(table, [*FIRST_COLUMNS, *other_columns])
+
+
+def chosen_columns(table: QTable, names: Sequence[str]) -> QTable:
+    """Choose columns of a table that is needed no more.
+
+    Unlike ``table[names]`` this copies no values and leaves no table behind that refers to itself, with all of its
+    values, until Python looks for such objects: a long run had some fifty megabytes of them.
+
+    Parameters
+    ----------
+    table : astropy.table.QTable
+        Table whose columns become those of the new one.
+    names : sequence of str
+        Names of the columns, in their order.
+
+    Returns
+    -------
+    astropy.table.QTable
+        Table with these columns and the metadata of the other one.
+    """
+    return QTable([table[name] for name in names], names=names, copy=False, meta=table.meta)
 
 
 class _Columns:

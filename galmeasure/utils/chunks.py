@@ -78,7 +78,7 @@ CHUNKS = {
         (2**24,), (2**24,), "pixels of stamps", "memory stays below 1 GB, however many threads wait for a batch each",
     ),
     "table bytes": ChunkSizes(
-        (2**23,), (2**23,), "bytes of a result table", "writing any table needs 40 MB, less than measuring its rows",
+        (2**22,), (2**22,), "bytes of a result table", "writing any table needs 20 MB, less than measuring its rows",
     ),
     "text bytes": ChunkSizes(
         (2**22,), (2**22,), "bytes of a result table", "objects of Python and text need ten times as many",

@@ -18,6 +18,7 @@ from galmeasure.fitters.registry import FitterSpec
 from galmeasure.io import ReadOptions, SkySource, write_table
 from galmeasure.simulation.injection import GalaxiesLike, core_radius, galaxies_of_prior, inject_galaxies, sky_psf_fwhm
 from galmeasure.utils.chunks import chunk_size
+from galmeasure.workflows.fit_pool import FitPool, joined
 from galmeasure.workflows.outputs import check_output, refuse_inputs, report_folder
 
 __all__ = ["CalibrationSettings", "calibrate_on_image"]
@@ -52,6 +53,10 @@ class CalibrationSettings:
         Pixels to the nearest source; 5, or twice the PSF's FWHM, by default.
     seed : int, optional
         Seed of the galaxies and of their places.
+    device : str, optional
+        Torch device on which the estimator computes.
+    n_jobs : int, optional
+        Processes that measure; -1 for one per core. Results are those of one process, to the last bit.
     progress : bool, optional
         Whether to show a progress bar where the standard error is a terminal.
     """
@@ -68,6 +73,8 @@ class CalibrationSettings:
     r_eff: tuple[float, float] | None = None
     core: float | None = None
     seed: int = 1
+    device: str = "cpu"
+    n_jobs: int = 1
     progress: bool = False
 
 
@@ -102,7 +109,7 @@ def calibrate_on_image(image: str | PathLike, settings: CalibrationSettings) -> 
     core = core_radius(sky) if settings.core is None else settings.core
     fraction = sky.blank_positions(settings.number, core, np.random.default_rng(settings.seed))[1]
     _warn_of_little_sky(sky, core, fraction, settings.number)
-    truth, result = _measured(sky, galaxies, fitter, settings)
+    truth, result = _measured(sky, galaxies, settings)
     learned = calibrate(fitter, truth, result, about=_about(image, galaxies, fraction, settings), seed=settings.seed)
     if report is not None:
         _write_report(report, learned)
@@ -158,21 +165,26 @@ def _table(path):
         raise ValueError(msg) from err
 
 
-def _measured(sky, galaxies, fitter, settings):
-    """Truths and results of all galaxies, injected and measured in chunks."""
+def _measured(sky, galaxies, settings):
+    """Truths and results of all galaxies, injected here and measured in chunks."""
     from tqdm import tqdm
 
-    count, step, truths, results = settings.number, chunk_size("injected galaxies"), [], []
-    hidden = not settings.progress or not sys.stderr.isatty()
-    with tqdm(total=count, unit="gal", file=sys.stderr, disable=hidden, dynamic_ncols=True) as progress:
+    count, step, truths = settings.number, chunk_size("injected galaxies"), []
+
+    def chunks():
         for first in range(0, count, step):
-            size = min(step, count - first)
-            seed = (settings.seed, first)
+            size, seed = min(step, count - first), (settings.seed, first)
             cutouts, truth = inject_galaxies(sky, size, galaxies, core=settings.core, seed=seed, first=first + 1)
             truths.append(truth)
-            results.append(fitter.fit(cutouts))
-            progress.update(size)
-    return tuple(vstack(tables, metadata_conflicts="silent") for tables in (truths, results))
+            yield cutouts
+
+    hidden = not settings.progress or not sys.stderr.isatty()
+    with (
+        FitPool(settings.n_jobs, settings.device) as pool,
+        tqdm(total=count, unit="gal", file=sys.stderr, disable=hidden, dynamic_ncols=True) as progress,
+    ):
+        results = list(pool.tables(settings.fitter, chunks(), progress.update))
+    return vstack(truths, metadata_conflicts="silent"), joined(results)
 
 
 def _warn_of_little_sky(sky, core, fraction, count):

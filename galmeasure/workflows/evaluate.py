@@ -13,6 +13,7 @@ from galmeasure import __version__
 from galmeasure.fitters.registry import FITTERS, get_fitter
 from galmeasure.results.columns import TRUE
 from galmeasure.workflows.executors import check_device
+from galmeasure.workflows.fit_pool import FitPool
 from galmeasure.workflows.galaxies import find_galaxies, read_galaxies, simulate
 from galmeasure.workflows.outputs import report_folder
 
@@ -77,7 +78,7 @@ class EvaluationSettings:
     device : str, optional
         Torch device on which estimators compute.
     n_jobs : int, optional
-        Processes that simulate; -1 for one per core.
+        Processes that simulate and measure; -1 for one per core. Results are those of one process, to the last bit.
     progress : bool, optional
         Whether to say on a terminal what is being done.
     """
@@ -133,24 +134,24 @@ def evaluate_estimators(settings: EvaluationSettings) -> str:
         return _against(settings)
     folder = report_folder(settings.report or REPORT, overwrite=settings.overwrite)
     galaxies = find_galaxies(settings.dataset, settings.seed)
-    fitters = _fitters(settings, galaxies.study)
+    specs = _estimators(settings, galaxies.study)
     catalogs = _catalogs(settings)
-    if not fitters and not catalogs:
+    if not specs and not catalogs:
         msg = "method: none leaves nothing to evaluate without a catalog"
         raise ValueError(msg)
     from galmeasure.evaluation import Estimate, cramer_rao_bounds, write_report
     from galmeasure.evaluation.report.images import choose_rows
     from galmeasure.io.truths import read_noiseless
 
-    with TemporaryDirectory(prefix="galmeasure_") as scratch:
+    with TemporaryDirectory(prefix="galmeasure_") as scratch, FitPool(settings.n_jobs, settings.device) as pool:
         path = _file(settings, galaxies, scratch)
         cutouts, truth = read_galaxies(path, settings.size)
-        estimates = [_measure(name, fitter, cutouts, settings) for name, fitter in fitters.items()]
+        estimates = [_measure(name, spec, cutouts, settings, pool) for name, spec in specs.items()]
         estimates += [Estimate(name=name, table=table, about="catalogue") for name, table in catalogs.items()]
         _say(settings, "Cramer-Rao bounds")
         bounds = cramer_rao_bounds(cutouts, truth)
         noiseless = read_noiseless(path, choose_rows(truth[_snr_column(truth)], SHOWN)) if _snr_column(truth) else {}
-        reference = _reference(settings, fitters, scratch)
+        reference = _reference(settings, specs, scratch, pool)
         _say(settings, "report")
         page = write_report(
             folder,
@@ -183,14 +184,15 @@ def _against(settings):
     def measured(truth):
         from galmeasure import read_cutouts
 
-        cutouts = read_cutouts(settings.against)[: settings.size]
-        return [_measure(name, fitter, cutouts, settings, False) for name, fitter in _fitters(settings, None).items()]
+        cutouts, specs = read_cutouts(settings.against)[: settings.size], _estimators(settings, None)
+        with FitPool(settings.n_jobs, settings.device) as pool:
+            return [_measure(name, spec, cutouts, settings, pool, False) for name, spec in specs.items()]
 
     return compare_with_input(settings, measured, _catalogs(settings))
 
 
-def _fitters(settings, study):
-    """Fitters by their names in the report."""
+def _estimators(settings, study):
+    """Estimators by their names in the report."""
     choices = [entry.name for entry in FITTERS.values() if "evaluate" in entry.commands]
     methods = settings.method or ("neural", "lsq")
     for method in methods:
@@ -201,22 +203,24 @@ def _fitters(settings, study):
         if getattr(settings, name) and "neural" not in methods:
             msg = f"{name} is an option of --method neural"
             raise ValueError(msg)
-    fitters = {}
+    specs = {}
     for method in dict.fromkeys(methods):
         if method == "none":
             continue
         entry = get_fitter(method)
         device = settings.device if entry.uses_device else None
         if "weights" not in {option.name for option in entry.options}:
-            fitters[method] = entry.spec(device=device).make()
+            specs[method] = entry.spec(device=device)
             continue
         for weights in settings.weights or _default_weights(study):
             name = f"{method} {Path(weights).stem}"
-            fitters[name] = entry.spec({"weights": weights}, device=device).make()
+            specs[name] = entry.spec({"weights": weights}, device=device)
             if settings.refine:
                 refined = {"weights": weights, "refine": "importance"}
-                fitters[name + REFINED] = entry.spec(refined, device=device).make()
-    return fitters
+                specs[name + REFINED] = entry.spec(refined, device=device)
+    for spec in specs.values():  # what cannot be made is refused before anything is simulated
+        spec.make()
+    return specs
 
 
 def _default_weights(study):
@@ -289,15 +293,13 @@ def _file(settings, galaxies, scratch):
     return simulate(Path(scratch, "galaxies.fits"), galaxies.study, size, **how)
 
 
-def _measure(name, fitter, cutouts, settings, samples=True):
+def _measure(name, spec, cutouts, settings, pool, samples=True):
     """Results of an estimator, with draws where it gives some."""
     from galmeasure.evaluation import Estimate
 
     _say(settings, f"{name}: {len(cutouts)} galaxies")
-    start, core_start = time.perf_counter(), time.process_time()
-    table = fitter.fit(cutouts)
-    seconds, core_seconds = time.perf_counter() - start, time.process_time() - core_start
-    draws = None
+    table, seconds, core_seconds = pool.fit(spec, cutouts)
+    draws, fitter = None, spec.make()
     is_flow = hasattr(fitter, "sample") and getattr(fitter, "refine", None) != "importance"  # exact draws cost too much
     if samples and settings.samples and is_flow:
         draws = fitter.sample(cutouts, n_samples=settings.samples)
@@ -306,21 +308,22 @@ def _measure(name, fitter, cutouts, settings, samples=True):
                     about=_one_line(fitter))  # fmt: skip
 
 
-def _reference(settings, fitters, scratch):
+def _reference(settings, specs, scratch, pool):
     """Noise draws of the reference galaxy, measured."""
     if not settings.draws:
         return []
-    from galmeasure.evaluation import GalSimSersicFitter, ReferenceDraws, cramer_rao_bounds
+    from galmeasure.evaluation import ReferenceDraws, cramer_rao_bounds
     from galmeasure.evaluation.report.reference import BASELINE
 
-    reference = []
+    reference, baseline = [], get_fitter("baseline").spec()
     for snr, name in REFERENCES.items():
         path = simulate(Path(scratch, f"{name}.fits"), name, settings.draws, seed=settings.seed)
         cutouts, truth = read_galaxies(path)
-        estimates = [_measure(n, fitter, cutouts, settings, False) for n, fitter in fitters.items() if n != "baseline"]
+        others = [(label, spec) for label, spec in specs.items() if label != "baseline"]
+        estimates = [_measure(label, spec, cutouts, settings, pool, False) for label, spec in others]
         count = min(settings.baseline_draws, len(cutouts))
         if count:
-            estimates.append(_measure(BASELINE, GalSimSersicFitter(), cutouts[:count], settings, False))
+            estimates.append(_measure(BASELINE, baseline, cutouts[:count], settings, pool, False))
         bounds = cramer_rao_bounds(cutouts[:1], truth[:1])
         reference.append(ReferenceDraws(snr=snr, truth=truth, bounds=bounds, estimates=estimates))
     return reference

@@ -8,6 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 from astropy.table import QTable
@@ -22,7 +23,7 @@ from galmeasure.io.source import row_blocks
 from galmeasure.utils.chunks import chunk_size
 from galmeasure.utils.processes import count_jobs, leave_with_parent, n_cores
 
-__all__ = ["Division", "check_device", "fit_divided", "measured_chunks"]
+__all__ = ["Division", "check_device", "fit_divided", "measured_chunks", "process_pool"]
 
 _REPORT_SECONDS = 0.3
 """Time between two looks at what other processes have done."""
@@ -153,13 +154,18 @@ def measured_chunks(
         with _torch_threads(threads):
             fit = fitter.make() if blocks else None
             for block in blocks:
-                cutouts = source.read(block)
-                yield block, cutouts, fit_divided(fit, cutouts, division.threads, report)
+                yield block, *_read_and_fit(source, block, fit, division.threads, report)
         return
     threads = threads or max(1, n_cores() // n_jobs)
     count = None if report is None else get_context("spawn").Value("q", 0)
     with _reported(count, report):
         yield from _in_processes(source, blocks, (fitter, threads, division.threads, count), n_jobs)
+
+
+def _read_and_fit(source, block, fit, threads, report):
+    """Cutouts of a block and their table, of which nothing is kept here while the next block is read."""
+    cutouts = source.read(block)
+    return cutouts, fit_divided(fit, cutouts, threads, report)
 
 
 def fit_divided(
@@ -248,33 +254,65 @@ def check_device(name: str) -> None:
         raise ValueError(msg) from err
 
 
+@contextmanager
+def process_pool(n_jobs: int, start: Callable[..., None], arguments: tuple[Any, ...]) -> Iterator[ProcessPoolExecutor]:
+    """Start processes that measure, and end them: after their work, or at once where an exception ends it.
+
+    Parameters
+    ----------
+    n_jobs : int
+        Number of processes that are started.
+    start : callable
+        Function that each of them calls first.
+    arguments : tuple
+        Arguments of this function.
+
+    Yields
+    ------
+    concurrent.futures.ProcessPoolExecutor
+        The processes.
+
+    Raises
+    ------
+    ValueError
+        If one of them dies.
+    """
+    pool = ProcessPoolExecutor(n_jobs, get_context("spawn"), initializer=start, initargs=arguments)
+    try:
+        yield pool
+    except BaseException as err:
+        workers = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:  # nobody waits for their results any more
+            worker.terminate()
+        if isinstance(err, BrokenProcessPool):
+            msg = "n_jobs: a worker process has died (not enough memory?)"
+            raise ValueError(msg) from err
+        raise
+    pool.shutdown()
+
+
 def _in_processes(source, blocks, worker, n_jobs):
     """Chunks are read here, measured elsewhere, and given back in order; at most two per process are under way."""
-    pool = ProcessPoolExecutor(n_jobs, get_context("spawn"), initializer=_start_worker, initargs=worker)
     waiting = deque()
-    try:
+    with process_pool(n_jobs, _start_worker, worker) as pool:
         for block in blocks:
-            cutouts = source.read(block)
-            waiting.append((block, cutouts, pool.submit(_measure, cutouts)))
+            waiting.append(_submitted(pool, source, block))
             if len(waiting) >= 2 * n_jobs:
                 yield _next(waiting)
         while waiting:
             yield _next(waiting)
-    except BrokenProcessPool as err:
-        msg = "n_jobs: a worker process has died (not enough memory?)"
-        raise ValueError(msg) from err
-    finally:
-        workers = list((pool._processes or {}).values()) if waiting else []
-        pool.shutdown(wait=not waiting, cancel_futures=True)
-        for worker in workers:  # nobody waits for their results any more
-            worker.terminate()
+
+
+def _submitted(pool, source, block):
+    """Block of rows with its cutouts, which are measured elsewhere."""
+    cutouts = source.read(block)
+    return block, cutouts, pool.submit(_measure, cutouts)
 
 
 def _next(waiting):
-    block, cutouts, future = waiting[0]
-    table = future.result()
-    waiting.popleft()
-    return block, cutouts, table
+    block, cutouts, future = waiting.popleft()
+    return block, cutouts, future.result()
 
 
 _STATE = {}

@@ -7,6 +7,7 @@ the meantime differs in the time, one that was exchanged differs in the samples.
 
 import hashlib
 import os
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -18,7 +19,7 @@ import numpy as np
 from galmeasure.fitters.registry import FitterSpec
 from galmeasure.io import ReadOptions
 
-__all__ = ["file_digest", "fingerprint", "versions"]
+__all__ = ["file_digest", "fingerprint", "processor_kind", "versions"]
 
 WHOLE_BYTES = 2**26
 """Size of a file up to which all of its content is read."""
@@ -76,6 +77,26 @@ def versions() -> dict[str, str]:
 
     packages = {"galmeasure": __version__, "torch": torch.__version__, "numpy": np.__version__}
     return {f"version of {name}": str(version) for name, version in (packages | {"scipy": scipy.__version__}).items()}
+
+
+def processor_kind() -> str:
+    """Kind of the processor of this machine, on which the rounding of sums and of elementary functions depends.
+
+    Returns
+    -------
+    str
+        Name of its model where the system tells it, and the instructions that torch uses, for example
+        ``"AMD EPYC 7B13, AVX2"``.
+    """
+    import torch
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.processor() or platform.machine()
+    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def file_digest(path: str | os.PathLike) -> str:

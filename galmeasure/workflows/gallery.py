@@ -73,7 +73,22 @@ class Gallery:
             Results of these rows.
         """
         if self.path is not None:
-            self._page.add(table, cutouts, np.flatnonzero(np.isin(rows, self._rows)))
+            self._page.add(table, cutouts, self.chosen(rows))
+
+    def chosen(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Find the rows of a chunk that are shown.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+            Rows of the catalogue in this chunk.
+
+        Returns
+        -------
+        ndarray of int
+            Their places in the chunk; none without a gallery.
+        """
+        return np.flatnonzero(np.isin(rows, [] if self.path is None else self._rows))
 
     def finish(self) -> str | None:
         """Write the file.
@@ -97,6 +112,6 @@ class Gallery:
         shown, planned, count = len(self._page), len(self._rows), self._count
         if shown == count:
             return f"{count:,} galaxies."
-        if shown < planned:  # those that an earlier run has measured are not drawn again
+        if shown < planned:  # an earlier run has measured the others, and its journal has not all columns
             return f"{shown:,} of {count:,} galaxies, those that this run has measured."
         return f"{shown:,} of {count:,} galaxies, at even distances; --rows chooses others."

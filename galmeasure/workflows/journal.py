@@ -92,7 +92,7 @@ class _StoredChunks(Spool):
             elif "columns" in text:
                 self.template = _decode_template(text)
             else:
-                self.chunks.append((end - len(payload), _decode_type(text["type"]), text["rows"]))
+                self._note(end - len(payload), _decode_type(text["type"]), text["rows"])
             self._size = end
         return header
 
@@ -119,6 +119,9 @@ class Journal(_StoredChunks):
         Whether to begin anew where there is such a journal, and ``resume`` is False. Default False.
     how : str, optional
         Command, or call, that goes on with a run that was stopped, for messages.
+    processor : str, optional
+        Kind of the processor that measures. A warning says so where that of the run that was stopped was another: the
+        last digits of rows may differ from those of a run that was left alone.
 
     Attributes
     ----------
@@ -144,11 +147,12 @@ class Journal(_StoredChunks):
         resume: bool = False,
         overwrite: bool = False,
         how: str = "resume=True",
+        processor: str | None = None,
     ):
         path = journal_path(output)
         super().__init__(path, _open_locked(path, Path(output)))
         self._how, self._n_rows = how, n_rows
-        header = {"fingerprint": dict(fingerprint), "settings": dict(settings), "rows": n_rows}
+        header = {"fingerprint": dict(fingerprint), "settings": dict(settings), "rows": n_rows, "processor": processor}
         self._header = json.loads(json.dumps(header))
         self._lock, self._synced, self._is_whole = os.dup(self._file.fileno()), time.monotonic(), True
         try:
@@ -169,6 +173,7 @@ class Journal(_StoredChunks):
             raise JournalError(msg)
         if len(self) and resume:
             self._check_same(header)
+            self._compare_processors(header.get("processor"), self._header["processor"])
             self._header = header
             self._file.truncate(self._size)
             return
@@ -197,6 +202,15 @@ class Journal(_StoredChunks):
                 "or begin anew with --overwrite (overwrite=True)"
             )
             raise JournalError(msg)
+
+    def _compare_processors(self, old, new):
+        """Warn if rows that follow are measured by another kind of processor."""
+        if old is not None and new is not None and old != new:
+            msg = (
+                f"{self.path}: the run that was stopped had another processor ({old}, and now {new}); the last digits "
+                "of the rows that follow may differ from those that it would have measured"
+            )
+            warnings.warn(msg, AstropyUserWarning, stacklevel=2)
 
     def begin(self, template: QTable) -> None:
         """Keep the columns, units, descriptions and metadata of the chunks that follow."""

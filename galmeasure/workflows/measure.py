@@ -18,9 +18,10 @@ from galmeasure.flags import FLAGS, Flag
 from galmeasure.io import ChunkedWriter, ReadOptions, open_catalog
 from galmeasure.io.writers import check_new
 from galmeasure.results.columns import TRUE
+from galmeasure.results.table import chosen_columns
 from galmeasure.utils.text import printable
 from galmeasure.workflows.executors import Division, measured_chunks
-from galmeasure.workflows.fingerprint import fingerprint
+from galmeasure.workflows.fingerprint import fingerprint, processor_kind
 from galmeasure.workflows.gallery import Gallery
 from galmeasure.workflows.journal import Journal
 from galmeasure.workflows.outputs import refuse_inputs
@@ -66,7 +67,8 @@ class Summary:
     next_step : str
         What may be done with the table; empty for nothing.
     chi2 : list of ndarray
-        Reduced chi2 of the measured rows of each chunk.
+        Finite reduced chi2 of the measured rows of each chunk, in single precision: a few bytes of each row are all
+        that stays in memory.
     """
 
     path: Path
@@ -83,7 +85,9 @@ class Summary:
         """Count the flags of more rows, and keep their reduced chi2."""
         flags = np.asarray(table["flags"], dtype=np.int64)
         if "chi2_reduced" in (table.colnames if isinstance(table, QTable) else table.dtype.names):
-            self.chi2.append(np.asarray(table["chi2_reduced"], dtype=float)[flags & Flag.FAILED == 0])
+            with np.errstate(over="ignore"):
+                chi2 = np.asarray(table["chi2_reduced"], dtype=np.float32)
+            self.chi2.append(chi2[(flags & Flag.FAILED == 0) & np.isfinite(chi2)])
         counts = np.array([np.count_nonzero(flags & flag.value) for flag in FLAGS])
         self.by_flag = counts if self.by_flag is None else self.by_flag + counts
         self.n_rows += len(flags)
@@ -92,8 +96,7 @@ class Summary:
     def median_chi2(self) -> float:
         """Median of the reduced chi2 of the measured rows; NaN if there is none."""
         chi2 = np.concatenate(self.chi2) if self.chi2 else np.zeros(0)
-        chi2 = chi2[np.isfinite(chi2)]
-        return float(np.median(chi2)) if len(chi2) else np.nan
+        return float(np.median(chi2, overwrite_input=True)) if len(chi2) else np.nan
 
     def warning(self) -> str | None:
         """Doubt about the errors of the whole catalogue, or None where they look right."""
@@ -233,8 +236,9 @@ def measure_catalog(catalog: str | PathLike | None, settings: MeasureSettings) -
     -----
     Finished chunks are kept in a file beside the table, ``OUTPUT.journal``, until the table is written. If the run is
     stopped in whatever way, another one with ``resume=True`` goes on after the last of them, and gives the same table
-    to the last byte. It is refused if anything on which the rows depend has changed. An exception that ends the run has
-    a note that says how many rows are kept, and how to go on; `galmeasure.workflows.journal.read_journal` reads them.
+    to the last byte, on the same kind of processor; on another one a warning says that the last digits may differ. It
+    is refused if anything else on which the rows depend has changed. An exception that ends the run has a note that
+    says how many rows are kept, and how to go on; `galmeasure.workflows.journal.read_journal` reads them.
     """
     reading, fitter = settings.reading, settings.fitter
     source = open_catalog(catalog, **vars(reading))
@@ -269,6 +273,7 @@ def _journal(
     about = fingerprint(catalog, settings.reading, settings.fitter, rows=settings.rows, columns=settings.columns)
     division = asdict(_division(settings))
     options = {"resume": settings.resume, "overwrite": settings.overwrite, "how": settings.how_to_resume}
+    options["processor"] = processor_kind() if settings.scheduler is None else None  # workers may have any
     with Journal(output, about, division, len(rows), **options) as journal:
         yield journal
 
@@ -289,6 +294,13 @@ class _Pictures:
             self.plots = _plotted(self.plots, chunk, cutouts, table)
         self.gallery.add(chunk, cutouts, table)
 
+    def add_before(self, source, blocks, writer):
+        """Show what an earlier run has measured in the gallery; plots of it are there."""
+        for number, block in enumerate(blocks):
+            chosen = self.gallery.chosen(block)
+            if len(chosen):
+                self.gallery.add(block[chosen], source.read(block[chosen]), writer.read(number)[chosen])
+
 
 def _measure_rows(source, rows, settings, journal, summary, pictures):
     """Measure the rows that a journal does not have, and write the table."""
@@ -298,6 +310,8 @@ def _measure_rows(source, rows, settings, journal, summary, pictures):
         if settings.columns is not None:
             _try_copied_columns(writer, settings.columns, source, rows)
         n_chunks = 0 if journal is None else _count_before(journal, summary, bar)
+        if settings.columns is None:  # else the journal does not have all that is shown
+            pictures.add_before(source, division.blocks(source, rows)[:n_chunks], writer)
         start = time.perf_counter()
         how = {"first": n_chunks, "report": None if bar.disable else bar.update}
         for chunk, cutouts, table in _chunks(source, rows, settings, division, how):
@@ -306,6 +320,7 @@ def _measure_rows(source, rows, settings, journal, summary, pictures):
             pictures.add(source, chunk, cutouts, table)
             writer.write(table if settings.columns is None else _select(table, settings.columns, source, chunk))
             summary.add(table)
+            del cutouts, table  # else they would be in memory while the next ones are read and measured
         summary.seconds = time.perf_counter() - start
         writer.finish()
 
@@ -429,7 +444,8 @@ def _select(table, names, source, rows):
     if copied:
         for name, values in source.columns(rows, copied).items():
             table[name] = values
-    return table[list(dict.fromkeys((*names, *(name for name in _COUNTED if name in table.colnames))))]
+    counted = [name for name in _COUNTED if name in table.colnames]
+    return chosen_columns(table, list(dict.fromkeys((*names, *counted))))
 
 
 def _try_copied_columns(writer, names, source, rows):
