@@ -1,12 +1,14 @@
 """How exact, how calibrated and how dear is ``NeuralSersicFitter(refine="importance")``?
 
 Galaxies of the study's set 3 are drawn with GalSim (``--file`` takes a table that ``galmeasure simulate`` has written)
-and measured with and without refinement: effective part of the draws, RMSE, coverage, seconds of one core. Then the
+and measured with and without refinement: effective part of the draws, RMSE, coverage, seconds of one core. They are
+measured, too, with all draws evaluated exactly, and so with many more draws, with which both are compared. Then the
 stamps of ``exact_posterior.ecsv`` are measured and compared with it, galaxy by galaxy.
 """
 
 import argparse
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +20,7 @@ from astropy.table import QTable, Table
 from exact_posterior import columns, load_stamps, read_galaxies
 
 from galmeasure import NeuralSersicFitter, get_weights, read_cutouts
+from galmeasure.fitters.importance import refine
 from galmeasure.flags import Flag
 from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.training import get_dataset_config, make_dataset
@@ -26,6 +29,7 @@ UNITS = np.array([1e5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
 LEVELS = ("q16", "q50", "q84")
 OVERSAMPLING = 3  # of the PSFs in exact_posterior.ecsv
 EXACT_DRAWS = 0.001  # one over the effective draws of exact_posterior.ecsv
+MANY_DRAWS = {"min_ess": 1500.0, "n_draws": 6000}
 _BOOTSTRAPS = 500
 
 
@@ -49,6 +53,36 @@ def timed_fit(cutouts, **options):
     start = time.process_time()
     table = fitter.fit(cutouts)
     return table, (time.process_time() - start) / len(cutouts)
+
+
+@contextmanager
+def all_draws_exact():
+    """Evaluate all draws exactly meanwhile."""
+    kept, refine.FourierPosterior = refine.FourierPosterior, lambda *arguments: None
+    try:
+        yield
+    finally:
+        refine.FourierPosterior = kept
+
+
+def monte_carlo_steps(table, reference):
+    """Differences of means and medians in units of their Monte Carlo error, and ratios of the errors, (N, 7) each."""
+    scale = np.sqrt(1.0 / np.asarray(table["ess"]) + 1.0 / np.asarray(reference["ess"]))[:, None]
+    std = values_of(reference, "_err")
+    mean, median = ((values_of(table, end) - values_of(reference, end)) / std / scale for end in ("_fit", "_q50"))
+    return mean, median, values_of(table, "_err") / std
+
+
+def agreement(tables, reference):
+    """Agreement of both ways with posteriors from many exact draws."""
+    result = {"parameter": PARAMETER_NAMES}
+    for label, table in tables.items():
+        mean, median, ratio = monte_carlo_steps(table, reference)
+        rows = np.isfinite(mean).all(1) & np.isfinite(median).all(1)
+        result |= {f"mean_{label}": mean[rows].mean(0), f"rms_{label}": rmse(mean[rows]),
+                   f"rms_median_{label}": rmse(median[rows]), f"worst_{label}": np.abs(mean[rows]).max(0),
+                   f"err_ratio_{label}": ratio[rows].mean(0)}  # fmt: skip
+    return Table(result)
 
 
 def spread(statistic, array, rng):
@@ -83,7 +117,7 @@ def accuracy(tables, truth, rng):
     return Table(result)
 
 
-def efficiency(table, seconds, seconds_network):
+def efficiency(table, seconds, exact, seconds_exact, seconds_network):
     """What the draws are worth, which way the rows went and what they cost."""
     part = np.asarray(table["ess"]) / np.maximum(np.asarray(table["n_draws"]), 1)
     method = np.asarray(table["method"])
@@ -99,6 +133,9 @@ def efficiency(table, seconds, seconds_network):
         ("fraction flagged poor_proposal", np.mean((table["flags"] & Flag.POOR_PROPOSAL) > 0)),
         ("ms a galaxy on one core", 1e3 * seconds),
         ("ms a galaxy on one core, network alone", 1e3 * seconds_network),
+        ("ms a galaxy on one core, all draws exact", 1e3 * seconds_exact),
+        ("median ess / draws, all draws exact", np.median(exact["ess"] / np.maximum(exact["n_draws"], 1))),
+        ("mean draws, all draws exact", np.mean(exact["n_draws"])),
     ]
     return Table(rows=rows, names=("quantity", "value"))
 
@@ -127,6 +164,7 @@ def main():
     parser.add_argument("--file", type=Path, help="table of set 3 to use")
     parser.add_argument("--weights", default="study-v2", help="name or file (%(default)s)")
     parser.add_argument("--min-ess", type=float, default=100.0, help="effective draws wanted (%(default)s)")
+    parser.add_argument("--many", type=int, default=100, help="galaxies that get many more draws (%(default)s)")
     parser.add_argument("--exact", type=int, default=500, help="galaxies of exact_posterior.ecsv (%(default)s)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args()
@@ -142,13 +180,23 @@ def main():
         cutouts, truth = read_cutouts(path)[: args.n], truth_of(path)[: args.n]
         plain, seconds_network = timed_fit(cutouts, weights=args.weights)
         refined, seconds = timed_fit(cutouts, **refinement)
+        with all_draws_exact():
+            all_exact, seconds_exact = timed_fit(cutouts, **refinement)
+            many = NeuralSersicFitter(**{**refinement, **MANY_DRAWS}).fit(cutouts[: args.many])
     options = {"meta": {**meta, "galaxies": len(refined)}, "output": args.output}
     title = f"refine='importance' on {len(refined)} galaxies of set 3: what the draws are worth"
-    report("importance", efficiency(refined, seconds, seconds_network), title=title, **options)
+    report(
+        "importance", efficiency(refined, seconds, all_exact, seconds_exact, seconds_network), title=title, **options
+    )
     title = f"refine='importance' on {len(refined)} galaxies of set 3; flux in 1e5, r_eff in arcsec"
     formats = dict.fromkeys(("coverage_68", "coverage_68_network", "pull_std", "pull_std_network"), ".3f")
     table = accuracy({"neural": plain, "refined": refined}, truth, rng)
     report("importance_accuracy", table, title=title, formats=formats, **options)
+    title = (
+        f"Means, medians and errors against those of {MANY_DRAWS['min_ess']:.0f} effective draws, in Monte Carlo errors"
+    )
+    tables = {"refined": refined[: args.many], "all_exact": all_exact[: args.many]}
+    report("importance_agreement", agreement(tables, many), title=title, **options)
     if args.exact:
         exact = read_galaxies(RESULTS / "exact_posterior.ecsv")[: args.exact]
         stamps, _ = load_stamps(len(exact), exact.meta["seed"], exact.meta["dataset"], oversampling=OVERSAMPLING)

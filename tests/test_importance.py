@@ -369,9 +369,9 @@ def test_draws_are_those_of_the_exact_posterior(wrong, measured):
         assert values.shape == (4, 4000)
         assert np.isnan(values[~exact]).all()
         fit, error = (np.array(table[f"{name}_{end}"].value)[exact] for end in ("fit", "err"))
-        # systematic resampling of weighted draws leaves their mean and spread as they are, nearly: two draws of one
-        # posterior would differ by 0.1, the square root of 1 / ess
-        np.testing.assert_allclose((values[exact].mean(1) - fit) / error, 0.0, atol=0.01)
+        # systematic resampling of weighted draws leaves their mean and spread as they are, nearly, as no draw has a
+        # negative weight: two draws of one posterior would differ by 0.1, the square root of 1 / ess
+        np.testing.assert_allclose((values[exact].mean(1) - fit) / error, 0.0, atol=0.03)
         np.testing.assert_allclose(values[exact].std(1) / error, 1.0, atol=0.03)
         same = np.abs(values[exact] - again[name].value[exact]) < 1e-3 * error[:, None]
         assert same.mean() > 0.99

@@ -110,13 +110,15 @@ NOT_PARAMETERS = {
     "fitters/lsq/bias.py": {"projected"},  # the only column of a product
     "fitters/moments.py": {"sums", "image"},  # sums of pixels times 1, x, y, xx, xy, yy
     "fitters/neural/draws.py": {"cutouts.origin"},
+    "fitters/importance/fourier.py": {"outside", "places", "psf", "value", "wave"},  # wavenumbers; disc and row
     "fitters/importance/mixture.py": {"uniform"},  # random numbers
     "fitters/importance/sampling.py": {"uniform"},
     "fitters/neural/newton.py": {"score"},  # the only column of a product
     "fitters/quality.py": {"images"},
     "fitters/network_psfs.py": {"inside"},  # of y and x
     "render/dealias.py": {"base", "shape", "trial", "transform", "target"},  # numbers of a PSF's transform
-    "render/modes.py": {"coefficients", "power"},  # wavenumbers
+    "render/grid.py": {"folded", "beyond"},  # wavenumbers
+    "render/modes.py": {"coefficients", "power", "self.weights"},  # wavenumbers; of a value and its derivative
     "render/profiles.py": {"integrand", "log_s", "matrix", "table"},  # nodes of a quadrature and of splines
     "render/sersic.py": {"coefficients", "components", "ky"},  # powers, real and imaginary parts, wavenumbers
     "render/wrap.py": {"b_and_amplitude"},  # value and slope of two numbers

@@ -7,7 +7,7 @@ import torch
 from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.render import prepare_psf, render_raw, render_sersic
 from galmeasure.render.curvature import render_curvature
-from galmeasure.render.grid import good_size, wavenumbers
+from galmeasure.render.grid import fold_columns, good_size, wavenumbers
 from galmeasure.render.profiles import hankel_transform, load_table, sersic_b
 from galmeasure.render.sersic import _evaluate_transform
 
@@ -156,6 +156,14 @@ def test_autograd_agrees_with_the_jacobian():
     with torch.no_grad():
         _, jacobian = render_sersic(parameters, grid, jacobian=True)
     torch.testing.assert_close(parameters.grad[0], jacobian[0, :, 10, 12], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("columns", [4, 5, 7, 8, 9, 10, 12, 13])
+def test_folded_columns_are_every_fourth_sample(columns):
+    spectrum = torch.randn(3, columns, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+    spectrum[:, 0].imag.zero_()
+    expected = torch.fft.irfft(spectrum, n=32)[:, ::4] * 4
+    torch.testing.assert_close(torch.fft.irfft(fold_columns(spectrum, 8), n=8), expected)
 
 
 def test_wrapped_light_is_subtracted():

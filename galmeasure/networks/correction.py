@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass
 
 import torch
-import zuko
 from torch import Tensor, nn
 
 from galmeasure.networks.base import LEVELS, Context, PosteriorNetwork, PosteriorSummary
@@ -15,6 +14,7 @@ from galmeasure.networks.posterior import (
     triangle,
 )
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
+from galmeasure.networks.splines import spline_flow
 from galmeasure.parameters import SERSIC
 
 __all__ = ["CorrectedContext", "Correction", "CorrectionConfig", "Evaluation", "correction_inputs", "n_inputs"]
@@ -232,7 +232,7 @@ class Correction(nn.Module):
         )
         self.heads = nn.Linear(config.hidden, 2 * (_N + N_TRIANGLE) + len(LEVELS) * _N)
         self.flow_context = nn.Linear(config.hidden, config.flow_context)
-        self.flow = zuko.flows.NSF(
+        self.flow = spline_flow(
             _N, config.flow_context, transforms=config.flow_transforms, bins=config.flow_bins, slope=_SLOPE,
             hidden_features=(config.flow_hidden,),
         )  # fmt: skip

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import zuko
 from torch import Tensor, nn
 
 from galmeasure.networks.base import LEVELS, ONE_SIGMA_HIGH, ONE_SIGMA_LOW, Context, PosteriorSummary
@@ -13,6 +12,7 @@ from galmeasure.networks.encoders.psf import PSFEncoder
 from galmeasure.networks.inputs import NATIVE_SIZE, StampInputs, make_views
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 from galmeasure.networks.registry import encoder_class
+from galmeasure.networks.splines import spline_flow
 from galmeasure.networks.transform import ParameterTransform
 from galmeasure.parameters import SERSIC
 
@@ -69,7 +69,7 @@ class SersicPosterior(nn.Module):
         self.encoder = encoder_class(config.encoder).from_config(config)
         self.base = nn.Linear(config.features, _N + N_TRIANGLE)
         self.flow_context = nn.Linear(config.features, config.flow_context)
-        self.flow = zuko.flows.NSF(
+        self.flow = spline_flow(
             _N, config.flow_context, transforms=config.flow_transforms, bins=config.flow_bins, slope=_SLOPE,
             hidden_features=(config.flow_hidden, config.flow_hidden),
         )  # fmt: skip

@@ -16,6 +16,7 @@ __all__ = [
     "BANDS",
     "PSFGrid",
     "band_shape",
+    "fold_columns",
     "good_size",
     "native_psfs",
     "padded_shape",
@@ -108,6 +109,40 @@ def place_rows(spectrum: Tensor, side: int) -> Tensor:
         # wavenumbers -stop .. -start - 1
         placed[..., side - (stop - start) :, :] += spectrum[..., rows - stop : rows - start, :]
     return placed
+
+
+def fold_columns(spectrum: Tensor, side: int) -> Tensor:
+    """Add what lies beyond the Nyquist wavenumber of a real signal's half-spectrum to its aliases.
+
+    Parameters
+    ----------
+    spectrum : Tensor
+        Complex, wavenumbers 0, 1, 2, ... along the last axis; the others are their conjugates.
+    side : int
+        Period of the signal, even.
+
+    Returns
+    -------
+    Tensor
+        Half-spectrum of ``side // 2 + 1`` wavenumbers of the signal's ``side`` samples.
+    """
+    half, columns = side // 2, spectrum.shape[-1]
+    if columns <= half:
+        return spectrum
+    folded = spectrum[..., : half + 1].clone()
+    folded[..., half] += folded[..., half].conj()
+    for start in range(half + 1, columns, half):
+        beyond = spectrum[..., start : start + half]
+        first = start % side
+        if first > half:  # wavenumbers that are aliases of negative ones, from the highest to zero
+            folded[..., side - first - beyond.shape[-1] + 1 : side - first + 1] += beyond.conj().flip(-1)
+            if beyond.shape[-1] == half:
+                folded[..., 0] += beyond[..., -1]
+        else:
+            folded[..., first : first + beyond.shape[-1]] += beyond
+            if beyond.shape[-1] == half:
+                folded[..., half] += beyond[..., -1].conj()
+    return folded
 
 
 @lru_cache(maxsize=64)

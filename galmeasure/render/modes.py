@@ -20,10 +20,10 @@ BANDS = (0.625, 0.8, 1.0, 1.42)
 """Radii of the discs of wavenumbers that are kept, in units of the Nyquist wavenumber."""
 
 _BAND_TOLERANCE = 0.007
-"""PSF's transform, relative to zero, below which wavenumbers hold so little information that they are left out."""
 
 _N = SERSIC.index("n")
 _COARSE = 3  # nodes of the table in log k for each one that is kept
+_STEP = _COARSE * float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,12 @@ def stamp_transforms(images: Tensor, shape: tuple[int, int], *, oversampling: in
     return transform[:, rows.to(images.device), : nx // 2 + 1].contiguous()
 
 
-def mode_bands(transform: Tensor, shape: tuple[int, int]) -> Tensor:
+def mode_bands(
+    transform: Tensor,
+    shape: tuple[int, int],
+    bands: tuple[float, ...] = BANDS,
+    tolerance: float = _BAND_TOLERANCE,
+) -> Tensor:
     """Choose the disc of wavenumbers that hold the information of models with each PSF.
 
     Parameters
@@ -132,19 +137,24 @@ def mode_bands(transform: Tensor, shape: tuple[int, int]) -> Tensor:
         From `stamp_transforms`, shape ``(M, ny, nx // 2 + 1)``.
     shape : tuple of int
         Sides of the stamp ``(ny, nx)``, pixels.
+    bands : tuple of float, optional
+        Radii among which to choose, ascending, in units of the Nyquist wavenumber.
+    tolerance : float, optional
+        Modulus of the PSF's transform, relative to zero, below which wavenumbers hold so little information that they
+        are left out.
 
     Returns
     -------
     Tensor
-        Positions in :data:`BANDS`, shape ``(M,)``.
+        Positions in ``bands``, shape ``(M,)``.
     """
     ky, kx = _half_plane(shape)
     ring = (torch.hypot(ky, kx) / torch.pi).to(transform.device)
     power = transform.abs()
-    limit = _BAND_TOLERANCE * power[:, 0, 0]
-    needed = torch.full((len(transform),), len(BANDS) - 1, dtype=torch.int64, device=transform.device)
-    for position in reversed(range(len(BANDS) - 1)):
-        outside = (power * (ring > BANDS[position])).amax((1, 2))
+    limit = tolerance * power[:, 0, 0]
+    needed = torch.full((len(transform),), len(bands) - 1, dtype=torch.int64, device=transform.device)
+    for position in reversed(range(len(bands) - 1)):
+        outside = (power * (ring > bands[position])).amax((1, 2))
         needed = torch.where(outside <= limit, position, needed)
     return needed
 
@@ -190,6 +200,25 @@ class Profiles:
         """Return some of the profiles."""
         return Profiles(self.n[rows], self.form[rows], self.rows[rows], self.weights[rows])
 
+    def value_on_modes(self, modes: Modes) -> Tensor:
+        """Evaluate the transforms for unit flux, without derivatives.
+
+        Parameters
+        ----------
+        modes : Modes
+            Wavenumbers of the stamps.
+
+        Returns
+        -------
+        Tensor
+            Transform, shape ``(B, K)``.
+        """
+        pieces, _ = _tables(self.n.device, self.n.dtype)
+        coefficients = torch.bmm(self.weights[:, :1], pieces[self.rows]).unflatten(2, (4, -1))
+        _, index, t = self._position(modes, coefficients.shape[-1])
+        c0, c1, c2, c3 = (torch.gather(coefficients[:, 0, j], 1, index) for j in range(4))
+        return c0.addcmul_(t, c1.addcmul_(t, c2.addcmul_(t, c3)))
+
     def on_modes(self, modes: Modes) -> tuple[Tensor, Tensor, Tensor]:
         """Evaluate the transforms for unit flux.
 
@@ -205,34 +234,44 @@ class Profiles:
         """
         pieces, _ = _tables(self.n.device, self.n.dtype)
         coefficients = torch.bmm(self.weights, pieces[self.rows]).unflatten(2, (4, -1))
-        a, b, c = self.form[:, :, None].unbind(1)
-        plus, minus, cross = modes.forms
-        kappa2 = torch.addcmul(a * plus, b, minus).addcmul_(c, cross).clamp_min_(KAPPA_MIN**2)
-        step = _COARSE * float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
-        position = torch.log(kappa2).mul_(0.5 / step).sub_(float(TABLE_LOG_K[0]) / step)
-        position.clamp_(0.0, coefficients.shape[-1] - 0.0001)
-        index = position.long()
-        t = position.sub_(index)
+        kappa2, index, t = self._position(modes, coefficients.shape[-1])
         c0, c1, c2, c3 = (torch.gather(coefficients[:, 0, j], 1, index) for j in range(4))
         value = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
-        slope = torch.addcmul(c1, t, torch.addcmul(c2.mul_(2.0), t, c3, value=3.0)).mul_(0.5 / step).div_(kappa2)
+        slope = torch.addcmul(c1, t, torch.addcmul(c2.mul_(2.0), t, c3, value=3.0)).mul_(0.5 / _STEP).div_(kappa2)
         c0, c1, c2, c3 = (torch.gather(coefficients[:, 1, j], 1, index) for j in range(4))
         return value, torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3))), slope
 
-    def light_outside(self, shape: tuple[int, int]) -> Tensor:
+    def _position(self, modes, n_pieces):
+        """Squared wavenumbers ``(B, K)`` in units of the profiles, and index and fraction in the table."""
+        a, b, c = self.form[:, :, None].unbind(1)
+        plus, minus, cross = modes.forms
+        kappa2 = torch.addcmul(a * plus, b, minus).addcmul_(c, cross).clamp_min_(KAPPA_MIN**2)
+        position = torch.log(kappa2).mul_(0.5 / _STEP).sub_(float(TABLE_LOG_K[0]) / _STEP)
+        position.clamp_(0.0, n_pieces - 0.0001)
+        index = position.long()
+        return kappa2, index, position.sub_(index)
+
+    def scales(self, *, derivatives: bool = False) -> Tensor:
+        """Value (and slope in n) of ``b_n`` and of the log amplitude, shape ``(B, 1 or 2, 2)``."""
+        _, profile = _tables(self.n.device, self.n.dtype)
+        weights = self.weights if derivatives else self.weights[:, :1]
+        return torch.bmm(weights, profile[self.rows])
+
+    def light_outside(self, shape: tuple[int, int], *, derivatives: bool = True) -> Tensor:
         """Light outside a stamp in whose middle the profiles are, with its derivatives by n, a, b, c.
 
         Parameters
         ----------
         shape : tuple of int
             Sides of the stamp ``(ny, nx)``, pixels.
+        derivatives : bool, optional
+            Let the derivatives follow the light.
 
         Returns
         -------
         Tensor
-            For unit flux, shape ``(B, 5)``.
+            For unit flux, shape ``(B, 5)``, or ``(B, 1)`` without derivatives.
         """
-        _, profile = _tables(self.n.device, self.n.dtype)
-        b_and_amplitude = torch.bmm(self.weights, profile[self.rows])
-        beyond = light_beyond(self.n[:, None], self.form, b_and_amplitude, shape, True, rings=0)
+        scales = self.scales(derivatives=derivatives)
+        beyond = light_beyond(self.n[:, None], self.form, scales, shape, derivatives, rings=0)
         return beyond * (shape[0] * shape[1])

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from galmeasure.parameters import N_PARAMETERS, SERSIC
-from galmeasure.render.grid import PSFGrid, place_rows, wavenumbers
+from galmeasure.render.grid import PSFGrid, fold_columns, place_rows, wavenumbers
 from galmeasure.render.profiles import TABLE_LOG_K, TABLE_LOG_N, load_table, polynomial_pieces, profile_table
 from galmeasure.render.wrap import wrapped_light
 
-__all__ = ["quadratic_form", "raw_jacobian_matrix", "render_raw", "render_sersic"]
+__all__ = ["is_narrow_ridge", "quadratic_form", "raw_jacobian_matrix", "render_raw", "render_sersic"]
 
 RIDGE_SHEAR = 0.5
 RIDGE_LENGTH = 0.025
@@ -148,12 +148,9 @@ def _evaluate_transform(parameters, psf, derivatives):
 
 def to_pixels(spectrum: Tensor, psf: PSFGrid) -> Tensor:
     """Inverse transform ``(B, C, rows, columns)`` to stamps ``(B, C, ny, nx)``."""
-    (ny, nx), (ly, lx), fold = psf.shape, psf.padded, psf.fold
+    (ny, nx), (ly, lx) = psf.shape, psf.padded
     columns = torch.fft.ifft(place_rows(spectrum, ly), dim=-2)[..., :ny, :]
-    images = torch.fft.irfft(columns, n=fold * lx, dim=-1)
-    if fold > 1:
-        return images[..., : fold * nx : fold] * fold
-    return images[..., :nx]
+    return torch.fft.irfft(fold_columns(columns, lx), n=lx, dim=-1)[..., :nx]
 
 
 def carrier_wave(parameters: Tensor, psf: PSFGrid, psf_index: Tensor | None) -> Tensor:
@@ -210,13 +207,13 @@ def render_raw(
         (:func:`raw_jacobian_matrix` turns them into derivatives by parameter); the model alone, ``(B, 1, ny, nx)``,
         without ``derivatives``.
     """
-    wide = _is_narrow_ridge(parameters, psf.padded) if enlarge else None
+    wide = is_narrow_ridge(parameters, psf.padded) if enlarge else None
     if wide is None or not wide.any():
         return _render(parameters, psf, psf_index, derivatives)
     if psf_index is None:
         psf_index = torch.zeros(len(parameters), dtype=torch.int64, device=parameters.device)
-    doubled = psf.doubled(psf_index[wide])
-    doubled_index = torch.arange(len(doubled.transform), device=parameters.device)
+    distinct, doubled_index = psf_index[wide].unique(return_inverse=True)
+    doubled = psf.doubled(distinct)
     images = [_render(parameters[wide], doubled, doubled_index, derivatives)]
     if not wide.all():
         images.append(_render(parameters[~wide], psf, psf_index[~wide], derivatives))
@@ -224,8 +221,21 @@ def render_raw(
     return torch.cat(images)[order.argsort()]
 
 
-def _is_narrow_ridge(parameters, padded):
-    """Galaxies so elongated and long that their periodic copies are not smooth: they get a grid twice as large."""
+def is_narrow_ridge(parameters: Tensor, padded: tuple[int, int]) -> Tensor:
+    """Tell which galaxies are so elongated and long that their periodic copies are not smooth.
+
+    Parameters
+    ----------
+    parameters : Tensor
+        Sersic parameters, shape ``(B, 7)``.
+    padded : tuple of int
+        Period of the Fourier grid ``(ly, lx)``, in pixels.
+
+    Returns
+    -------
+    Tensor
+        Boolean, shape ``(B,)``: True for those that get a grid twice as large.
+    """
     g = torch.hypot(parameters[:, _G1], parameters[:, _G2])
     major = parameters[:, _R_EFF] * torch.sqrt((1.0 + g) / (1.0 - g).clamp_min(1e-6))
     return (g > RIDGE_SHEAR) & (g * major > RIDGE_LENGTH * min(padded))
@@ -235,7 +245,8 @@ def _render(parameters, psf, psf_index, derivatives):
     """Raw images on the grid as it is."""
     value, by_n, slope, b_and_amplitude = _evaluate_transform(parameters, psf, derivatives)
     images = to_pixels(_spectra(parameters, psf, psf_index, value, by_n, slope), psf)
-    return images - wrapped_light(parameters, quadratic_form(parameters), b_and_amplitude, psf, derivatives)
+    form = quadratic_form(parameters)
+    return images - wrapped_light(parameters, form, b_and_amplitude, psf.shape, psf.padded, derivatives)
 
 
 def render_sersic(

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from galmeasure.parameters import SERSIC
-from galmeasure.render.grid import PSFGrid
 
 __all__ = ["light_beyond", "wrapped_light"]
 
@@ -50,7 +49,14 @@ def _lattice(padded, device, dtype):
     return torch.stack([x[away], y[away]])
 
 
-def wrapped_light(parameters: Tensor, form: Tensor, b_and_amplitude: Tensor, psf: PSFGrid, derivatives: bool) -> Tensor:
+def wrapped_light(
+    parameters: Tensor,
+    form: Tensor,
+    b_and_amplitude: Tensor,
+    shape: tuple[int, int],
+    padded: tuple[int, int],
+    derivatives: bool,
+) -> Tensor:
     """Images of the wrapped light and of its derivatives, shape ``(B, 7 or 1, ny, nx)``, for unit flux.
 
     Parameters
@@ -61,20 +67,22 @@ def wrapped_light(parameters: Tensor, form: Tensor, b_and_amplitude: Tensor, psf
         Coefficients of ``kappa**2``, shape ``(B, 3)``, from `galmeasure.render.sersic.quadratic_form`.
     b_and_amplitude : Tensor
         Value and slope in ``n`` of ``b_n`` and of the log amplitude, shape ``(B, 2, 2)``.
-    psf : PSFGrid
-        Grid, which gives the stamp and the period.
+    shape : tuple of int
+        Sides of the stamp ``(ny, nx)``, pixels.
+    padded : tuple of int
+        Sides of the period ``(ly, lx)``, pixels.
     derivatives : bool
         Let the derivatives by n, a, b, c, y, x follow the model.
     """
-    nodes_y, matrix_y = _interpolation(psf.shape[0], parameters.device, parameters.dtype)
-    nodes_x, matrix_x = _interpolation(psf.shape[1], parameters.device, parameters.dtype)
-    offsets = _lattice(psf.padded, parameters.device, parameters.dtype)
+    nodes_y, matrix_y = _interpolation(shape[0], parameters.device, parameters.dtype)
+    nodes_x, matrix_x = _interpolation(shape[1], parameters.device, parameters.dtype)
+    offsets = _lattice(padded, parameters.device, parameters.dtype)
     dx = nodes_x - parameters[:, _X, None]
     dy = nodes_y - parameters[:, _Y, None]
     dx = (dx[:, None, None, :] + offsets[0][:, None, None]).expand(-1, -1, len(nodes_y), -1)
     dy = (dy[:, None, :, None] + offsets[1][:, None, None]).expand(-1, -1, -1, len(nodes_x))
     values = _profile(dx, dy, parameters[:, _N], form, b_and_amplitude, derivatives)  # (B, C, nodes, nodes)
-    tail = light_beyond(parameters[:, _N, None], form, b_and_amplitude, psf.padded, derivatives)
+    tail = light_beyond(parameters[:, _N, None], form, b_and_amplitude, padded, derivatives)
     values[:, : tail.shape[1]] += tail[:, :, None, None]
     return matrix_y @ values @ matrix_x.T
 

@@ -67,7 +67,7 @@ CHUNKS = {
     "Fourier temporaries": ChunkSizes(
         (600_000,), (60_000_000,), "numbers of the largest temporary array", "all of them stay in a core's cache",
     ),
-    "posterior models": ChunkSizes((16,), (2048,), "models", "transforms of the draws stay in a core's cache"),
+    "posterior models": ChunkSizes((32,), (2048,), "models", "transforms of the draws stay in a core's cache"),
     "flow draws": ChunkSizes((512,), (512,), "draws", "splines of these stay in a core's cache"),
     "proposals": ChunkSizes((1, 8), (512,), "galaxies", "their draws from the flow stay in a core's cache"),
     "scores": ChunkSizes((8192,), (8192,), "galaxies", "nearest nodes of these stay below 100 MB"),

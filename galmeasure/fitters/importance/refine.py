@@ -10,6 +10,7 @@ import torch
 from galmeasure.cutouts.batches import CutoutBatch
 from galmeasure.fitters.base import BatchMeasurement
 from galmeasure.fitters.crop import rows_of
+from galmeasure.fitters.importance.fourier import FourierPosterior
 from galmeasure.fitters.importance.sampling import HeldParameters, ImportanceSettings, gaussian_proposal, weighted_draws
 from galmeasure.fitters.importance.target import ExactPosterior
 from galmeasure.fitters.lsq.fitter import LSQSersicFitter
@@ -221,9 +222,14 @@ class _Refinement:
         """Draw posteriors of some rows of a chunk and store them; gives the members whose draws are worthless."""
         poor, measurement = [], self.measurement
         least = self.settings.min_ess
+        cheap = None
+        if method == METHOD:
+            cheap = FourierPosterior(
+                self.target, chunk.rows[members], chunk.window[members], chunk.summary.mean[members].double()
+            )
         draws = weighted_draws(
             self.network, chunk, members, self.target, self.batch.image, self.settings, starts, self.held,
-            self.batch.progress.add,
+            self.batch.progress.add, cheap,
         )  # fmt: skip
         for row, member, drawn in zip(chunk.rows[members], members, draws, strict=True):
             ess = drawn.ess

@@ -11,8 +11,10 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
+from galmeasure.fitters.importance.fourier import FourierPosterior
 from galmeasure.fitters.importance.mixture import Mixture, effective_size, fit_mixture, normalised, tempered
 from galmeasure.fitters.importance.target import ExactPosterior
+from galmeasure.fitters.importance.two_phase import choose, corrected, inclusion
 from galmeasure.fitters.neural.encode import EncodedChunk
 from galmeasure.networks import NATIVE_SIZE, SersicPosterior, Window
 from galmeasure.networks.correction import Correction
@@ -26,7 +28,22 @@ LEVELS = (0.15865525, 0.5, 0.84134475)
 """Probabilities of the quantiles."""
 
 _FIRST = 64
-"""Draws of a round, as long as there are few; a multiple of what is rendered at once."""
+"""Draws of the first two rounds; a multiple of what is rendered at once."""
+
+_STEP = 16
+"""Later rounds have a multiple of this number of draws."""
+
+_EVALUATED, _EVALUATED_LATER = 8, 32
+"""Draws with cheap weights for each one that is evaluated exactly: in the first round, and later if `_CLOSE` holds."""
+
+_CLOSE = 0.08
+"""Scatter of exact over cheap weights up to which few more need to be known."""
+
+_WORST, _MOST_NEGATIVE = 0.5, 0.1
+"""Scatter, and sum of negative weights, beyond which a galaxy's draws are all evaluated exactly."""
+
+_FEWEST = 4
+"""Exact evaluations at least, at a time, and from which this scatter is known."""
 
 _GOOD = 0.4  # effective part of the draws of the flow that is good enough to go on with it
 _WIDE_SHARE, _WIDE = 0.15, 1.7  # of the adapted proposal: a wide component and its width
@@ -97,11 +114,15 @@ class WeightedDraws:
         Log of likelihood times prior.
     log_weights : ndarray, shape (S,)
         Log of this over the density of the proposals.
+    factors : ndarray, shape (S,)
+        Factors of the weights that make cheap ones exact, see `galmeasure.fitters.importance.two_phase`; 1 where all
+        draws are evaluated exactly.
     """
 
     values: np.ndarray
     log_density: np.ndarray
     log_weights: np.ndarray
+    factors: np.ndarray
 
     def __len__(self) -> int:
         """Number of draws."""
@@ -109,8 +130,10 @@ class WeightedDraws:
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
-        """Weights, which sum to 1; all zero where the prior excludes all draws."""
-        return normalised(self.log_weights)
+        """Weights, which sum to 1; all zero where the prior excludes all draws. Some may be slightly negative."""
+        weights = normalised(self.log_weights) * self.factors
+        total = weights.sum()
+        return weights / total if total > 0 else np.zeros_like(weights)
 
     @property
     def ess(self) -> float:
@@ -123,7 +146,7 @@ class WeightedDraws:
         highest = self.log_weights.max()
         if not np.isfinite(highest):
             return -np.inf
-        return highest + np.log(np.exp(self.log_weights - highest).mean())
+        return highest + np.log((self.factors * np.exp(self.log_weights - highest)).mean())
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:
@@ -148,13 +171,14 @@ class WeightedDraws:
         for column in self.values.T:
             order = column.argsort(kind="stable")
             mass = weights[order]
-            columns.append(np.interp(levels, mass.cumsum() - 0.5 * mass, column[order]))
+            below = np.maximum.accumulate(mass.cumsum() - 0.5 * mass)
+            columns.append(np.interp(levels, below, column[order]))
         return np.stack(columns, 1)
 
     def resampled(self, count: int, generator: np.random.Generator) -> npt.NDArray[np.float64]:
         """Draws ``(count, 7)`` of equal weight, in no order: each as often as its weight says, up to one."""
         levels = (generator.random() + np.arange(count)) / count
-        chosen = np.searchsorted(self.weights.cumsum(), levels).clip(max=len(self) - 1)
+        chosen = np.searchsorted(np.maximum.accumulate(self.weights.cumsum()), levels).clip(max=len(self) - 1)
         return self.values[generator.permutation(chosen)]
 
 
@@ -168,6 +192,7 @@ def weighted_draws(
     starts: Sequence[Mixture] | None = None,
     held: HeldParameters | None = None,
     finished: Callable[[int], None] | None = None,
+    cheap: FourierPosterior | None = None,
 ) -> list[WeightedDraws]:
     """Weighted draws of the posteriors of some rows of an encoded chunk.
 
@@ -191,6 +216,10 @@ def weighted_draws(
         Parameters that are known; ``starts`` must be given with them, because the flow knows nothing of them.
     finished : callable, optional
         Function that is told how many more rows are done, while others go on.
+    cheap : FourierPosterior, optional
+        Approximation of the posterior of some of the rows: their draws are weighted with it, and only one in eight is
+        evaluated exactly, which makes the weights exact in the mean (`galmeasure.fitters.importance.two_phase`). Rows
+        where exact and cheap weights disagree begin again without it.
 
     Returns
     -------
@@ -211,18 +240,23 @@ def weighted_draws(
     coordinates = _Coordinates.of(network, target.prior, held)
     proposals = [None] * len(members) if starts is None else starts
     rows = chunk.rows[members]
-    samplers = [_Sampler(images[row], start) for row, start in zip(rows, proposals, strict=True)]
+    has_cheap = [cheap is not None and int(row) in cheap.has_row for row in rows]
+    samplers = [_Sampler(images[row], start, flag)
+                for row, start, flag in zip(rows, proposals, has_cheap, strict=True)]  # fmt: skip
     active = np.arange(len(members))
     while len(active):
-        count = _round_size(len(samplers[active[0]]), settings.n_draws)
-        by_flow = np.array([samplers[index].next_proposal() is None for index in active])
-        for chosen, draw in ((active[by_flow], _flow_round), (active[~by_flow], _fitted_round)):
-            if len(chosen):
-                used = [samplers[index] for index in chosen]
-                draw(network, chunk, members[chosen], used, target, coordinates, count)
+        kinds = {}
+        for index in active:
+            kinds.setdefault(samplers[index].next_round(settings), []).append(index)
+        for (by_flow, is_cheap, count), chosen in sorted(kinds.items()):
+            used, density = [samplers[index] for index in chosen], cheap if is_cheap else target
+            draw = _flow_round if by_flow else _fitted_round
+            draw(network, chunk, members[chosen], used, density, coordinates, count)
+        due = np.array([index for index in active if samplers[index].is_due(settings)], dtype=np.int64)
+        if len(due):
+            _evaluate_some(target, rows[due], chunk.window[members[due]], [samplers[index] for index in due])
         n_active = len(active)
-        active = np.array([index for index in active if samplers[index].draws.ess < settings.min_ess
-                           and len(samplers[index]) < settings.n_draws], dtype=np.int64)  # fmt: skip
+        active = np.array([index for index in active if not samplers[index].is_done(settings)], dtype=np.int64)
         if finished is not None:
             finished(n_active - len(active))
     return [sampler.draws for sampler in samplers]
@@ -267,9 +301,18 @@ def gaussian_proposal(
     return Mixture.of_moments(np.ones(1), u.mean(0)[None], scale[None]).widened(_START_SHARE, _START_WIDE)
 
 
-def _round_size(n_drawn, most):
-    """Draws of the next round: the first ones are short, later ones half of what there is."""
-    return min(max(_FIRST, n_drawn // 2 // _FIRST * _FIRST), most - n_drawn)
+def _evaluate_some(target, rows, window, samplers):
+    """Evaluate exactly some of the draws since the last time, and correct the weights."""
+    chosen = [sampler.choose() for sampler in samplers]
+    owner = torch.from_numpy(np.repeat(np.arange(len(samplers)), [len(picks) for picks in chosen])).to(target.device)
+    if not len(owner):
+        return
+    values = np.concatenate([sampler.draws.values[picks] for sampler, picks in zip(samplers, chosen, strict=True)])
+    values = torch.from_numpy(values).to(target.device)
+    exact = target.log_density(rows[owner.cpu().numpy()], window[owner], values).cpu().numpy()
+    ends = np.cumsum([len(picks) for picks in chosen])[:-1]
+    for sampler, picks, log_density in zip(samplers, chosen, np.split(exact, ends), strict=True):
+        sampler.correct(picks, log_density)
 
 
 def _flow_round(network, chunk, members, samplers, target, coordinates, count):
@@ -332,13 +375,19 @@ def _sobol(count):
 class _Sampler:
     """Draws of one galaxy, and the proposals they came from."""
 
-    def __init__(self, image, start):
-        self._start = start
-        self._generator = np.random.Generator(np.random.Philox(key=[zlib.crc32(np.ascontiguousarray(image)), 0]))
+    def __init__(self, image, start, is_cheap):
+        self._start, self.is_cheap = start, is_cheap
+        self._key = [zlib.crc32(np.ascontiguousarray(image)), 0]
+        self._begin()
+
+    def _begin(self):
+        self._generator = np.random.Generator(np.random.Philox(key=self._key))
         self._shift = self._generator.random(_N_UNIFORM)
         self.proposals, self._counts = [], []
         self._columns = None
         self.draws = None
+        self._factors, self._probability, self._n_settled = np.ones(0), np.ones(0), 0
+        self._offset, self._log_ratio = None, np.full(0, np.nan)
 
     def __len__(self):
         return 0 if self._columns is None else len(self._columns[0])
@@ -350,8 +399,34 @@ class _Sampler:
         table = _sobol(1 << (start + count - 1).bit_length())
         return np.clip((table[start : start + count] + self._shift) % 1.0, _EDGE, 1.0 - _EDGE)
 
-    def next_proposal(self):
-        """Choose where to draw from next: None is the flow, else a Mixture."""
+    def is_done(self, settings):
+        """Whether there are draws enough, and no cheap ones that wait to be corrected."""
+        return not self._waiting() and self._has_enough(settings)
+
+    def is_due(self, settings):
+        """Whether some of the draws are to be evaluated exactly: after the first round, and in the end."""
+        return self._waiting() and (self._n_settled == 0 or self._has_enough(settings))
+
+    def _waiting(self):
+        return self.is_cheap and self._n_settled < len(self)
+
+    def _has_enough(self, settings):
+        return len(self) >= settings.n_draws or (len(self) > 0 and self.draws.ess >= settings.min_ess)
+
+    def next_round(self, settings):
+        """Choose where to draw from next; gives whether that is the flow, whether weights are cheap, and the number."""
+        return self._next_proposal() is None, self.is_cheap, self._next_count(settings)
+
+    def _next_count(self, settings):
+        """Two rounds of the same size, later ones of what is missing, but no more than half of what there is."""
+        count, most = _FIRST, max(_FIRST, len(self) // 2 // _FIRST * _FIRST)
+        if len(self) >= 2 * _FIRST:
+            missing = settings.min_ess * len(self) / max(self.draws.ess, 1.0) - len(self)
+            count = int(np.clip(np.ceil(missing / _STEP) * _STEP, _STEP, most))
+        return min(count, settings.n_draws - len(self))
+
+    def _next_proposal(self):
+        """Choose a proposal: None is the flow, else a Mixture."""
         proposal = self._start
         if len(self) and (self.proposals[-1] is not None or self.draws.ess < _GOOD * len(self)):
             proposal = self._fit()
@@ -362,15 +437,65 @@ class _Sampler:
         """Add the draws of the proposal that was chosen last: values, u, log volume, target, flux and flow."""
         self._counts.append(len(columns[0]))
         if self._columns is None:
-            self._columns = columns
+            self._columns = list(columns)
         else:
             self._columns = [np.concatenate(pair) for pair in zip(self._columns, columns, strict=True)]
+        if self._offset is not None:
+            self._columns[3][-len(columns[3]) :] += self._offset
+        for name, fill in (("_factors", 1.0), ("_probability", 1.0), ("_log_ratio", np.nan)):
+            setattr(self, name, np.append(getattr(self, name), np.full(len(columns[0]), fill)))
+        self._update()
+
+    def _update(self):
         values, _, _, log_density, _, _ = self._columns
         possible = np.isfinite(log_density)
         log_weights = np.full(len(values), -np.inf)
         log_weights[possible] = log_density[possible] - self._log_proposal(possible)
         log_weights[~(log_weights < np.inf)] = -np.inf
-        self.draws = WeightedDraws(values, log_density, log_weights)
+        known = np.isfinite(self._log_ratio)
+        log_density = np.where(known, log_density + np.where(known, self._log_ratio, 0.0), log_density)
+        self.draws = WeightedDraws(values, log_density, log_weights, self._factors)
+
+    def choose(self):
+        """Choose those of the draws since the last time that are to be evaluated exactly."""
+        start, part = self._n_settled, _EVALUATED
+        if start and self._scatter() < _CLOSE:
+            part = _EVALUATED_LATER
+        self._n_settled = len(self)
+        weights = normalised(self.draws.log_weights[start:])
+        if not weights.any():
+            return np.zeros(0, dtype=np.int64)
+        self._probability[start:] = probability = inclusion(weights, max((len(self) - start) // part, _FEWEST))
+        return start + choose(probability, self._generator.random())
+
+    def correct(self, picks, log_density):
+        """Correct the weights by the exact log densities of some draws; begin again if they have little in common."""
+        if not len(picks):
+            return
+        log_ratio = log_density - self._columns[3][picks]
+        probability = self._probability[picks]
+        if self._offset is None and np.isfinite(log_ratio).any():
+            share = np.exp(self.draws.log_weights[picks] - self.draws.log_weights[picks].max()) / probability
+            highest = log_ratio.max()
+            self._offset = highest + np.log(share @ np.exp(log_ratio - highest) / share.sum())
+            self._columns[3] = self._columns[3] + self._offset
+            log_ratio = log_ratio - self._offset
+        self._log_ratio[picks] = log_ratio
+        self._factors[picks] = corrected(np.exp(np.minimum(log_ratio, 50.0)), probability)
+        self._update()
+        if self._disagree():
+            self.is_cheap = False
+            self._begin()
+
+    def _scatter(self):
+        """Standard deviation of exact over cheap weights; infinite as long as hardly any are known."""
+        ratios = np.exp(self._log_ratio[~np.isnan(self._log_ratio)])
+        return np.std(ratios) if len(ratios) >= _FEWEST else np.inf
+
+    def _disagree(self):
+        """Whether cheap weights are too far from exact ones."""
+        weights = self.draws.weights
+        return not (weights.any() and self._scatter() < _WORST and -weights.clip(max=0.0).sum() < _MOST_NEGATIVE)
 
     def _log_proposal(self, chosen):
         """Log density, by the parameters, of the mixture of all proposals."""

@@ -15,12 +15,14 @@ from galmeasure.networks import NATIVE_SIZE, Window
 from galmeasure.parameters import SERSIC
 from galmeasure.priors import Prior
 from galmeasure.render import render_sersic
+from galmeasure.render.sersic import is_narrow_ridge
 from galmeasure.utils.chunks import chunk_size
 
-__all__ = ["ExactPosterior"]
+__all__ = ["STRETCH", "ExactPosterior", "FluxProposal"]
 
 _FLUX = SERSIC.index("flux")
-_STRETCH = 1.1  # of the proposal of the flux
+STRETCH = 1.1  # of the proposal of the flux
+_LARGER = 4  # times as many wavenumbers has the grid of narrow ridges
 _NATIVE = (NATIVE_SIZE, NATIVE_SIZE)
 _PIXEL = 8.0 * math.log(2.0) / 12.0  # squared FWHM that a pixel adds
 
@@ -46,8 +48,13 @@ class ExactPosterior:
         self._problems: dict[int, tuple[Problem, int]] = {}
         width = np.maximum(batch.psf_fwhm[batch.psf_index] ** 2 - _PIXEL, 0.01) ** 0.5
         self._fwhm = torch.from_numpy(np.clip(width, prior.psf_fwhm.lower, prior.psf_fwhm.upper)).to(self.device)
-        for group in groups(tensors):
+        self.groups = list(groups(tensors, on_stamp=True))
+        for group in self.groups:
             self._problems.update({int(row): (group.problem, index) for index, row in enumerate(group.rows)})
+
+    def psf_fwhm(self, rows: Sequence[int] | NDArray[np.int64]) -> Tensor:
+        """Width of the PSFs of some rows before the pixel's response, in pixels of the stamp."""
+        return self._fwhm[torch.as_tensor(np.asarray(rows), device=self._fwhm.device)]
 
     def evaluate(
         self,
@@ -79,10 +86,13 @@ class ExactPosterior:
         log_flux : Tensor
             Log density of these fluxes in their proposal, shape ``(R, S)``.
         """
+        return self._evaluate(rows, window, values, uniform, True)
+
+    def _evaluate(self, rows, window, values, uniform, propose):
         values = values.clone()
         log_densities = torch.empty((2, *values.shape[:2]), dtype=torch.float64, device=values.device)
         problems = [self._problems[int(row)] for row in rows]
-        fwhm = self._fwhm[torch.as_tensor(np.asarray(rows), device=values.device)] / window.block
+        fwhm = self.psf_fwhm(rows) / window.block
         stamps = window.to_stamp(values)
         for problem in {id(problem): problem for problem, _ in problems}.values():
             chosen = [index for index, (owner, _) in enumerate(problems) if owner is problem]
@@ -90,28 +100,57 @@ class ExactPosterior:
             pairs = torch.tensor(chosen, device=values.device).repeat_interleave(values.shape[1])
             local = local.repeat_interleave(values.shape[1])
             draws = torch.arange(values.shape[1], device=values.device).repeat(len(chosen))
-            size = chunk_size("posterior models", self.device)
-            for start in range(0, len(pairs), size):
-                models = slice(start, start + size)
+            for models in self._chunks(stamps[pairs, draws], problem):
                 index = pairs[models], draws[models]
                 number = None if uniform is None else uniform[index]
                 flux, log_density, log_flux = self._evaluate_models(
-                    problem, local[models], window.block, values[index], stamps[index], fwhm[pairs[models]], number
-                )
+                    problem, local[models], window.block, values[index], stamps[index], fwhm[pairs[models]], number,
+                    propose,
+                )  # fmt: skip
                 values[(*index, _FLUX)] = flux
                 log_densities[(0, *index)], log_densities[(1, *index)] = log_density, log_flux
         return values, log_densities[0], log_densities[1]
 
-    def _evaluate_models(self, problem, local, block, values, stamps, fwhm, uniform):
+    def log_density(self, rows: NDArray[np.int64], window: Window, values: Tensor) -> Tensor:
+        """Log posterior density of one set of parameters for each of some rows.
+
+        Parameters
+        ----------
+        rows : ndarray of int64
+            Rows of the batch, ``R``; the same one may occur again.
+        window : Window
+            Where the network's pixels lie on these rows.
+        values : Tensor
+            Parameters in the units and pixels of the network, double precision, shape ``(R, 7)``.
+
+        Returns
+        -------
+        Tensor
+            By the parameters, not normalised, shape ``(R,)``; minus infinity outside the prior.
+        """
+        return self._evaluate(rows, window, values[:, None], None, False)[1][:, 0]
+
+    def _chunks(self, stamps, problem):
+        """Models that are rendered together: those that need a larger grid come last, by themselves."""
+        is_wide = is_narrow_ridge(stamps, problem.psf.padded)
+        size = chunk_size("posterior models", self.device)
+        for models, count in ((torch.nonzero(~is_wide)[:, 0], size), (torch.nonzero(is_wide)[:, 0], size // _LARGER)):
+            if len(models):
+                yield from models.split(count)
+
+    def _evaluate_models(self, problem, local, block, values, stamps, fwhm, uniform, propose):
         """Fluxes, log posterior densities and log densities of the fluxes in their proposal, of a few models."""
         image, error, good, gain = problem.data(local)
         of_unit_flux = stamps.to(image.dtype)
         of_unit_flux[:, _FLUX] = 1.0
         unit = render_sersic(of_unit_flux, problem.psf, problem.psf_index[local])
-        proposal, norm = self._flux_proposal(unit, image, error, good, gain)
-        # one unit of the network's flux is as many of the stamp's as a block has pixels along its side
-        flux = block * values[:, _FLUX] if uniform is None else proposal.sample(uniform)
-        log_flux = proposal.log_prob(flux) + math.log(block)
+        along, power = _products(good / error**2 * unit, image, unit)
+        norm, flux, log_flux = power.sqrt(), block * values[:, _FLUX], torch.zeros_like(power)
+        if propose:
+            proposal = self._flux_proposal(along, power, unit, image, error, good, gain)
+            # one unit of the network's flux is as many of the stamp's as a block has pixels along its side
+            flux = flux if uniform is None else proposal.sample(uniform)
+            log_flux = proposal.log_prob(flux) + math.log(block)
         model = flux[:, None, None].to(unit.dtype) * unit
         total = log_likelihood(model, image, error, good, gain)
         values = values.clone()
@@ -119,23 +158,14 @@ class ExactPosterior:
         total = total + self._log_prior(values, model, norm * flux, error, good, gain, block, fwhm)
         return flux / block, torch.where(torch.isfinite(log_flux), total, -torch.inf), log_flux
 
-    def _flux_proposal(self, unit, image, error, good, gain):
-        """Normal distribution of the flux within the prior; S/N of a unit of flux to the background alone."""
-        weight = good / error**2
-        light = weight * unit
-        power, along = _sum(light * unit), _sum(light * image)
-        norm = power.clamp_min(1e-60).sqrt()
-        lower, upper = self.prior.snr.lower / norm, torch.full_like(norm, torch.inf)
-        if self.prior.electrons is not None:
-            lower = torch.maximum(lower, self.prior.electrons.lower / gain.double())
-            upper = torch.minimum(self.prior.snr.upper / norm, self.prior.electrons.upper / gain.double())
-        elif gain is None:
-            upper = self.prior.snr.upper / norm
-        mean, power = along / power.clamp_min(1e-60), power.clamp_min(1e-60)
+    def _flux_proposal(self, along, power, unit, image, error, good, gain):
+        """Normal distribution of the flux within the prior, from the products without shot noise."""
+        lower, upper = self.flux_bounds(power.sqrt(), gain)
+        mean = along / power
         if gain is not None:
             start = torch.minimum(torch.maximum(mean, lower), upper)
             mean, power = self._scoring_step(start, unit, image, error, good, gain)
-        return _TruncatedNormal(mean, _STRETCH / power.sqrt(), lower, upper), norm
+        return FluxProposal(mean, STRETCH / power.sqrt(), lower, upper)
 
     @staticmethod
     def _scoring_step(flux, unit, image, error, good, gain):
@@ -149,28 +179,82 @@ class ExactPosterior:
         power = _sum(light * unit + 0.5 * growth**2).clamp_min(1e-60)
         return flux + score / power, power
 
+    def flux_bounds(self, norm: Tensor, gain: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Bounds between which the prior allows the flux, in the unit of the stamps.
+
+        Parameters
+        ----------
+        norm : Tensor
+            Signal-to-noise ratio of a unit of flux to the background alone, shape ``(B,)``.
+        gain : Tensor or None
+            Electrons per unit, shape ``(B,)``.
+        """
+        lower, upper = self.prior.snr.lower / norm, torch.full_like(norm, torch.inf)
+        if self.prior.electrons is not None:
+            lower = torch.maximum(lower, self.prior.electrons.lower / gain.double())
+            upper = torch.minimum(self.prior.snr.upper / norm, self.prior.electrons.upper / gain.double())
+        elif gain is None:
+            upper = self.prior.snr.upper / norm
+        return lower, upper
+
     def _log_prior(self, values, model, background_snr, error, good, gain, block, fwhm):
         """Log prior of parameters in the network's units, by the parameters."""
-        if self.prior.electrons is not None:
-            return self.prior.log_prob(values, _NATIVE, background_snr, gain.double() * block)
-        if gain is None:
-            return self.prior.log_prob(values, _NATIVE, background_snr, psf_fwhm=fwhm)
+        if self.prior.electrons is not None or gain is None:
+            return self.log_prior(values, background_snr, None, gain, block, fwhm)
         var = variance(model, error, gain)
         light = good * model**2 / var
-        squares = _sum(light)
-        shot = _sum(light * (1.0 - error**2 / var))
-        slope = 1.0 - 0.5 * shot / squares.clamp_min(1e-60)  # of the logarithms of the ratio and of the flux
-        return self.prior.log_prob(values, _NATIVE, squares.sqrt(), psf_fwhm=fwhm) + slope.log()
+        return self.log_prior(values, _sum(light), _sum(light * (1.0 - error**2 / var)), gain, block, fwhm)
+
+    def log_prior(
+        self, values: Tensor, signal: Tensor, shot: Tensor | None, gain: Tensor | None, block: int, fwhm: Tensor
+    ) -> Tensor:
+        """Log prior of parameters in the network's units, by the parameters.
+
+        Parameters
+        ----------
+        values : Tensor
+            Parameters in the units and pixels of the network, shape ``(B, 7)``.
+        signal : Tensor
+            Signal-to-noise ratio to the background alone, shape ``(B,)``; its square, shot noise included, if ``shot``
+            is given.
+        shot : Tensor or None
+            Part of this square that shot noise takes from the slope by the flux; None where that does not matter.
+        gain : Tensor or None
+            Electrons per unit of the stamp, shape ``(B,)``.
+        block : int
+            Pixels of the stamp along each side of one of the network's.
+        fwhm : Tensor
+            Width of the PSFs before the pixel's response, in the network's pixels, shape ``(B,)``.
+        """
+        if self.prior.electrons is not None:
+            return self.prior.log_prob(values, _NATIVE, signal, gain.double() * block)
+        if shot is None:
+            return self.prior.log_prob(values, _NATIVE, signal, psf_fwhm=fwhm)
+        slope = 1.0 - 0.5 * shot / signal.clamp_min(1e-60)  # of the logarithms of the ratio and of the flux
+        return self.prior.log_prob(values, _NATIVE, signal.sqrt(), psf_fwhm=fwhm) + slope.log()
+
+
+def _products(light, image, unit):
+    """Sums over pixels of the product of a weighted model with the image and with the model, double precision."""
+    light = light.flatten(1)[:, None]
+    along, power = (torch.bmm(light, other.flatten(1)[:, :, None])[:, 0, 0].double() for other in (image, unit))
+    return along, power.clamp_min(1e-60)
 
 
 def _sum(pixels):
     return pixels.flatten(1).sum(1, dtype=torch.float64)
 
 
-class _TruncatedNormal:
-    """Normal distributions between bounds, double precision, shape ``(B,)``."""
+class FluxProposal:
+    """Normal distributions of fluxes between bounds.
 
-    def __init__(self, mean, std, lower, upper):
+    Parameters
+    ----------
+    mean, std, lower, upper : Tensor
+        Before they are cut off, and where, double precision, shape ``(B,)``.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor, lower: Tensor, upper: Tensor) -> None:
         self.mean, self.std, self.lower, self.upper = mean, std, lower, upper
         low, high = (lower - mean) / std, (upper - mean) / std
         self.side = torch.where(low > 0, -1.0, 1.0).double()  # the lower tail is exact in floating point
@@ -180,13 +264,13 @@ class _TruncatedNormal:
         log_low, log_high = torch.special.log_ndtr(self.low), torch.special.log_ndtr(self.high)
         self.log_mass = log_high + torch.log1p(-torch.exp(log_low - log_high))
 
-    def sample(self, uniform):
+    def sample(self, uniform: Tensor) -> Tensor:
         """Draw a value for each number between 0 and 1."""
         z = torch.special.ndtri(torch.special.ndtr(self.low) + self.mass * uniform)
         drawn = torch.minimum(torch.maximum(self.mean + self.std * self.side * z, self.lower), self.upper)
         return torch.where(torch.isfinite(drawn), drawn, self.lower)
 
-    def log_prob(self, value):
+    def log_prob(self, value: Tensor) -> Tensor:
         """Log density; minus infinity outside the bounds, and where there is nothing between them."""
         z = (value - self.mean) / self.std
         density = -0.5 * z**2 - 0.5 * math.log(2.0 * math.pi) - self.std.log() - self.log_mass
