@@ -1,7 +1,7 @@
 """Rows of a batch with the PSFs with which their models are rendered, as cheaply as is exact enough."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from galmeasure.fitters.network_psfs import CleanedPSFs, native_psfs
 from galmeasure.fitters.problem import Problem
 from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.networks import CLEANING_SIZE
+from galmeasure.render.grid import FEW_BANDS, PSFGrid, prepare_psfs
 from galmeasure.render.grid import native_psfs as psfs_by_band
-from galmeasure.render.grid import prepare_psfs
 from galmeasure.utils.chunks import chunk_size
 
 __all__ = ["rendering_groups", "stamps_at_once"]
@@ -50,6 +50,7 @@ def rendering_groups(
     if psfs is not None:
         dirty = psfs.is_dirty[psfs.indices_of(batch.psf_index[rows])]
     exact = _needs_exact_psf(tensors, rows)
+    by_band: dict[float, list[_Part]] = {}
     for is_exact, is_cleaned in ((False, False), (True, False), (False, True), (True, True)):
         chosen = rows[(exact == is_exact) & (dirty == is_cleaned)]
         if not len(chosen):
@@ -64,10 +65,35 @@ def rendering_groups(
             grids = _plain_grids(batch, psfs, positions, box, device)
         for members, grid in grids:
             in_grid = np.isin(local, members)
-            position_in_grid = np.zeros(len(batch), dtype=np.int64)
-            position_in_grid[chosen[in_grid]] = np.searchsorted(members, local[in_grid])
-            index = torch.from_numpy(position_in_grid).to(device)
-            yield chosen[in_grid], replace(tensors.problem(), psf=grid, psf_index=index, enlarge=is_exact)
+            part = _Part(chosen[in_grid], np.searchsorted(members, local[in_grid]), grid, is_exact)
+            by_band.setdefault(grid.band, []).append(part)
+    for parts in by_band.values():
+        yield _joined(tensors, parts)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of a batch, the position of each one's PSF in a grid, and whether their PSFs must be exact."""
+
+    rows: NDArray[np.int64]
+    index: NDArray[np.int64]
+    grid: PSFGrid
+    is_exact: bool
+
+
+def _joined(tensors, parts):
+    """Rows, ascending, of parts that share a band, and their problem."""
+    index = np.zeros(len(tensors), dtype=np.int64)
+    enlarge = np.zeros(len(tensors), dtype=bool)
+    start = 0
+    for part in parts:
+        index[part.rows] = part.index + start
+        enlarge[part.rows] = part.is_exact
+        start += len(part.grid.transform)
+    grid = parts[0].grid.with_transform(torch.cat([part.grid.transform for part in parts]))
+    index, enlarge = (torch.from_numpy(column).to(tensors.device) for column in (index, enlarge))
+    rows = np.sort(np.concatenate([part.rows for part in parts]))
+    return rows, replace(tensors.problem(), psf=grid, psf_index=index, enlarge=enlarge)
 
 
 def stamps_at_once(box: tuple[int, int], device: str = "cpu") -> int:
@@ -113,7 +139,8 @@ def _cleaned_grids(psfs, positions, box, is_exact, device):
     """Transforms of cleaned PSFs, exact ones or up to the Nyquist frequency."""
     chosen = torch.from_numpy(psfs.indices_of(positions)).to(device)
     images = psfs.images[chosen] * psfs.held[chosen, None, None]
-    for members, grid in prepare_psfs(images, box, device=device) if is_exact else psfs_by_band(images, box):
+    grids = prepare_psfs(images, box, device=device, bands=FEW_BANDS) if is_exact else psfs_by_band(images, box)
+    for members, grid in grids:
         yield members.cpu().numpy(), grid
 
 
@@ -125,5 +152,6 @@ def _exact_grids(batch, positions, box, device):
     for same_shape in by_shape.values():
         same_shape = np.array(same_shape)
         images = torch.from_numpy(np.stack([batch.psf[position] for position in positions[same_shape]])).to(device)
-        for members, grid in prepare_psfs(images, box, oversampling=batch.psf_oversampling, device=device):
+        options = {"oversampling": batch.psf_oversampling, "device": device, "bands": FEW_BANDS}
+        for members, grid in prepare_psfs(images, box, **options):
             yield same_shape[members.cpu().numpy()], grid

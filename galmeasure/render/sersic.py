@@ -185,7 +185,12 @@ def _spectra(parameters, psf, psf_index, value, by_n, slope):
 
 
 def render_raw(
-    parameters: Tensor, psf: PSFGrid, psf_index: Tensor | None = None, *, derivatives: bool = True, enlarge: bool = True
+    parameters: Tensor,
+    psf: PSFGrid,
+    psf_index: Tensor | None = None,
+    *,
+    derivatives: bool = True,
+    enlarge: bool | Tensor = True,
 ) -> Tensor:
     """Render unit-flux models and their derivatives along the renderer's own coordinates.
 
@@ -199,8 +204,9 @@ def render_raw(
         Shape ``(B,)``, index of each galaxy's PSF in the grid; the first one by default.
     derivatives : bool, optional
         Also return the derivatives.
-    enlarge : bool, optional
-        Give long, narrow galaxies a grid twice as large; without it their faint wings are less exact.
+    enlarge : bool or Tensor, optional
+        Give long, narrow galaxies a grid twice as large; without it their faint wings are less exact. For all, or for
+        each galaxy, shape ``(B,)``.
 
     Returns
     -------
@@ -210,7 +216,7 @@ def render_raw(
         (:func:`raw_jacobian_matrix` turns them into derivatives by parameter); the model alone, ``(B, 1, ny, nx)``,
         without ``derivatives``.
     """
-    wide = _is_narrow_ridge(parameters, psf.padded) if enlarge else None
+    wide = None if enlarge is False else _is_narrow_ridge(parameters, psf.padded) & enlarge
     if wide is None or not wide.any():
         return _render(parameters, psf, psf_index, derivatives)
     if psf_index is None:

@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid, softplus
 from galmeasure.fitters.crop import CROPS, Crop, crop_sides
 from galmeasure.fitters.network_psfs import CleanedPSFs
 from galmeasure.fitters.neural.encode import EncodedChunk
-from galmeasure.fitters.rendering import rendering_groups, stamps_at_once
+from galmeasure.fitters.rendering import rendering_groups
 from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.likelihood import normal_equations, signal_to_noise, variance
 from galmeasure.networks import SersicPosterior
@@ -197,13 +197,12 @@ def evaluate_batch(
 
 
 def _final_states(network, tensors, rows, frame, psfs):
-    """Yield rows and where their steps ended, in chunks."""
+    """Yield rows and where their steps ended, by groups that step together: few rows render slowly one by one."""
     if not len(rows):
         return
-    size = stamps_at_once(tensors.box, tensors.device)
     for members, problem in rendering_groups(tensors, rows, psfs=psfs):
-        for index in torch.from_numpy(members).to(tensors.device).split(size):
-            yield index, _NewtonSteps(network, problem, index, frame[index]).run()
+        index = torch.from_numpy(members).to(tensors.device)
+        yield index, _NewtonSteps(network, problem, index, frame[index]).run()
 
 
 def _put(columns, index, state):
