@@ -261,6 +261,8 @@ def _excess(w):
     for coefficient in reversed(_SERIES[:-1]):
         series = series * w + coefficient
     small = w.abs() < _SERIES_LIMIT
+    if small.all():
+        return series
     large = torch.where(small, 1.0, w.clamp_min(-1.0 + 1e-6))
     return torch.where(small, series, 2.0 * ((1.0 + large) * torch.log1p(large) - large) / large**2 - 1.0)
 

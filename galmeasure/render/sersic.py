@@ -9,8 +9,9 @@ from galmeasure.parameters import N_PARAMETERS, SERSIC
 from galmeasure.render.grid import PSFGrid, place_rows, wavenumbers
 from galmeasure.render.profiles import TABLE_LOG_K, TABLE_LOG_N, load_table, polynomial_pieces, profile_table
 from galmeasure.render.wrap import wrapped_light
+from galmeasure.utils.chunks import rows_per_chunk
 
-__all__ = ["quadratic_form", "raw_jacobian_matrix", "render_raw", "render_sersic"]
+__all__ = ["is_narrow_ridge", "quadratic_form", "raw_jacobian_matrix", "render_raw", "render_sersic"]
 
 RIDGE_SHEAR = 0.5
 RIDGE_LENGTH = 0.025
@@ -216,22 +217,36 @@ def render_raw(
         (:func:`raw_jacobian_matrix` turns them into derivatives by parameter); the model alone, ``(B, 1, ny, nx)``,
         without ``derivatives``.
     """
-    wide = None if enlarge is False else _is_narrow_ridge(parameters, psf.padded) & enlarge
+    wide = None if enlarge is False else is_narrow_ridge(parameters, psf.padded) & enlarge
     if wide is None or not wide.any():
         return _render(parameters, psf, psf_index, derivatives)
     if psf_index is None:
         psf_index = torch.zeros(len(parameters), dtype=torch.int64, device=parameters.device)
-    doubled = psf.doubled(psf_index[wide])
-    doubled_index = torch.arange(len(doubled.transform), device=parameters.device)
+    distinct, doubled_index = psf_index[wide].unique(return_inverse=True)
+    doubled = psf.doubled(distinct)
     images = [_render(parameters[wide], doubled, doubled_index, derivatives)]
-    if not wide.all():
-        images.append(_render(parameters[~wide], psf, psf_index[~wide], derivatives))
+    if wide.all():
+        return images[0]
+    images.append(_render(parameters[~wide], psf, psf_index[~wide], derivatives))
     order = torch.cat([torch.nonzero(wide)[:, 0], torch.nonzero(~wide)[:, 0]])
     return torch.cat(images)[order.argsort()]
 
 
-def _is_narrow_ridge(parameters, padded):
-    """Galaxies so elongated and long that their periodic copies are not smooth: they get a grid twice as large."""
+def is_narrow_ridge(parameters: Tensor, padded: tuple[int, int]) -> Tensor:
+    """Find galaxies so elongated and long that their periodic copies are not smooth: they get a grid twice as large.
+
+    Parameters
+    ----------
+    parameters : Tensor
+        Sersic parameters, shape ``(B, 7)``.
+    padded : tuple of int
+        Sides of the grid, in pixels.
+
+    Returns
+    -------
+    Tensor
+        Boolean, shape ``(B,)``.
+    """
     g = torch.hypot(parameters[:, _G1], parameters[:, _G2])
     major = parameters[:, _R_EFF] * torch.sqrt((1.0 + g) / (1.0 - g).clamp_min(1e-6))
     return (g > RIDGE_SHEAR) & (g * major > RIDGE_LENGTH * min(padded))
@@ -240,8 +255,16 @@ def _is_narrow_ridge(parameters, padded):
 def _render(parameters, psf, psf_index, derivatives):
     """Raw images on the grid as it is."""
     value, by_n, slope, b_and_amplitude = _evaluate_transform(parameters, psf, derivatives)
-    images = to_pixels(_spectra(parameters, psf, psf_index, value, by_n, slope), psf)
-    return images - wrapped_light(parameters, quadratic_form(parameters), b_and_amplitude, psf, derivatives)
+    wrapped = wrapped_light(parameters, quadratic_form(parameters), b_and_amplitude, psf, derivatives)
+    size = rows_per_chunk("spectra", wrapped.shape[1] * value[0].numel(), value.device.type)
+    images = []
+    for start in range(0, len(value), size):
+        rows = slice(start, start + size)
+        index = None if psf_index is None else psf_index[rows]
+        by_shape = (by_n[rows], slope[rows]) if derivatives else (None, None)
+        spectra = _spectra(parameters[rows], psf, index, value[rows], *by_shape)
+        images.append(to_pixels(spectra, psf) - wrapped[rows])
+    return images[0] if len(images) == 1 else torch.cat(images)
 
 
 def render_sersic(

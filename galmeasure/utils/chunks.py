@@ -64,6 +64,10 @@ CHUNKS = {
         (1_200_000,), (240_000_000,), "numbers of the largest temporary array",
         "it stays in the cache and in the heap that the C library keeps",
     ),
+    "spectra": ChunkSizes(
+        (200_000,), (30_000_000,), "complex numbers of the spectra of models and derivatives",
+        "these and their transforms stay in a core's own cache",
+    ),
     "Fourier temporaries": ChunkSizes(
         (600_000,), (60_000_000,), "numbers of the largest temporary array", "all of them stay in a core's cache",
     ),
