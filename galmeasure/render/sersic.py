@@ -174,15 +174,11 @@ def _spectra(parameters, psf, psf_index, value, by_n, slope):
     real, imag = carrier.real.contiguous(), carrier.imag.contiguous()
     if by_n is None:
         return torch.complex(value * real, value * imag)[:, None]
-    by_y, by_x = value * ky, value * kx
-    channels = [(factor, real, imag) for factor in (value, by_n, slope * forms[0], slope * forms[1], slope * forms[2])]
-    channels += [(by_y, imag, real), (by_x, imag, real)]
-    components = value.new_empty((value.shape[0], len(channels), *value.shape[1:], 2))
-    for i, (factor, re, im) in enumerate(channels):
-        components[:, i, ..., 0] = factor * re
-        components[:, i, ..., 1] = factor * im
-    components[:, RAW_INDEX["y"] :, ..., 1].neg_()
-    return torch.view_as_complex(components)
+    even = (value, by_n, slope * forms[0], slope * forms[1], slope * forms[2])
+    spectra = [torch.complex(factor * real, factor * imag) for factor in even]
+    minus_real = -real
+    spectra += [torch.complex(factor * imag, factor * minus_real) for factor in (value * ky, value * kx)]
+    return torch.stack(spectra, 1)
 
 
 def render_raw(
