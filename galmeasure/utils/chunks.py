@@ -90,7 +90,7 @@ CHUNKS = {
     "sky positions": ChunkSizes(
         (20_000,), (20_000,), "positions", "one block has enough in blank sky, unless the field is crowded",
     ),
-    "PSF pixels": ChunkSizes((2**21,), (2**21,), "pixels of PSF images", "an array of them has 16 MB"),
+    "PSF pixels": ChunkSizes((2**19,), (2**19,), "pixels of PSF images", "an array of them has 4 MB"),
     "simulated stamps": ChunkSizes(
         (12,), (4096,), "stamps", "temporaries stay in a core's cache, or within an accelerator's memory",
     ),
