@@ -73,6 +73,18 @@ def test_score_is_the_gradient_of_the_log_likelihood(gain, dof):
     torch.testing.assert_close(change, -2 * (other - first))
 
 
+def test_rows_with_and_without_shot_noise_are_those_of_each_kind_alone():
+    grid, data, error, good, _ = _noisy(2.0)
+    model, jacobian = render_sersic(PARAMETERS, grid, jacobian=True)
+    columns = [column.repeat(3, *[1] * (column.ndim - 1)) for column in (model, jacobian, data)]
+    gain = torch.tensor([2.0, 1e12, torch.inf], dtype=torch.float64)
+    together = normal_equations(*columns, error, good, gain)
+    for row, electrons in enumerate((gain[:1], None, None)):
+        alone = normal_equations(model, jacobian, data, error, good, electrons)
+        torch.testing.assert_close(together.loss[row : row + 1], alone.loss, rtol=1e-9, atol=0.0)
+    assert together.loss[0] != together.chi2[0]
+
+
 @pytest.mark.parametrize("gain", [0.05, 0.5, 2.0, 1e3, 1e7, torch.inf])
 def test_deviance_has_the_score_as_its_gradient(gain):
     grid, data, error, good, gain = _noisy(gain)

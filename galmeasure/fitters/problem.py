@@ -35,8 +35,9 @@ class Problem:
         Of the Student t loss.
     prior : PriorTerm or None
         A term that is added to the loss.
-    enlarge : bool
-        Whether long, narrow galaxies get a grid twice as large, see `galmeasure.render.render_raw`.
+    enlarge : bool or Tensor
+        Whether long, narrow galaxies get a grid twice as large, see `galmeasure.render.render_raw`; of each row, shape
+        ``(B,)``, or of all.
     """
 
     image: torch.Tensor
@@ -47,7 +48,7 @@ class Problem:
     psf_index: torch.Tensor
     dof: float | None = None
     prior: PriorTerm | None = None
-    enlarge: bool = True
+    enlarge: bool | torch.Tensor = True
 
     def chunks(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Split rows so that the renderer's working set stays small.
@@ -74,7 +75,12 @@ class Problem:
     def of_rows(self, rows: Tensor) -> "Problem":
         """Return the problem of some rows, without the prior."""
         image, error, good, gain = self.data(rows)
-        return replace(self, image=image, error=error, good=good, gain=gain, psf_index=self.psf_index[rows], prior=None)
+        columns = {"image": image, "error": error, "good": good, "gain": gain, "enlarge": self.enlarged(rows)}
+        return replace(self, **columns, psf_index=self.psf_index[rows], prior=None)
+
+    def enlarged(self, rows: Tensor) -> bool | Tensor:
+        """``enlarge`` of some rows."""
+        return self.enlarge if isinstance(self.enlarge, bool) else self.enlarge[rows]
 
     def draw(self, rows: Tensor, parameters: Tensor, background: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Model and raw images of some rows, with the matrix from these to parameters (and background).
@@ -88,7 +94,7 @@ class Problem:
         background : Tensor, optional
             Constant per pixel, shape ``(K,)``; adds an image of ones.
         """
-        raw = render_raw(parameters.to(self.image.dtype), self.psf, self.psf_index[rows], enlarge=self.enlarge)
+        raw = render_raw(parameters.to(self.image.dtype), self.psf, self.psf_index[rows], enlarge=self.enlarged(rows))
         model = raw[:, 0] * parameters[:, _FLUX, None, None].to(raw.dtype)
         matrix = raw_jacobian_matrix(parameters)
         if background is not None:

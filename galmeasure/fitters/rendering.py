@@ -1,7 +1,7 @@
 """Rows of a batch with the PSFs with which their models are rendered, as cheaply as is exact enough."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from galmeasure.fitters.network_psfs import CleanedPSFs, native_psfs
 from galmeasure.fitters.problem import Problem
 from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.networks import CLEANING_SIZE
+from galmeasure.render.grid import FEW_BANDS, PSFGrid, prepare_psfs
 from galmeasure.render.grid import native_psfs as psfs_by_band
-from galmeasure.render.grid import prepare_psfs
 from galmeasure.utils.chunks import chunk_size
 
 __all__ = ["rendering_groups", "stamps_at_once"]
@@ -45,29 +45,50 @@ def rendering_groups(
     problem : Problem
         Problem of the whole batch, with the PSFs of the members.
     """
-    batch, box, device = tensors.batch, tensors.box, tensors.device
+    batch = tensors.batch
     dirty = np.zeros(len(rows), dtype=bool)
     if psfs is not None:
         dirty = psfs.is_dirty[psfs.indices_of(batch.psf_index[rows])]
     exact = _needs_exact_psf(tensors, rows)
-    for is_exact, is_cleaned in ((False, False), (True, False), (False, True), (True, True)):
-        chosen = rows[(exact == is_exact) & (dirty == is_cleaned)]
+    by_band: dict[float, list[_Part]] = {}
+    for is_exact in (False, True):
+        chosen = rows[exact == is_exact]
         if not len(chosen):
             continue
-        positions, local = np.unique(batch.psf_index[chosen], return_inverse=True)
+        kinds, local = np.unique(2 * batch.psf_index[chosen] + dirty[exact == is_exact], return_inverse=True)
         local = local.reshape(-1)
-        if is_cleaned:
-            grids = _cleaned_grids(psfs, positions, box, is_exact, device)
-        elif is_exact:
-            grids = _exact_grids(batch, positions, box, device)
-        else:
-            grids = _plain_grids(batch, psfs, positions, box, device)
-        for members, grid in grids:
+        grids = _exact_grids if is_exact else _plain_grids
+        for members, grid in grids(tensors, psfs, kinds // 2, kinds % 2 == 1):
             in_grid = np.isin(local, members)
-            position_in_grid = np.zeros(len(batch), dtype=np.int64)
-            position_in_grid[chosen[in_grid]] = np.searchsorted(members, local[in_grid])
-            index = torch.from_numpy(position_in_grid).to(device)
-            yield chosen[in_grid], replace(tensors.problem(), psf=grid, psf_index=index, enlarge=is_exact)
+            part = _Part(chosen[in_grid], np.searchsorted(members, local[in_grid]), grid, is_exact)
+            by_band.setdefault(grid.band, []).append(part)
+    for parts in by_band.values():
+        yield _joined(tensors, parts)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of a batch, the position of each one's PSF in a grid, and whether their PSFs must be exact."""
+
+    rows: NDArray[np.int64]
+    index: NDArray[np.int64]
+    grid: PSFGrid
+    is_exact: bool
+
+
+def _joined(tensors, parts):
+    """Rows, ascending, of parts that share a band, and their problem."""
+    index = np.zeros(len(tensors), dtype=np.int64)
+    enlarge = np.zeros(len(tensors), dtype=bool)
+    start = 0
+    for part in parts:
+        index[part.rows] = part.index + start
+        enlarge[part.rows] = part.is_exact
+        start += len(part.grid.transform)
+    grid = parts[0].grid.with_transform(torch.cat([part.grid.transform for part in parts]))
+    index, enlarge = (torch.from_numpy(column).to(tensors.device) for column in (index, enlarge))
+    rows = np.sort(np.concatenate([part.rows for part in parts]))
+    return rows, replace(tensors.problem(), psf=grid, psf_index=index, enlarge=enlarge)
 
 
 def stamps_at_once(box: tuple[int, int], device: str = "cpu") -> int:
@@ -99,31 +120,35 @@ def _needs_exact_psf(tensors, rows):
     return torch.cat(excess).cpu().numpy() > np.where(narrow, _NARROW_BRIGHT, _BRIGHT) ** 2
 
 
-def _plain_grids(batch, psfs, positions, box, device):
-    """Transforms of PSFs as they were given, up to the Nyquist frequency of the stamps."""
+def _plain_grids(tensors, psfs, positions, is_cleaned):
+    """Transforms of PSFs, as they were given or cleaned, up to the Nyquist frequency of the stamps."""
     if psfs is None:
-        images = native_psfs(batch, positions, 1, device, CLEANING_SIZE)
+        images = native_psfs(tensors.batch, positions, 1, tensors.device, CLEANING_SIZE)
     else:
-        images = psfs.native[torch.from_numpy(psfs.indices_of(positions)).to(device)]
-    for members, grid in psfs_by_band(images, box):
+        images = psfs.native[torch.from_numpy(psfs.indices_of(positions)).to(tensors.device)]
+        if is_cleaned.any():
+            images[torch.from_numpy(is_cleaned).to(images.device)] = _cleaned(psfs, positions[is_cleaned])
+    for members, grid in psfs_by_band(images, tensors.box):
         yield members.cpu().numpy(), grid
 
 
-def _cleaned_grids(psfs, positions, box, is_exact, device):
-    """Transforms of cleaned PSFs, exact ones or up to the Nyquist frequency."""
-    chosen = torch.from_numpy(psfs.indices_of(positions)).to(device)
-    images = psfs.images[chosen] * psfs.held[chosen, None, None]
-    for members, grid in prepare_psfs(images, box, device=device) if is_exact else psfs_by_band(images, box):
-        yield members.cpu().numpy(), grid
+def _cleaned(psfs, positions):
+    """Cleaned images of PSFs, which hold as much light as those that were given."""
+    chosen = torch.from_numpy(psfs.indices_of(positions)).to(psfs.images.device)
+    return psfs.images[chosen] * psfs.held[chosen, None, None]
 
 
-def _exact_grids(batch, positions, box, device):
-    """Transforms of PSFs as they were given, with the power beyond the Nyquist frequency of the stamps."""
-    by_shape = {}
-    for index, position in enumerate(positions):
-        by_shape.setdefault(batch.psf[position].shape, []).append(index)
-    for same_shape in by_shape.values():
-        same_shape = np.array(same_shape)
-        images = torch.from_numpy(np.stack([batch.psf[position] for position in positions[same_shape]])).to(device)
-        for members, grid in prepare_psfs(images, box, oversampling=batch.psf_oversampling, device=device):
-            yield same_shape[members.cpu().numpy()], grid
+def _exact_grids(tensors, psfs, positions, is_cleaned):
+    """Transforms of PSFs, as they were given or cleaned, with the power beyond the Nyquist frequency of the stamps."""
+    batch, device = tensors.batch, tensors.device
+    images = [torch.from_numpy(np.float32(batch.psf[position])).to(device) for position in positions]
+    samplings = np.where(is_cleaned, 1, batch.psf_oversampling)
+    for index in np.flatnonzero(is_cleaned):
+        images[index] = _cleaned(psfs, positions[[index]])[0]
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for index, (image, sampling) in enumerate(zip(images, samplings.tolist(), strict=True)):
+        by_shape.setdefault((sampling, *image.shape), []).append(index)
+    for (sampling, *_), same_shape in by_shape.items():
+        stack = torch.stack([images[index] for index in same_shape])
+        for members, grid in prepare_psfs(stack, tensors.box, oversampling=sampling, device=device, bands=FEW_BANDS):
+            yield np.array(same_shape)[members.cpu().numpy()], grid

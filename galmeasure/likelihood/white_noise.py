@@ -253,6 +253,7 @@ def fit_loss(
 _SERIES = (0.0, -1 / 3, 1 / 6, -1 / 10, 1 / 15, -1 / 21)
 _SERIES_LIMIT = 0.05
 _GAIN_MAX = 1e12  # no shot noise to speak of beyond
+_GAIN_NEGLIGIBLE = 1e10  # from which single precision does not hold what the skewness adds to chi-squared
 
 
 def _excess(w):
@@ -261,12 +262,27 @@ def _excess(w):
     for coefficient in reversed(_SERIES[:-1]):
         series = series * w + coefficient
     small = w.abs() < _SERIES_LIMIT
+    if small.all():
+        return series
     large = torch.where(small, 1.0, w.clamp_min(-1.0 + 1e-6))
     return torch.where(small, series, 2.0 * ((1.0 + large) * torch.log1p(large) - large) / large**2 - 1.0)
 
 
 def _skewness(model, data, error, var, gain):
-    """Deviance with shot noise minus squared residual over variance, per pixel."""
+    """Deviance with shot noise minus squared residual over variance, per pixel; 0 for rows without shot noise."""
+    gain = gain.expand(len(model))
+    has_shot_noise = gain < _GAIN_NEGLIGIBLE
+    if has_shot_noise.all():
+        return _row_skewness(model, data, error, var, gain)
+    skewness = torch.zeros_like(model)
+    if has_shot_noise.any():
+        pixels = (tensor.expand_as(model)[has_shot_noise] for tensor in (model, data, error, var))
+        skewness[has_shot_noise] = _row_skewness(*pixels, gain[has_shot_noise])
+    return skewness
+
+
+def _row_skewness(model, data, error, var, gain):
+    """The same for rows that all have shot noise."""
     gain = gain.clamp_max(_GAIN_MAX)[:, None, None]
     base = error**2
     lit = model > 0

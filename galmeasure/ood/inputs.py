@@ -64,8 +64,10 @@ def ood_inputs(
     size = torch.from_numpy(values[:, PARAMETER_INDEX["r_eff"]] / view.fwhm)
     measured = np.flatnonzero(np.isfinite(values).all(axis=1) & torch.isfinite(snr).cpu().numpy())
     statistics = moments = torch.full((count, 0), torch.nan)
-    for block in np.unique(view.block[measured]).tolist():
-        members = measured[view.block[measured] == block]
+    is_moved = view.start.any(1).numpy()  # windows that begin elsewhere than their stamps cost copies of the pixels
+    kinds = np.stack([view.block, is_moved], 1)[measured]
+    for block, moved in np.unique(kinds, axis=0).tolist():
+        members = measured[(kinds == (block, moved)).all(axis=1)]
         for start in range(0, len(members), chunk_size("network stamps", device.type)):
             rows = members[start : start + chunk_size("network stamps", device.type)]
             index = torch.from_numpy(rows).to(device)

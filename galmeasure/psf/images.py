@@ -45,9 +45,21 @@ def normalise_psf(
     A PSF image that has a non-finite pixel, or whose sum is not positive, cannot be used; it comes back as zeros.
     Others sum to 1 minus the flux missing beyond the image.
     """
+    images, ok = np.empty((len(stack), *stack[0].shape)), np.zeros(len(stack), dtype=bool)
+    step = rows_per_chunk("PSF pixels", images[0].size)
+    for start in range(0, len(images), step):
+        rows = slice(start, start + step)
+        images[rows] = stack[rows]
+        ok[rows] = _normalise(images[rows])
+    light = missing_light(images, oversampling)
+    images *= 1.0 - light.fraction[:, None, None]
+    return NormalisedPSFs(images, np.maximum(light.fraction, light.error)), ok
+
+
+def _normalise(images):
+    """Give images the sum 1, in place, and tell which of them can be used; others become 0."""
     with np.errstate(all="ignore"):
-        images = np.array(stack, dtype=np.float64)
-        peak = np.abs(images).max(axis=(1, 2))
+        peak = np.maximum(images.max(axis=(1, 2)), -images.min(axis=(1, 2)))
         ok = np.isfinite(peak) & (peak > 0)
         images[~ok] = 0.0
         images /= np.where(ok, peak, 1.0)[:, None, None]
@@ -55,9 +67,7 @@ def normalise_psf(
         ok &= total > 1e-6
         images /= np.where(ok, total, 1.0)[:, None, None]
         images[~ok] = 0.0
-    light = missing_light(images, oversampling)
-    images *= 1.0 - light.fraction[:, None, None]
-    return NormalisedPSFs(images, np.maximum(light.fraction, light.error)), ok
+    return ok
 
 
 def psf_stats(stack: npt.NDArray[np.float64], ok: npt.NDArray[np.bool_], oversampling: int = 1) -> PSFStats:
@@ -153,10 +163,11 @@ def find_equal(stack: npt.NDArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     keys = sample.view(np.dtype((np.void, sample.dtype.itemsize * sample.shape[1]))).ravel()
     _, first, index = np.unique(keys, return_index=True, return_inverse=True)
     index = index.reshape(-1)
-    is_equal = np.empty(n_images, dtype=bool)  # the sample of pixels may agree where others differ
+    is_equal = np.ones(n_images, dtype=bool)  # the sample of pixels may agree where others differ
+    others = np.flatnonzero(first[index] != np.arange(n_images))
     step = rows_per_chunk("PSF pixels", flat.shape[1])
-    for start in range(0, n_images, step):
-        rows = slice(start, start + step)
+    for start in range(0, len(others), step):
+        rows = others[start : start + step]
         is_equal[rows] = (flat[rows] == flat[first[index[rows]]]).all(axis=1)
     alone = np.flatnonzero(~is_equal)
     first = np.concatenate([first, alone])

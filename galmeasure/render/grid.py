@@ -14,6 +14,7 @@ from galmeasure.utils.chunks import chunk_size
 
 __all__ = [
     "BANDS",
+    "FEW_BANDS",
     "PSFGrid",
     "band_shape",
     "fold_columns",
@@ -34,7 +35,9 @@ MIN_PADDING = 24
 BANDS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 1.75, 2.0, 3.0)
 """Largest wavenumbers that are kept, in units of the native Nyquist wavenumber."""
 
-_NATIVE_BANDS = (0.5, 0.75, 1.0)  # few, so that many stamps share one
+FEW_BANDS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+"""Some of :data:`BANDS`, so that many stamps share one: models of a few stamps cost hardly less than of many."""
+
 _BAND_TOLERANCE = 6e-4
 
 
@@ -214,11 +217,9 @@ def native_psfs(images: Tensor, shape: tuple[int, int]) -> Iterator[tuple[Tensor
     transform = torch.cat(
         [centred_transform(chunk, padded, 1) for chunk in images.split(chunk_size("transformed images"))]
     )
-    needed = _bands_needed(transform, 1.0)
-    index = torch.searchsorted(torch.tensor(_NATIVE_BANDS, dtype=needed.dtype, device=needed.device), needed)
-    for i_band in index.unique().tolist():
-        members = torch.nonzero(index == i_band)[:, 0]
-        band = _NATIVE_BANDS[i_band]
+    needed = _bands_needed(transform, 1.0, FEW_BANDS)
+    for band in needed.unique().tolist():
+        members = torch.nonzero(needed == band)[:, 0]
         chunk = _crop_band(transform[members], *band_shape(padded, band)) if band < 1.0 else transform[members]
         yield members, PSFGrid(chunk, tuple(shape), padded, band)
 
@@ -231,6 +232,7 @@ def prepare_psfs(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     together: bool = False,
+    bands: tuple[float, ...] = BANDS,
 ) -> Iterator[tuple[Tensor, PSFGrid]]:
     """Transform PSF images as :func:`prepare_psf` does, in groups that fill the same band.
 
@@ -240,6 +242,8 @@ def prepare_psfs(
         Arguments of :func:`prepare_psf`, with the same meaning.
     together : bool, optional
         Keep all of them in one group, with the widest band that any of them needs.
+    bands : tuple of float, optional
+        Bands to choose from, some of :data:`BANDS`.
 
     Yields
     ------
@@ -254,9 +258,9 @@ def prepare_psfs(
     for rows in torch.arange(images.shape[0], device=images.device).split(chunk_size("transformed images")):
         transform = centred_transform(images[rows], padded, oversampling)
         for members, extended, available in _with_aliases(transform, padded, oversampling, images.shape):
-            bands = _bands_needed(extended, available)
-            for band in bands.unique().tolist():
-                chosen = bands == band
+            needed = _bands_needed(extended, available, bands)
+            for band in needed.unique().tolist():
+                chosen = needed == band
                 by_band.setdefault(band, []).append((rows[members][chosen], extended[chosen]))
     if together:
         largest = max(by_band)
@@ -305,16 +309,16 @@ def _wrap_image(images, size):
     return images
 
 
-def _bands_needed(transform, available):
-    """Smallest of :data:`BANDS` beyond which each transform ``(M, rows, columns)`` holds no power, shape ``(M,)``."""
+def _bands_needed(transform, available, bands):
+    """Smallest of the bands beyond which each transform ``(M, rows, columns)`` holds no power, shape ``(M,)``."""
     rows, columns = transform.shape[-2:]
     ky = torch.fft.fftfreq(rows, dtype=torch.float64, device=transform.device).abs() * (2.0 * available)
     kx = torch.arange(columns, dtype=torch.float64, device=transform.device) / (columns - 1) * available
     ring = torch.maximum(ky[:, None].expand(rows, columns), kx.expand(rows, columns))
     power = transform.abs()
     limit = _BAND_TOLERANCE * power.amax((1, 2))
-    needed = torch.full_like(limit, min(BANDS[-1], available))
-    for band in reversed([band for band in BANDS if band < available]):
+    needed = torch.full_like(limit, min(bands[-1], available))
+    for band in reversed([band for band in bands if band < available]):
         outside = torch.where(ring > band, power, 0.0).amax((1, 2))
         needed = torch.where(outside <= limit, band, needed)
     return needed

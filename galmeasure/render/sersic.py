@@ -9,6 +9,7 @@ from galmeasure.parameters import N_PARAMETERS, SERSIC
 from galmeasure.render.grid import PSFGrid, fold_columns, place_rows, wavenumbers
 from galmeasure.render.profiles import TABLE_LOG_K, TABLE_LOG_N, load_table, polynomial_pieces, profile_table
 from galmeasure.render.wrap import wrapped_light
+from galmeasure.utils.chunks import rows_per_chunk
 
 __all__ = ["is_narrow_ridge", "quadratic_form", "raw_jacobian_matrix", "render_raw", "render_sersic"]
 
@@ -170,19 +171,20 @@ def _spectra(parameters, psf, psf_index, value, by_n, slope):
     real, imag = carrier.real.contiguous(), carrier.imag.contiguous()
     if by_n is None:
         return torch.complex(value * real, value * imag)[:, None]
-    by_y, by_x = value * ky, value * kx
-    channels = [(factor, real, imag) for factor in (value, by_n, slope * forms[0], slope * forms[1], slope * forms[2])]
-    channels += [(by_y, imag, real), (by_x, imag, real)]
-    components = value.new_empty((value.shape[0], len(channels), *value.shape[1:], 2))
-    for i, (factor, re, im) in enumerate(channels):
-        components[:, i, ..., 0] = factor * re
-        components[:, i, ..., 1] = factor * im
-    components[:, RAW_INDEX["y"] :, ..., 1].neg_()
-    return torch.view_as_complex(components)
+    even = (value, by_n, slope * forms[0], slope * forms[1], slope * forms[2])
+    spectra = [torch.complex(factor * real, factor * imag) for factor in even]
+    minus_real = -real
+    spectra += [torch.complex(factor * imag, factor * minus_real) for factor in (value * ky, value * kx)]
+    return torch.stack(spectra, 1)
 
 
 def render_raw(
-    parameters: Tensor, psf: PSFGrid, psf_index: Tensor | None = None, *, derivatives: bool = True, enlarge: bool = True
+    parameters: Tensor,
+    psf: PSFGrid,
+    psf_index: Tensor | None = None,
+    *,
+    derivatives: bool = True,
+    enlarge: bool | Tensor = True,
 ) -> Tensor:
     """Render unit-flux models and their derivatives along the renderer's own coordinates.
 
@@ -196,8 +198,9 @@ def render_raw(
         Shape ``(B,)``, index of each galaxy's PSF in the grid; the first one by default.
     derivatives : bool, optional
         Also return the derivatives.
-    enlarge : bool, optional
-        Give long, narrow galaxies a grid twice as large; without it their faint wings are less exact.
+    enlarge : bool or Tensor, optional
+        Give long, narrow galaxies a grid twice as large; without it their faint wings are less exact. For all, or for
+        each galaxy, shape ``(B,)``.
 
     Returns
     -------
@@ -207,7 +210,7 @@ def render_raw(
         (:func:`raw_jacobian_matrix` turns them into derivatives by parameter); the model alone, ``(B, 1, ny, nx)``,
         without ``derivatives``.
     """
-    wide = is_narrow_ridge(parameters, psf.padded) if enlarge else None
+    wide = None if enlarge is False else is_narrow_ridge(parameters, psf.padded) & enlarge
     if wide is None or not wide.any():
         return _render(parameters, psf, psf_index, derivatives)
     if psf_index is None:
@@ -215,26 +218,27 @@ def render_raw(
     distinct, doubled_index = psf_index[wide].unique(return_inverse=True)
     doubled = psf.doubled(distinct)
     images = [_render(parameters[wide], doubled, doubled_index, derivatives)]
-    if not wide.all():
-        images.append(_render(parameters[~wide], psf, psf_index[~wide], derivatives))
+    if wide.all():
+        return images[0]
+    images.append(_render(parameters[~wide], psf, psf_index[~wide], derivatives))
     order = torch.cat([torch.nonzero(wide)[:, 0], torch.nonzero(~wide)[:, 0]])
     return torch.cat(images)[order.argsort()]
 
 
 def is_narrow_ridge(parameters: Tensor, padded: tuple[int, int]) -> Tensor:
-    """Tell which galaxies are so elongated and long that their periodic copies are not smooth.
+    """Find galaxies so elongated and long that their periodic copies are not smooth: they get a grid twice as large.
 
     Parameters
     ----------
     parameters : Tensor
         Sersic parameters, shape ``(B, 7)``.
     padded : tuple of int
-        Period of the Fourier grid ``(ly, lx)``, in pixels.
+        Sides of the grid, in pixels.
 
     Returns
     -------
     Tensor
-        Boolean, shape ``(B,)``: True for those that get a grid twice as large.
+        Boolean, shape ``(B,)``.
     """
     g = torch.hypot(parameters[:, _G1], parameters[:, _G2])
     major = parameters[:, _R_EFF] * torch.sqrt((1.0 + g) / (1.0 - g).clamp_min(1e-6))
@@ -244,9 +248,17 @@ def is_narrow_ridge(parameters: Tensor, padded: tuple[int, int]) -> Tensor:
 def _render(parameters, psf, psf_index, derivatives):
     """Raw images on the grid as it is."""
     value, by_n, slope, b_and_amplitude = _evaluate_transform(parameters, psf, derivatives)
-    images = to_pixels(_spectra(parameters, psf, psf_index, value, by_n, slope), psf)
     form = quadratic_form(parameters)
-    return images - wrapped_light(parameters, form, b_and_amplitude, psf.shape, psf.padded, derivatives)
+    wrapped = wrapped_light(parameters, form, b_and_amplitude, psf.shape, psf.padded, derivatives)
+    size = rows_per_chunk("spectra", wrapped.shape[1] * value[0].numel(), value.device.type)
+    images = []
+    for start in range(0, len(value), size):
+        rows = slice(start, start + size)
+        index = None if psf_index is None else psf_index[rows]
+        by_shape = (by_n[rows], slope[rows]) if derivatives else (None, None)
+        spectra = _spectra(parameters[rows], psf, index, value[rows], *by_shape)
+        images.append(to_pixels(spectra, psf) - wrapped[rows])
+    return images[0] if len(images) == 1 else torch.cat(images)
 
 
 def render_sersic(

@@ -64,6 +64,10 @@ CHUNKS = {
         (1_200_000,), (240_000_000,), "numbers of the largest temporary array",
         "it stays in the cache and in the heap that the C library keeps",
     ),
+    "spectra": ChunkSizes(
+        (200_000,), (30_000_000,), "complex numbers of the spectra of models and derivatives",
+        "these and their transforms stay in a core's own cache",
+    ),
     "Fourier temporaries": ChunkSizes(
         (600_000,), (60_000_000,), "numbers of the largest temporary array", "all of them stay in a core's cache",
     ),
@@ -86,7 +90,7 @@ CHUNKS = {
     "sky positions": ChunkSizes(
         (20_000,), (20_000,), "positions", "one block has enough in blank sky, unless the field is crowded",
     ),
-    "PSF pixels": ChunkSizes((2**21,), (2**21,), "pixels of PSF images", "an array of them has 16 MB"),
+    "PSF pixels": ChunkSizes((2**19,), (2**19,), "pixels of PSF images", "an array of them has 4 MB"),
     "simulated stamps": ChunkSizes(
         (12,), (4096,), "stamps", "temporaries stay in a core's cache, or within an accelerator's memory",
     ),

@@ -13,14 +13,15 @@ from torch.nn.functional import logsigmoid, softplus
 from galmeasure.fitters.crop import CROPS, Crop, crop_sides
 from galmeasure.fitters.network_psfs import CleanedPSFs
 from galmeasure.fitters.neural.encode import EncodedChunk
-from galmeasure.fitters.rendering import rendering_groups, stamps_at_once
+from galmeasure.fitters.rendering import rendering_groups
 from galmeasure.fitters.tensors import BatchTensors
-from galmeasure.likelihood import normal_equations, signal_to_noise, variance
+from galmeasure.likelihood import normal_equations, variance
 from galmeasure.networks import SersicPosterior
 from galmeasure.networks.correction import Evaluation
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 from galmeasure.networks.transform import ParameterTransform
 from galmeasure.parameters import N_PARAMETERS, SERSIC
+from galmeasure.render.sersic import is_narrow_ridge
 
 __all__ = ["BatchEvaluation", "NetworkFrame", "evaluate_batch"]
 
@@ -197,13 +198,15 @@ def evaluate_batch(
 
 
 def _final_states(network, tensors, rows, frame, psfs):
-    """Yield rows and where their steps ended, in chunks."""
+    """Yield rows and where their steps ended, by groups that step together: few rows render slowly one by one."""
     if not len(rows):
         return
-    size = stamps_at_once(tensors.box, tensors.device)
+    start = frame.stamp(network.transform, frame.start)
     for members, problem in rendering_groups(tensors, rows, psfs=psfs):
-        for index in torch.from_numpy(members).to(tensors.device).split(size):
-            yield index, _NewtonSteps(network, problem, index, frame[index]).run()
+        index = torch.from_numpy(members).to(tensors.device)
+        wide = is_narrow_ridge(start[index], problem.psf.padded) & problem.enlarged(index)
+        index = index[wide.byte().argsort(stable=True)]  # those that need a larger grid are rendered together
+        yield index, _NewtonSteps(network, problem, index, frame[index]).run()
 
 
 def _put(columns, index, state):
@@ -333,8 +336,9 @@ class _NewtonSteps:
         model, raw, matrix = self._problem.draw(rows, stamp)
         image, error, good, gain = self._problem.data(rows)
         equations = normal_equations(model, raw, image, error, good, gain)
-        residual = good * (image - model) * variance(model, error, gain).rsqrt()
-        snr = signal_to_noise(model, error, good, gain).double()
+        weight = good * variance(model, error, gain).rsqrt()
+        residual = weight * (image - model)
+        snr = (weight * model).square().flatten(1).sum(1).sqrt().double()
         inside = model.flatten(1).sum(1, dtype=torch.float64) / stamp[:, _FLUX]
         score = (matrix @ equations.score[..., None])[..., 0]
         return score, matrix @ equations.fisher @ matrix.mT, equations.loss, equations.chi2, snr, inside, residual
