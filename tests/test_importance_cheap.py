@@ -58,10 +58,13 @@ def posteriors(tensors):
     return exact, FourierPosterior(exact, rows, window(len(rows)), torch.from_numpy(reference))
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("gain", [None, 10.0, 100.0])
-def test_differences_of_log_density_agree(gain):
-    """At a S/N of 100 or a little less, while the log densities themselves vary by tens."""
-    tensors = tensors_of(gain=gain, count=2)
+def test_differences_of_log_density_agree(gain, masked):
+    """At a S/N of 100 or a little less, while the log densities themselves vary by tens; with neighbours masked."""
+    mask = np.zeros((2, 64, 64), dtype=bool)
+    mask[:, 40:50, 40:55] = True
+    tensors = tensors_of(gain=gain, count=2, mask=mask if masked else None)
     exact, cheap = posteriors(tensors)
     values = around(tensors, 64)
     _, expected, _ = exact.evaluate([0, 1], window(2), values)
@@ -91,13 +94,17 @@ def test_proposed_fluxes_are_those_of_the_exact_posterior(gain):
 
 
 def test_stamps_without_an_approximation():
-    """Masked pixels, noise that changes over the stamp and tiny stamps are evaluated exactly."""
+    """Galaxies with masked pixels, or noise that changes over them, and tiny stamps are evaluated exactly."""
     mask = np.zeros((64, 64), dtype=bool)
     assert list(posteriors(tensors_of())[1].has_row) == [0]
-    mask[3, 60] = True
+    mask[3:9, 50:60] = True
+    assert list(posteriors(tensors_of(mask=mask))[1].has_row) == [0]
+    mask[30:32, 30:33] = True
     assert not posteriors(tensors_of(mask=mask))[1].has_row
     error = np.ones((64, 64))
-    error[:, 40:] = 1.2
+    error[:, 40:] = 1.5
+    assert list(posteriors(tensors_of(error=error))[1].has_row) == [0]
+    error[:, 32:] = 1.5
     assert not posteriors(tensors_of(error=error))[1].has_row
     assert not posteriors(tensors_of(shape=(14, 14)))[1].has_row
 
@@ -241,7 +248,7 @@ def test_cheap_and_exact_weights_agree(stamps, monkeypatch):
 def test_masked_stamps_are_measured_as_without_the_approximation(stamps, monkeypatch):
     images, psf = stamps
     mask = np.zeros(images[:2].shape, dtype=bool)
-    mask[:, 5:9, 50:60] = True
+    mask[:, 30:33, 31:34] = True
     fitter = NeuralSersicFitter(refine="importance")
     found = fitter.fit(images[:2], psf, error=1.0, mask=mask)
     monkeypatch.setattr(refine, "FourierPosterior", lambda *arguments: None)

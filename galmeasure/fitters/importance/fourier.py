@@ -27,7 +27,7 @@ _TOLERANCE = 0.007  # modulus of the PSF's transform below which wavenumbers are
 _SMALLEST = 16  # pixels a side: smaller stamps have too few wavenumbers
 _CENTRAL = 10  # pixels a side of the square in which shot noise is that of each model
 _LEAST_OUTSIDE = 1e-4  # share of the light outside a stamp that counts as none
-_UNEVEN = 1.1  # largest over smallest variance of a stamp's pixels without the source
+_UNEVEN = 0.2  # relative scatter of the inverse variance, where the galaxy is, up to which it may be the mean
 
 
 @lru_cache(maxsize=64)
@@ -63,15 +63,15 @@ class _Disc:
     constant : Tensor
         Log-likelihood of a model of zero in that form, double precision, shape ``(R,)``.
     weight : Tensor
-        Inverse of the variance without the source, shape ``(R,)``.
+        Mean inverse variance without the source where the galaxy is, 0 of masked pixels, shape ``(R,)``.
     excess : Tensor
         Transform of what the unit model at the reference has too much, real and imaginary part, shape ``(R, 2, K)``:
         that is mostly light that wraps around the stamp's own period, and is taken to grow like the light outside.
     outside : Tensor
         Light outside the stamp at the reference, shape ``(R,)``.
     central : tuple of Tensor or None
-        The central square of stamps with shot noise: waves, and data, variance without the source, reference, its
-        exact derivative and log-likelihood, and excess, by pixel.
+        The central square of stamps with shot noise: waves, and whether a pixel counts, data, variance without the
+        source, reference, its exact derivative and log-likelihood, and excess, by pixel.
     gain : Tensor or None
         Electrons per unit, shape ``(R,)``.
     """
@@ -96,11 +96,11 @@ class _Disc:
         reference = _render(problem, rows, stamps)
         var = variance(reference, error, gain)
         residual = (image - reference) / var
-        derivative = residual
+        derivative = good * residual
         if gain is not None:
-            growth = (reference > 0) / gain[:, None, None]
-            derivative = residual + 0.5 * growth * (residual**2 - 1.0 / var)
-        weight = (1.0 / error.expand_as(image) ** 2).flatten(1).mean(1)
+            growth = good * (reference > 0) / gain[:, None, None]
+            derivative = derivative + 0.5 * growth * (residual**2 - 1.0 / var)
+        weight, _ = _mean_weight(reference, error, good)
         slope = derivative + weight[:, None, None] * reference
         constant = log_likelihood(reference, image, error, good, gain)
         constant = constant - _sum((derivative + 0.5 * weight[:, None, None] * reference) * reference)
@@ -120,7 +120,7 @@ class _Disc:
         central = None
         if gain is not None:
             pixels, waves = _central_waves(shape, band, image.device, image.dtype)
-            columns = (image, error.expand_as(image) ** 2, reference, derivative)
+            columns = (good.to(image.dtype), image, error.expand_as(image) ** 2, reference, derivative)
             columns = [column.flatten(1)[:, pixels] for column in columns]
             log_like = -0.5 * (residual**2 * var + torch.log(var)).flatten(1)[:, pixels]
             central = (waves, *columns, log_like, excess.flatten(1) @ waves)
@@ -161,9 +161,9 @@ class _Disc:
     def flux_proposal(self, along, power, pixels):
         """Mean and standard deviation ``(R, S)`` of the flux given the other parameters, without the prior."""
         if pixels is not None:
-            _, _, background, reference, *_ = self.central
+            _, good, _, background, reference, *_ = self.central
             inverse = 1.0 / (background + reference.clamp_min(0.0) / self.gain[:, None])
-            excess = inverse + 0.5 * (inverse / self.gain[:, None]) ** 2 - self.weight[:, None]
+            excess = good * (inverse + 0.5 * (inverse / self.gain[:, None]) ** 2) - self.weight[:, None]
             along = along + (pixels * (excess * reference)[:, None]).sum(-1, dtype=torch.float64)
             power = power + (pixels**2 * excess[:, None]).sum(-1, dtype=torch.float64)
         power = power.clamp_min(1e-60)
@@ -171,15 +171,15 @@ class _Disc:
 
     def shot_noise(self, flux, pixels):
         """What shot noise adds to the log-likelihood, the square of the S/N and its part that slows its growth."""
-        data, background, reference, derivative, log_like, _ = (column[:, None] for column in self.central[1:])
+        good, data, background, reference, derivative, log_like, _ = (column[:, None] for column in self.central[1:])
         model = flux.to(pixels.dtype)[..., None] * pixels
         var = background + model.clamp_min(0.0) / self.gain[:, None, None]
         away, weight = model - reference, self.weight[:, None, None]
         exact = -0.5 * ((data - model) ** 2 / var + torch.log(var))
-        total = exact - log_like - away * (derivative - 0.5 * weight * away)
+        total = good * (exact - log_like) - away * (derivative - 0.5 * weight * away)
         light = model**2
-        squares = (light * (1.0 / var - weight)).sum(-1, dtype=torch.float64)
-        shot = (light / var * (1.0 - background / var)).sum(-1, dtype=torch.float64)
+        squares = (light * (good / var - weight)).sum(-1, dtype=torch.float64)
+        shot = (good * light / var * (1.0 - background / var)).sum(-1, dtype=torch.float64)
         return total.sum(-1, dtype=torch.float64), squares, shot
 
 
@@ -201,7 +201,7 @@ def _unit_models(modes, psf, stamps):
 
 
 class FourierPosterior:
-    """Approximate posterior density of the rows of a batch whose noise is white and whose pixels are all good.
+    """Approximate posterior density of the rows of a batch whose noise is nearly the same wherever the galaxy is.
 
     Parameters
     ----------
@@ -222,7 +222,8 @@ class FourierPosterior:
     Notes
     -----
     With ``m0`` the exact model at the reference, ``g`` the derivative of the exact log-likelihood by its pixels and
-    ``w`` the mean inverse variance without the source, the log-likelihood of a model ``m`` is taken to be
+    ``w`` the mean inverse variance without the source, weighted with ``m0**2`` and 0 where pixels are masked, the
+    log-likelihood of a model ``m`` is taken to be
 
         L(m0) + sum g (m - m0) - w/2 sum (m - m0)**2,
 
@@ -242,7 +243,8 @@ class FourierPosterior:
             if min(problem.psf.shape) < _SMALLEST or not len(members):
                 continue
             local = torch.from_numpy(np.searchsorted(group.rows, rows[members])).to(self.device)
-            usable = _is_regular(problem, local) & torch.isfinite(stamps[members]).all(1)
+            usable = torch.isfinite(stamps[members]).all(1)
+            usable[usable.clone()] = _is_regular(problem, local[usable], stamps[members][usable])
             bands = mode_bands(group.psf_on_stamp, problem.psf.shape, _BANDS, _TOLERANCE)[problem.psf_index[local]]
             for position in bands[usable].unique().tolist():
                 chosen = torch.nonzero(usable & (bands == position))[:, 0]
@@ -298,12 +300,22 @@ class FourierPosterior:
         return values, torch.where(torch.isfinite(log_flux), total, -torch.inf), log_flux
 
 
-def _is_regular(problem, rows):
-    """Stamps without masked pixels and with nearly the same noise everywhere, boolean ``(R,)``."""
+def _mean_weight(reference, error, good):
+    """Mean inverse variance, weighted with the square of the galaxy's light, and its relative scatter, ``(R,)``."""
+    weight, light = (good / error**2).flatten(1), reference.flatten(1) ** 2
+    light = light / light.sum(1, keepdim=True).clamp_min(1e-30)
+    mean = (light * weight).sum(1)
+    scatter = (light * (weight - mean[:, None]) ** 2).sum(1).sqrt()
+    return mean, scatter / mean.clamp_min(1e-30)
+
+
+def _is_regular(problem, rows, parameters):
+    """Stamps with nearly the same noise wherever the galaxy is, boolean ``(R,)``."""
+    if not len(rows):
+        return torch.zeros(0, dtype=torch.bool, device=rows.device)
     _, error, good, _ = problem.data(rows)
-    error = error.flatten(1)
-    even = error.amax(1) ** 2 < _UNEVEN * error.amin(1) ** 2
-    return good.flatten(1).all(1) & even
+    _, scatter = _mean_weight(_render(problem, rows, parameters), error, good)
+    return scatter < _UNEVEN
 
 
 def _render(problem, rows, parameters):
