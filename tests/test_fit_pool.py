@@ -24,7 +24,7 @@ N_ROWS = 50
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Chunks of twelve stamps, so that fifty galaxies are several."""
-    monkeypatch.setattr(fit_pool, "chunk_size", lambda name: 12 * SIDE**2)
+    monkeypatch.setattr(fit_pool, "chunk_size", lambda name, device: 12 * SIDE**2)
 
 
 def stamps():

@@ -88,7 +88,7 @@ class FitPool:
         TimedTable
             One row per cutout in their order, and the time that it took.
         """
-        blocks = list(_blocks(cutouts))
+        blocks = list(_blocks(cutouts, self._device))
         is_alone = self._n_jobs == 1 or len(blocks) == 1
         if is_alone:
             self._fitter(spec)
@@ -118,7 +118,7 @@ class FitPool:
         astropy.table.QTable
             Measurements of each of the smaller chunks, in order.
         """
-        blocks = (block for chunk in chunks for block in _blocks(chunk))
+        blocks = (block for chunk in chunks for block in _blocks(chunk, self._device))
         for table, _ in self._in_threads(spec, blocks) if self._n_jobs == 1 else self._in_processes(spec, blocks):
             if report is not None:
                 report(len(table))
@@ -172,10 +172,10 @@ class FitPool:
             future.result()
 
 
-def _blocks(cutouts):
-    """Cutouts in chunks of about as many pixels as a batch has."""
-    n_pixels = cutouts.shapes.prod(axis=1)
-    for block in row_blocks(np.arange(len(cutouts)), None, chunk_size("batch"), n_pixels.__getitem__):
+def _blocks(cutouts, device):
+    """Cutouts in chunks, each for one process."""
+    n_pixels, most = cutouts.shapes.prod(axis=1), chunk_size("chunk of a process", device)
+    for block in row_blocks(np.arange(len(cutouts)), None, most, n_pixels.__getitem__):
         yield cutouts[int(block[0]) : int(block[-1]) + 1]
 
 
