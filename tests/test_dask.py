@@ -30,7 +30,7 @@ SUMS = FitterSpec("_fake_fitter", "SumFitter", {"delay": 0.2})
 @pytest.fixture(scope="module")
 def cluster():
     """Two worker processes with a thread each, which find the modules of the tests."""
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "memory_limit": 0}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         patch.setenv("SOURCE_DATE_EPOCH", DATE)

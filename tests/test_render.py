@@ -187,6 +187,17 @@ def test_batch_with_several_psfs_equals_one_by_one():
         torch.testing.assert_close(together[i : i + 1], render_raw(values[i : i + 1], alone), rtol=1e-4, atol=1e-5)
 
 
+def test_psfs_that_are_sampled_well_and_badly_go_together():
+    y, x = np.mgrid[-15:16, -15:16]
+    images = torch.from_numpy(np.stack([np.exp(-(x**2 + y**2) / (2.0 * sigma**2)) for sigma in (0.5, 2.5, 0.7)]))
+    values = torch.tensor([[1.0, 2.0, 3.0, 0.1, 0.2, 23.0, 24.5]], dtype=torch.float64).repeat(3, 1)
+    grid = prepare_psf(images, (48, 47), dtype=torch.float64)
+    together = render_sersic(values, grid, torch.arange(3))
+    for i in range(3):
+        alone = render_sersic(values[:1], prepare_psf(images[i : i + 1], (48, 47), dtype=torch.float64))
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=0.0, atol=1e-4 * float(alone.max()))
+
+
 def test_psf_larger_than_the_grid_keeps_its_flux():
     image = torch.from_numpy(psf_image(galsim_psf("gaussian", 3), 101))[None]
     grid = prepare_psf(image, (16, 16))

@@ -80,7 +80,7 @@ class PSFGrid:
             low, high = image.narrow(axis, 0, half), image.narrow(axis, half, image.shape[axis] - half)
             image = torch.cat([low, torch.zeros_like(image), high], axis)
         padded = tuple(2 * side for side in self.padded)
-        transform = _crop_band(torch.fft.rfft2(image), *band_shape(padded, self.band))
+        transform = _to_band(torch.fft.rfft2(image), *band_shape(padded, self.band))
         return PSFGrid(transform, self.shape, padded, self.band)
 
 
@@ -220,7 +220,7 @@ def native_psfs(images: Tensor, shape: tuple[int, int]) -> Iterator[tuple[Tensor
     needed = _bands_needed(transform, 1.0, FEW_BANDS)
     for band in needed.unique().tolist():
         members = torch.nonzero(needed == band)[:, 0]
-        chunk = _crop_band(transform[members], *band_shape(padded, band)) if band < 1.0 else transform[members]
+        chunk = _to_band(transform[members], *band_shape(padded, band)) if band < 1.0 else transform[members]
         yield members, PSFGrid(chunk, tuple(shape), padded, band)
 
 
@@ -267,7 +267,7 @@ def prepare_psfs(
         by_band = {largest: [pair for band in sorted(by_band) for pair in by_band[band]]}
     for band, pairs in by_band.items():
         size = band_shape(padded, band)
-        transform = torch.cat([_crop_band(chosen, *size) for _, chosen in pairs])
+        transform = torch.cat([_to_band(chosen, *size) for _, chosen in pairs])
         index = torch.cat([rows for rows, _ in pairs])
         order = index.argsort()
         yield index[order], PSFGrid(transform[order], tuple(shape), padded, band)
@@ -324,10 +324,14 @@ def _bands_needed(transform, available, bands):
     return needed
 
 
-def _crop_band(transform, rows, columns):
-    """Keep the ``rows`` lowest wavenumbers in y and the first ``columns`` in x."""
-    half, available = rows // 2, transform.shape[-2]
-    if rows == available:
+def _to_band(transform, rows, columns):
+    """Keep the ``rows`` lowest wavenumbers in y and the first ``columns`` in x; those that are not there are zero."""
+    available = transform.shape[-2]
+    if rows == available and columns <= transform.shape[-1]:
         return transform[..., :columns].contiguous()
-    ends = [transform[..., : rows - half, :columns], transform[..., available - half :, :columns]]
-    return torch.cat(ends, dim=-2)
+    least = min(rows, available)
+    half, kept = least // 2, transform[..., :columns]
+    ends = [kept[..., : least - half, :], kept[..., available - half :, :]]
+    if rows > available:
+        ends.insert(1, kept.new_zeros(*kept.shape[:-2], rows - available, kept.shape[-1]))
+    return torch.nn.functional.pad(torch.cat(ends, dim=-2), (0, columns - kept.shape[-1]))
