@@ -2,8 +2,8 @@
 
 One training for each number of stamps, each with a whole schedule of its own, and the errors on the same held-out
 stamps. A training that is there already, in ``--folder``, is not repeated, and one that was stopped goes on: several
-processes can train different ``--targets`` at once. The table has all trainings of the folder, and where the law
-``limit + scale / sqrt(stamps)`` through those of each target ends.
+processes can train different ``--targets`` at once. The table has all trainings of the folder, the weights that are
+shipped, and the teacher, told the centre: where the curves of networks that are trained for ever would end.
 """
 
 from dataclasses import replace
@@ -11,16 +11,23 @@ from pathlib import Path
 
 import _one_core  # noqa: F401
 import click
-import numpy as np
+import torch
 from _report import metadata, report
 from astropy.table import Table
 
-from galmeasure.parameters import PARAMETER_NAMES
+from galmeasure.networks import StampInputs
+from galmeasure.parameters import PARAMETER_NAMES, SERSIC
+from galmeasure.simulation.stamps import simulate_stamps
 from galmeasure.training import read_training_config, train
+from galmeasure.training.pool import training_psfs
+from galmeasure.training.teacher import Teacher
 from galmeasure.weights import get_weights
 
 TARGETS = ("teacher", "truth")
 NAMES = PARAMETER_NAMES[:5]
+RELATIVE = SERSIC.indices("flux", "r_eff")
+HELD_OUT = 1_000_003
+"""What trainings add to their seed for their held-out stamps."""
 
 
 def trained(config, target, steps, folder, device):
@@ -40,13 +47,23 @@ def row_of(path, target, steps, batch_size):
     return (target, steps * batch_size, *(float(f"{rmse[name]:.4g}") for name in NAMES))
 
 
-def limits(rows, target):
-    """Errors where the laws through those of a target end."""
-    chosen = [row for row in rows if row[0] == target]
-    stamps = np.array([row[1] for row in chosen], dtype=float)
-    design = np.stack([np.ones(len(chosen)), stamps**-0.5], 1)
-    found, *_ = np.linalg.lstsq(design, np.array([row[2:] for row in chosen]), rcond=None)
-    return (f"{target}, extrapolated", -1, *(float(f"{value:.4g}") for value in found[0]))
+def shipped_row(config):
+    """The same of the weights of this name that are shipped."""
+    card = get_weights(config.name).card
+    return ("teacher, shipped", card["training"]["stamps"], *(card["metrics"]["rmse"][name] for name in NAMES))
+
+
+def teacher_row(config):
+    """Errors of the posterior means of the teacher, given the centre, on the held-out stamps of the trainings."""
+    generator = torch.Generator().manual_seed(config.seed + HELD_OUT)
+    stamps = simulate_stamps(config.simulation, config.held_out, generator=generator)
+    psf, quality = training_psfs(stamps.psf_images, config.network.clean_psf)
+    inputs = StampInputs(stamps.image, stamps.error, stamps.good, stamps.gain, psf, stamps.psf_index, quality)
+    errors = Teacher(config.teacher).means(inputs, stamps.parameters) - stamps.parameters
+    errors[:, RELATIVE] /= stamps.parameters[:, RELATIVE]
+    rmse = errors.square().mean(0).sqrt()
+    values = (float(f"{rmse[PARAMETER_NAMES.index(name)]:.4g}") for name in NAMES)
+    return (f"{config.teacher} given the centre", 0, *values)
 
 
 @click.command(help=__doc__)
@@ -67,11 +84,10 @@ def main(config, steps, targets, folder, device, output):
         paths = {number: Path(folder) / f"{config.name}-{target}-{number}" for number in numbers}
         paths = {number: path / f"{path.name}.safetensors" for number, path in paths.items()}
         rows += [row_of(path, target, number, config.batch_size) for number, path in paths.items() if path.exists()]
-        if sum(row[0] == target for row in rows) > 2:
-            rows.append(limits(rows, target))
+    rows += [shipped_row(config), teacher_row(config)]
     table = Table(rows=rows, names=("learned_from", "stamps", *NAMES))
     meta = metadata(1, config=config.name, held_out=config.held_out)
-    report("learning_curves", table, meta, title="Errors on held-out stamps; r_eff in pixels", output=output)
+    report("learning_curves", table, meta, title="Errors on held-out stamps; of flux and r_eff relative", output=output)
 
 
 if __name__ == "__main__":
