@@ -12,7 +12,8 @@ from _galaxies import draw, gaussian_psf
 
 from galmeasure import Cutouts, LSQSersicFitter, NeuralSersicFitter
 from galmeasure.fitters.importance.mixture import Mixture, fit_mixture
-from galmeasure.fitters.importance.sampling import HeldParameters, ImportanceSettings, gaussian_proposal, weighted_draws
+from galmeasure.fitters.importance.sampler import ImportanceSettings
+from galmeasure.fitters.importance.sampling import HeldParameters, gaussian_proposal, weighted_draws
 from galmeasure.fitters.importance.target import ExactPosterior
 from galmeasure.fitters.neural.encode import EncodedChunk, encode_batch
 from galmeasure.fitters.tensors import BatchTensors
@@ -133,7 +134,9 @@ class TestTarget:
         model = flux[:, None, None].float() * unit
         values[:, 0] = flux
         background = (good * (model / error) ** 2).sum((1, 2), dtype=torch.float64).sqrt()
-        density = target._log_prior(values, model, background, error, good, electrons, 1, None).exp()
+        signal, shot = target._signal(model, background, error, good, electrons)
+        shot = None if electrons is None else shot
+        density = target.log_prior(values, signal, shot, electrons, 1, torch.ones(400).double()).exp()
         total = torch.trapezoid(density * flux, flux.log())
         rest = self.prior.n.log_prob(values[0, 1]) + self.prior.r_eff.log_prob(values[0, 2])
         rest = rest + self.prior.shear.log_prob(*values[0, 3:5]) + 2 * np.log(0.5)

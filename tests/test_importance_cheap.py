@@ -7,9 +7,10 @@ from _agreement import plain
 from _galaxies import draw, gaussian_psf
 
 from galmeasure import Cutouts, NeuralSersicFitter
-from galmeasure.fitters.importance import refine
+from galmeasure.fitters.importance import fourier, refine
 from galmeasure.fitters.importance.fourier import FourierPosterior
-from galmeasure.fitters.importance.sampling import ImportanceSettings, gaussian_proposal, weighted_draws
+from galmeasure.fitters.importance.sampler import ImportanceSettings
+from galmeasure.fitters.importance.sampling import gaussian_proposal, weighted_draws
 from galmeasure.fitters.importance.target import ExactPosterior
 from galmeasure.fitters.importance.two_phase import choose, corrected, inclusion
 from galmeasure.fitters.neural.encode import EncodedChunk
@@ -93,19 +94,60 @@ def test_proposed_fluxes_are_those_of_the_exact_posterior(gain):
     assert 1.0 / float((weights**2).sum()) > 0.7 * 256
 
 
+def uneven_noise(kind):
+    """Error map, mask and gain of a kind of noise that is not the same wherever the galaxy is."""
+    error, mask = np.ones((64, 64)), np.zeros((64, 64), dtype=bool)
+    if kind == "steps":
+        error[:, 32:] = 1.5
+    if kind == "masked centre":
+        mask[30:32, 30:33] = True
+    if kind == "masked columns":
+        mask[:, 33:35] = True
+    return {"error": error, "mask": mask, "gain": 0.05 if kind == "shot noise" else None}
+
+
+@pytest.mark.parametrize("kind", ["steps", "masked centre", "masked columns", "shot noise"])
+def test_gradient_and_curvature_are_exact_in_uneven_noise(kind, monkeypatch):
+    """Near the reference the correction removes nearly all of the difference to the exact log density."""
+    tensors = tensors_of(**uneven_noise(kind))
+    values = around(tensors, 64)
+    middle = posteriors(tensors)[1]
+    exact = middle._exact
+    reference = torch.from_numpy(TRUTH)[None].clone()
+    reference[:, 0] /= tensors.batch.scale[0]
+    values = reference[:, None] + 0.3 * (values - reference[:, None])
+    expected = exact.evaluate([0], window(1), values)[1]
+    cheap = middle.about(np.array([0]), window(1), reference)
+    found = cheap.evaluate(np.array([0]), window(1), values)[1]
+    assert float((found - expected).std()) < 0.08
+    monkeypatch.setattr(fourier, "_want_correction", lambda problem, rows, references: torch.zeros(len(rows)).bool())
+    without = middle.about(np.array([0]), window(1), reference).evaluate(np.array([0]), window(1), values)[1]
+    assert float((without - expected).std()) > 3.0 * float((found - expected).std())
+
+
+def test_bright_and_large_galaxies():
+    """At a S/N of some hundreds, in single precision, with a fifth of the light outside the stamp."""
+    rng, psf = np.random.default_rng(3), gaussian_psf(25, 2.6)
+    truth = np.array([3e4, 3.0, 14.0, 0.1, 0.2, 31.4, 31.8])
+    images = draw((64, 64), psf, truth[None]) + rng.normal(size=(1, 64, 64))
+    (batch,) = Cutouts(images, psf, error=1.0).batches(2**24)
+    tensors = BatchTensors.of(batch)
+    reference = torch.from_numpy(truth)[None].clone()
+    reference[:, 0] /= tensors.batch.scale[0]
+    width = torch.tensor([0.01 * reference[0, 0], 0.02, 0.15, 0.002, 0.002, 0.01, 0.01])
+    values = reference[:, None] + width * torch.from_numpy(rng.normal(size=(1, 64, 7)))
+    exact = ExactPosterior(tensors, get_prior("survey"))
+    cheap = FourierPosterior(exact, np.array([0]), window(1), reference)
+    expected = exact.evaluate([0], window(1), values)[1]
+    found = cheap.evaluate(np.array([0]), window(1), values)[1]
+    assert torch.isfinite(expected).all()
+    assert float(expected.std()) > 20.0
+    assert float((found - expected).std()) < 0.03 * float(expected.std())
+
+
 def test_stamps_without_an_approximation():
-    """Galaxies with masked pixels, or noise that changes over them, and tiny stamps are evaluated exactly."""
-    mask = np.zeros((64, 64), dtype=bool)
+    """Tiny stamps have too few wavenumbers."""
     assert list(posteriors(tensors_of())[1].has_row) == [0]
-    mask[3:9, 50:60] = True
-    assert list(posteriors(tensors_of(mask=mask))[1].has_row) == [0]
-    mask[30:32, 30:33] = True
-    assert not posteriors(tensors_of(mask=mask))[1].has_row
-    error = np.ones((64, 64))
-    error[:, 40:] = 1.5
-    assert list(posteriors(tensors_of(error=error))[1].has_row) == [0]
-    error[:, 32:] = 1.5
-    assert not posteriors(tensors_of(error=error))[1].has_row
     assert not posteriors(tensors_of(shape=(14, 14)))[1].has_row
 
 
@@ -147,7 +189,11 @@ class Gaussian:
     def __init__(self, prior, mean, std, rows=()):
         self.prior, self.mean, self.std = prior, torch.tensor(mean), torch.tensor(std)
         self.has_row = dict.fromkeys(rows)
-        self.n_evaluated = 0
+        self.n_evaluated, self.n_expansions = 0, 0
+
+    def about(self, rows, window, reference):
+        self.n_expansions += len(rows)
+        return self
 
     def evaluate(self, rows, window, values, uniform=None):
         values = values.clone()
@@ -203,13 +249,13 @@ def test_a_bad_approximation_gives_the_exact_posterior():
 
 
 def test_a_hopeless_approximation_is_not_used():
-    """All draws are evaluated exactly, and are those that come without an approximation."""
-    draws, _, n_exact = drawn_with(3.0)
-    expected, _, n_alone = drawn_with(None)
+    """It is made anew twice, then all draws are evaluated exactly."""
+    draws, away, n_exact = drawn_with(3.0)
+    _, _, n_alone = drawn_with(None)
     assert n_exact > n_alone
-    for found, wanted in zip(draws, expected, strict=True):
-        np.testing.assert_array_equal(found.values, wanted.values)
-        np.testing.assert_array_equal(found.weights, wanted.weights)
+    assert min(each.ess for each in draws) > 150.0
+    np.testing.assert_allclose(away.mean(0), 0.0, atol=4.0 / np.sqrt(sum(each.ess for each in draws)))
+    for found in draws:
         np.testing.assert_array_equal(found.factors, 1.0)
 
 
@@ -245,16 +291,16 @@ def test_cheap_and_exact_weights_agree(stamps, monkeypatch):
     np.testing.assert_allclose(found["log_evidence"], expected["log_evidence"], atol=0.25)
 
 
-def test_masked_stamps_are_measured_as_without_the_approximation(stamps, monkeypatch):
+@pytest.mark.parametrize("kind", ["steps", "masked centre", "masked columns"])
+def test_cheap_and_exact_weights_agree_in_uneven_noise(stamps, kind, monkeypatch):
     images, psf = stamps
-    mask = np.zeros(images[:2].shape, dtype=bool)
-    mask[:, 30:33, 31:34] = True
-    fitter = NeuralSersicFitter(refine="importance")
-    found = fitter.fit(images[:2], psf, error=1.0, mask=mask)
+    noise = {"error": uneven_noise(kind)["error"], "mask": np.repeat(uneven_noise(kind)["mask"][None], 2, 0)}
+    fitter = NeuralSersicFitter(refine="importance", min_ess=400.0, n_draws=4096)
+    found = fitter.fit(images[:2], psf, **noise)
     monkeypatch.setattr(refine, "FourierPosterior", lambda *arguments: None)
-    expected = fitter.fit(images[:2], psf, error=1.0, mask=mask)
-    for name in PARAMETER_NAMES:
-        np.testing.assert_array_equal(plain(found[f"{name}_fit"]), plain(expected[f"{name}_fit"]))
+    expected = fitter.fit(images[:2], psf, **noise)
+    assert steps_between(found, expected).max() < 4.0
+    np.testing.assert_allclose(found["log_evidence"], expected["log_evidence"], atol=0.25)
 
 
 def test_rows_do_not_depend_on_order_and_batches(stamps):

@@ -141,13 +141,14 @@ def test_profiles_on_modes():
     )
     parameters = parameters.double()
     value, by_n, slope = Profiles.of(parameters).on_modes(modes)
-    kappa = ((quadratic_form(parameters) @ modes.forms)[:, 1:]).sqrt().numpy()
+    real = slice(1, int((modes.count > 0).sum()))  # without zero, and what fills the last cache line
+    kappa = ((quadratic_form(parameters) @ modes.forms)[:, real]).sqrt().numpy()
     for i, n in enumerate(parameters[:, 1].tolist()):
-        np.testing.assert_allclose(value[i, 1:].numpy(), hankel_transform(n, kappa[i]), atol=3e-5)
+        np.testing.assert_allclose(value[i, real].numpy(), hankel_transform(n, kappa[i]), atol=3e-5)
         change = (hankel_transform(n + 1e-3, kappa[i]) - hankel_transform(n - 1e-3, kappa[i])) / 2e-3
-        np.testing.assert_allclose(by_n[i, 1:].numpy(), change, atol=3e-4)
+        np.testing.assert_allclose(by_n[i, real].numpy(), change, atol=3e-4)
         steeper = hankel_transform(n, kappa[i] * 1.001) - hankel_transform(n, kappa[i] * 0.999)
-        np.testing.assert_allclose(slope[i, 1:].numpy() * kappa[i] ** 2, steeper / 4e-3, atol=3e-4)
+        np.testing.assert_allclose(slope[i, real].numpy() * kappa[i] ** 2, steeper / 4e-3, atol=3e-4)
 
 
 def test_light_outside():

@@ -263,11 +263,6 @@ def test_more_channels_begin_with_the_weights_of_fewer(weights):
     assert torch.equal(network.body.maps.blocks[0].first.pointwise.weight, source.blocks[0].first.pointwise.weight)
 
 
-def test_posterior_networks_take_no_teacher():
-    with pytest.raises(ValueError, match="teacher must be None for a SersicPosterior"):
-        dataclasses.replace(read_training_config("smoke"), teacher="study-v2")
-
-
 def test_unknown_body(tmp_path, network, weights):
     with pytest.raises(ValueError, match="body must be one of .*xception.*, not 'inception'"):
         build_network(PointConfig(encoder="inception"))

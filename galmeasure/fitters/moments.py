@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from galmeasure.fitters.problem import Problem
-from galmeasure.likelihood import CACHE_LINE, fit_loss, variance
+from galmeasure.likelihood import fit_loss, variance
 from galmeasure.parameters import G_MAX, SERSIC
 from galmeasure.render import render_raw
+from galmeasure.utils.chunks import CACHE_LINE
 
 __all__ = ["psf_moments", "solve_flux", "starting_values"]
 

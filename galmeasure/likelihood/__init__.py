@@ -3,7 +3,6 @@
 from galmeasure.utils.lazy import lazy_names
 
 _EXPORTS = {
-    "CACHE_LINE": "white_noise",
     "NormalEquations": "white_noise",
     "cramer_rao_bound": "fisher",
     "deviance": "white_noise",

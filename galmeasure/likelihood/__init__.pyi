@@ -1,7 +1,6 @@
 from galmeasure.likelihood.fisher import cramer_rao_bound as cramer_rao_bound
 from galmeasure.likelihood.fisher import fisher_matrix as fisher_matrix
 from galmeasure.likelihood.fisher import invert_information as invert_information
-from galmeasure.likelihood.white_noise import CACHE_LINE as CACHE_LINE
 from galmeasure.likelihood.white_noise import NormalEquations as NormalEquations
 from galmeasure.likelihood.white_noise import deviance as deviance
 from galmeasure.likelihood.white_noise import fit_loss as fit_loss

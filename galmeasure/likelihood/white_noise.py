@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from galmeasure.utils.chunks import CACHE_LINE
+
 __all__ = [
-    "CACHE_LINE",
     "NormalEquations",
     "deviance",
     "fit_loss",
@@ -21,9 +22,6 @@ __all__ = [
     "signal_to_noise",
     "variance",
 ]
-
-CACHE_LINE = 16
-"""Single-precision numbers in a cache line: matrix products round alike wherever such a block lies in memory."""
 
 _SNR_STEPS = 6
 

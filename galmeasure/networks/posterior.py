@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from galmeasure.networks.base import LEVELS, ONE_SIGMA_HIGH, ONE_SIGMA_LOW, Context, PosteriorSummary
 from galmeasure.networks.config import NetworkConfig
+from galmeasure.networks.distillation import gaussian_divergence, level_distance
 from galmeasure.networks.encoders.attention import pixel_attention
 from galmeasure.networks.encoders.psf import PSFEncoder
 from galmeasure.networks.inputs import NATIVE_SIZE, StampInputs, make_views
@@ -31,6 +32,7 @@ N_TRIANGLE = _N * (_N + 1) // 2
 """Numbers in a lower triangular matrix of the seven parameters."""
 
 _SLOPE = 1e-3  # smallest derivative of the splines; a default of zuko that has changed before
+_LEVELS, _FEATURES = 0.1, 10.0  # by which 35 quantiles and the features weigh about as much as one divergence
 _SHEAR_SCALE = 0.1
 _CENTRE_SCALE = 0.2
 
@@ -58,7 +60,7 @@ class SersicPosterior(nn.Module):
     """Parameters that are taken as known: none."""
 
     takes_targets = False
-    """False: the network learns from the truth only."""
+    """False: the network learns from the truth, or from the posterior of another network."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -194,7 +196,9 @@ class SersicPosterior(nn.Module):
         values = centre + torch.einsum("bij,sbj->sbi", factor, whitened)
         return self.transform.inverse(values, context.flux_scale)
 
-    def loss(self, inputs: StampInputs, parameters: Tensor, *, bf16: bool = False) -> dict[str, Tensor]:
+    def loss(
+        self, inputs: StampInputs, parameters: Tensor, *, bf16: bool = False, teacher: "SersicPosterior | None" = None
+    ) -> dict[str, Tensor]:
         """Losses of the flow and of the heads.
 
         Parameters
@@ -205,19 +209,22 @@ class SersicPosterior(nn.Module):
             Their truth, shape ``(B, 7)``.
         bf16 : bool, optional
             Compute the encoder's blocks in bfloat16, as in :meth:`encode`.
+        teacher : SersicPosterior, optional
+            Network with features of the same length, whose posterior is to be learned too.
 
         Returns
         -------
         dict of str to Tensor
             Means over the batch: ``"flow"`` (negative log density in unconstrained coordinates), ``"mean"``,
-            ``"covariance"``, ``"quantiles"``.
+            ``"covariance"``, ``"quantiles"``, and ``"teacher"`` if there is one: how far the posterior is from its.
         """
         context = self.encode(inputs, bf16=bf16)
         values = self.transform.forward(parameters, context.flux_scale)
         flow = -self._log_density(context, values)
         mean, scale, factor, levels = self._heads(context)
         target = self.transform.marginal_forward(parameters, context.flux_scale)
-        return {"flow": flow.mean(), **head_losses(parameters, target, mean, scale, factor, levels)}
+        losses = {"flow": flow.mean(), **head_losses(parameters, target, mean, scale, factor, levels)}
+        return losses if teacher is None else losses | {"teacher": self._distance(teacher, inputs, context, bf16)}
 
     def gaussians(self, context: Context) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Two Gaussian approximations in unconstrained coordinates: that of the flow, and mean and covariance.
@@ -251,6 +258,20 @@ class SersicPosterior(nn.Module):
         for value in (x, y):
             inside &= (value - middle).abs() <= config.centre + slack
         return inside
+
+    def _distance(self, teacher, inputs, context, bf16):
+        """Mean distance from the features, Gaussians and quantiles of a teacher, which learns nothing by it."""
+        with torch.no_grad():
+            known = teacher.encode(inputs, bf16=bf16)
+            base, (mean, unit, spread, quantiles) = teacher._base(known)[:2], teacher._heads(known)
+            width = 0.5 * (quantiles[:, ONE_SIGMA_HIGH] - quantiles[:, ONE_SIGMA_LOW]).clamp_min(1e-4)
+        centre, factor, _ = self._base(context)
+        head, head_unit, head_spread, levels = self._heads(context)
+        ratio = (head_unit / unit)[..., None]
+        distance = gaussian_divergence(base, centre, factor)
+        distance = distance + gaussian_divergence((mean / unit, spread), head / unit, ratio * head_spread)
+        distance = distance + _LEVELS * level_distance(quantiles, levels, width)
+        return (distance + _FEATURES * (context.features - known.features).square().mean(1)).mean()
 
     def _base(self, context):
         """Centre ``(B, 7)``, Cholesky factor ``(B, 7, 7)`` and log diagonal of the flow's Gaussian."""

@@ -12,7 +12,7 @@ from galmeasure.render.grid import centred_transform
 from galmeasure.render.profiles import TABLE_LOG_K, coarse_table, polynomial_pieces, profile_table
 from galmeasure.render.sersic import KAPPA_MIN, index_weights, quadratic_form
 from galmeasure.render.wrap import light_beyond
-from galmeasure.utils.chunks import chunk_size
+from galmeasure.utils.chunks import CACHE_LINE, chunk_size
 
 __all__ = ["BANDS", "Modes", "Profiles", "mode_bands", "modes_of_band", "stamp_transforms"]
 
@@ -39,7 +39,8 @@ class Modes:
     forms : Tensor
         ``kx**2 + ky**2``, ``kx**2 - ky**2`` and ``2 kx ky``, shape ``(3, K)``.
     count : Tensor
-        How often each one occurs in the full plane: 1 for zero and 2 for the others, shape ``(K,)``.
+        How often each one occurs in the full plane: 1 for zero, 2 for the others and 0 for those that fill the last
+        cache line, shape ``(K,)``.
     middle : Tensor
         Phase factors, complex, that move the middle of the stamp to the origin, shape ``(K,)``.
     centre_products : Tensor
@@ -78,9 +79,12 @@ def modes_of_band(shape: tuple[int, int], band: float, device: torch.device | st
     inside = (torch.hypot(ky, kx) < band * torch.pi) & ((kx > 0) | (ky >= 0))
     inside &= torch.maximum(ky.abs(), kx) < torch.pi * (1.0 - 1e-9)  # a Nyquist wave is its own alias
     index = torch.nonzero(inside.flatten())[:, 0]  # zero is the first
-    ky, kx = ky.flatten()[index], kx.flatten()[index]
-    count = torch.full_like(ky, 2.0)
+    count = torch.full((len(index),), 2.0, dtype=ky.dtype)
     count[0] = 1.0
+    # whole cache lines, with wavenumbers that count nothing: sums round alike wherever a galaxy lies in memory
+    missing = -len(index) % CACHE_LINE
+    index, count = torch.nn.functional.pad(index, (0, missing)), torch.nn.functional.pad(count, (0, missing))
+    ky, kx = ky.flatten()[index], kx.flatten()[index]
     forms = torch.stack([kx**2 + ky**2, kx**2 - ky**2, 2.0 * kx * ky])
     products = torch.stack([ky**2, ky * kx, kx**2, ky, kx])
     angle = 0.5 * (ky * (shape[0] - 1) + kx * (shape[1] - 1))

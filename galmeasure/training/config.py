@@ -63,10 +63,11 @@ class TrainingConfig:
         Names or files of weights to begin with, one after the other: tensors of the same name and shape are taken from
         there.
     teacher : str, optional
-        Name or file of weights whose posterior means, given the centre, stand for the truth in the squared error of
-        networks of point estimates: they carry the noise of the galaxy, which the truth does not know.
+        Name or file of weights from which to learn. For networks of point estimates, its posterior means, given the
+        centre, stand for the truth in the squared error: they carry the noise of the galaxy, which the truth does not
+        know. Posterior networks learn its features, Gaussians and quantiles.
     truth_from, truth_share : float, optional
-        Fraction of the schedule from which the truth is mixed into the means of the teacher, and its share at the end.
+        Fraction of the schedule from which the truth is learned beside the teacher, and its share at the end.
     for_sets : tuple of int, optional
         Data sets of the study that the weights are for, for benchmarks; all by default. The card keeps them.
     noiseless : bool, optional
@@ -130,9 +131,6 @@ class TrainingConfig:
         if self.losses and not network_class(self.network.architecture).takes_targets:
             msg = f"losses must be empty for a {self.network.architecture}, which has one stage"
             raise ValueError(msg)
-        if self.teacher is not None and not network_class(self.network.architecture).takes_targets:
-            msg = f"teacher must be None for a {self.network.architecture}, which learns from the truth"
-            raise ValueError(msg)
         if self.pool % self.piece:
             msg = f"pool must be a multiple of piece = {self.piece}, not {self.pool}"
             raise ValueError(msg)
@@ -159,8 +157,8 @@ def list_training_configs() -> list[str]:
     >>> list_training_configs()
     ['attention-v1', 'autoencoder-set3-v1', 'edsr-set1-v1', 'edsr-xception-set1-v1', 'rdn-set1-v1',
      'rdn-xception-set1-v1', 'smoke', 'study-v1', 'study-v2', 'survey-v1', 'survey-v2', 'survey-v3',
-     'xception-set1-dropout-v1', 'xception-set1-noiseless-v1', 'xception-set1-v1', 'xception-set2-v1',
-     'xception-set3-v1']
+     'survey-v3-fast', 'xception-set1-dropout-v1', 'xception-set1-noiseless-v1', 'xception-set1-v1',
+     'xception-set2-v1', 'xception-set3-v1']
     """
     folder = files("galmeasure.training") / "configs"
     return sorted(path.name.removesuffix(".toml") for path in folder.iterdir() if path.name.endswith(".toml"))

@@ -41,7 +41,7 @@ _LONGEST_STEP = 20.0  # seconds; a process that was stopped for a while did not 
 _HELD_OUT = 1_000_003  # added to the seed of a run
 _EMA_START = 10.0  # steps after which the memory of the average begins to grow
 _ADAPTING = 2048  # stamps by which the normalisation of a network is set
-_WEIGHTS = {"flow": 1.0, "mean": 1.0, "covariance": 1.0, "quantiles": 1.0, "image": 0.2}
+_WEIGHTS = {"flow": 1.0, "mean": 1.0, "covariance": 1.0, "quantiles": 1.0, "image": 0.2, "teacher": 1.0}
 
 
 def train(
@@ -148,6 +148,8 @@ class Trainer:
             self._adapted = begin_with(self.network, start) or self._adapted
         self.network.to(device)
         self.teacher = None if config.teacher is None else Teacher(config.teacher, device)
+        if self.teacher is not None:
+            self.teacher.check(config.network)
         self.average = [tensor.detach().clone() for tensor in self.network.parameters()]
         matrices = [tensor for tensor in self.network.parameters() if tensor.ndim > 1]
         vectors = [tensor for tensor in self.network.parameters() if tensor.ndim <= 1]
@@ -357,9 +359,16 @@ class Trainer:
         inputs, parameters = self.pool.draw(config.batch_size)
         inputs = self._without_noise(inputs)
         options = {"only": config.losses} if config.losses else {}
-        options |= {} if self.teacher is None else {"targets": self._targets(inputs, parameters, progress)}
+        weights = dict(_WEIGHTS)
+        if self.teacher is not None and self.network.takes_targets:
+            options["targets"] = self._targets(inputs, parameters, progress)
+        elif self.teacher is not None:
+            options["teacher"] = self.teacher.network
+            share = self._truth_share(progress)
+            weights = {name: weight if name == "teacher" else share * weight for name, weight in weights.items()}
         losses = self.network.loss(inputs, parameters, bf16=self.bf16, **options)
-        total = sum(_WEIGHTS[name] * value for name, value in losses.items())
+        # what does not count must have no gradient at all: a gradient of zero would let its weights decay
+        total = sum(weights[name] * value for name, value in losses.items() if weights[name] > 0.0)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
@@ -376,10 +385,14 @@ class Trainer:
 
     def _targets(self, inputs, parameters, progress):
         """Means of the teacher, with more and more of the truth towards the end of the schedule."""
+        means = self.teacher.means(inputs, parameters, bf16=self.bf16)
+        return torch.lerp(means, parameters, self._truth_share(progress))
+
+    def _truth_share(self, progress):
+        """Share of the truth beside the teacher, which grows from ``truth_from`` to the end of the schedule."""
         config = self.config
         late = (min(progress, 1.0) - config.truth_from) / max(1.0 - config.truth_from, 1e-6)
-        share = config.truth_share * max(late, 0.0)
-        return torch.lerp(self.teacher.means(inputs, parameters, bf16=self.bf16), parameters, share)
+        return config.truth_share * max(late, 0.0)
 
     @contextlib.contextmanager
     def _averaged(self):
@@ -449,7 +462,7 @@ def held_out_metrics(
         that the network takes as known are left out.
     """
     errors, pulls, inside = [], [], []
-    losses, count = dict.fromkeys(_WEIGHTS, 0.0), 0
+    losses, count = {name: 0.0 for name in _WEIGHTS if name != "teacher"}, 0
     with torch.inference_mode():
         for inputs, parameters in batches:
             for rows in torch.arange(len(inputs), device=parameters.device).split(chunk_size("held-out stamps")):

@@ -1,6 +1,6 @@
 """A cheap approximation of the exact posterior, from the wavenumbers that the PSF lets through."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Self
 
@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from galmeasure.fitters.importance.local_correction import LocalCorrection, information
 from galmeasure.fitters.importance.target import STRETCH, ExactPosterior, FluxProposal
 from galmeasure.fitters.problem import Problem
 from galmeasure.likelihood import log_likelihood, variance
@@ -26,8 +27,8 @@ _BANDS = (0.45, 0.525, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.42)  # radii of discs of
 _TOLERANCE = 0.007  # modulus of the PSF's transform below which wavenumbers are left out
 _SMALLEST = 16  # pixels a side: smaller stamps have too few wavenumbers
 _CENTRAL = 10  # pixels a side of the square in which shot noise is that of each model
+_BRIGHT, _UNEVEN = 60.0, 1e-3  # S/N, and scatter of the inverse variance, from which a correction is worth its time
 _LEAST_OUTSIDE = 1e-4  # share of the light outside a stamp that counts as none
-_UNEVEN = 0.2  # relative scatter of the inverse variance, where the galaxy is, up to which it may be the mean
 
 
 @lru_cache(maxsize=64)
@@ -55,55 +56,66 @@ class _Disc:
         Wavenumbers, ``K`` of them.
     psf : Tensor
         Real and imaginary part of the PSFs' transforms, shape ``(R, 2, K)``.
-    slope : Tensor
-        The same of the derivative of the log-likelihood by a model of zero, in the quadratic form that has the value
-        and the derivative of the exact one at the reference, shape ``(R, 2, K)``.
-    power : Tensor
-        Weights of the squared profile in the square of the signal-to-noise ratio, shape ``(R, K)``.
-    constant : Tensor
-        Log-likelihood of a model of zero in that form, double precision, shape ``(R,)``.
-    weight : Tensor
-        Mean inverse variance without the source where the galaxy is, 0 of masked pixels, shape ``(R,)``.
+    flux : Tensor
+        Flux of the reference, double precision, shape ``(R,)``.
+    wave : Tensor
+        Transform of the unit model at the reference on the stamp's own period, real and imaginary parts, ``(R, 2 K)``.
     excess : Tensor
-        Transform of what the unit model at the reference has too much, real and imaginary part, shape ``(R, 2, K)``:
-        that is mostly light that wraps around the stamp's own period, and is taken to grow like the light outside.
+        What this has too much, shape ``(R, 2 K)``: that is mostly light that wraps around the period, and is taken to
+        grow like the light outside.
     outside : Tensor
         Light outside the stamp at the reference, shape ``(R,)``.
+    columns : Tensor
+        Waves whose products with a displacement are its sums over pixels with the derivative of the exact
+        log-likelihood, with the weighted model at the reference, and with the images of the correction, if there is
+        one, ``(R, 2 K, 2 or 9)``.
+    products : Tensor
+        The same products of the unit model at the reference, double precision, shape ``(R, 2 or 9)``.
+    constant : Tensor
+        Exact log-likelihood of the reference, double precision, shape ``(R,)``.
+    weight : Tensor
+        Mean inverse variance where the galaxy is, 0 of masked pixels, shape ``(R,)``.
     central : tuple of Tensor or None
         The central square of stamps with shot noise: waves, and whether a pixel counts, data, variance without the
-        source, reference, its exact derivative and log-likelihood, and excess, by pixel.
+        source, reference, its exact derivative and log-likelihood, by pixel.
     gain : Tensor or None
         Electrons per unit, shape ``(R,)``.
+    correction : LocalCorrection or None
+        Gradient and curvature that the form lacks.
     """
 
     modes: Modes
     psf: torch.Tensor
-    slope: torch.Tensor
-    power: torch.Tensor
-    constant: torch.Tensor
-    weight: torch.Tensor
+    flux: torch.Tensor
+    wave: torch.Tensor
     excess: torch.Tensor
     outside: torch.Tensor
+    columns: torch.Tensor
+    products: torch.Tensor
+    constant: torch.Tensor
+    weight: torch.Tensor
     central: tuple[torch.Tensor, ...] | None
     gain: torch.Tensor | None
+    correction: LocalCorrection | None = None
 
     @classmethod
-    def of(cls, problem: Problem, transform: Tensor, rows: Tensor, band: float, stamps: Tensor) -> Self:
+    def of(
+        cls,
+        problem: Problem,
+        transform: Tensor,
+        rows: Tensor,
+        band: float,
+        stamps: Tensor,
+        reference: Tensor,
+        *,
+        is_corrected: bool,
+    ) -> Self:
         """Expand the log-likelihood of some rows of a problem about the models of parameters ``(R, 7)``."""
         image, error, good, gain = problem.data(rows)
         shape, n_pixels = problem.psf.shape, image[0].numel()
         modes = modes_of_band(shape, band, image.device, image.dtype)
-        reference = _render(problem, rows, stamps)
-        var = variance(reference, error, gain)
-        residual = (image - reference) / var
-        derivative = good * residual
-        if gain is not None:
-            growth = good * (reference > 0) / gain[:, None, None]
-            derivative = derivative + 0.5 * growth * (residual**2 - 1.0 / var)
-        weight, _ = _mean_weight(reference, error, good)
-        slope = derivative + weight[:, None, None] * reference
-        constant = log_likelihood(reference, image, error, good, gain)
-        constant = constant - _sum((derivative + 0.5 * weight[:, None, None] * reference) * reference)
+        _, derivative = information(problem, rows, reference)
+        weight = _mean_weight(reference, good / variance(reference, error, gain))
         scale = modes.count / n_pixels
 
         def on_modes(images):
@@ -111,52 +123,100 @@ class _Disc:
             return torch.stack([wave.real, wave.imag], 1)
 
         psf = transform.flatten(1)[problem.psf_index[rows][:, None], modes.index]
-        power = psf.abs() ** 2 * scale * weight[:, None]
         psf = torch.stack([psf.real, psf.imag], 1)
+        wave, outside = (column.squeeze(1) for column in _unit_models(modes, psf, stamps[:, None]))
         profiles = Profiles.of(stamps.to(image.dtype))
-        outside = profiles.light_outside(shape, derivatives=False)
         wrapped = wrapped_light(stamps.to(image.dtype), profiles.form, profiles.scales(), shape, shape, False)[:, 0]
-        excess = on_modes(wrapped - outside[:, :, None] / n_pixels)
-        central = None
+        excess = on_modes(wrapped - outside[:, None, None] / n_pixels).flatten(1)
+        unit = wave - excess
+        columns = torch.stack([(on_modes(derivative) * scale).flatten(1), _weighted(unit, weight, scale)], 2)
+        central, pixels = None, None
         if gain is not None:
             pixels, waves = _central_waves(shape, band, image.device, image.dtype)
-            columns = (good.to(image.dtype), image, error.expand_as(image) ** 2, reference, derivative)
-            columns = [column.flatten(1)[:, pixels] for column in columns]
-            log_like = -0.5 * (residual**2 * var + torch.log(var)).flatten(1)[:, pixels]
-            central = (waves, *columns, log_like, excess.flatten(1) @ waves)
-        return cls(modes, psf, on_modes(slope) * scale, power, constant, weight, excess, outside[:, 0], central, gain)
+            var = variance(reference, error, gain)
+            log_like = -0.5 * ((image - reference) ** 2 / var + torch.log(var))
+            maps = (good.to(image.dtype), image, error.expand_as(image) ** 2, reference, derivative, log_like)
+            central = (waves, *(pixel_map.flatten(1)[:, pixels] for pixel_map in maps))
+        constant = log_likelihood(reference, image, error, good, gain)
+        products = _sums(unit[:, None], columns).squeeze(1)
+        disc = cls(
+            modes, psf, stamps[:, _FLUX], wave, excess, outside, columns, products, constant, weight, central, gain
+        )
+        return disc._corrected(problem, rows, stamps, pixels) if is_corrected else disc
+
+    def _corrected(self, problem, rows, stamps, pixels):
+        """Return this with the gradient and curvature of the exact log-likelihood at the reference."""
+
+        def cheap(span, moved):
+            some = self.of_rows(torch.arange(span.start, span.stop, device=rows.device))
+            return some.log_likelihood(moved[..., _FLUX], some.project(moved))[0]
+
+        waves, correction = LocalCorrection.of(problem, rows, stamps, self.modes, self.weight, pixels, cheap)
+        columns = torch.cat([self.columns, waves], 2)
+        products = _sums((self.wave - self.excess)[:, None], columns).squeeze(1)
+        return replace(self, columns=columns, products=products, correction=correction)
 
     def of_rows(self, rows: Tensor) -> "_Disc":
         """Return some of the stamps."""
-        names = ("psf", "slope", "power", "constant", "weight", "excess", "outside")
+        names = ("psf", "flux", "wave", "excess", "outside", "columns", "products", "constant", "weight")
         columns = [getattr(self, name)[rows] for name in names]
         central = None if self.central is None else (self.central[0], *(column[rows] for column in self.central[1:]))
-        return _Disc(self.modes, *columns, central, None if self.gain is None else self.gain[rows])
+        gain = None if self.gain is None else self.gain[rows]
+        correction = None if self.correction is None else self.correction.of_rows(rows)
+        return _Disc(self.modes, *columns, central, gain, correction)
 
-    def project(self, stamps: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Sums over the wavenumbers of unit models of parameters ``(R, S, 7)``, and their central pixels.
+    def project(self, stamps: Tensor) -> "_Projection":
+        """Sums over the wavenumbers of unit models of parameters ``(R, S, 7)``, and their central pixels."""
+        away, outside = _unit_models(self.modes, self.psf, stamps)
+        share = (outside + _LEAST_OUTSIDE) / (self.outside[:, None] + _LEAST_OUTSIDE)
+        away.sub_(self.wave[:, None])  # what is small must be small before it is squared
+        away.addcmul_((1.0 - share)[..., None], self.excess[:, None])
+        sums = _sums(away, self.columns)
+        pixels = None
+        if self.central is not None:
+            pixels = (away.flatten(0, 1) @ self.central[0]).unflatten(0, stamps.shape[:2])
+            pixels = pixels + (self.central[4] / self.flux[:, None].to(pixels.dtype))[:, None]
+        scale = self.modes.count / (self.modes.shape[0] * self.modes.shape[1])
+        square = (away.square_() @ torch.cat([scale, scale])).double() * self.weight[:, None]
+        return _Projection(sums, square, pixels)
+
+    def log_likelihood(self, flux: Tensor, projection: "_Projection") -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Approximate log-likelihood of models, and what shot noise changes in their S/N.
+
+        Parameters
+        ----------
+        flux : Tensor
+            Fluxes of the models, double precision, shape ``(R, S)``.
+        projection : _Projection
+            Their sums, from `project`.
 
         Returns
         -------
-        along, power : Tensor
-            Products of the models with the slope and, weighted, with themselves, double precision, ``(R, S)``.
-        pixels : Tensor or None
-            Models in the central square, shape ``(R, S, pixels)``.
+        log_likelihood : Tensor
+            Shape ``(R, S)``.
+        squares, shot : Tensor or None
+            What shot noise adds to the square of the S/N, and its part that slows its growth; None without it.
         """
-        value, wave, outside = _unit_models(self.modes, self.psf, stamps)
-        scale = self.weight[:, None, None] * self.modes.count / (self.modes.shape[0] * self.modes.shape[1])
-        slope, excess = self.slope.flatten(1), self.excess.flatten(1)
-        weighted = (self.excess * scale).flatten(1)
-        along, cross = torch.bmm(wave, torch.stack([slope, weighted], 2)).double().unbind(-1)
-        power = torch.bmm(value.square_(), self.power[:, :, None])[..., 0].double()
-        share = (outside + _LEAST_OUTSIDE) / (self.outside[:, None] + _LEAST_OUTSIDE)
-        amount = share.double()
-        along = along - amount * (slope * excess).sum(1, dtype=torch.float64)[:, None]
-        power = power - amount * (2.0 * cross - amount * (weighted * excess).sum(1, dtype=torch.float64)[:, None])
+        more = flux - self.flux[:, None]
+        sums = flux[..., None] * projection.sums + more[..., None] * self.products[:, None]
+        along, _, *coefficients = sums.unbind(-1)
+        _, away, *_ = projection.sums.unbind(-1)
+        _, unit, *_ = self.products[:, None].unbind(-1)
+        square = flux**2 * projection.square + more * (2.0 * flux * away + more * unit)
+        total = self.constant[:, None] + along - 0.5 * square
+        if self.correction is not None:
+            total = total + self.correction.log_likelihood(torch.stack(coefficients, -1))
         if self.central is None:
-            return along, power, None
-        pixels = (wave.flatten(0, 1) @ self.central[0]).unflatten(0, stamps.shape[:2])
-        return along, power, torch.addcmul(pixels, share[..., None], self.central[-1][:, None], value=-1.0)
+            return total, None, None
+        extra, squares, shot = self._shot_noise(flux, projection.pixels)
+        return total + extra, squares, shot
+
+    def flux_sums(self, projection: "_Projection") -> tuple[Tensor, Tensor]:
+        """Products of the models with the data, in the quadratic form, and, weighted, with themselves, ``(R, S)``."""
+        along, away, *_ = projection.sums.unbind(-1)
+        of_reference, square, *_ = self.products[:, None].unbind(-1)
+        with_reference = away + square
+        return along + of_reference + self.flux[:, None] * with_reference, projection.square + away + with_reference
 
     def flux_proposal(self, along, power, pixels):
         """Mean and standard deviation ``(R, S)`` of the flux given the other parameters, without the prior."""
@@ -169,9 +229,9 @@ class _Disc:
         power = power.clamp_min(1e-60)
         return along / power, power.rsqrt()
 
-    def shot_noise(self, flux, pixels):
+    def _shot_noise(self, flux, pixels):
         """What shot noise adds to the log-likelihood, the square of the S/N and its part that slows its growth."""
-        good, data, background, reference, derivative, log_like, _ = (column[:, None] for column in self.central[1:])
+        good, data, background, reference, derivative, log_like = (column[:, None] for column in self.central[1:])
         model = flux.to(pixels.dtype)[..., None] * pixels
         var = background + model.clamp_min(0.0) / self.gain[:, None, None]
         away, weight = model - reference, self.weight[:, None, None]
@@ -183,8 +243,37 @@ class _Disc:
         return total.sum(-1, dtype=torch.float64), squares, shot
 
 
+@dataclass(frozen=True)
+class _Projection:
+    """Sums of displacements of unit models from the reference.
+
+    Parameters
+    ----------
+    sums : Tensor
+        Products with the columns of a `_Disc`, double precision, shape ``(R, S, 2 or 9)``.
+    square : Tensor
+        Weighted square, double precision, shape ``(R, S)``.
+    pixels : Tensor or None
+        Unit models in the central square, shape ``(R, S, pixels)``.
+    """
+
+    sums: torch.Tensor
+    square: torch.Tensor
+    pixels: torch.Tensor | None
+
+
+def _sums(waves, columns):
+    """Products of waves ``(R, S, 2 K)`` with columns ``(R, 2 K, C)``, double precision."""
+    return torch.bmm(waves, columns).double()
+
+
+def _weighted(wave, weight, scale):
+    """Wave ``(R, 2 K)`` whose products are sums over pixels, weighted."""
+    return wave * torch.cat([scale, scale]) * weight[:, None]
+
+
 def _unit_models(modes, psf, stamps):
-    """Profiles, transforms about the middle of the stamp (real parts, imaginary parts), and light outside of models."""
+    """Transforms about the middle of the stamp (real parts, imaginary parts), and light outside of models."""
     count, (ny, nx), dtype = stamps.shape[:2], modes.shape, psf.dtype
     flat = stamps.flatten(0, 1)
     y, x = ((flat[:, axis, None] - (side - 1) / 2.0).to(dtype) for axis, side in ((_Y, ny), (_X, nx)))
@@ -197,11 +286,11 @@ def _unit_models(modes, psf, stamps):
     wave = cosine.new_empty(*count, 2, cosine.shape[-1])
     torch.addcmul(cosine * real, sine, imag, out=wave[:, :, 0])
     torch.addcmul(cosine * imag, sine, real, value=-1.0, out=wave[:, :, 1])
-    return value.unflatten(0, count), wave.flatten(2), outside.unflatten(0, count)
+    return wave.flatten(2), outside.unflatten(0, count)
 
 
 class FourierPosterior:
-    """Approximate posterior density of the rows of a batch whose noise is nearly the same wherever the galaxy is.
+    """Approximate posterior density of the rows of a batch.
 
     Parameters
     ----------
@@ -222,14 +311,15 @@ class FourierPosterior:
     Notes
     -----
     With ``m0`` the exact model at the reference, ``g`` the derivative of the exact log-likelihood by its pixels and
-    ``w`` the mean inverse variance without the source, weighted with ``m0**2`` and 0 where pixels are masked, the
-    log-likelihood of a model ``m`` is taken to be
+    ``w`` the mean inverse variance, weighted with ``m0**2`` and 0 where pixels are masked, the log-likelihood of a
+    model ``m`` is taken to be
 
         L(m0) + sum g (m - m0) - w/2 sum (m - m0)**2,
 
     whose sums are those over the wavenumbers of the stamp where the PSF has power (Parseval). In a central square,
     where shot noise matters, the terms of the sums are replaced by the exact ones. What wraps around the stamp's own
-    period has the pattern that it has at the reference.
+    period has the pattern that it has at the reference. For galaxies that are bright or lie in uneven noise, gradient
+    and curvature at the reference are then made exact (`galmeasure.fitters.importance.local_correction`).
     """
 
     def __init__(self, exact: ExactPosterior, rows: NDArray[np.int64], window: Window, reference: Tensor) -> None:
@@ -244,15 +334,24 @@ class FourierPosterior:
                 continue
             local = torch.from_numpy(np.searchsorted(group.rows, rows[members])).to(self.device)
             usable = torch.isfinite(stamps[members]).all(1)
-            usable[usable.clone()] = _is_regular(problem, local[usable], stamps[members][usable])
+            members, local = members[usable.cpu().numpy()], local[usable]
+            if not len(members):
+                continue
+            models = stamps[members]
+            references = _render(problem, local, models)
             bands = mode_bands(group.psf_on_stamp, problem.psf.shape, _BANDS, _TOLERANCE)[problem.psf_index[local]]
-            for position in bands[usable].unique().tolist():
-                chosen = torch.nonzero(usable & (bands == position))[:, 0]
-                models = stamps[members][chosen]
-                disc = _Disc.of(problem, group.psf_on_stamp, local[chosen], _BANDS[position], models)
+            kinds = 2 * bands + _want_correction(problem, local, references)
+            for kind in kinds.unique().tolist():
+                chosen = torch.nonzero(kinds == kind)[:, 0]
+                arguments = problem, group.psf_on_stamp, local[chosen], _BANDS[kind // 2], models[chosen]
+                disc = _Disc.of(*arguments, references[chosen], is_corrected=kind % 2 == 1)
                 of_disc = enumerate(rows[members][chosen.cpu().numpy()])
                 self.has_row.update({int(row): (len(self._discs), index) for index, row in of_disc})
                 self._discs.append(disc)
+
+    def about(self, rows: NDArray[np.int64], window: Window, reference: Tensor) -> "FourierPosterior":
+        """Return an approximation of the same posterior for some rows, about other parameters."""
+        return FourierPosterior(self._exact, rows, window, reference)
 
     def evaluate(
         self, rows: NDArray[np.int64], window: Window, values: Tensor, uniform: Tensor | None = None
@@ -278,20 +377,18 @@ class FourierPosterior:
         return values, log_densities[0], log_densities[1]
 
     def _evaluate_stamps(self, disc, block, values, stamps, fwhm, uniform):
-        along, power, pixels = disc.project(stamps)
+        projection = disc.project(stamps)
+        along, power = disc.flux_sums(projection)
         norm = power.clamp_min(1e-60).sqrt()
         gain = None if disc.gain is None else disc.gain[:, None].expand_as(norm)
-        mean, std = disc.flux_proposal(along, power, pixels)
+        mean, std = disc.flux_proposal(along, power, projection.pixels)
         proposal = FluxProposal(mean, STRETCH * std, *self._exact.flux_bounds(norm, gain))
         flux = block * values[..., _FLUX] if uniform is None else proposal.sample(uniform)
         log_flux = proposal.log_prob(flux) + np.log(block)
-        total = disc.constant[:, None] + flux * (along - 0.5 * flux * power)
-        signal, shot = norm * flux, None
-        if gain is not None:
-            extra, squares, shot = disc.shot_noise(flux, pixels)
-            total = total + extra
-            if self.prior.electrons is None:
-                signal = signal**2 + squares
+        total, squares, shot = disc.log_likelihood(flux, projection)
+        signal = norm * flux
+        if squares is not None and self.prior.electrons is None:
+            signal = signal**2 + squares
         values = values.clone()
         values[..., _FLUX] = flux / block
         flat = [None if column is None else column.flatten(0, 1) for column in (values, signal, shot, gain)]
@@ -300,22 +397,23 @@ class FourierPosterior:
         return values, torch.where(torch.isfinite(log_flux), total, -torch.inf), log_flux
 
 
-def _mean_weight(reference, error, good):
-    """Mean inverse variance, weighted with the square of the galaxy's light, and its relative scatter, ``(R,)``."""
-    weight, light = (good / error**2).flatten(1), reference.flatten(1) ** 2
-    light = light / light.sum(1, keepdim=True).clamp_min(1e-30)
-    mean = (light * weight).sum(1)
-    scatter = (light * (weight - mean[:, None]) ** 2).sum(1).sqrt()
-    return mean, scatter / mean.clamp_min(1e-30)
+def _mean_weight(reference, weight):
+    """Mean of the weights of pixels, weighted with the square of the galaxy's light, ``(R,)``."""
+    light = reference.flatten(1) ** 2
+    return (light * weight.flatten(1)).sum(1) / light.sum(1).clamp_min(1e-30)
 
 
-def _is_regular(problem, rows, parameters):
-    """Stamps with nearly the same noise wherever the galaxy is, boolean ``(R,)``."""
-    if not len(rows):
-        return torch.zeros(0, dtype=torch.bool, device=rows.device)
-    _, error, good, _ = problem.data(rows)
-    _, scatter = _mean_weight(_render(problem, rows, parameters), error, good)
-    return scatter < _UNEVEN
+def _want_correction(problem, rows, references):
+    """Stamps whose cheap log-likelihood is not close enough to the exact one without a correction, boolean ``(R,)``.
+
+    They are bright, or their noise is not the same wherever the galaxy is.
+    """
+    _, error, good, gain = problem.data(rows)
+    weight = good / variance(references, error, gain)
+    mean = _mean_weight(references, weight)
+    scatter = _mean_weight(references, (weight / mean.clamp_min(1e-30)[:, None, None] - 1.0) ** 2).sqrt()
+    signal = (mean * references.flatten(1).square().sum(1)).sqrt()
+    return (scatter > _UNEVEN) | (signal > _BRIGHT)
 
 
 def _render(problem, rows, parameters):

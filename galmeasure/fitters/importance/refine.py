@@ -11,7 +11,8 @@ from galmeasure.cutouts.batches import CutoutBatch
 from galmeasure.fitters.base import BatchMeasurement
 from galmeasure.fitters.crop import rows_of
 from galmeasure.fitters.importance.fourier import FourierPosterior
-from galmeasure.fitters.importance.sampling import HeldParameters, ImportanceSettings, gaussian_proposal, weighted_draws
+from galmeasure.fitters.importance.sampler import WORTHLESS, ImportanceSettings
+from galmeasure.fitters.importance.sampling import HeldParameters, gaussian_proposal, weighted_draws
 from galmeasure.fitters.importance.target import ExactPosterior
 from galmeasure.fitters.lsq.fitter import LSQSersicFitter
 from galmeasure.fitters.neural.encode import EncodedChunk
@@ -33,9 +34,6 @@ AGAIN = "lsq+importance"
 
 LEAST_DRAWS = 64
 """Draws that every galaxy gets."""
-
-_WORTHLESS = 0.2
-"""With fewer effective draws than this part of those wanted, the draws are not used."""
 
 
 def check_refinement(weights: Weights, network: SersicPosterior, n_draws: int, min_ess: float) -> None:
@@ -194,11 +192,12 @@ class _Refinement:
     def refine_all(self, chunks):
         """Refine all rows of all chunks."""
         self.measurement.method[:] = "neural"
+        poor = []
         for chunk in chunks:
             members = np.flatnonzero(chunk.keep)
-            poor = self.refine(chunk, members) if self.held is None else self.refine_given(chunk, members)
-            if len(poor):
-                self.refine_again(chunk, poor)
+            poor.append(self.refine(chunk, members) if self.held is None else self.refine_given(chunk, members))
+        if any(len(members) for members in poor):
+            self.refine_again(chunks, poor)
 
     def refine_given(self, chunk, members):
         """Draw posteriors given the held parameters, about the Gaussian of the chunk; gives the members left."""
@@ -218,15 +217,15 @@ class _Refinement:
             )
         return np.sort(poor)
 
-    def refine(self, chunk, members, starts=None, method=METHOD):
-        """Draw posteriors of some rows of a chunk and store them; gives the members whose draws are worthless."""
+    def refine(self, chunk, members, starts=None, method=METHOD, reference=None):
+        """Draw posteriors of some rows of a chunk and store them; gives the members whose draws are worthless.
+
+        Approximations are made about the network's means, or about a ``reference``.
+        """
         poor, measurement = [], self.measurement
         least = self.settings.min_ess
-        cheap = None
-        if method == METHOD:
-            cheap = FourierPosterior(
-                self.target, chunk.rows[members], chunk.window[members], chunk.summary.mean[members].double()
-            )
+        reference = chunk.summary.mean[members].double() if reference is None else reference
+        cheap = FourierPosterior(self.target, chunk.rows[members], chunk.window[members], reference)
         draws = weighted_draws(
             self.network, chunk, members, self.target, self.batch.image, self.settings, starts, self.held,
             self.batch.progress.add, cheap,
@@ -236,37 +235,52 @@ class _Refinement:
             measurement.ess[row] = np.fmax(measurement.ess[row], ess)
             measurement.n_draws[row] += len(drawn)
             measurement.flags[row] |= (ess < least) * Flag.POOR_PROPOSAL
-            if ess < _WORTHLESS * least:
+            if ess < WORTHLESS * least:
                 poor.append(member)
             else:
                 self._store(row, drawn, chunk.window[member : member + 1], method)
         return np.array(poor, dtype=np.int64)
 
-    def refine_again(self, chunk, members):
-        """Draw posteriors of some rows about least-squares fits, which are the answer if that does not help."""
-        rows, measurement = chunk.rows[members], self.measurement
+    def refine_again(self, chunks, poor):
+        """Draw posteriors of some members of chunks about least-squares fits, the answer if that does not help."""
+        rows = np.concatenate([chunk.rows[members] for chunk, members in zip(chunks, poor, strict=True)])
         names = [] if self.held is None else [PARAMETER_NAMES[column] for column in self.held.columns]
         fitter = LSQSersicFitter(device=self.target.device, fixed=dict.fromkeys(names, "init"))
-        init = np.full_like(measurement.values[rows], np.nan)
+        init = np.full_like(self.measurement.values[rows], np.nan)
         if self.held is not None:
             columns = list(self.held.columns)
             init[:, columns] = self.held.values.cpu().numpy()[rows][:, columns]
-        fallback = fitter.measure(rows_of(self.batch, rows), init)
-        usable = np.isfinite(fallback.values).all(axis=1)
+        # all of the batch at once, because few rows are fitted slowly
+        order = rows.argsort()
+        fallback = fitter.measure(rows_of(self.batch, rows[order]), init[order])
+        position = order.argsort()
+        for chunk, members, index in zip(
+            chunks, poor, np.split(position, np.cumsum([len(members) for members in poor])[:-1]), strict=True
+        ):
+            if len(members):
+                self._refine_about(chunk, members, fallback, index, fitter.method)
+
+    def _refine_about(self, chunk, members, fallback, index, method):
+        """Draw posteriors of some members of a chunk about rows of a measurement, and store this where that fails."""
+        rows, measurement = chunk.rows[members], self.measurement
+        values, covariance, flags = (getattr(fallback, name)[index] for name in ("values", "covariance", "flags"))
+        usable = np.isfinite(values).all(axis=1)
         starts = [self._start(chunk.window[member : member + 1], *estimate)
-                  for member, *estimate in zip(members, fallback.values, fallback.covariance, strict=True)]  # fmt: skip
+                  for member, *estimate in zip(members, values, covariance, strict=True)]  # fmt: skip
         hopeful = np.array([start is not None for start in starts])
         left = ~hopeful
         if hopeful.any():
             starts = [start for start in starts if start is not None]
-            poor = self.refine(chunk, members[hopeful], starts, AGAIN)
+            fitted = torch.from_numpy(values[hopeful]).to(self.target.device)
+            reference = chunk.window[members[hopeful]].from_stamp(fitted)
+            poor = self.refine(chunk, members[hopeful], starts, AGAIN, reference)
             left |= np.isin(members, poor)
         left &= usable
-        for name in ("values", "covariance"):
-            getattr(measurement, name)[rows[left]] = getattr(fallback, name)[left]
+        measurement.values[rows[left]] = values[left]
+        measurement.covariance[rows[left]] = covariance[left]
         measurement.quantiles[rows[left]] = np.nan
-        measurement.flags[rows[left]] |= fallback.flags[left]
-        measurement.method[rows[left]] = fitter.method
+        measurement.flags[rows[left]] |= flags[left]
+        measurement.method[rows[left]] = method
 
     def _start(self, window, values, covariance):
         """Proposal about a least-squares fit in the pixels of the stamp, or None."""

@@ -1,9 +1,7 @@
 """Weighted draws of exact posteriors, proposed by a network's flow and by mixtures adapted to them."""
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +10,9 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from galmeasure.fitters.importance.fourier import FourierPosterior
-from galmeasure.fitters.importance.mixture import Mixture, effective_size, fit_mixture, normalised, tempered
+from galmeasure.fitters.importance.mixture import Mixture
+from galmeasure.fitters.importance.sampler import ImportanceSettings, Sampler, WeightedDraws, sobol
 from galmeasure.fitters.importance.target import ExactPosterior
-from galmeasure.fitters.importance.two_phase import choose, corrected, inclusion
 from galmeasure.fitters.neural.encode import EncodedChunk
 from galmeasure.networks import NATIVE_SIZE, SersicPosterior, Window
 from galmeasure.networks.correction import Correction
@@ -22,54 +20,10 @@ from galmeasure.parameters import N_PARAMETERS, SERSIC
 from galmeasure.priors import Prior
 from galmeasure.utils.chunks import chunk_sizes, padded_chunks
 
-__all__ = ["HeldParameters", "ImportanceSettings", "WeightedDraws", "gaussian_proposal", "weighted_draws"]
+__all__ = ["HeldParameters", "gaussian_proposal", "weighted_draws"]
 
-LEVELS = (0.15865525, 0.5, 0.84134475)
-"""Probabilities of the quantiles."""
-
-_FIRST = 64
-"""Draws of the first two rounds; a multiple of what is rendered at once."""
-
-_STEP = 16
-"""Later rounds have a multiple of this number of draws."""
-
-_EVALUATED, _EVALUATED_LATER = 8, 32
-"""Draws with cheap weights for each one that is evaluated exactly: in the first round, and later if `_CLOSE` holds."""
-
-_CLOSE = 0.08
-"""Scatter of exact over cheap weights up to which few more need to be known."""
-
-_WORST, _MOST_NEGATIVE = 0.5, 0.1
-"""Scatter, and sum of negative weights, beyond which a galaxy's draws are all evaluated exactly."""
-
-_FEWEST = 4
-"""Exact evaluations at least, at a time, and from which this scatter is known."""
-
-_GOOD = 0.4  # effective part of the draws of the flow that is good enough to go on with it
-_WIDE_SHARE, _WIDE = 0.15, 1.7  # of the adapted proposal: a wide component and its width
-_TEMPERED = 45.0  # effective draws of the weights to which mixtures are fitted
-_SHARE = 0.5  # of the draws, where this is less
-_MOST_COMPONENTS = 4
 _N_GAUSSIAN, _LEAST_INSIDE = 1023, 30
 _START_SHARE, _START_WIDE = 0.4, 2.5  # of the proposal about a Gaussian
-_N_UNIFORM = N_PARAMETERS + 2
-_EDGE = 1e-9
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportanceSettings:
-    """Numbers of draws that are made for a posterior.
-
-    Parameters
-    ----------
-    n_draws : int
-        Most draws of one galaxy.
-    min_ess : float
-        Number of effective draws to reach.
-    """
-
-    n_draws: int
-    min_ess: float
 
 
 @dataclass(frozen=True)
@@ -100,86 +54,6 @@ class HeldParameters:
         filled = torch.ones_like(values)
         filled[:, columns] = window.from_stamp(values)[:, columns]
         return filled
-
-
-@dataclass(frozen=True)
-class WeightedDraws:
-    """Weighted draws of one posterior, in the units and pixels of the network.
-
-    Parameters
-    ----------
-    values : ndarray, shape (S, 7)
-        Parameters of the draws.
-    log_density : ndarray, shape (S,)
-        Log of likelihood times prior.
-    log_weights : ndarray, shape (S,)
-        Log of this over the density of the proposals.
-    factors : ndarray, shape (S,)
-        Factors of the weights that make cheap ones exact, see `galmeasure.fitters.importance.two_phase`; 1 where all
-        draws are evaluated exactly.
-    """
-
-    values: np.ndarray
-    log_density: np.ndarray
-    log_weights: np.ndarray
-    factors: np.ndarray
-
-    def __len__(self) -> int:
-        """Number of draws."""
-        return len(self.values)
-
-    @property
-    def weights(self) -> npt.NDArray[np.float64]:
-        """Weights, which sum to 1; all zero where the prior excludes all draws. Some may be slightly negative."""
-        weights = normalised(self.log_weights) * self.factors
-        total = weights.sum()
-        return weights / total if total > 0 else np.zeros_like(weights)
-
-    @property
-    def ess(self) -> float:
-        """Effective number of draws."""
-        return effective_size(self.weights)
-
-    @property
-    def log_evidence(self) -> float:
-        """Log of the integral of likelihood times prior."""
-        highest = self.log_weights.max()
-        if not np.isfinite(highest):
-            return -np.inf
-        return highest + np.log((self.factors * np.exp(self.log_weights - highest)).mean())
-
-    @property
-    def mean(self) -> npt.NDArray[np.float64]:
-        """Posterior mean, shape ``(7,)``."""
-        return self.weights @ self.values
-
-    @property
-    def covariance(self) -> npt.NDArray[np.float64]:
-        """Posterior covariance, shape ``(7, 7)``."""
-        weights = self.weights
-        away = self.values - weights @ self.values
-        return (weights[:, None] * away).T @ away / (1.0 - (weights**2).sum())
-
-    @property
-    def best(self) -> npt.NDArray[np.float64]:
-        """Draw of the highest posterior density, shape ``(7,)``."""
-        return self.values[self.log_density.argmax()]
-
-    def quantiles(self, levels: npt.ArrayLike = LEVELS) -> npt.NDArray[np.float64]:
-        """Quantiles of each parameter, shape ``(len(levels), 7)``."""
-        columns, weights = [], self.weights
-        for column in self.values.T:
-            order = column.argsort(kind="stable")
-            mass = weights[order]
-            below = np.maximum.accumulate(mass.cumsum() - 0.5 * mass)
-            columns.append(np.interp(levels, below, column[order]))
-        return np.stack(columns, 1)
-
-    def resampled(self, count: int, generator: np.random.Generator) -> npt.NDArray[np.float64]:
-        """Draws ``(count, 7)`` of equal weight, in no order: each as often as its weight says, up to one."""
-        levels = (generator.random() + np.arange(count)) / count
-        chosen = np.searchsorted(np.maximum.accumulate(self.weights.cumsum()), levels).clip(max=len(self) - 1)
-        return self.values[generator.permutation(chosen)]
 
 
 def weighted_draws(
@@ -219,7 +93,8 @@ def weighted_draws(
     cheap : FourierPosterior, optional
         Approximation of the posterior of some of the rows: their draws are weighted with it, and only one in eight is
         evaluated exactly, which makes the weights exact in the mean (`galmeasure.fitters.importance.two_phase`). Rows
-        where exact and cheap weights disagree begin again without it.
+        where exact and cheap weights disagree begin again with an approximation about their best draw, and in the end
+        without any.
 
     Returns
     -------
@@ -240,21 +115,22 @@ def weighted_draws(
     coordinates = _Coordinates.of(network, target.prior, held)
     proposals = [None] * len(members) if starts is None else starts
     rows = chunk.rows[members]
-    has_cheap = [cheap is not None and int(row) in cheap.has_row for row in rows]
-    samplers = [_Sampler(images[row], start, flag)
-                for row, start, flag in zip(rows, proposals, has_cheap, strict=True)]  # fmt: skip
+    densities = [cheap if cheap is not None and int(row) in cheap.has_row else None for row in rows]
+    samplers = [Sampler(images[row], start, density is not None)
+                for row, start, density in zip(rows, proposals, densities, strict=True)]  # fmt: skip
     active = np.arange(len(members))
     while len(active):
-        kinds = {}
-        for index in active:
-            kinds.setdefault(samplers[index].next_round(settings), []).append(index)
-        for (by_flow, is_cheap, count), chosen in sorted(kinds.items()):
-            used, density = [samplers[index] for index in chosen], cheap if is_cheap else target
+        for (by_flow, count, _), chosen in sorted(_by_kind(samplers, densities, active, settings).items()):
+            used, density = [samplers[index] for index in chosen], densities[chosen[0]] or target
             draw = _flow_round if by_flow else _fitted_round
             draw(network, chunk, members[chosen], used, density, coordinates, count)
         due = np.array([index for index in active if samplers[index].is_due(settings)], dtype=np.int64)
         if len(due):
             _evaluate_some(target, rows[due], chunk.window[members[due]], [samplers[index] for index in due])
+            _expand_again(cheap, rows, chunk.window[members], samplers, densities, due)
+        for index in active:
+            samplers[index].give_up_approximation(settings)
+            densities[index] = densities[index] if samplers[index].is_cheap else None
         n_active = len(active)
         active = np.array([index for index in active if not samplers[index].is_done(settings)], dtype=np.int64)
         if finished is not None:
@@ -290,7 +166,7 @@ def gaussian_proposal(
     if not (torch.isfinite(values).all() and torch.isfinite(covariance).all()):
         return None
     value, vector = torch.linalg.eigh(covariance)
-    normal = torch.from_numpy(ndtri(_sobol(_N_GAUSSIAN + 1)[1:, :N_PARAMETERS])).to(values.device)
+    normal = torch.from_numpy(ndtri(sobol(_N_GAUSSIAN + 1)[1:, :N_PARAMETERS])).to(values.device)
     drawn = values + (normal * value.clamp_min(0.0).sqrt()) @ vector.T
     middle = drawn.new_full((len(drawn),), (prior.snr.lower * prior.snr.upper) ** 0.5)
     drawn = drawn[prior.contains(drawn, (NATIVE_SIZE, NATIVE_SIZE), middle)]
@@ -299,6 +175,29 @@ def gaussian_proposal(
     u = _Coordinates.of(network, prior, held).forward(drawn)[0].cpu().numpy()
     scale = np.atleast_2d(np.cov(u.T)) + 1e-8 * np.eye(u.shape[1])
     return Mixture.of_moments(np.ones(1), u.mean(0)[None], scale[None]).widened(_START_SHARE, _START_WIDE)
+
+
+def _by_kind(samplers, densities, active, settings):
+    """Indices of samplers whose next draws are of one kind: from the flow or not, how many, and by which density."""
+    kinds, numbers = {}, {}
+    for index in active:
+        density = densities[index]
+        number = numbers.setdefault(id(density), len(numbers))
+        kinds.setdefault((*samplers[index].next_round(settings), number), []).append(index)
+    return kinds
+
+
+def _expand_again(cheap, rows, window, samplers, densities, due):
+    """Approximate anew the posteriors of those of the samplers that want it, in place; others become exact."""
+    wanting = np.array([index for index in due if samplers[index].wants_expansion], dtype=np.int64)
+    if len(wanting):
+        best = np.stack([samplers[index].best for index in wanting])
+        density = cheap.about(rows[wanting], window[wanting], torch.from_numpy(best).to(cheap.device))
+    for index in due:
+        if samplers[index].wants_expansion:
+            densities[index], samplers[index].wants_expansion = density, False
+        elif not samplers[index].is_cheap:
+            densities[index] = None
 
 
 def _evaluate_some(target, rows, window, samplers):
@@ -363,158 +262,6 @@ def _add(samplers, *columns):
     columns = [column.cpu().numpy() for column in columns]
     for index, sampler in enumerate(samplers):
         sampler.add(*(column[index] for column in columns))
-
-
-@lru_cache(maxsize=4)
-def _sobol(count):
-    """Quasi-random numbers ``(count, 9)``."""
-    engine = torch.quasirandom.SobolEngine(_N_UNIFORM)
-    return engine.draw(count, dtype=torch.float64).numpy()
-
-
-class _Sampler:
-    """Draws of one galaxy, and the proposals they came from."""
-
-    def __init__(self, image, start, is_cheap):
-        self._start, self.is_cheap = start, is_cheap
-        self._key = [zlib.crc32(np.ascontiguousarray(image)), 0]
-        self._begin()
-
-    def _begin(self):
-        self._generator = np.random.Generator(np.random.Philox(key=self._key))
-        self._shift = self._generator.random(_N_UNIFORM)
-        self.proposals, self._counts = [], []
-        self._columns = None
-        self.draws = None
-        self._factors, self._probability, self._n_settled = np.ones(0), np.ones(0), 0
-        self._offset, self._log_ratio = None, np.full(0, np.nan)
-
-    def __len__(self):
-        return 0 if self._columns is None else len(self._columns[0])
-
-    def uniforms(self, count):
-        """Numbers ``(count, 9)`` between 0 and 1, evenly spread together with those before."""
-        start = len(self)
-        # powers of two, so that few tables are kept
-        table = _sobol(1 << (start + count - 1).bit_length())
-        return np.clip((table[start : start + count] + self._shift) % 1.0, _EDGE, 1.0 - _EDGE)
-
-    def is_done(self, settings):
-        """Whether there are draws enough, and no cheap ones that wait to be corrected."""
-        return not self._waiting() and self._has_enough(settings)
-
-    def is_due(self, settings):
-        """Whether some of the draws are to be evaluated exactly: after the first round, and in the end."""
-        return self._waiting() and (self._n_settled == 0 or self._has_enough(settings))
-
-    def _waiting(self):
-        return self.is_cheap and self._n_settled < len(self)
-
-    def _has_enough(self, settings):
-        return len(self) >= settings.n_draws or (len(self) > 0 and self.draws.ess >= settings.min_ess)
-
-    def next_round(self, settings):
-        """Choose where to draw from next; gives whether that is the flow, whether weights are cheap, and the number."""
-        return self._next_proposal() is None, self.is_cheap, self._next_count(settings)
-
-    def _next_count(self, settings):
-        """Two rounds of the same size, later ones of what is missing, but no more than half of what there is."""
-        count, most = _FIRST, max(_FIRST, len(self) // 2 // _FIRST * _FIRST)
-        if len(self) >= 2 * _FIRST:
-            missing = settings.min_ess * len(self) / max(self.draws.ess, 1.0) - len(self)
-            count = int(np.clip(np.ceil(missing / _STEP) * _STEP, _STEP, most))
-        return min(count, settings.n_draws - len(self))
-
-    def _next_proposal(self):
-        """Choose a proposal: None is the flow, else a Mixture."""
-        proposal = self._start
-        if len(self) and (self.proposals[-1] is not None or self.draws.ess < _GOOD * len(self)):
-            proposal = self._fit()
-        self.proposals.append(proposal)
-        return proposal
-
-    def add(self, *columns):
-        """Add the draws of the proposal that was chosen last: values, u, log volume, target, flux and flow."""
-        self._counts.append(len(columns[0]))
-        if self._columns is None:
-            self._columns = list(columns)
-        else:
-            self._columns = [np.concatenate(pair) for pair in zip(self._columns, columns, strict=True)]
-        if self._offset is not None:
-            self._columns[3][-len(columns[3]) :] += self._offset
-        for name, fill in (("_factors", 1.0), ("_probability", 1.0), ("_log_ratio", np.nan)):
-            setattr(self, name, np.append(getattr(self, name), np.full(len(columns[0]), fill)))
-        self._update()
-
-    def _update(self):
-        values, _, _, log_density, _, _ = self._columns
-        possible = np.isfinite(log_density)
-        log_weights = np.full(len(values), -np.inf)
-        log_weights[possible] = log_density[possible] - self._log_proposal(possible)
-        log_weights[~(log_weights < np.inf)] = -np.inf
-        known = np.isfinite(self._log_ratio)
-        log_density = np.where(known, log_density + np.where(known, self._log_ratio, 0.0), log_density)
-        self.draws = WeightedDraws(values, log_density, log_weights, self._factors)
-
-    def choose(self):
-        """Choose those of the draws since the last time that are to be evaluated exactly."""
-        start, part = self._n_settled, _EVALUATED
-        if start and self._scatter() < _CLOSE:
-            part = _EVALUATED_LATER
-        self._n_settled = len(self)
-        weights = normalised(self.draws.log_weights[start:])
-        if not weights.any():
-            return np.zeros(0, dtype=np.int64)
-        self._probability[start:] = probability = inclusion(weights, max((len(self) - start) // part, _FEWEST))
-        return start + choose(probability, self._generator.random())
-
-    def correct(self, picks, log_density):
-        """Correct the weights by the exact log densities of some draws; begin again if they have little in common."""
-        if not len(picks):
-            return
-        log_ratio = log_density - self._columns[3][picks]
-        probability = self._probability[picks]
-        if self._offset is None and np.isfinite(log_ratio).any():
-            share = np.exp(self.draws.log_weights[picks] - self.draws.log_weights[picks].max()) / probability
-            highest = log_ratio.max()
-            self._offset = highest + np.log(share @ np.exp(log_ratio - highest) / share.sum())
-            self._columns[3] = self._columns[3] + self._offset
-            log_ratio = log_ratio - self._offset
-        self._log_ratio[picks] = log_ratio
-        self._factors[picks] = corrected(np.exp(np.minimum(log_ratio, 50.0)), probability)
-        self._update()
-        if self._disagree():
-            self.is_cheap = False
-            self._begin()
-
-    def _scatter(self):
-        """Standard deviation of exact over cheap weights; infinite as long as hardly any are known."""
-        ratios = np.exp(self._log_ratio[~np.isnan(self._log_ratio)])
-        return np.std(ratios) if len(ratios) >= _FEWEST else np.inf
-
-    def _disagree(self):
-        """Whether cheap weights are too far from exact ones."""
-        weights = self.draws.weights
-        return not (weights.any() and self._scatter() < _WORST and -weights.clip(max=0.0).sum() < _MOST_NEGATIVE)
-
-    def _log_proposal(self, chosen):
-        """Log density, by the parameters, of the mixture of all proposals."""
-        _, u, log_volume, _, log_flux, log_flow = (column[chosen] for column in self._columns)
-        total = np.full(len(u), -np.inf)
-        for proposal, count in zip(self.proposals, self._counts, strict=True):
-            density = log_flow if proposal is None else proposal.log_prob(u) - log_volume + log_flux
-            total = np.logaddexp(total, density + np.log(count / len(self)))
-        return total
-
-    def _fit(self):
-        u, log_weights = self._columns[1], self.draws.log_weights
-        possible = np.isfinite(log_weights)
-        u, log_weights = u[possible], log_weights[possible]
-        if len(u) <= 2 * N_PARAMETERS:
-            return self._start
-        n_components = int(np.clip(self.draws.ess / _TEMPERED, 1, _MOST_COMPONENTS))
-        weights = tempered(log_weights, min(_TEMPERED, _SHARE * len(u)))
-        return fit_mixture(self._generator, u, weights, n_components).widened(_WIDE_SHARE, _WIDE)
 
 
 class _Coordinates:

@@ -90,26 +90,37 @@ class ExactPosterior:
 
     def _evaluate(self, rows, window, values, uniform, propose):
         values = values.clone()
-        log_densities = torch.empty((2, *values.shape[:2]), dtype=torch.float64, device=values.device)
+        shape = values.shape[:2]
+        log_like, log_flux, signal, shot = values.new_zeros((4, *shape))
+        gain = values.new_ones(len(values))
         problems = [self._problems[int(row)] for row in rows]
-        fwhm = self.psf_fwhm(rows) / window.block
         stamps = window.to_stamp(values)
         for problem in {id(problem): problem for problem, _ in problems}.values():
             chosen = [index for index, (owner, _) in enumerate(problems) if owner is problem]
             local = torch.tensor([problems[index][1] for index in chosen], device=values.device)
-            pairs = torch.tensor(chosen, device=values.device).repeat_interleave(values.shape[1])
-            local = local.repeat_interleave(values.shape[1])
-            draws = torch.arange(values.shape[1], device=values.device).repeat(len(chosen))
+            if problem.gain is not None:
+                gain[chosen] = problem.gain[local].double()
+            pairs = torch.tensor(chosen, device=values.device).repeat_interleave(shape[1])
+            local = local.repeat_interleave(shape[1])
+            draws = torch.arange(shape[1], device=values.device).repeat(len(chosen))
             for models in self._chunks(stamps[pairs, draws], problem):
                 index = pairs[models], draws[models]
                 number = None if uniform is None else uniform[index]
-                flux, log_density, log_flux = self._evaluate_models(
-                    problem, local[models], window.block, values[index], stamps[index], fwhm[pairs[models]], number,
-                    propose,
-                )  # fmt: skip
-                values[(*index, _FLUX)] = flux
-                log_densities[(0, *index)], log_densities[(1, *index)] = log_density, log_flux
-        return values, log_densities[0], log_densities[1]
+                found = self._evaluate_models(
+                    problem, local[models], window.block, values[index], stamps[index], number, propose
+                )
+                values[(*index, _FLUX)], log_like[index], log_flux[index], signal[index], shot[index] = found
+        has_gain = problems[0][0].gain is not None
+        # of all models at once: there are many small operations in a prior
+        numbers = (column[:, None].expand(shape).flatten() for column in (gain, self.psf_fwhm(rows) / window.block))
+        gains, fwhm = numbers
+        with_shot = has_gain and self.prior.electrons is None
+        log_prior = self.log_prior(
+            values.flatten(0, 1), signal.flatten(), shot.flatten() if with_shot else None, gains if has_gain else None,
+            window.block, fwhm,
+        )  # fmt: skip
+        total = torch.where(torch.isfinite(log_flux), log_like + log_prior.view(shape), -torch.inf)
+        return values, total, log_flux
 
     def log_density(self, rows: NDArray[np.int64], window: Window, values: Tensor) -> Tensor:
         """Log posterior density of one set of parameters for each of some rows.
@@ -138,8 +149,8 @@ class ExactPosterior:
             if len(models):
                 yield from models.split(count)
 
-    def _evaluate_models(self, problem, local, block, values, stamps, fwhm, uniform, propose):
-        """Fluxes, log posterior densities and log densities of the fluxes in their proposal, of a few models."""
+    def _evaluate_models(self, problem, local, block, values, stamps, uniform, propose):
+        """Fluxes, log-likelihoods, log densities of the fluxes in their proposal, and what `log_prior` takes."""
         image, error, good, gain = problem.data(local)
         of_unit_flux = stamps.to(image.dtype)
         of_unit_flux[:, _FLUX] = 1.0
@@ -152,11 +163,8 @@ class ExactPosterior:
             flux = flux if uniform is None else proposal.sample(uniform)
             log_flux = proposal.log_prob(flux) + math.log(block)
         model = flux[:, None, None].to(unit.dtype) * unit
-        total = log_likelihood(model, image, error, good, gain)
-        values = values.clone()
-        values[:, _FLUX] = flux / block
-        total = total + self._log_prior(values, model, norm * flux, error, good, gain, block, fwhm)
-        return flux / block, torch.where(torch.isfinite(log_flux), total, -torch.inf), log_flux
+        log_like = log_likelihood(model, image, error, good, gain)
+        return flux / block, log_like, log_flux, *self._signal(model, norm * flux, error, good, gain)
 
     def _flux_proposal(self, along, power, unit, image, error, good, gain):
         """Normal distribution of the flux within the prior, from the products without shot noise."""
@@ -197,13 +205,13 @@ class ExactPosterior:
             upper = self.prior.snr.upper / norm
         return lower, upper
 
-    def _log_prior(self, values, model, background_snr, error, good, gain, block, fwhm):
-        """Log prior of parameters in the network's units, by the parameters."""
+    def _signal(self, model, background_snr, error, good, gain):
+        """Arguments ``signal`` and ``shot`` of `log_prior`, the second one zero where it does not matter."""
         if self.prior.electrons is not None or gain is None:
-            return self.log_prior(values, background_snr, None, gain, block, fwhm)
+            return background_snr, torch.zeros_like(background_snr)
         var = variance(model, error, gain)
         light = good * model**2 / var
-        return self.log_prior(values, _sum(light), _sum(light * (1.0 - error**2 / var)), gain, block, fwhm)
+        return _sum(light), _sum(light * (1.0 - error**2 / var))
 
     def log_prior(
         self, values: Tensor, signal: Tensor, shot: Tensor | None, gain: Tensor | None, block: int, fwhm: Tensor
