@@ -9,7 +9,7 @@ from _lsq import SIGMA, values
 
 from galmeasure import Cutouts, LSQSersicFitter
 from galmeasure.fitters import variables
-from galmeasure.fitters.lsq import fourier
+from galmeasure.fitters.lsq import fitter, fourier
 from galmeasure.fitters.lsq.fourier import FourierProblem, Stamps
 from galmeasure.fitters.lsq.joint import JointProblem
 from galmeasure.fitters.problem import Problem
@@ -106,6 +106,25 @@ def test_end_is_that_of_the_pixels(galaxies, monkeypatch, options):
     same = (moved < 0.05).all(1)
     assert same.mean() > 0.9
     assert (same | (chi2 < 0.1)).all()
+
+
+def test_quality_without_a_model(galaxies, monkeypatch):
+    """Chi-squared and S/N that follow from the last evaluation are those of the model."""
+    _, images = galaxies
+    table = LSQSersicFitter().fit(images, PSF, error=SIGMA)
+    known, of_ends = [], fitter.quality_of_ends
+
+    def none_known(*args):
+        quality, is_known = of_ends(*args)
+        known.append(is_known)
+        return quality, torch.zeros_like(is_known)
+
+    monkeypatch.setattr(fitter, "quality_of_ends", none_known)
+    expected = LSQSersicFitter().fit(images, PSF, error=SIGMA)
+    assert torch.cat(known).double().mean() > 0.5
+    np.testing.assert_allclose(plain(table["snr"]), plain(expected["snr"]), rtol=3e-3)
+    np.testing.assert_allclose(plain(table["chi2_reduced"]), plain(expected["chi2_reduced"]), atol=0.2 / images[0].size)
+    np.testing.assert_array_equal(table["flags"], expected["flags"])
 
 
 def test_few_exact_evaluations(galaxies, monkeypatch):

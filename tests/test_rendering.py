@@ -12,7 +12,7 @@ from galmeasure import Cutouts
 from galmeasure.fitters.network_psfs import cleaned_psfs
 from galmeasure.fitters.rendering import rendering_groups
 from galmeasure.fitters.tensors import BatchTensors
-from galmeasure.render import prepare_psf, render_raw, render_sersic
+from galmeasure.render import prepare_psf, render_raw, render_sersic, sersic
 from galmeasure.render.sersic import is_narrow_ridge
 
 N_ROWS = 24
@@ -54,7 +54,7 @@ def test_each_row_is_in_one_group_with_its_own_psf():
 
 
 def test_narrow_galaxies_share_what_is_known_of_their_psf():
-    """A grid twice as large is made once for a PSF; rows that are not to have it are rendered on the usual one."""
+    """A larger grid is made once for a PSF; rows that are not to have it are rendered on the usual one."""
     psf = prepare_psf(torch.tensor(np.stack([moffat(4.0), moffat(5.0)])), (48, 48))
     parameters = torch.tensor([[1.0, 1.0, 4.0, 0.6, 0.2, 23.0, 24.0], [1.0, 1.0, 2.0, 0.1, 0.0, 23.5, 23.5]])
     parameters = parameters.repeat(3, 1)
@@ -91,3 +91,21 @@ def test_bfloat16_is_not_chosen_where_onednn_may_not_use_it():
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("n", "r_eff", "g", "side"),
+    [(1.5, 2.2, 0.65, 96), (4.5, 2.2, 0.6, 128), (3.0, 6.0, 0.7, 192), (4.5, 0.8, 0.9, 192)],
+)
+def test_ridges_on_larger_grids(monkeypatch, n, r_eff, g, side):
+    """Long, narrow galaxies are rendered on the smallest grid that gives the image of a much larger one."""
+    y, x = torch.meshgrid(*2 * [torch.arange(33.0) - 16], indexing="ij")
+    star = torch.exp(-(x**2 + y**2) / 6.0).double()
+    psf = prepare_psf((star / star.sum())[None], (64, 64), dtype=torch.float64)
+    galaxy = torch.tensor([[1.0, n, r_eff, 0.8 * g, 0.6 * g, 31.3, 31.8]], dtype=torch.float64)
+    expected = render_raw(galaxy, psf.enlarged(torch.tensor([0]), 4.0), derivatives=False)
+    sides, render = [], sersic._render
+    monkeypatch.setattr(sersic, "_render", lambda *args: sides.append(args[1].padded[0]) or render(*args))
+    difference = render_raw(galaxy, psf, derivatives=False) - expected
+    assert sides == [side]
+    assert difference.norm() < 1e-3 * expected.norm()  # 0.1 sigma at S/N 100

@@ -36,7 +36,7 @@ class Problem:
     prior : PriorTerm or None
         A term that is added to the loss.
     enlarge : bool or Tensor
-        Whether long, narrow galaxies get a grid twice as large, see `galmeasure.render.render_raw`; of each row, shape
+        Whether long, narrow galaxies get a larger grid, see `galmeasure.render.render_raw`; of each row, shape
         ``(B,)``, or of all.
     """
 

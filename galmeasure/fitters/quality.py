@@ -59,6 +59,11 @@ class Quality:
         """Return the first rows."""
         return Quality(*(None if column is None else column[:count] for column in self._columns()))
 
+    def put(self, rows: Tensor, quality: "Quality") -> None:
+        """Replace the sums of some rows, in place, by those of another quality."""
+        for name in ("chi2", "snr", "n_pixels", "inside"):
+            getattr(self, name)[rows] = getattr(quality, name)
+
     def _columns(self):
         return [getattr(self, name) for name in _column_names(self)]
 

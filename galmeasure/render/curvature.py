@@ -1,5 +1,7 @@
 """Second derivatives of the model, contracted with a covariance: the curvature of the model within its errors."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -19,9 +21,12 @@ from galmeasure.render.sersic import (
 
 __all__ = ["render_curvature"]
 
-_FLUX, _N, _R_EFF, _G1, _G2 = SERSIC.indices("flux", "n", "r_eff", "g1", "g2")
-_SHAPE = SERSIC.slice("r_eff", "g2")
-_STEP = 1e-3  # of the second difference of the quadratic form, in units of the covariance
+_FLUX, _N, _R_EFF = SERSIC.indices("flux", "n", "r_eff")
+_SHEAR = SERSIC.slice("g1", "g2")
+_MODEL, _BY_N, _A = (RAW_INDEX[name] for name in ("model", "n", "a"))
+_CENTRE = slice(RAW_INDEX["y"], RAW_INDEX["x"] + 1)
+_PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))  # of quadratic forms
+_ENTRIES = (("x", "x"), ("x", "y"), ("y", "y"), ("model", "n"), ("n", "n"))
 
 
 def render_curvature(parameters: Tensor, covariance: Tensor, psf: PSFGrid, psf_index: Tensor | None = None) -> Tensor:
@@ -58,66 +63,75 @@ def render_curvature(parameters: Tensor, covariance: Tensor, psf: PSFGrid, psf_i
 
 
 def _form_curvature(parameters, covariance):
-    """Contracted second derivatives of the quadratic form by r_eff, g1, g2, shape ``(B, 3)``."""
-    values, vectors = torch.linalg.eigh(torch.nan_to_num(covariance[:, _SHAPE, _SHAPE]))
-    roots = vectors * values.clamp_min(0.0).sqrt()[:, None, :]
-    # a step that keeps |g| below 1 and r_eff positive
-    largest = roots.abs().amax((1, 2)).clamp_min(1e-300)
-    room = torch.minimum(parameters[:, _R_EFF], 1.0 - torch.hypot(parameters[:, _G1], parameters[:, _G2]))
-    step = torch.minimum(torch.full_like(largest, _STEP), 0.1 * room / largest)[:, None]
-    centre = quadratic_form(parameters)
-    total = torch.zeros_like(centre)
-    for k in range(3):
-        moved = torch.zeros_like(parameters)
-        moved[:, _SHAPE] = step * roots[:, :, k]
-        total += (quadratic_form(parameters + moved) + quadratic_form(parameters - moved) - 2.0 * centre) / step**2
-    return total
+    """Second derivatives of the quadratic form by r_eff, g1, g2, contracted with their covariance, shape ``(B, 3)``."""
+    r_eff, shear = parameters[:, _R_EFF, None], parameters[:, _SHEAR]
+    with_radius, of_shear = covariance[:, _R_EFF, _SHEAR], covariance[:, _SHEAR, _SHEAR]
+    u = 1.0 / (1.0 - (shear**2).sum(1, keepdim=True))
+    trace = of_shear.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)
+    turned = (of_shear @ shear[:, :, None])[:, :, 0]
+    along = (shear * with_radius).sum(1, keepdim=True)
+    # the form is r_eff**2 times (2 u - 1, 2 u g1, 2 u g2)
+    by_shear = 4.0 * u**2 * (trace + 4.0 * u * (shear * turned).sum(1, keepdim=True))
+    round_part = r_eff**2 * by_shear + 16.0 * r_eff * u**2 * along
+    long_part = shear * round_part + r_eff * u * (8.0 * r_eff * u * turned + 8.0 * with_radius)
+    by_radius = 2.0 * covariance[:, _R_EFF, _R_EFF, None] / r_eff**2
+    return by_radius * quadratic_form(parameters) + torch.cat([round_part, long_part], 1)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must serve autograd too
+def _products(padded, band, device, dtype):
+    """Products of wavenumbers on a flattened grid: linear ``(2, K)``, of third ``(6, K)`` and of fourth order."""
+    ky, kx, forms = wavenumbers(padded, band, device, torch.float64)
+    waves, forms = torch.stack(torch.broadcast_tensors(ky, kx)).flatten(1), forms.flatten(1)
+    cubic = (waves[:, None] * forms).flatten(0, 1)
+    quartic = torch.stack([forms[i] * forms[j] for i, j in _PAIRS])
+    return tuple(products.to(dtype) for products in (waves, cubic, quartic))
+
+
+def _combined(weights, products):
+    """Sums ``(B, I, K)`` of products ``(J, K)`` with weights ``(B, I, J)``."""
+    return torch.bmm(weights, products.expand(len(weights), -1, -1))
 
 
 def _contracted(parameters, flux, raw, form_curvature, psf):
     """Complex factor ``(B, rows, columns)`` of the carrier wave."""
-    ky, kx, forms = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
-    grid = forms.shape[1:]
-    coefficients, _ = profile_pieces(parameters[:, _N], order=2)
-    kappa2, index, t = table_position(quadratic_form(parameters), forms.flatten(1))
-    tables = coefficients.unbind(1)  # of the transform and its first two derivatives in n
-    value, by_u, by_uu = _spline_derivatives(tables[0], index, t, kappa2, 2)
-    by_n, by_nu = _spline_derivatives(tables[1], index, t, kappa2, 1)
-    (by_nn,) = _spline_derivatives(tables[2], index, t, kappa2, 0)
-    value, by_u, by_uu, by_n, by_nu, by_nn = (x.view(-1, *grid) for x in (value, by_u, by_uu, by_n, by_nu, by_nn))
+    _, _, forms = wavenumbers(psf.padded, psf.band, parameters.device, parameters.dtype)
+    grid, forms = forms.shape[1:], forms.flatten(1)
+    waves, cubic, quartic = _products(psf.padded, psf.band, parameters.device, parameters.dtype)
+    f = flux[:, None]
+    entry = {(i, j): raw[:, RAW_INDEX[i], RAW_INDEX[j]] for i, j in _ENTRIES}
+    xx, xy, yy = entry["x", "x"], entry["x", "y"], entry["y", "y"]
+    shift = torch.stack([xx + yy, xx - yy, 2.0 * xy], 1) * (-0.5 * f)  # kx**2, ky**2 and kx ky as quadratic forms
+    of_forms = torch.stack(
+        [2.0 * raw[:, _MODEL, RAW_FORM] + form_curvature, 2.0 * f * raw[:, _BY_N, RAW_FORM], shift], 1
+    )
+    by_u_weight, by_nu_weight, value_weight = _combined(of_forms, forms).unbind(1)
+    of_pairs = torch.stack([raw[:, _A + i, _A + j] * (1.0 if i == j else 2.0) for i, j in _PAIRS], 1)
+    by_uu_weight = _combined((f * of_pairs)[:, None], quartic)[:, 0]
+    imag_value, imag_n = _combined(
+        -2.0 * torch.stack([raw[:, _MODEL, _CENTRE], f * raw[:, _BY_N, _CENTRE]], 1), waves
+    ).unbind(1)
+    imag_u = _combined((-2.0 * f * raw[:, _CENTRE, RAW_FORM].flatten(1))[:, None], cubic)[:, 0]
 
-    def along(row):
-        """Covariance of raw coordinate ``row`` with the quadratic forms, on the grid."""
-        return _combination(raw[:, RAW_INDEX[row], RAW_FORM], forms)
+    # tables of the transform and of its first two derivatives by n
+    of_value, of_slope, of_curvature = profile_pieces(parameters[:, _N], order=2)[0].unbind(1)
+    kappa2, index, t = table_position(quadratic_form(parameters), forms)
+    c0, c1, c2, c3 = (torch.gather(of_value[:, j], 1, index) for j in range(4))
+    value = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
+    # derivatives in log k become those by kappa**2
+    slope = torch.addcmul(c1, t, torch.addcmul(c2.mul_(2.0), t, c3, value=3.0))
+    bend = c2.addcmul_(t, c3, value=6.0).sub_(slope, alpha=2.0 * LOG_K_STEP)
+    c0, c1, c2, c3 = (torch.gather(of_slope[:, j], 1, index) for j in range(4))
+    by_n = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
+    by_n_slope = c1.addcmul_(t, c2.mul_(2.0).addcmul_(t, c3, value=3.0))
+    c0, c1, c2, c3 = (torch.gather(of_curvature[:, j], 1, index) for j in range(4))
+    by_nn = c0.addcmul_(t, c1.addcmul_(t, c2.addcmul_(t, c3)))
 
-    def entry(i, j):
-        return raw[:, RAW_INDEX[i], RAW_INDEX[j]][:, None, None]
-
-    f = flux[:, None, None]
-    uu = sum(form * along(row) for form, row in zip(forms, "abc", strict=True))
-    shift = entry("x", "x") * kx**2 + 2.0 * entry("y", "x") * kx * ky + entry("y", "y") * ky**2
-    real = 2.0 * entry("model", "n") * by_n + by_u * (2.0 * along("model") + _combination(form_curvature, forms))
-    real = real + f * (entry("n", "n") * by_nn + 2.0 * by_nu * along("n") + by_uu * uu - value * shift)
-    imag = 0.0
-    for row, k in (("x", kx), ("y", ky)):
-        imag = imag + k * (entry("model", row) * value + f * (entry("n", row) * by_n + by_u * along(row)))
-    return torch.complex(real, -2.0 * imag)
-
-
-def _combination(weights, forms):
-    """Weighted sum ``(B, ky, kx)`` of the three quadratic forms."""
-    first, second, third = (column[:, None, None] for column in weights.unbind(-1))
-    return first * forms[0] + second * forms[1] + third * forms[2]
-
-
-def _spline_derivatives(coefficients, index, t, kappa2, order):
-    """Value of polynomial pieces ``(B, 4, K - 1)`` and its derivatives by the squared wavenumber."""
-    c0, c1, c2, c3 = (torch.gather(coefficients[:, j], 1, index) for j in range(4))
-    derivatives = [c0 + t * (c1 + t * (c2 + t * c3))]
-    if order > 0:
-        slope = (c1 + t * (2.0 * c2 + t * (3.0 * c3))) * (0.5 / LOG_K_STEP) / kappa2
-        derivatives.append(slope)
-    if order > 1:
-        curvature = (2.0 * c2 + t * (6.0 * c3)) * (0.5 / LOG_K_STEP) ** 2 / kappa2**2
-        derivatives.append(curvature - slope / kappa2)
-    return derivatives
+    chain = kappa2.reciprocal_().mul_(0.5 / LOG_K_STEP)
+    real = by_uu_weight.mul_(bend).mul_(chain)
+    real.addcmul_(by_u_weight, slope).addcmul_(by_nu_weight, by_n_slope).mul_(chain)
+    real.addcmul_(value_weight, value)
+    real.addcmul_(2.0 * entry["model", "n"][:, None], by_n).addcmul_(f * entry["n", "n"][:, None], by_nn)
+    imag = imag_u.mul_(slope).mul_(chain).addcmul_(imag_value, value).addcmul_(imag_n, by_n)
+    return torch.complex(real, imag).view(-1, *grid)

@@ -71,15 +71,19 @@ class PSFGrid:
         """Return the same grid with other transforms."""
         return replace(self, transform=transform)
 
-    def doubled(self, index: Tensor) -> "PSFGrid":
-        """Return the transforms ``index`` on a grid of twice the period, one for each entry."""
-        fine = [self.fold * side for side in self.padded]
-        image = torch.fft.irfft2(place_rows(self.transform[index], fine[0]), s=fine)
-        for axis in (-2, -1):  # the image is periodic about its first pixel: put the gap into the middle
-            half = image.shape[axis] // 2
-            low, high = image.narrow(axis, 0, half), image.narrow(axis, half, image.shape[axis] - half)
-            image = torch.cat([low, torch.zeros_like(image), high], axis)
-        padded = tuple(2 * side for side in self.padded)
+    def enlarged(self, index: Tensor, factor: float) -> "PSFGrid":
+        """Return the transforms ``index`` on a grid with a period ``factor`` times as long, one for each entry."""
+        padded = tuple(good_size(factor * side) for side in self.padded)
+        image = torch.fft.irfft2(
+            place_rows(self.transform[index], self.fold * self.padded[0]), s=[self.fold * side for side in self.padded]
+        )
+        for axis, side in zip((-2, -1), padded, strict=True):
+            # the image is periodic about its first pixel: put the gap into the middle
+            length = image.shape[axis]
+            half, gap = length // 2, list(image.shape)
+            gap[axis] = self.fold * side - length
+            low, high = image.narrow(axis, 0, half), image.narrow(axis, half, length - half)
+            image = torch.cat([low, image.new_zeros(gap), high], axis)
         transform = _to_band(torch.fft.rfft2(image), *band_shape(padded, self.band))
         return PSFGrid(transform, self.shape, padded, self.band)
 
@@ -311,17 +315,29 @@ def _wrap_image(images, size):
 
 def _bands_needed(transform, available, bands):
     """Smallest of the bands beyond which each transform ``(M, rows, columns)`` holds no power, shape ``(M,)``."""
-    rows, columns = transform.shape[-2:]
-    ky = torch.fft.fftfreq(rows, dtype=torch.float64, device=transform.device).abs() * (2.0 * available)
-    kx = torch.arange(columns, dtype=torch.float64, device=transform.device) / (columns - 1) * available
-    ring = torch.maximum(ky[:, None].expand(rows, columns), kx.expand(rows, columns))
+    order, starts = _rings(*transform.shape[-2:], available, bands, transform.device)
     power = transform.abs()
     limit = _BAND_TOLERANCE * power.amax((1, 2))
     needed = torch.full_like(limit, min(bands[-1], available))
-    for band in reversed([band for band in bands if band < available]):
-        outside = torch.where(ring > band, power, 0.0).amax((1, 2))
+    outside = torch.zeros_like(limit)
+    for ring, band in reversed(list(zip(power.flatten(1)[:, order].tensor_split(starts, 1)[1:], bands, strict=False))):
+        if ring.shape[1]:
+            outside = torch.maximum(outside, ring.amax(1))
         needed = torch.where(outside <= limit, band, needed)
     return needed
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept must serve autograd too
+def _rings(rows, columns, available, bands, device):
+    """Wavenumbers of a flattened half-plane, sorted by the rings between the bands, and the start of each ring."""
+    bands = [band for band in bands if band < available]
+    ky = torch.fft.fftfreq(rows, dtype=torch.float64).abs() * (2.0 * available)
+    kx = torch.arange(columns, dtype=torch.float64) / (columns - 1) * available
+    ring = torch.maximum(ky[:, None].expand(rows, columns), kx.expand(rows, columns)).flatten()
+    number = torch.bucketize(ring, torch.tensor(bands, dtype=torch.float64))
+    starts = [int((number < position).sum()) for position in range(1, len(bands) + 1)]
+    return number.argsort(stable=True).to(device), starts
 
 
 def _to_band(transform, rows, columns):

@@ -15,9 +15,15 @@ __all__ = ["is_narrow_ridge", "quadratic_form", "raw_jacobian_matrix", "render_r
 
 RIDGE_SHEAR = 0.5
 RIDGE_LENGTH = 0.025
-"""Beyond this ``|g|``, and ``|g|`` times semi-major axis over the period, a galaxy gets a grid twice as large."""
+"""Beyond this ``|g|``, and ``|g|`` times semi-major axis over the period, a galaxy gets a larger grid."""
+
+_ENLARGEMENTS = (4.0 / 3.0, 2.0)
+_SHORT, _LONG = 0.05, 0.1  # |g| times semi-major axis over the period
+_STEEP = 2.5  # Sersic index below which the light of a short ridge is gone where the grid wraps it around
+_NARROW = 0.8  # |g| from which a ridge is narrower than the PSF where the grid wraps it around
 
 _FLUX, _N, _R_EFF, _G1, _G2, _X, _Y = SERSIC.indices("flux", "n", "r_eff", "g1", "g2", "x", "y")
+_SHEAR = SERSIC.slice("g1", "g2")
 
 RAW = ("model", "n", "a", "b", "c", "y", "x")
 """Coordinates of the renderer, in the order of its images: ``a, b, c`` are those of the quadratic form."""
@@ -50,8 +56,12 @@ _BSPLINE = (
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)  # what is kept must serve autograd too
 def _bspline_matrix(device, dtype):
-    """Polynomial coefficients (columns: power of t) of the four uniform cubic B-splines."""
-    return torch.tensor(_BSPLINE, dtype=dtype, device=device)
+    """Coefficients ``(power of t, derivative in t, spline)`` of the four uniform cubic B-splines."""
+    value = torch.tensor(_BSPLINE, dtype=torch.float64).T
+    power = torch.arange(1.0, 4.0, dtype=torch.float64)[:, None]
+    slope = torch.nn.functional.pad(power * value[1:], (0, 0, 0, 1))
+    curvature = torch.nn.functional.pad(power * slope[1:], (0, 0, 0, 1))
+    return torch.stack([value, slope, curvature], 1).to(device, dtype)
 
 
 def index_weights(n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -60,13 +70,13 @@ def index_weights(n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     position = (torch.log(n) - float(TABLE_LOG_N[0])) / step
     first = position.floor().clamp(0, len(TABLE_LOG_N) - 2)
     t = position - first
-    matrix = _bspline_matrix(n.device, n.dtype)
-    c0, c1, c2, c3 = matrix.T
-    t = t[:, None]
-    weights = c0 + t * (c1 + t * (c2 + t * c3))
-    slopes = c1 + t * (2.0 * c2 + t * (3.0 * c3))
-    curvatures = (2.0 * c2 + t * (6.0 * c3) - step * slopes) / ((step * n) ** 2)[:, None]
-    return first.long(), weights, slopes / (step * n)[:, None], curvatures
+    of_powers = _bspline_matrix(n.device, n.dtype)
+    t = t[:, None, None]
+    # the polynomials and their first and second derivatives in t
+    c0, c1, c2, c3 = of_powers
+    weights, slopes, curvatures = (c0 + t * (c1 + t * (c2 + t * c3))).unbind(1)
+    along = (step * n)[:, None]
+    return first.long(), weights, slopes / along, (curvatures - step * slopes) / along**2
 
 
 def profile_pieces(n: Tensor, order: int = 1) -> tuple[Tensor, Tensor]:
@@ -99,10 +109,10 @@ def table_position(form: Tensor, forms: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 def quadratic_form(parameters: Tensor) -> Tensor:
     """Coefficients ``a, b, c`` of ``kappa**2`` for parameters ``(B, 7)``, shape ``(B, 3)``."""
-    r_eff, g1, g2 = (parameters[:, i] for i in (_R_EFF, _G1, _G2))
-    g_squared = g1**2 + g2**2
-    scale = r_eff**2 / (1.0 - g_squared)
-    return torch.stack([scale * (1.0 + g_squared), 2.0 * scale * g1, 2.0 * scale * g2], -1)
+    shear = parameters[:, _SHEAR]
+    g_squared = (shear**2).sum(1, keepdim=True)
+    scale = parameters[:, _R_EFF, None] ** 2 / (1.0 - g_squared)
+    return torch.cat([scale * (1.0 + g_squared), 2.0 * scale * shear], 1)
 
 
 def raw_jacobian_matrix(parameters: Tensor) -> Tensor:
@@ -110,23 +120,19 @@ def raw_jacobian_matrix(parameters: Tensor) -> Tensor:
 
     Row ``i`` holds the weights that sum raw images to the derivative with respect to parameter ``i``.
     """
-    flux, _, r_eff, g1, g2, _, _ = parameters.unbind(-1)
-    a, b, c = quadratic_form(parameters).unbind(-1)
-    roundness = 1.0 - (g1**2 + g2**2)
+    flux, form = parameters[:, _FLUX, None], quadratic_form(parameters)
+    r_eff, shear = parameters[:, _R_EFF, None], parameters[:, _SHEAR]
+    twice = 2.0 * flux / (1.0 - (shear**2).sum(1, keepdim=True))
+    identity = torch.eye(2, dtype=form.dtype, device=form.device).expand(len(form), -1, -1)
+    of_size = r_eff**2 * twice  # the form is the square of the size times one that the shear makes
+    by_shear = (twice * shear)[:, :, None] * form[:, None]
+    by_shear = by_shear + of_size[:, :, None] * torch.cat([shear[:, :, None], identity], 2)
     matrix = parameters.new_zeros(parameters.shape[0], N_PARAMETERS, N_PARAMETERS)
-    i_a, i_b, i_c = (RAW_INDEX[name] for name in "abc")
     matrix[:, _FLUX, RAW_INDEX["model"]] = 1.0
+    matrix[:, _R_EFF, RAW_FORM] = 2.0 * flux / r_eff * form
+    matrix[:, _SHEAR, RAW_FORM] = by_shear
     for row, name in ((_N, "n"), (_X, "x"), (_Y, "y")):
-        matrix[:, row, RAW_INDEX[name]] = flux
-    for column, value in ((i_a, a), (i_b, b), (i_c, c)):
-        matrix[:, _R_EFF, column] = flux * 2.0 * value / r_eff
-        matrix[:, _G1, column] = flux * 2.0 * g1 * value / roundness
-        matrix[:, _G2, column] = flux * 2.0 * g2 * value / roundness
-    scale = flux * 2.0 * r_eff**2 / roundness
-    matrix[:, _G1, i_a] += scale * g1
-    matrix[:, _G1, i_b] += scale
-    matrix[:, _G2, i_a] += scale * g2
-    matrix[:, _G2, i_c] += scale
+        matrix[:, row, RAW_INDEX[name]] = parameters[:, _FLUX]
     return matrix
 
 
@@ -199,7 +205,7 @@ def render_raw(
     derivatives : bool, optional
         Also return the derivatives.
     enlarge : bool or Tensor, optional
-        Give long, narrow galaxies a grid twice as large; without it their faint wings are less exact. For all, or for
+        Give long, narrow galaxies a larger grid; without it their faint wings are less exact. For all, or for
         each galaxy, shape ``(B,)``.
 
     Returns
@@ -210,23 +216,25 @@ def render_raw(
         (:func:`raw_jacobian_matrix` turns them into derivatives by parameter); the model alone, ``(B, 1, ny, nx)``,
         without ``derivatives``.
     """
-    wide = None if enlarge is False else is_narrow_ridge(parameters, psf.padded) & enlarge
-    if wide is None or not wide.any():
+    level = None if enlarge is False else _enlargement(parameters, psf.padded) * enlarge
+    if level is None or not level.any():
         return _render(parameters, psf, psf_index, derivatives)
     if psf_index is None:
         psf_index = torch.zeros(len(parameters), dtype=torch.int64, device=parameters.device)
-    distinct, doubled_index = psf_index[wide].unique(return_inverse=True)
-    doubled = psf.doubled(distinct)
-    images = [_render(parameters[wide], doubled, doubled_index, derivatives)]
-    if wide.all():
-        return images[0]
-    images.append(_render(parameters[~wide], psf, psf_index[~wide], derivatives))
-    order = torch.cat([torch.nonzero(wide)[:, 0], torch.nonzero(~wide)[:, 0]])
-    return torch.cat(images)[order.argsort()]
+    images, order = [], []
+    for position in level.unique().tolist():
+        rows = torch.nonzero(level == position)[:, 0]
+        grid, index = psf, psf_index[rows]
+        if position:
+            distinct, index = index.unique(return_inverse=True)
+            grid = psf.enlarged(distinct, _ENLARGEMENTS[position - 1])
+        images.append(_render(parameters[rows], grid, index, derivatives))
+        order.append(rows)
+    return images[0] if len(images) == 1 else torch.cat(images)[torch.cat(order).argsort()]
 
 
 def is_narrow_ridge(parameters: Tensor, padded: tuple[int, int]) -> Tensor:
-    """Find galaxies so elongated and long that their periodic copies are not smooth: they get a grid twice as large.
+    """Find galaxies so elongated and long that their periodic copies are not smooth: they get a larger grid.
 
     Parameters
     ----------
@@ -240,9 +248,17 @@ def is_narrow_ridge(parameters: Tensor, padded: tuple[int, int]) -> Tensor:
     Tensor
         Boolean, shape ``(B,)``.
     """
+    return _enlargement(parameters, padded) > 0
+
+
+def _enlargement(parameters, padded):
+    """Enlargement of the grid of each galaxy ``(B,)``: 0 for none, or one more than its position in the table."""
     g = torch.hypot(parameters[:, _G1], parameters[:, _G2])
-    major = parameters[:, _R_EFF] * torch.sqrt((1.0 + g) / (1.0 - g).clamp_min(1e-6))
-    return (g > RIDGE_SHEAR) & (g * major > RIDGE_LENGTH * min(padded))
+    length = g * parameters[:, _R_EFF] * torch.sqrt((1.0 + g) / (1.0 - g).clamp_min(1e-6)) / min(padded)
+    is_steep = parameters[:, _N] < _STEEP
+    is_ridge = (g > RIDGE_SHEAR) & (length > torch.where(is_steep, _SHORT, RIDGE_LENGTH))
+    is_long = (length > _LONG) | ((g > _NARROW) & ~is_steep)
+    return is_ridge * (1 + is_long.long())
 
 
 def _render(parameters, psf, psf_index, derivatives):

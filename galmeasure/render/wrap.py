@@ -89,38 +89,65 @@ def wrapped_light(
 
 def _profile(dx, dy, n, form, b_and_amplitude, derivatives):
     """Sum over copies of the Sersic profile and its raw derivatives at offsets ``(B, copies, nodes, nodes)``."""
-    expand = (slice(None), None, None, None)
-    a, b, c = (column[expand] for column in form.unbind(-1))
-    n, b_n, log_amplitude = n[expand], b_and_amplitude[:, 0, 0][expand], b_and_amplitude[:, 0, 1][expand]
+    a, b, c = form.unbind(-1)
     determinant = a**2 - b**2 - c**2
-    plus, minus, cross = dx**2 + dy**2, dx**2 - dy**2, 2.0 * dx * dy
-    z2 = (a * plus - b * minus - c * cross) / determinant
-    log_z = 0.5 * torch.log(z2)
-    power = b_n * torch.exp(log_z / n)
-    light = torch.exp(log_amplitude - power) / torch.sqrt(determinant)
-    if not derivatives:
-        return light.sum(1)[:, None]
-    b_slope, amplitude_slope = b_and_amplitude[:, 1, 0][expand], b_and_amplitude[:, 1, 1][expand]
-    by_n = light * (amplitude_slope - power * (b_slope / b_n - log_z / n**2))
-    by_z2 = -light * power / (2.0 * n * z2)
     inverse = 1.0 / determinant
-    by_a = -light * a * inverse + by_z2 * (plus - 2.0 * a * z2) * inverse
-    by_b = light * b * inverse + by_z2 * (2.0 * b * z2 - minus) * inverse
-    by_c = light * c * inverse + by_z2 * (2.0 * c * z2 - cross) * inverse
-    by_x = -by_z2 * 2.0 * ((a - b) * dx - c * dy) * inverse
-    by_y = -by_z2 * 2.0 * ((a + b) * dy - c * dx) * inverse
-    return torch.stack([image.sum(1) for image in (light, by_n, by_a, by_b, by_c, by_y, by_x)], 1)
+    coefficients = torch.stack([(a - b) * inverse, (a + b) * inverse, -2.0 * c * inverse, 1.0 / n], 1)
+    of_xx, of_yy, of_xy, root = coefficients[:, :, None, None, None].unbind(1)
+    xx, yy, xy = dx**2, dy**2, dx * dy
+    z2 = torch.addcmul(of_xx * xx, of_yy, yy).addcmul(of_xy, xy)
+    log_z = 0.5 * torch.log(z2)
+    b_n, log_amplitude = b_and_amplitude[:, 0, :, None, None, None].unbind(1)
+    power = b_n * torch.exp(log_z * root)
+    light = torch.exp(log_amplitude - power)
+    scale = determinant.rsqrt()[:, None, None]
+    if not derivatives:
+        return (light.sum(1) * scale)[:, None]
+    # sums over the copies first: what the derivatives share of them is the same for all copies
+    steep = light * power
+    steeper = steep / z2
+    sums = [light, steep, steep * log_z, steeper * xx, steeper * yy, steeper * xy, steeper * dy, steeper * dx]
+    light, steep, steep_log, sum_xx, sum_yy, sum_xy, sum_y, sum_x = (image.sum(1) * scale for image in sums)
+    a, b, c, n, inverse, b_n, b_slope, amplitude_slope = (
+        column[:, None, None]
+        for column in (
+            a,
+            b,
+            c,
+            n,
+            inverse,
+            b_and_amplitude[:, 0, 0],
+            b_and_amplitude[:, 1, 0],
+            b_and_amplitude[:, 1, 1],
+        )
+    )
+    by_n = light * amplitude_slope - steep * (b_slope / b_n) + steep_log / n**2
+    half = -0.5 / n  # the derivative of the light by z**2 is this times ``steeper``
+    common = light + 2.0 * half * steep
+    by_a = (half * (sum_xx + sum_yy) - a * common) * inverse
+    by_b = (b * common - half * (sum_xx - sum_yy)) * inverse
+    by_c = (c * common - 2.0 * half * sum_xy) * inverse
+    by_x = -2.0 * half * ((a - b) * sum_x - c * sum_y) * inverse
+    by_y = -2.0 * half * ((a + b) * sum_y - c * sum_x) * inverse
+    return torch.stack([light, by_n, by_a, by_b, by_c, by_y, by_x], 1)
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # what is kept must serve autograd too
 def _boundary(padded, rings, device, dtype):
-    """Distance squared to the end of the rings, at angles, and its products with cosine and sine of twice the angle."""
+    """Distance squared to the end of the rings, at angles, and less its products with cosine and sine of two angles."""
     angle = (torch.arange(_N_ANGLES, dtype=torch.float64, device=device) + 0.5) * (torch.pi / _N_ANGLES)
     half_y, half_x = ((rings + 0.5) * side for side in padded)
     distance = torch.minimum(half_x / torch.cos(angle).abs(), half_y / torch.sin(angle).abs())
     square = distance**2
-    return torch.stack([square, square * torch.cos(2 * angle), square * torch.sin(2 * angle)]).to(dtype)
+    return torch.stack([square, -square * torch.cos(2 * angle), -square * torch.sin(2 * angle)]).to(dtype)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must serve autograd too
+def _form_signs(device, dtype):
+    """Signs with which the squares of ``a, b, c`` enter the determinant of the quadratic form."""
+    return torch.tensor([1.0, -1.0, -1.0], dtype=dtype, device=device)
 
 
 @lru_cache(maxsize=16)
@@ -158,27 +185,31 @@ def light_beyond(
     -----
     In each direction the light beyond ``z`` is ``Gamma(2 n, t) / Gamma(2 n)`` with ``t = b_n z**(1 / n)``.
     """
-    plus, minus, cross = _boundary(padded, rings, n.device, n.dtype)
-    a, b, c = (column[:, None] for column in form.unbind(-1))
+    signed = _boundary(padded, rings, n.device, n.dtype)
+    signs = _form_signs(n.device, n.dtype)
+    signed_form = form * signs
     b_n = b_and_amplitude[:, 0, 0, None]
-    determinant = a**2 - b**2 - c**2
-    z2 = (a * plus - b * minus - c * cross) / determinant
+    determinant = (signed_form * form).sum(1, keepdim=True)
+    z2 = (form[:, :, None] * signed).sum(1) / determinant
     log_z = 0.5 * torch.log(z2)
     t = b_n * torch.exp(log_z / n)
     nodes, weights = _laguerre(n.device, n.dtype)
     log_sum = torch.log(t[..., None] + nodes)
     log_gamma = torch.lgamma(2.0 * n)
-    terms = weights * torch.exp((2.0 * n[..., None] - 1.0) * log_sum - (t + log_gamma)[..., None])
+    exponent = 2.0 * n - 1.0
+    terms = weights * torch.exp(exponent[..., None] * log_sum - (t + log_gamma)[..., None])
     outside = terms.sum(-1)
-    share = plus / (determinant.sqrt() * z2) / (_N_ANGLES * padded[0] * padded[1])
+    share = signed[0] / (determinant.sqrt() * z2) / (_N_ANGLES * padded[0] * padded[1])
     if not derivatives:
         return (share * outside).sum(1, keepdim=True)
     b_slope = b_and_amplitude[:, 1, 0, None]
-    by_t = -torch.exp((2.0 * n - 1.0) * torch.log(t) - t - log_gamma)
+    t_by_t = -torch.exp(exponent * torch.log(t) - t - log_gamma) * t
     by_n = 2.0 * ((terms * log_sum).sum(-1) - outside * torch.digamma(2.0 * n))
-    by_n = by_n + by_t * t * (b_slope / b_n - log_z / n**2)
-    by_z2 = by_t * t / (2.0 * n * z2) - outside / z2
-    columns = [outside, by_n]
-    for value, square, sign in ((a, plus, 1.0), (b, minus, -1.0), (c, cross, -1.0)):
-        columns.append((by_z2 * (sign * square - 2.0 * sign * value * z2) - sign * value * outside) / determinant)
-    return torch.stack([(share * column).sum(1) for column in columns], 1)
+    by_n = by_n + t_by_t * (b_slope / b_n - log_z / n**2)
+    by_z2 = (t_by_t / (2.0 * n) - outside) / z2
+    weight = (share * by_z2)[:, None]
+    by_form = (weight * signed).sum(-1) - signed_form * (2.0 * weight * z2[:, None] + (share * outside)[:, None]).sum(
+        -1
+    )
+    columns = torch.stack([(share * outside).sum(1), (share * by_n).sum(1)], 1)
+    return torch.cat([columns, by_form / determinant], 1)

@@ -13,9 +13,11 @@ from galmeasure.fitters.problem import Problem
 from galmeasure.likelihood import image_products, invert_information, variance
 from galmeasure.parameters import N_PARAMETERS
 from galmeasure.render.curvature import render_curvature
+from galmeasure.render.sersic import RAW_INDEX, is_narrow_ridge
 
 __all__ = ["evaluate_with_bias", "likelihood_bias", "parameter_covariance"]
 
+_FAR = 0.1  # sigma to the maximum, by a Newton step: somewhat more than that from which a fit ends without a model
 _LONGEST = 1.0
 """Longest correction, in sigma, the parameters' correlations included: beyond it second order tells little."""
 
@@ -60,8 +62,8 @@ def likelihood_bias(
 
 def evaluate_with_bias(
     problem: Problem, rows: Tensor, variables: Tensor, free: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss, half its negative gradient, half its curvature, and the bias of a maximum at this point.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Loss, half its negative gradient, half its curvature, bias of a maximum at this point, and light in the stamp.
 
     Parameters
     ----------
@@ -77,18 +79,32 @@ def evaluate_with_bias(
     Returns
     -------
     loss, gradient, hessian, bias : Tensor
-        As of `Problem.evaluate`, and as of `likelihood_bias`; one model serves both.
+        As of `Problem.evaluate`, and as of `likelihood_bias`; one model serves both. The bias is NaN where the maximum
+        is so far that the fit cannot end here.
+    inside : Tensor
+        Fraction of the model's flux within the stamp, shape ``(K,)``, double precision.
     """
     columns = []
-    for chunk, point in zip(*_in_chunks(problem, rows, variables), strict=True):
+    # rows that are rendered on one grid go together
+    order = (
+        is_narrow_ridge(_variables.to_parameters(variables), problem.psf.padded).to(torch.uint8).argsort(stable=True)
+    )
+    for chunk, point in zip(*_in_chunks(problem, rows[order], variables[order]), strict=True):
         parameters = _variables.to_parameters(point)
         background = point[:, _variables.BACKGROUND] if point.shape[1] > N_PARAMETERS else None
         drawn = problem.draw(chunk, parameters, background)
         terms = problem.equations(chunk, point, *drawn)
-        covariance = parameter_covariance(terms[2], point, free)
-        bias = _bias(problem, chunk, parameters, drawn, covariance, int(free.sum()))
-        columns.append((*terms, _where_finite(bias)))
-    return tuple(torch.cat(column) for column in zip(*columns, strict=True))
+        of_variables = _variable_covariance(terms[2], free)
+        near = torch.nonzero(torch.einsum("bi,bij,bj->b", terms[1], of_variables, terms[1]) < _FAR**2)[:, 0]
+        bias = torch.full_like(point, torch.nan)
+        if len(near):
+            covariance = _by_parameters(of_variables[near], point[near])
+            of_near = parameters[near], tuple(images[near] for images in drawn), covariance
+            bias[near] = _where_finite(_bias(problem, chunk[near], *of_near, int(free.sum())))
+        inside = drawn[1][:, RAW_INDEX["model"]].flatten(1).sum(1, dtype=torch.float64)
+        columns.append((*terms, bias, inside))
+    back = order.argsort()
+    return tuple(torch.cat(column)[back] for column in zip(*columns, strict=True))
 
 
 def _in_chunks(problem, rows, variables):
@@ -109,9 +125,19 @@ def parameter_covariance(hessian: Tensor, variables: Tensor, free: Tensor) -> Te
     free : Tensor
         Variables that are free, boolean, shape ``(P,)``; the others have no variance.
     """
+    return _by_parameters(_variable_covariance(hessian, free), variables)
+
+
+def _variable_covariance(hessian, free):
+    """Covariance of the variables of the fit."""
     covariance = torch.zeros_like(hessian)
     index = torch.nonzero(free)[:, 0]
     covariance[:, index[:, None], index] = invert_information(hessian[:, free][:, :, free])
+    return covariance
+
+
+def _by_parameters(covariance, variables):
+    """Covariance of parameters (and background) from that of the variables."""
     chain = _variables.jacobian(variables)
     return chain.transpose(1, 2) @ covariance @ chain
 

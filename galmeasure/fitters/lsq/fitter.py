@@ -12,6 +12,7 @@ from galmeasure.cutouts.batches import CutoutBatch
 from galmeasure.fitters import variables as _variables
 from galmeasure.fitters.base import BatchMeasurement, SersicFitterBase
 from galmeasure.fitters.lsq.bias import likelihood_bias, parameter_covariance
+from galmeasure.fitters.lsq.end_quality import quality_of_ends
 from galmeasure.fitters.lsq.fourier import FourierProblem, Stamps
 from galmeasure.fitters.lsq.joint import JointProblem
 from galmeasure.fitters.lsq.solve import solve
@@ -228,9 +229,10 @@ class LSQSersicFitter(SersicFitterBase):
         )
         options = self._options()
         with_bias = self.bias_correction and self.prior is None
-        solution, bias = solve(exact, fourier, start, lower, upper, options, with_bias=with_bias, finished=finished)
+        solution, *extra = solve(exact, fourier, start, lower, upper, options, with_bias=with_bias, finished=finished)
         for fit, index in zip(fits, rows, strict=True):
-            self._store(fit, solution.of_rows(index), bias[index], options["free"], measurement)
+            of_fit = (column[index] for column in extra)
+            self._store(fit, solution.of_rows(index), *of_fit, options["free"], measurement)
             measurement.init[fit.group.rows] = fit.begun.start.cpu().numpy()
 
     def _free(self, size):
@@ -260,7 +262,7 @@ class LSQSersicFitter(SersicFitterBase):
                 start[:, column] = start[:, column].clamp(max=limits.upper)
         return start
 
-    def _store(self, fit, solution, bias, free, measurement):
+    def _store(self, fit, solution, bias, inside, free, measurement):
         """Turn a solution into parameters, errors, quality measures and flags."""
         group, problem = fit.group, fit.problem
         rows = group.rows
@@ -280,8 +282,8 @@ class LSQSersicFitter(SersicFitterBase):
         if background is not None:
             measurement.background[rows] = torch.where(usable, background, torch.nan).cpu().numpy()
             measurement.background_err[rows] = covariance[:, _BACKGROUND, _BACKGROUND].sqrt().cpu().numpy()
-        columns = torch.nonzero(free[:N_PARAMETERS])[:, 0].tolist()
-        quality = model_quality(problem, values, background, crb=self.crb, free=columns)
+        inside = torch.where(bits == 0, inside, torch.nan)
+        quality = self._quality(problem, solution, values, background, inside, free)
         n_free = int(free.sum())
         measurement.snr[rows] = quality.snr.cpu().numpy()
         measurement.chi2_reduced[rows] = quality.reduced(n_free)[1].cpu().numpy()
@@ -291,6 +293,19 @@ class LSQSersicFitter(SersicFitterBase):
         bits |= quality_flags(quality, n_free, values, group.shapes) | ~usable * Flag.FAILED
         bits |= (usable & ~solution.converged) * Flag.NOT_CONVERGED
         measurement.flags[rows] |= bits.cpu().numpy()
+
+    def _quality(self, problem, solution, values, background, inside, free):
+        """Quality of all rows of a group, from models where their last evaluation does not give it."""
+        columns = torch.nonzero(free[:N_PARAMETERS])[:, 0].tolist()
+        options = {"crb": self.crb, "free": columns}
+        if self.crb or self.prior is not None:
+            return model_quality(problem, values, background, **options)
+        quality, is_known = quality_of_ends(problem, solution, values, inside)
+        rows = torch.nonzero(~is_known)[:, 0]
+        if len(rows):
+            level = None if background is None else background[rows]
+            quality.put(rows, model_quality(problem.of_rows(rows), values[rows], level, **options))
+        return quality
 
     def _bias(self, fit, bias, wanted, parameters, background, covariance):
         """Bias of the rows ``wanted``, where it is not yet known, and zero for the others."""

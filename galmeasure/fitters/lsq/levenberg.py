@@ -72,6 +72,7 @@ def minimise(
     max_step: Tensor | None = None,
     max_iter: int = 60,
     tolerance: float = 1e-4,
+    first: tuple[Tensor, Tensor, Tensor] | None = None,
     finished: Callable[[int], None] | None = None,
 ) -> Solution:
     """Minimise ``B`` losses of ``P`` variables each.
@@ -96,6 +97,8 @@ def minimise(
         A problem has converged when its next step has a squared length, in units of sigma, below this; the step
         is taken, without another evaluation. So has one whose next step promises less than the rounding of the
         loss and does not keep it.
+    first : tuple of Tensor, optional
+        What ``evaluate`` gives at the start, where it is known and the start is within the bounds.
     finished : callable, optional
         Function that is told how many more problems are done, while others go on.
 
@@ -108,10 +111,15 @@ def minimise(
     count, size = x.shape
     free = torch.ones(size, dtype=torch.bool, device=x.device) if free is None else free
     rows = torch.arange(count, device=x.device)
-    loss, gradient, hessian = evaluate(rows, x)
+    loss, gradient, hessian = evaluate(rows, x) if first is None else first
     usable = torch.isfinite(loss) & torch.isfinite(hessian).flatten(1).all(1) & torch.isfinite(gradient).all(1)
     at = Solution(
-        x, torch.where(usable, loss, torch.inf), gradient, hessian, torch.zeros_like(usable), torch.ones_like(rows)
+        x,
+        torch.where(usable, loss, torch.inf),
+        gradient.clone(),
+        hessian.clone(),
+        torch.zeros_like(usable),
+        torch.ones_like(rows),
     )
     damping, growth = torch.full_like(loss, _DAMPING), torch.full_like(loss, 2.0)
     rows = rows[usable]

@@ -43,7 +43,7 @@ def solve(
     *,
     with_bias: bool,
     finished: Callable[[int], None],
-) -> tuple[Solution, Tensor]:
+) -> tuple[Solution, Tensor, Tensor]:
     """Minimise the losses of all rows.
 
     Parameters
@@ -67,12 +67,15 @@ def solve(
         Minima of the exact losses.
     bias : Tensor
         Bias of parameters (and background) at the minimum, NaN where it is not known, shape ``(B, P)``.
+    inside : Tensor
+        Fraction of the model's flux within the stamp there, NaN where it is not known, shape ``(B,)``.
     """
     solution, bias = Solution.unsolved(start), torch.full_like(start, torch.nan)
+    inside = start.new_full((len(start),), torch.nan)
     is_near = torch.zeros(len(start), dtype=torch.bool, device=start.device)
     if fourier is not None:
         near = _Near(fourier, exact, fourier.rows, lower[fourier.rows], upper[fourier.rows], options)
-        is_near[near.rows] = near.fit(start, solution, bias, finished, with_bias=with_bias)
+        is_near[near.rows] = near.fit(start, solution, (bias, inside), finished, with_bias=with_bias)
     others = torch.nonzero(~solution.converged & (solution.n_iter < options["max_iter"]))[:, 0]
     if len(others):
         begin = torch.where(torch.isfinite(solution.loss[others])[:, None], solution.x[others], start[others])
@@ -80,11 +83,12 @@ def solve(
         ends = _minimise_rows(exact, others, begin, lower, upper, told, options["max_iter"])
         solution.put(others, ends, torch.ones_like(ends.converged))
         solution.n_iter[others] += ends.n_iter
+        bias[others], inside[others] = torch.nan, torch.nan
     if options["free"][_N]:
         doubtful = _doubtful(solution, lower, upper) & ~(is_near & solution.converged)
         _second_start(exact, solution, doubtful, lower, upper, options)
-        bias[doubtful] = torch.nan
-    return solution, bias
+        bias[doubtful], inside[doubtful] = torch.nan, torch.nan
+    return solution, bias, inside
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,11 @@ class _Near:
     upper: torch.Tensor
     options: Mapping[str, Any]
 
-    def fit(self, start, solution, bias, finished, *, with_bias):
-        """Fit all stamps; put minima and biases into the rows of a solution, and tell which have been evaluated."""
+    def fit(self, start, solution, extra, finished, *, with_bias):
+        """Fit all stamps; put minima into the rows of a solution, biases and light in the stamp into ``extra``.
+
+        Returns which stamps have been evaluated.
+        """
         near = minimise(
             self.evaluate, start[self.rows], self.lower, self.upper, **self._options(_NEAR_EVALUATIONS, _NEAR_TOLERANCE)
         )
@@ -117,7 +124,7 @@ class _Near:
         for _ in range(min(_ROUNDS, self.options["max_iter"])):
             if not len(local):
                 break
-            self._evaluate_exactly(local, trial, damping, solution, bias, with_bias=with_bias)
+            self._evaluate_exactly(local, trial, damping, solution, extra, with_bias=with_bias)
             count = len(local)
             local, trial = self._follow_model(local, damping, solution)
             finished(count - len(local))
@@ -136,10 +143,10 @@ class _Near:
     def _options(self, max_iter, tolerance):
         return {**self.options, "max_iter": min(max_iter, self.options["max_iter"]), "tolerance": tolerance}
 
-    def _evaluate_exactly(self, local, trial, damping, solution, bias, *, with_bias):
+    def _evaluate_exactly(self, local, trial, damping, solution, extra, *, with_bias):
         """Evaluate exact losses at points; put those that are lower into the solution, and damp the others' models."""
         rows = self.rows[local]
-        terms, of_rows = self._exact_terms(rows, trial, with_bias)
+        *terms, bias, inside = self._exact_terms(rows, trial, with_bias)
         solution.n_iter[rows] += 1
         better = torch.isfinite(terms[0]) & torch.isfinite(terms[2]).flatten(1).all(1)
         better &= terms[0] < solution.loss[rows]
@@ -148,7 +155,8 @@ class _Near:
         damping[local[is_first]] = 0.0
         at_trial = Solution(trial, *terms, torch.zeros_like(better), solution.n_iter[rows])
         solution.put(rows[better], at_trial, better)
-        bias[rows[better]] = of_rows[better]
+        for column, of_rows in zip(extra, (bias, inside), strict=True):
+            column[rows[better]] = of_rows[better]
 
     def _follow_model(self, local, damping, solution):
         """Go to the minima of the models of the exact losses; return those that are too far to be trusted."""
@@ -164,12 +172,11 @@ class _Near:
 
     def _exact_terms(self, rows, x, with_bias):
         if not with_bias:
-            return self.exact.evaluate(rows, x), torch.full_like(x, torch.nan)
+            return *self.exact.evaluate(rows, x), torch.full_like(x, torch.nan), x.new_full((len(x),), torch.nan)
         free = self.options["free"]
-        *terms, bias = self.exact.apply(
+        return self.exact.apply(
             lambda problem, index, points: evaluate_with_bias(problem, index, points, free), rows, x
         )
-        return terms, bias
 
     def _corrected(self, local, here, damping):
         """Minima of the models of the exact losses around the points ``here``, damped."""
@@ -187,7 +194,9 @@ class _Near:
             return of_model, slope + gradient[inner] - bent, curvature + hessian[inner]
 
         options = self._options(_CORRECTIONS, _END_TOLERANCE)
-        return minimise(evaluate, here.x, self.lower[local], self.upper[local], **options)
+        # the model is the exact loss where it was evaluated
+        first = here.loss, here.gradient, (1.0 + damping[:, None, None]) * here.hessian
+        return minimise(evaluate, here.x, self.lower[local], self.upper[local], first=first, **options)
 
 
 def _doubtful(solution, lower, upper):
