@@ -75,6 +75,9 @@ CHUNKS = {
     "flow draws": ChunkSizes((512,), (512,), "draws", "splines of these stay in a core's cache"),
     "proposals": ChunkSizes((1, 8), (512,), "galaxies", "their draws from the flow stay in a core's cache"),
     "scores": ChunkSizes((8192,), (8192,), "galaxies", "nearest nodes of these stay below 100 MB"),
+    "prepared pixels": ChunkSizes(
+        (2**18,), (2**18,), "pixels of stamps", "stamps, errors and their copies in double precision stay in a cache",
+    ),
     "catalogue pixels": ChunkSizes(
         (2**21,), (2**21,), "pixels of stamps", "stamps, errors, masks and their copies stay below 100 MB",
     ),
