@@ -54,7 +54,7 @@ CHUNKS = {
         (1, 8, 64), (2048,), "stamps of 64 x 64 pixels", "tensors of the encoder stay in a core's cache",
     ),
     "network PSFs": ChunkSizes(
-        (1, 4, 16), (512,), "PSF images", "an image and its transform are larger than a stamp",
+        (1, 4, 16, 64), (512,), "PSF images", "operations on fewer images cost more than their pixels",
     ),
     "transformed images": ChunkSizes((32,), (32,), "PSF images", "padded transforms of these stay below 100 MB"),
     "rendered stamps": ChunkSizes(
