@@ -26,7 +26,7 @@ STAGES = {
     "clean PSFs": ("network_psfs.py", "cleaned_psfs"),
     "encoder": ("posterior.py", "encode"),
     "PSFs of models": ("rendering.py", "rendering_groups"),
-    "models": ("problem.py", "draw"),
+    "models": ("sersic.py", "render_raw"),
     "normal equations": ("white_noise.py", "normal_equations"),
     "rest of the steps": ("newton.py", "evaluate_batch"),
     "correction": ("posteriors.py", "_corrected"),
