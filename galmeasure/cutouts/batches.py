@@ -242,6 +242,7 @@ def _noise(store, rows, box, image, good, relative, shape, flags):
     sigma[~(np.isfinite(sigma) & (sigma > 0))] = np.nan
     estimate = errors.estimate[rows]
     if estimate.any():
+        estimate = slice(None) if estimate.all() else estimate  # which copies nothing
         sigma[estimate] = border_noise(image[estimate], good[estimate], shape[estimate])
         flags[estimate] |= Flag.ERROR_ESTIMATED
     maps = _error_block(errors, rows, box)
