@@ -144,7 +144,7 @@ def clean_psfs(images: Tensor) -> CleanPSFs:
     of_pixel = profile**2 / (profile**2 + variance)
     share = valid * (of_pixel @ annuli.interpolation)
     smooth = (valid - share) * ((of_mean * profile) @ annuli.interpolation) - share * pedestal
-    share, smooth = (torch.cat([side, side[:, :-1].flip(1)], 1) for side in (share, smooth))
+    share, smooth = (torch.cat([side, side[:, : _N_HALF - 1].flip(1)], 1) for side in (share, smooth))
     clean = torch.addcmul(smooth, share, flat)
     light = clean.sum(1, keepdim=True).clamp_min(1e-6)
     noise = variance.sqrt()

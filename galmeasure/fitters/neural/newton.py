@@ -21,7 +21,7 @@ from galmeasure.networks.correction import Evaluation
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 from galmeasure.networks.transform import ParameterTransform
 from galmeasure.parameters import N_PARAMETERS, SERSIC
-from galmeasure.render.sersic import is_narrow_ridge, raw_jacobian_matrix, render_raw
+from galmeasure.render.sersic import RAW_INDEX, is_narrow_ridge, raw_jacobian_matrix, render_raw
 
 __all__ = ["BatchEvaluation", "NetworkFrame", "evaluate_batch"]
 
@@ -336,7 +336,7 @@ class _NewtonSteps:
         problem = self._problem
         image, error, good, gain = problem.data(rows)
         raw = render_raw(stamp.to(image.dtype), problem.psf, problem.psf_index[rows], enlarge=problem.enlarged(rows))
-        model = raw[:, 0] * stamp[:, _FLUX, None, None].to(raw.dtype)
+        model = raw[:, RAW_INDEX["model"]] * stamp[:, _FLUX, None, None].to(raw.dtype)
         equations = normal_equations(model, raw, image, error, good, gain)
         weight = good * variance(model, error, gain).rsqrt()
         residual = weight * (image - model)
