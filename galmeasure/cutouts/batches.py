@@ -11,6 +11,7 @@ from galmeasure.cutouts.border_noise import border_noise, masked_median
 from galmeasure.cutouts.noise import error_values
 from galmeasure.flags import Flag
 from galmeasure.parameters import N_PARAMETERS
+from galmeasure.utils.chunks import rows_per_chunk
 from galmeasure.utils.progress import BatchProgress
 
 if TYPE_CHECKING:
@@ -121,11 +122,11 @@ def plan_batches(
 
 
 def _plane(source, rows, box, dtype, fill):
-    """Planes of a stack or of a list of 2-D arrays as one new array (B, ny, nx) of ``dtype``, padded with ``fill``."""
+    """Planes of a stack or of a list of 2-D arrays (B, ny, nx) of ``dtype``, padded with ``fill``, to be read only."""
     if isinstance(source, np.ndarray):
         contiguous = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
         planes = source[rows[0] : rows[-1] + 1] if contiguous else source[rows]
-        return planes != 0 if dtype is bool else planes.astype(dtype)
+        return planes != 0 if dtype is bool and planes.dtype != bool else np.asarray(planes, dtype=dtype)
     block = np.full((len(rows), *box), fill, dtype=dtype)
     for plane, row in zip(block, rows, strict=True):
         entry = source[row]
@@ -150,12 +151,12 @@ def _inside(shape, box):
 
 
 def _error_block(errors, rows, box):
-    """Error maps of the rows that have one: (positions in the batch, (B', ny, nx), unit of the maps), or None."""
+    """Error maps of the rows that have one: (positions among these, (B', ny, nx), unit of the maps), or None."""
     maps = errors.maps
     if maps is None:
         return None
     if isinstance(maps, np.ndarray):
-        return np.arange(len(rows)), _plane(maps, rows, box, _work_dtype(maps, rows), 1.0), errors.factor
+        return slice(None), _plane(maps, rows, box, _work_dtype(maps, rows), 1.0), errors.factor
     have = np.flatnonzero([maps[row] is not None for row in rows])
     if len(have) == 0:
         return None
@@ -164,6 +165,12 @@ def _error_block(errors, rows, box):
         values = error_values(*maps[row])
         plane[: values.shape[0], : values.shape[1]] = values
     return have, block, 1.0
+
+
+def _has_maps(errors, rows):
+    """Test if any of the rows has an error map."""
+    maps = errors.maps
+    return maps is not None and (isinstance(maps, np.ndarray) or any(maps[row] is not None for row in rows))
 
 
 def make_batch(store: Store, rows: npt.NDArray[np.int64], box: tuple[int, int]) -> CutoutBatch:
@@ -185,63 +192,87 @@ def make_batch(store: Store, rows: npt.NDArray[np.int64], box: tuple[int, int]) 
     """
     shape = store.shapes[rows]
     flags = np.zeros(len(rows), dtype=np.int64)
+    image, good = np.empty((len(rows), *box), dtype=np.float32), np.empty((len(rows), *box), dtype=bool)
+    relative = np.ones(image.shape, dtype=np.float32) if _has_maps(store.errors, rows) else None
+    scale, n_good = np.empty(len(rows)), np.empty(len(rows), dtype=np.int64)
+    step = rows_per_chunk("prepared pixels", box[0] * box[1])
     with np.errstate(all="ignore"):
-        image = _plane(store.images, rows, box, _work_dtype(store.images, rows), 0.0)
-        unmasked = _inside(shape, box)
-        for source in store.masks:
-            unmasked &= ~_plane(source, rows, box, bool, False)
-        n_unmasked = np.count_nonzero(unmasked, axis=(1, 2))
-        good = np.isfinite(image)
-        good &= unmasked
-        sigma, relative = _noise(store, rows, box, image, good, shape, flags)
-        scale = np.where((sigma >= _SCALE_RANGE[0]) & (sigma <= _SCALE_RANGE[1]), sigma, np.nan)
-        image = _scaled(image, scale, good)
-        n_good = np.count_nonzero(good, axis=(1, 2))
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            maps = None if relative is None else relative[part]
+            scale[part], n_good[part] = _prepare(
+                store, rows[part], box, shape[part], flags[part], image[part], good[part], maps
+            )
         gain = None if store.gain is None else np.clip(store.gain[rows] * scale, *_GAIN_RANGE)
-    flags[n_good < n_unmasked] |= Flag.NONFINITE_PIXELS
     flags[_many_masked(good, n_good, shape)] |= Flag.MANY_MASKED
     flags[store.psfs.unusual(store.shapes, rows)] |= Flag.PSF_UNUSUAL
     failed = ~np.isfinite(scale) | store.bad_rows[rows] | (n_good <= N_PARAMETERS)
     return _assemble(store, rows, flags, failed, image, relative, good, shape, scale, gain)
 
 
-def _noise(store, rows, box, image, good, shape, flags):
-    """(median error (B,), error over it or None if constant); takes pixels without a valid error out of ``good``."""
+def _prepare(store, rows, box, shape, flags, image, good, relative):
+    """(scale, number of good pixels) of a few rows, (B,); ``flags``, ``image``, ``good``, ``relative`` are filled."""
+    pixels = _plane(store.images, rows, box, _work_dtype(store.images, rows), 0.0)
+    np.isfinite(pixels, out=good)
+    n_unmasked = box[0] * box[1]
+    if store.masks or not (shape == box).all():
+        unmasked = _inside(shape, box)
+        for source in store.masks:
+            unmasked &= ~_plane(source, rows, box, bool, False)
+        n_unmasked = _number(unmasked)
+        good &= unmasked
+    sigma = _noise(store, rows, box, pixels, good, relative, shape, flags)
+    scale = np.where((sigma >= _SCALE_RANGE[0]) & (sigma <= _SCALE_RANGE[1]), sigma, np.nan)
+    _scale(pixels, scale, image, good)
+    n_good = _number(good)
+    np.copyto(image, 0.0, where=~good)
+    flags[n_good < n_unmasked] |= Flag.NONFINITE_PIXELS
+    return scale, n_good
+
+
+def _number(flags):
+    """Number of pixels (B,) that are True."""
+    return np.count_nonzero(flags.reshape(len(flags), -1), axis=1)
+
+
+def _noise(store, rows, box, image, good, relative, shape, flags):
+    """Median error (B,); ``relative`` becomes the errors over it, and pixels without a valid one are not ``good``."""
     errors = store.errors
     sigma = errors.values[rows].copy()
     sigma[~(np.isfinite(sigma) & (sigma > 0))] = np.nan
     estimate = errors.estimate[rows]
     if estimate.any():
+        estimate = slice(None) if estimate.all() else estimate  # which copies nothing
         sigma[estimate] = border_noise(image[estimate], good[estimate], shape[estimate])
         flags[estimate] |= Flag.ERROR_ESTIMATED
     maps = _error_block(errors, rows, box)
     if maps is None:
-        return sigma, None
+        return sigma
     have, block, factor = maps
-    valid = np.isfinite(block) & (block > 0) & good[have]
-    median = masked_median(block.reshape(len(have), -1), valid.reshape(len(have), -1))
-    ratio = np.empty(block.shape, dtype=np.float32)
-    np.divide(block, median[:, None, None], out=ratio, dtype=np.float64, casting="same_kind")
-    valid &= (ratio < _MAX_RATIO) & (ratio > 1.0 / _MAX_RATIO)
-    good[have] = valid
+    valid = np.isfinite(block)
+    valid &= block > 0
+    valid &= good[have]
+    median = masked_median(block.reshape(len(block), -1), valid.reshape(len(block), -1))
+    wide = block.astype(np.float64)  # so that equal values come out alike
+    wide /= median[:, None, None]
+    ratio = wide.astype(np.float32)
+    valid &= ratio < _MAX_RATIO
+    valid &= ratio > 1.0 / _MAX_RATIO
+    np.copyto(ratio, 1.0, where=~valid)
+    good[have], relative[have] = valid, ratio
     sigma[have] = median * factor
-    relative = np.ones(image.shape, dtype=np.float32)
-    relative[have] = np.where(valid, ratio, np.float32(1.0))
-    return sigma, relative
+    return sigma
 
 
-def _scaled(image, scale, good):
-    """Image over scale as float32, bad pixels 0; pixels that no float32 sum could hold are taken out of ``good``.
+def _scale(pixels, scale, image, good):
+    """Fill ``image`` with the pixels over their scale; those that no float32 sum could hold are not ``good``.
 
     The product is double precision whatever the type of the pixels, so that equal values come out alike.
     """
-    factor = np.where(np.isfinite(scale), 1.0 / scale, 0.0)[:, None, None]
-    out = np.empty(image.shape, dtype=np.float32)
-    np.multiply(image, factor, out=out, dtype=np.float64, casting="same_kind")
-    good &= np.abs(out) < _MAX_PIXEL
-    if not good.all():
-        out[~good] = 0.0
-    return out
+    wide = pixels.astype(np.float64)
+    wide *= np.where(np.isfinite(scale), 1.0 / scale, 0.0)[:, None, None]
+    image[...] = wide
+    good &= np.abs(image) < _MAX_PIXEL
 
 
 def _many_masked(good, n_good, shape):

@@ -250,6 +250,7 @@ def fit_loss(
 
 _SERIES = (0.0, -1 / 3, 1 / 6, -1 / 10, 1 / 15, -1 / 21)
 _SERIES_LIMIT = 0.05
+_FEW = 0.2  # of the pixels: so many are picked out and put back at less cost than that of a logarithm of all
 _GAIN_MAX = 1e12  # no shot noise to speak of beyond
 _GAIN_NEGLIGIBLE = 1e10  # from which single precision does not hold what the skewness adds to chi-squared
 
@@ -259,11 +260,25 @@ def _excess(w):
     series = torch.full_like(w, _SERIES[-1])
     for coefficient in reversed(_SERIES[:-1]):
         series = series * w + coefficient
-    small = w.abs() < _SERIES_LIMIT
-    if small.all():
-        return series
-    large = torch.where(small, 1.0, w.clamp_min(-1.0 + 1e-6))
-    return torch.where(small, series, 2.0 * ((1.0 + large) * torch.log1p(large) - large) / large**2 - 1.0)
+    return _replaced(series, w.abs() >= _SERIES_LIMIT, _closed_excess, w)
+
+
+def _closed_excess(w):
+    """The same in closed form, for ``w`` that are not small; of small ones, that of 1."""
+    w = torch.where(w.abs() < _SERIES_LIMIT, 1.0, w.clamp_min(-1.0 + 1e-6))
+    return 2.0 * ((1.0 + w) * torch.log1p(w) - w) / w**2 - 1.0
+
+
+def _replaced(values, condition, function, *tensors):
+    """``values``, or ``function(*tensors)`` where a condition holds, computed there alone if these are few places."""
+    places = torch.nonzero(condition.flatten())[:, 0]
+    if not len(places):
+        return values
+    tensors = [tensor.expand_as(values) for tensor in tensors]
+    if len(places) > _FEW * condition.numel():
+        return torch.where(condition, function(*tensors), values)
+    chosen = (tensor.reshape(-1)[places] for tensor in tensors)
+    return values.flatten().index_put((places,), function(*chosen)).view_as(values)
 
 
 def _skewness(model, data, error, var, gain):
@@ -282,18 +297,18 @@ def _skewness(model, data, error, var, gain):
 def _row_skewness(model, data, error, var, gain):
     """The same for rows that all have shot noise."""
     gain = gain.clamp_max(_GAIN_MAX)[:, None, None]
-    base = error**2
-    lit = model > 0
-    at_zero = data / (gain * base)
-    w = torch.where(lit, (data - model) / (gain * var), at_zero)
-    reference = torch.where(lit, (data - model) ** 2 / var, data**2 / base)
-    usual = reference * _excess(w)
+    base, light = error**2, model.clamp_min(0.0)
+    excess = data - light
+    over_variance = excess / var
+    skewness = excess * over_variance * _excess(over_variance / gain)
     counts = base + data / gain
-    if (counts > 0).all():
-        return usual
-    # pixels so low that the shifted counts are negative: the same derivative, another constant
-    below = 2.0 * gain**2 * (var - base - counts * torch.log(var / base)) + data**2 / base - (data - model) ** 2 / var
-    return torch.where(counts > 0, usual, torch.where(lit, below, 0.0))
+    return _replaced(skewness, ~(counts > 0), _low_skewness, model, data, var, base, gain, counts)
+
+
+def _low_skewness(model, data, var, base, gain, counts):
+    """The same where pixels are so low that shifted counts are negative: the same derivative, another constant."""
+    loss = 2.0 * gain**2 * (var - base - counts * torch.log(var / base)) + data**2 / base - (data - model) ** 2 / var
+    return torch.where(model > 0, loss, 0.0)
 
 
 def _student_t(model, residual2, scaled, inverse, good, var, gain, dof):

@@ -15,6 +15,8 @@ CLEANING_SIZE = 63
 
 N_PSF_QUALITY = 3
 
+_N_HALF = (CLEANING_SIZE**2 + 1) // 2
+
 _WING = 0.55  # radius, in half sizes of the image, beyond which a profile is wing
 _POWERS = (3.0, 6.0)  # with which wings fall: those of diffraction, and those of a steep Moffat profile
 _CORRELATED = 9.0  # by how much the variance of a mean over an annulus exceeds that of independent pixels, at most
@@ -58,22 +60,19 @@ class CleanPSFs:
 
 @dataclass(frozen=True)
 class _Annuli:
-    """Geometry of the annuli, one pixel wide, about the central pixel.
+    """Geometry of the annuli, one pixel wide, about the central pixel, which is the last of the first half of all.
 
-    Indicator of each annulus ``(side**2, R)``, its inner neighbour and the weight of the outer one for an
-    interpolation ``(side**2,)``, the distance of each pixel from the centre along the axes, the larger of the two
-    ``(side**2,)``, and the quadrupole ``(2, side**2)``.
+    An image and itself upside down have the same annuli, so that sums over an annulus are sums over the first half of
+    the pixels, ``H`` of them, of the mean of opposite pixels. ``indicator`` ``(H, R)`` holds the number of pixels: 2,
+    but for the central one; ``interpolation`` ``(R, H)`` the weights by which a profile is read at each pixel;
+    ``square`` ``(H,)`` the larger of the distances from the centre along the axes; ``quadrupole`` ``(2, H, R)`` the
+    indicator times cosine and sine of twice the angle.
     """
 
     indicator: torch.Tensor
-    inner: torch.Tensor
-    outer_share: torch.Tensor
+    interpolation: torch.Tensor
     square: torch.Tensor
     quadrupole: torch.Tensor
-
-    def interpolated(self, profile):
-        """Profiles ``(M, R)`` at each pixel, shape ``(M, side**2)``."""
-        return torch.lerp(profile[:, self.inner], profile[:, self.inner + 1], self.outer_share)
 
 
 @lru_cache(maxsize=4)
@@ -81,16 +80,21 @@ class _Annuli:
 def _annuli(device):
     half = CLEANING_SIZE // 2
     offset = torch.arange(-half, half + 1, dtype=torch.float32, device=device)
-    y, x = (axis.flatten() for axis in torch.meshgrid(offset, offset, indexing="ij"))
+    y, x = (axis.flatten()[:_N_HALF] for axis in torch.meshgrid(offset, offset, indexing="ij"))
     radius = torch.hypot(x, y)
     indicator = torch.nn.functional.one_hot(radius.round().long()).float()
     indicator = torch.nn.functional.pad(indicator, (0, 1))  # interpolation looks one annulus further
-    mean_radius = (radius @ indicator / indicator.sum(0).clamp_min(1.0))[:-1]
+    number = 2.0 * indicator
+    number[-1] *= 0.5
+    mean_radius = (radius @ number / number.sum(0).clamp_min(1.0))[:-1]
     inner = (torch.bucketize(radius, mean_radius, right=True) - 1).clamp(0, len(mean_radius) - 2)
     share = ((radius - mean_radius[inner]) / (mean_radius[inner + 1] - mean_radius[inner])).clamp(0.0, 1.0)
-    square = torch.maximum(x.abs(), y.abs())
+    interpolation = torch.zeros_like(indicator)
+    interpolation.scatter_(1, inner[:, None], 1.0 - share[:, None])
+    interpolation.scatter_(1, inner[:, None] + 1, share[:, None])
     angle = 2.0 * torch.atan2(y, x)
-    return _Annuli(indicator, inner, share, square, torch.stack([torch.cos(angle), torch.sin(angle)]))
+    quadrupole = torch.stack([torch.cos(angle), torch.sin(angle)])[:, :, None] * number
+    return _Annuli(number, interpolation.T.contiguous(), torch.maximum(x.abs(), y.abs()), quadrupole)
 
 
 def clean_psfs(images: Tensor) -> CleanPSFs:
@@ -119,25 +123,29 @@ def clean_psfs(images: Tensor) -> CleanPSFs:
     flat = images.flatten(1).float()
     peak = flat.amax(1, keepdim=True).clamp_min(1e-30)
     flat = flat / peak
-    reach = ((flat.abs() > _DARK) * annuli.square).amax(1, keepdim=True).clamp_min(4.0)
-    half = ((flat != 0.0) * annuli.square).amax(1, keepdim=True).clamp_min(4.0)
+    size = torch.maximum(flat[:, :_N_HALF].abs(), flat.flip(1)[:, :_N_HALF].abs())
+    reach, half = (((size > level) * annuli.square).amax(1, keepdim=True).clamp_min(4.0) for level in (_DARK, 0.0))
     valid = (annuli.square <= half).float()
     count = (valid @ annuli.indicator).clamp_min(1e-3)
-    profile = ((flat * valid) @ annuli.indicator) / count
+    # diffraction spikes look the same upside down, noise does not
+    upper, lower = valid * flat[:, :_N_HALF], valid * flat.flip(1)[:, :_N_HALF]
+    even, odd = 0.5 * (upper + lower), 0.5 * (upper - lower)
+    profile = (even @ annuli.indicator) / count
     radius = torch.arange(profile.shape[1], device=flat.device, dtype=torch.float32) / half
     weight = torch.where(radius >= _WING, count, 0.0)
-    residual = valid * (flat - annuli.interpolated(profile))
-    turning = torch.stack([2.0 * ((residual * pattern) @ annuli.indicator) / count for pattern in annuli.quadrupole])
-    scatter = (residual**2 @ annuli.indicator) / count - 0.5 * turning.square().sum(0)
-    odd = valid * (flat - flat.flip(1)) * 0.5  # diffraction spikes look the same upside down, noise does not
-    scatter = torch.minimum(scatter, 2.0 * (odd**2 @ annuli.indicator) / count)
+    residual = even - valid * (profile @ annuli.interpolation)
+    turning = torch.stack([2.0 * (residual @ pattern) / count for pattern in annuli.quadrupole])
+    of_even, of_odd = ((side**2 @ annuli.indicator) / count for side in (residual, odd))
+    scatter = torch.minimum(of_even + of_odd - 0.5 * turning.square().sum(0), 2.0 * of_odd)
     variance = ((weight * scatter.clamp_min(0.0)).sum(1, keepdim=True) / weight.sum(1, keepdim=True)).clamp_min(1e-14)
     pedestal = _pedestal(profile, radius, weight, variance)
     profile = profile - pedestal
     of_mean = profile**2 / (profile**2 + _CORRELATED * variance / count)
     of_pixel = profile**2 / (profile**2 + variance)
-    share = annuli.interpolated(of_pixel)
-    clean = valid * (share * (flat - pedestal) + (1.0 - share) * annuli.interpolated(of_mean * profile))
+    share = valid * (of_pixel @ annuli.interpolation)
+    smooth = (valid - share) * ((of_mean * profile) @ annuli.interpolation) - share * pedestal
+    share, smooth = (torch.cat([side, side[:, : _N_HALF - 1].flip(1)], 1) for side in (share, smooth))
+    clean = torch.addcmul(smooth, share, flat)
     light = clean.sum(1, keepdim=True).clamp_min(1e-6)
     noise = variance.sqrt()
     quality = torch.cat(

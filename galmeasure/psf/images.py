@@ -46,14 +46,16 @@ def normalise_psf(
     Others sum to 1 minus the flux missing beyond the image.
     """
     images, ok = np.empty((len(stack), *stack[0].shape)), np.zeros(len(stack), dtype=bool)
+    outside = np.empty(len(stack))
     step = rows_per_chunk("PSF pixels", images[0].size)
     for start in range(0, len(images), step):
         rows = slice(start, start + step)
         images[rows] = stack[rows]
         ok[rows] = _normalise(images[rows])
-    light = missing_light(images, oversampling)
-    images *= 1.0 - light.fraction[:, None, None]
-    return NormalisedPSFs(images, np.maximum(light.fraction, light.error)), ok
+        light = missing_light(images[rows], oversampling)
+        images[rows] *= 1.0 - light.fraction[:, None, None]
+        outside[rows] = np.maximum(light.fraction, light.error)
+    return NormalisedPSFs(images, outside), ok
 
 
 def _normalise(images):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -87,15 +88,15 @@ def missing_light(stack: npt.NDArray[np.float64], oversampling: int = 1) -> Miss
     annuli, bands = _annuli(*stack.shape[1:], oversampling), _bands(*stack.shape[1:], oversampling)
     step = rows_per_chunk("PSF pixels", stack[0].size)
     for start in range(0, len(stack), step):
-        rows = slice(start, start + step)
+        rows = np.arange(start, min(start + step, len(stack)))
         with np.errstate(all="ignore"):
-            if bands is not None:
-                fraction[rows], error[rows] = _ringed_wing(stack[rows], bands, oversampling)
             if annuli is not None:
-                clean = _clean_wing(stack[rows], annuli)
+                clean = _clean_wing(stack[start : start + step], annuli)
                 is_clean = np.isfinite(clean)
-                fraction[rows] = np.where(is_clean, clean, fraction[rows])
-                error[rows] = np.where(is_clean, _CLEAN_ERROR * clean, error[rows])
+                fraction[rows[is_clean]], error[rows[is_clean]] = clean[is_clean], _CLEAN_ERROR * clean[is_clean]
+                rows = rows[~is_clean]
+            if bands is not None and len(rows):
+                fraction[rows], error[rows] = _ringed_wing(stack[rows], bands, oversampling)
     return MissingLight(fraction, error)
 
 
@@ -133,8 +134,25 @@ def missing_flux_fraction(image: npt.ArrayLike, oversampling: int = 1) -> float 
     return float(fraction[0]) if single else fraction
 
 
+@dataclass(frozen=True)
+class _Annulus:
+    """Pixels of an annulus, their distinct radii over the half size, which of these each has, and their median."""
+
+    pixels: np.ndarray
+    radii: np.ndarray
+    index: np.ndarray
+    median: float
+
+    @classmethod
+    def of(cls, pixels, radius):
+        """Annulus of flat indices, with the radii of all pixels of the image."""
+        radii, index = np.unique(radius[pixels], return_inverse=True)
+        return cls(pixels, radii, index.reshape(-1), np.median(radius[pixels]))
+
+
+@lru_cache(maxsize=16)
 def _annuli(ny, nx, oversampling):
-    """List of (pixels, their radii over the half size) of the outer annuli, or None if the image is too small."""
+    """List of the outer annuli of images of a shape, or None if they are too small."""
     half = 0.5 * (min(ny, nx) - 1)
     n_annuli = int(min(_N_ANNULI, (_WING_END - _WING_START) * half / max(1, oversampling)))
     if n_annuli < 4:
@@ -144,25 +162,23 @@ def _annuli(ny, nx, oversampling):
     y, x = np.ogrid[:ny, :nx]
     radius = np.hypot(y - 0.5 * (ny - 1), x - 0.5 * (nx - 1)).ravel() / half
     edges = np.linspace(_WING_START, _WING_END, n_annuli + 1)
-    groups = [np.flatnonzero((radius >= a) & (radius < b)) for a, b in pairwise(edges)]
-    return [(pixels, radius[pixels]) for pixels in groups]
+    return [_Annulus.of(np.flatnonzero((radius >= a) & (radius < b)), radius) for a, b in pairwise(edges)]
 
 
 def _clean_wing(stack, annuli):
     """Missing fraction (M,) of PSFs whose wings are clean declining power laws with 2.7 < p < 8; NaN for others."""
     n_psf, ny, nx = stack.shape
     flat, total = stack.reshape(n_psf, -1), stack.sum(axis=(1, 2))
-    wings = [flat[:, pixels] for pixels, _ in annuli]
-    radius = np.array([np.median(r) for _, r in annuli])
-    profile = np.stack([np.median(wing, axis=1) for wing in wings], axis=1)
-    fit = _fit_wing(np.log(np.where(profile > 0, profile, np.nan)), radius)
+    wings = [np.take(flat, annulus.pixels, axis=1) for annulus in annuli]
+    radius = np.array([annulus.median for annulus in annuli])
+    profile = np.stack([_medians(wing) for wing in wings], axis=1)
+    core2, slope, _, _ = _fit_wing(np.log(np.where(profile > 0, profile, np.nan)), radius)
     # a second pass with the slope inside each annulus taken out: few distinct radii bias the plain medians
-    flat_wings = [
-        wing * (r**2 + fit[0][:, None]) ** -fit[1][:, None] for wing, (_, r) in zip(wings, annuli, strict=True)
-    ]
-    level = np.stack([np.median(wing, axis=1) for wing in flat_wings], axis=1)
+    for wing, annulus in zip(wings, annuli, strict=True):
+        wing *= np.exp(-slope[:, None] * np.log(annulus.radii**2 + core2[:, None]))[:, annulus.index]
+    level = np.stack([_medians(wing) for wing in wings], axis=1)
     log_level = np.log(np.where(level > 0, level, np.nan))
-    log_profile = log_level + fit[1][:, None] * np.log(radius**2 + fit[0][:, None])
+    log_profile = log_level + slope[:, None] * np.log(radius**2 + core2[:, None])
     core2, slope, intercept, scatter = _fit_wing(log_profile, radius)
     exponent = -2.0 * slope
     outside = _integral_outside(core2, exponent, ny, nx) * np.exp(intercept)
@@ -171,19 +187,28 @@ def _clean_wing(stack, annuli):
     return np.where(clean & (fraction > 0) & (fraction < _MAX_MISSING), fraction, np.nan)
 
 
+def _medians(values):
+    """Medians (M,) of rows, NaN of those with NaN: as `numpy.median`, whose passes over the values cost more."""
+    middle = values.shape[1] // 2
+    values = np.partition(values, middle, axis=1)
+    median = values[:, middle]
+    if values.shape[1] % 2 == 0:
+        median = 0.5 * (values[:, :middle].max(axis=1) + median)
+    return np.where(np.isnan(values[:, middle:].max(axis=1)), np.nan, median)
+
+
 def _fit_wing(log_profile, radius):
     """Best (a**2, slope, intercept, rms) of log profile = intercept + slope log(r**2 + a**2), for each PSF."""
-    best = None
-    for core in _CORES:
-        u = np.log(radius**2 + core**2)
-        du = u - u.mean()
-        slope = (log_profile * du).sum(axis=1) / (du**2).sum()
-        intercept = log_profile.mean(axis=1) - slope * u.mean()
-        rms = np.sqrt(np.mean((log_profile - intercept[:, None] - slope[:, None] * u) ** 2, axis=1))
-        rms = np.where(np.isfinite(rms), rms, np.inf)
-        trial = np.stack([np.full_like(rms, core**2), slope, intercept, rms])
-        best = trial if best is None else np.where(rms < best[3], trial, best)
-    return best
+    u = np.log(radius**2 + _CORES[:, None] ** 2)  # (cores, annuli)
+    du = u - u.mean(axis=1, keepdims=True)
+    level = log_profile.mean(axis=1, keepdims=True)
+    slope = (log_profile[:, None] * du).sum(axis=2) / (du**2).sum(axis=1)
+    residual = (log_profile - level)[:, None] - slope[:, :, None] * du
+    square = np.square(residual, out=residual).mean(axis=2)
+    core = np.where(np.isfinite(square), square, np.inf).argmin(axis=1)
+    rows = np.arange(len(core))
+    slope, rms = slope[rows, core], np.sqrt(square[rows, core])
+    return _CORES[core] ** 2, slope, level[:, 0] - slope * u.mean(axis=1)[core], rms
 
 
 def _integral_outside(core2, exponent, ny, nx):
@@ -199,19 +224,22 @@ def _integral_outside(core2, exponent, ny, nx):
 class _Bands:
     """Wide annuli of an image of one shape.
 
-    ``pixels`` holds the flat indices of each band's pixels, ``partner`` the pixels opposite to them; ``sector`` (0 to
-    11) is that of each pixel, those of the other half plane being -1. ``power`` is the sum of ``r**-3`` over a band,
-    ``radius`` its mean radius and ``outside`` the integral of ``r**-3`` beyond the image, with r in half sides.
+    ``pixels`` holds the flat indices of each band's pixels in the upper half plane, sector after sector, ``partner``
+    the pixels opposite to them, ``first`` (12,) where each sector begins, ``count`` (12,) the pixels of each.
+    ``power`` is the sum of ``r**-3`` over a band, ``radius`` its mean radius and ``outside`` the integral of ``r**-3``
+    beyond the image, with r in half sides.
     """
 
     pixels: list
     partner: list
-    sector: list
+    first: list
+    count: list
     power: np.ndarray
     radius: np.ndarray
     outside: float
 
 
+@lru_cache(maxsize=16)
 def _bands(ny, nx, oversampling):
     """:class:`_Bands` of a shape, or None if the image is too small."""
     half = 0.5 * (min(ny, nx) - 1)
@@ -222,13 +250,17 @@ def _bands(ny, nx, oversampling):
     radius = np.hypot(y, x) / half
     angle = np.arctan2(y, x)
     sector = np.where((angle >= 0) & (angle < np.pi), (angle * (_N_SECTORS / np.pi)).astype(int), -1)
-    pixels = [np.flatnonzero((radius >= a) & (radius < b)) for a, b in pairwise(_BANDS)]
+    members = [np.flatnonzero((radius >= a) & (radius < b)) for a, b in pairwise(_BANDS)]
+    upper = [index[sector[index] >= 0] for index in members]
+    pixels = [index[np.argsort(sector[index], kind="stable")] for index in upper]
+    count = [np.bincount(sector[index], minlength=_N_SECTORS) for index in pixels]
     return _Bands(
         pixels=pixels,
         partner=[len(radius) - 1 - index for index in pixels],
-        sector=[sector[index] for index in pixels],
-        power=np.array([np.sum(radius[index] ** -_DIFFRACTION) for index in pixels]),
-        radius=np.array([np.mean(radius[index]) for index in pixels]),
+        first=[np.cumsum(number) - number for number in count],
+        count=count,
+        power=np.array([np.sum(radius[index] ** -_DIFFRACTION) for index in members]),
+        radius=np.array([np.mean(radius[index]) for index in members]),
         outside=_integral_outside(np.zeros(1), np.array([_DIFFRACTION]), ny, nx)[0],
     )
 
@@ -236,11 +268,12 @@ def _bands(ny, nx, oversampling):
 def _ringed_wing(stack, bands, oversampling):
     """(fraction, error) of what is missing (M,) beyond PSFs with diffraction rings, see :func:`missing_light`."""
     flat, total = stack.reshape(len(stack), -1), stack.sum(axis=(1, 2))
-    flux = np.stack([np.take(flat, index, axis=1).sum(axis=1) for index in bands.pixels], axis=1)
-    noise = np.stack([_band_noise(flat, bands, k) for k in range(len(bands.pixels))], axis=1)
-    n_pixels = np.array([len(index) for index in bands.pixels])
+    sums, differences = _sector_sums(flat, bands)
+    flux = sums.sum(axis=2)
+    noise = np.sqrt(np.square(differences).sum(axis=2))  # of the sum over a band
+    n_pixels = 2 * np.sum(bands.count, axis=1)
     amplitude = flux.sum(axis=1) / bands.power.sum()
-    spikes = _spike_share(flat, bands) * amplitude * bands.outside
+    spikes = _spike_share(sums / bands.count) * amplitude * bands.outside
     outside = amplitude * bands.outside + spikes
     on_pedestal = (_amplitude_on_pedestal(flux / bands.power, n_pixels / bands.power) - amplitude) * bands.outside
     noise_outside = noise.max(axis=1) * np.sqrt(len(n_pixels)) * bands.outside / bands.power.sum()
@@ -254,27 +287,25 @@ def _ringed_wing(stack, bands, oversampling):
     return np.where(is_ringed, fraction, 0.0), np.where(is_ringed, error, np.nan_to_num(most, nan=np.inf))
 
 
-def _spike_share(flat, bands):
+def _sector_sums(flat, bands):
+    """Sums and differences (M, bands, 12) of the light of each sector and of the sector opposite to it."""
+    sums, differences = [], []
+    for pixels, partner, first in zip(bands.pixels, bands.partner, bands.first, strict=True):
+        light, opposite = (np.take(flat, index, axis=1) for index in (pixels, partner))
+        sums.append(np.add.reduceat(light + opposite, first, axis=1))
+        differences.append(np.add.reduceat(light - opposite, first, axis=1))
+    return np.stack(sums, axis=1), np.stack(differences, axis=1)
+
+
+def _spike_share(levels):
     """Share (M,) of the light of the bands that stands out of the median of their sectors: the spikes of struts.
 
     Along a spike light declines as ``r**-2`` until the width of the strut is resolved, far beyond a usual image, so
-    that more of it is missing than behind rings: about as much again, which is also the uncertainty.
+    that more of it is missing than behind rings: about as much again, which is also the uncertainty. ``levels``
+    ``(M, bands, 12)`` are means of the pixels of the sectors.
     """
-    shares = []
-    for pixels, partner, sector in zip(bands.pixels, bands.partner, bands.sector, strict=True):
-        mean = 0.5 * (np.take(flat, pixels, axis=1) + np.take(flat, partner, axis=1))
-        sectors = [np.flatnonzero(sector == k) for k in range(_N_SECTORS)]
-        levels = np.stack([np.take(mean, index, axis=1).mean(axis=1) for index in sectors], axis=1)
-        shares.append(1.0 - np.median(levels, axis=1) / levels.mean(axis=1))
-    return np.clip(np.mean(shares, axis=0), 0.0, 1.0)
-
-
-def _band_noise(flat, bands, band):
-    """Standard deviation (M,) of the sum over a band, from the differences between opposite sectors."""
-    difference = np.take(flat, bands.pixels[band], axis=1) - np.take(flat, bands.partner[band], axis=1)
-    sectors = [np.flatnonzero(bands.sector[band] == k) for k in range(_N_SECTORS)]
-    sums = [np.take(difference, index, axis=1).sum(axis=1) for index in sectors]
-    return np.sqrt(np.square(sums).sum(axis=0))
+    shares = 1.0 - np.median(levels, axis=2) / levels.mean(axis=2)
+    return np.clip(shares.mean(axis=1), 0.0, 1.0)
 
 
 def _amplitude_on_pedestal(scaled, pixels_over_power):

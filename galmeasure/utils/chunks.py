@@ -57,7 +57,7 @@ CHUNKS = {
         (1, 8, 64), (2048,), "stamps of 64 x 64 pixels", "tensors of the encoder stay in a core's cache",
     ),
     "network PSFs": ChunkSizes(
-        (1, 4, 16), (512,), "PSF images", "an image and its transform are larger than a stamp",
+        (1, 4, 16, 64), (512,), "PSF images", "operations on fewer images cost more than their pixels",
     ),
     "transformed images": ChunkSizes((32,), (32,), "PSF images", "padded transforms of these stay below 100 MB"),
     "rendered stamps": ChunkSizes(
@@ -78,6 +78,9 @@ CHUNKS = {
     "flow draws": ChunkSizes((512,), (512,), "draws", "splines of these stay in a core's cache"),
     "proposals": ChunkSizes((1, 8), (512,), "galaxies", "their draws from the flow stay in a core's cache"),
     "scores": ChunkSizes((8192,), (8192,), "galaxies", "nearest nodes of these stay below 100 MB"),
+    "prepared pixels": ChunkSizes(
+        (2**18,), (2**18,), "pixels of stamps", "stamps, errors and their copies in double precision stay in a cache",
+    ),
     "catalogue pixels": ChunkSizes(
         (2**21,), (2**21,), "pixels of stamps", "stamps, errors, masks and their copies stay below 100 MB",
     ),

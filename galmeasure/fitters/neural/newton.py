@@ -21,7 +21,7 @@ from galmeasure.networks.correction import Evaluation
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 from galmeasure.networks.transform import ParameterTransform
 from galmeasure.parameters import N_PARAMETERS, SERSIC
-from galmeasure.render.sersic import is_narrow_ridge
+from galmeasure.render.sersic import RAW_INDEX, is_narrow_ridge, raw_jacobian_matrix, render_raw
 
 __all__ = ["BatchEvaluation", "NetworkFrame", "evaluate_batch"]
 
@@ -311,12 +311,12 @@ class _NewtonSteps:
     def _evaluate(self, rows, point):
         frame, transform = self._frame[rows], self._network.transform
         values = transform.inverse(point, frame.flux_scale)
-        jacobian = transform.jacobian(point, frame.flux_scale) * frame.scale[:, :, None]
         stamp = values * frame.scale + frame.offset
         rendered = [self._render(chunk, stamp[span]) for chunk, span in self._chunks(rows)]
         score, fisher, loss, chi2, snr, inside, residual = (torch.cat(column) for column in zip(*rendered, strict=True))
-        score = (jacobian.mT @ score[..., None])[..., 0]
-        fisher = jacobian.mT @ fisher @ jacobian
+        jacobian = transform.jacobian(point, frame.flux_scale) * frame.scale[:, :, None]
+        matrix = jacobian.mT @ raw_jacobian_matrix(stamp)
+        score, fisher = (matrix @ score[..., None])[..., 0], matrix @ fisher @ matrix.mT
         log_prior, slope = _log_prior(point)
         zero = torch.zeros_like(loss)
         return _State(
@@ -332,16 +332,17 @@ class _NewtonSteps:
             start += len(chunk)
 
     def _render(self, rows, stamp):
-        """Score and Fisher matrix by the stamp's parameters, loss, chi-squared, S/N, light inside, residuals."""
-        model, raw, matrix = self._problem.draw(rows, stamp)
-        image, error, good, gain = self._problem.data(rows)
+        """Score and Fisher matrix by the renderer's coordinates, loss, chi-squared, S/N, light inside, residuals."""
+        problem = self._problem
+        image, error, good, gain = problem.data(rows)
+        raw = render_raw(stamp.to(image.dtype), problem.psf, problem.psf_index[rows], enlarge=problem.enlarged(rows))
+        model = raw[:, RAW_INDEX["model"]] * stamp[:, _FLUX, None, None].to(raw.dtype)
         equations = normal_equations(model, raw, image, error, good, gain)
         weight = good * variance(model, error, gain).rsqrt()
         residual = weight * (image - model)
         snr = (weight * model).square().flatten(1).sum(1).sqrt().double()
         inside = model.flatten(1).sum(1, dtype=torch.float64) / stamp[:, _FLUX]
-        score = (matrix @ equations.score[..., None])[..., 0]
-        return score, matrix @ equations.fisher @ matrix.mT, equations.loss, equations.chi2, snr, inside, residual
+        return equations.score, equations.fisher, equations.loss, equations.chi2, snr, inside, residual
 
 
 def _log_prior(point):

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, maximum_filter
 
 from galmeasure.cutouts.batches import CutoutBatch
+from galmeasure.utils.chunks import rows_per_chunk
 
 __all__ = ["centre_shifts", "off_middle", "seem_off_centre"]
 
@@ -105,23 +106,40 @@ def centre_shifts(batch: CutoutBatch, rows: NDArray[np.int64]) -> NDArray[np.int
     2 pixels; in the middle itself, within 2.5 pixels, a ratio of 3 is enough, because something is expected there, and
     a bright neighbour is not what is to be measured.
     """
-    return np.array([_shift(batch, row) for row in rows], dtype=np.int64).reshape(-1, 2)
+    shifts = np.zeros((len(rows), 2), dtype=np.int64)
+    shapes, kind = np.unique(batch.shape[rows], axis=0, return_inverse=True)
+    for number, (ny, nx) in enumerate(shapes.tolist()):
+        members = np.flatnonzero(kind.reshape(-1) == number)
+        step = rows_per_chunk("rendered stamps", ny * nx)
+        for chosen in (members[start : start + step] for start in range(0, len(members), step)):
+            shifts[chosen] = _shifts(batch, rows[chosen], ny, nx)
+    return shifts
 
 
-def _shift(batch, row):
-    ny, nx = batch.shape[row]
-    good = batch.good[row, :ny, :nx]
-    error = batch.error[row if len(batch.error) > 1 else 0]
-    error = np.broadcast_to(error[:ny, :nx] if error.shape[0] > 1 else error, (ny, nx))
+def _shifts(batch, rows, ny, nx):
+    """The same for stamps of one shape."""
+    inside = (rows, slice(ny), slice(nx))
+    good = batch.good[inside]
+    if batch.error.shape[1:] == (1, 1):
+        error = batch.error if len(batch.error) == 1 else batch.error[rows]
+    else:
+        error = batch.error[inside] if len(batch.error) > 1 else batch.error[:, :ny, :nx]
     weight = np.where(good, 1.0 / error.astype(np.float64) ** 2, 0.0)
-    signal = gaussian_filter(np.where(good, batch.image[row, :ny, :nx], 0.0) * weight, _SMOOTHING, mode="constant")
+    image = np.where(good, batch.image[inside], 0.0)
+    signal = gaussian_filter(image * weight, (0.0, _SMOOTHING, _SMOOTHING), mode="constant")
     # the filter's squared kernel is a kernel of width sigma / sqrt(2), times 1 / (4 pi sigma^2)
-    power = gaussian_filter(weight, _SMOOTHING / np.sqrt(2.0), mode="constant") / (4.0 * np.pi * _SMOOTHING**2)
+    width = _SMOOTHING / np.sqrt(2.0)
+    power = gaussian_filter(weight, (0.0, width, width), mode="constant") / (4.0 * np.pi * _SMOOTHING**2)
     ratio = signal / np.sqrt(np.maximum(power, 1e-30))
-    y, x = np.nonzero((ratio == maximum_filter(ratio, _NEIGHBOURHOOD)) & (ratio > _EXPECTED))
+    is_peak = ratio == maximum_filter(ratio, (1, _NEIGHBOURHOOD, _NEIGHBOURHOOD))
+    stamp, y, x = np.nonzero(is_peak & (ratio > _EXPECTED))
     away = np.stack([y - (ny - 1) / 2.0, x - (nx - 1) / 2.0], 1)
-    away = away[(ratio[y, x] > _SIGNIFICANT) | (np.hypot(*away.T) < _AT_MIDDLE)]
-    if not len(away):
-        return 0, 0
-    nearest = away[np.hypot(*away.T).argmin()]
-    return tuple(np.trunc(nearest + 0.25 * np.sign(nearest)).astype(int))
+    distance = np.hypot(*away.T)
+    is_source = (ratio[stamp, y, x] > _SIGNIFICANT) | (distance < _AT_MIDDLE)
+    stamp, away, distance = stamp[is_source], away[is_source], distance[is_source]
+    order = np.lexsort((distance, stamp))
+    stamp, first = np.unique(stamp[order], return_index=True)
+    nearest = away[order[first]]
+    shifts = np.zeros((len(rows), 2), dtype=np.int64)
+    shifts[stamp] = np.trunc(nearest + 0.25 * np.sign(nearest)).astype(np.int64)
+    return shifts
