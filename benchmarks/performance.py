@@ -26,6 +26,7 @@ from galmeasure.training import SimulationConfig, simulate_cutouts
 SIDES = (32, 64, 128)
 ROWS = (1, 64, 1024)
 SURVEYS = {"one million": 1e6, "one billion": 1e9}
+FAST = "survey-v3-fast"
 SLOW = {"neural, importance": 8}
 """Estimators that are given fewer rows, and by what factor."""
 
@@ -52,6 +53,8 @@ def estimators(truth, psf, side):
         "lsq": LSQSersicFitter(),
         "neural, no refinement": NeuralSersicFitter(refine=None),
         "neural": NeuralSersicFitter(),
+        f"{FAST}, no refinement": NeuralSersicFitter(weights=FAST, refine=None),
+        FAST: NeuralSersicFitter(weights=FAST),
         "neural, importance": NeuralSersicFitter(refine="importance"),
     }
 
@@ -89,16 +92,26 @@ def write_catalog(path, rows, seed):
     return path.stat().st_size / rows
 
 
-def time_command(folder, rows, method, n_jobs, seed):
+COMMANDS = {
+    "lsq": (LSQSersicFitter, {}),
+    "neural": (NeuralSersicFitter, {}),
+    FAST: (NeuralSersicFitter, {"weights": FAST}),
+}
+"""Fitters of the command by name, with the options that the command is given too."""
+
+
+def time_command(folder, rows, name, n_jobs, seed):
     """Clock seconds of the command on a file less those on its first row, and of the fitter on the same rows."""
     path = folder / "catalog.fits"
     if not path.exists():
         write_catalog(path, rows, seed)
-    words = [sys.executable, "-m", "galmeasure", str(path), "--overwrite", "--quiet", "--method", method]
+    fitter_class, options = COMMANDS[name]
+    fitter = fitter_class(**options)
+    words = [sys.executable, "-m", "galmeasure", str(path), "--overwrite", "--quiet", "--method", fitter.method]
+    words += [word for option, value in options.items() for word in (f"--{option}", value)]
     words += ["--n-jobs", str(n_jobs), "-o", str(folder / "out.fits")]
     command = seconds(lambda: subprocess.run(words, check=True))[0]
     start = seconds(lambda: subprocess.run([*words, "--rows", "0"], check=True))[0]
-    fitter = {"lsq": LSQSersicFitter, "neural": NeuralSersicFitter}[method]()
     cutouts = read_cutouts(path)
     fitter.fit(cutouts[:16])
     return command - start, seconds(lambda: fitter.fit(cutouts))[0]
@@ -108,10 +121,10 @@ def end_to_end(rows, cores, seed):
     """Rows of the table of the command."""
     folder = Path(tempfile.mkdtemp())
     try:
-        for method in ("lsq", "neural"):
+        for name in COMMANDS:
             for n_jobs in cores:
-                command, fitter = time_command(folder, rows, method, n_jobs, seed)
-                yield method, rows, n_jobs, rows / command, rows / fitter, fitter / command
+                command, fitter = time_command(folder, rows, name, n_jobs, seed)
+                yield name, rows, n_jobs, rows / command, rows / fitter, fitter / command
     finally:
         shutil.rmtree(folder)
 

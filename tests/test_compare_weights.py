@@ -45,12 +45,12 @@ def test_difference_of_densities_where_both_are_finite(benchmark):
 
 
 def test_runs_on_a_few_stamps(benchmark, tmp_path):
-    arguments = ["survey-v2", "survey-v3", "--size", "8", "--output", str(tmp_path)]
+    arguments = ["survey-v3-fast", "survey-v3", "--size", "8", "--output", str(tmp_path)]
     result = CliRunner().invoke(benchmark.main, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    table = Table.read(tmp_path / "compare_weights_survey-v2_survey-v3.ecsv")
+    table = Table.read(tmp_path / "compare_weights_survey-v3-fast_survey-v3.ecsv")
     assert len(table) == 16
-    assert table.meta["a"].startswith("survey-v2 ")
+    assert table.meta["a"].startswith("survey-v3-fast ")
     assert np.isfinite(table["value"]).all()
     refused = CliRunner().invoke(benchmark.main, ["study-v2", "study-v2"])
     assert refused.exit_code == 2

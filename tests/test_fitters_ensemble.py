@@ -12,7 +12,7 @@ from galmeasure.exceptions import WeightsError
 from galmeasure.fitters.ensemble import mixture_moments, mixture_quantiles
 from galmeasure.flags import Flag
 
-MEMBERS = ("survey-v2", "survey-v3")
+MEMBERS = ("survey-v3", "survey-v3-fast")
 Z = norm.ppf([0.15865525, 0.5, 0.84134475])
 
 
@@ -71,7 +71,7 @@ def test_mixture_of_two(table, members):
     errors = np.sqrt(0.5 * sum(np.asarray(member["n_err"]) ** 2 for member in members) + 0.25 * (one - two) ** 2)
     assert_allclose(np.asarray(table["n_err"]), errors, rtol=1e-6)
     assert set(table["method"]) == {"ensemble"}
-    assert table.meta["WEIGHTS"] == "survey-v2,survey-v3"
+    assert table.meta["WEIGHTS"] == "survey-v3,survey-v3-fast"
     assert np.isfinite(np.asarray(table["n_crb"])).all()
     worst = np.fmax(*(np.asarray(member["ood_score"]) for member in members))
     assert_allclose(np.asarray(table["ood_score"]), worst)
@@ -140,7 +140,7 @@ def test_damaged_member(tmp_path):
 
 def test_command_line(tmp_path, table):
     out = tmp_path / "out.ecsv"
-    arguments = ["measure", "examples/demo_catalog.fits", "--method", "ensemble", "--members", "survey-v2, survey-v3"]
+    arguments = ["measure", "examples/demo_catalog.fits", "--method", "ensemble", "--members", ", ".join(MEMBERS)]
     with pytest.raises(SystemExit) as end:
         main([*arguments, "-o", str(out)])
     assert end.value.code == 0

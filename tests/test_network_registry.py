@@ -111,7 +111,7 @@ def test_registered_architectures(name):
 
 def test_files_from_before_there_was_a_choice():
     before = [weights for weights in list_weights() if "encoder" not in weights.card]
-    assert {weights.name for weights in before} == {"study-v2", "survey-v2", "survey-v3"}
+    assert {weights.name for weights in before} == {"study-v2", "survey-v3"}
     for weights in before:
         assert weights.config.encoder == "mixer"
         assert isinstance(load_network(weights), SersicPosterior)

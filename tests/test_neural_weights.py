@@ -13,7 +13,7 @@ NAMES = ("flux", "n", "r_eff", "g1", "g2", "x", "y")
 SHIPPED = {weights.name for weights in list_weights()}
 WEIGHTS = [
     pytest.param(name, marks=pytest.mark.skipif(name not in SHIPPED, reason=f"{name} is not in this version"))
-    for name in ("study-v2", "survey-v2", "survey-v3")
+    for name in ("study-v2", "survey-v3", "survey-v3-fast")
 ]
 needs_survey = pytest.mark.skipif("survey-v3" not in SHIPPED, reason="survey-v3 is not in this version")
 COUNT = 1500

@@ -356,7 +356,7 @@ def test_a_file_of_other_weights_is_refused(tiny, tmp_path):
 
 
 def test_shipped_weights_have_their_reference():
-    for name in ("survey-v2", "survey-v3", "study-v2"):
+    for name in ("survey-v3", "survey-v3-fast", "study-v2"):
         weights = get_weights(name)
         reference = load_ood(ood_path(weights.path), weights.sha256)
         assert reference is not None, name
@@ -414,7 +414,7 @@ def test_command_weights_keeps_the_file_of_shipped_weights():
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("arguments", [["--ood", "3000"], ["survey-v2"]])
+@pytest.mark.parametrize("arguments", [["--ood", "3000"], ["survey-v3-fast"]])
 def test_command_weights_needs_both(arguments):
     done = CliRunner().invoke(cli, ["weights", *arguments])
     assert done.exit_code != 0

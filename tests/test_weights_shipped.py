@@ -61,7 +61,7 @@ def test_released_names_do_not_go(monkeypatch, tmp_path):
 def test_shipped_names_have_versions(tmp_path, network, name):
     save_weights(tmp_path / f"{name}.safetensors", network, make_card())
     (tmp_path / "registry.json").unlink(missing_ok=True)
-    with pytest.raises(ValueError, match="names of shipped weights end in their version"):
+    with pytest.raises(ValueError, match="names of shipped weights hold their version"):
         update_registry(tmp_path)
 
 

@@ -80,12 +80,12 @@ class EnsembleSersicFitter(SersicFitterBase):
     >>> from galmeasure import read_cutouts
     >>> from galmeasure.fitters import EnsembleSersicFitter
     >>> cutouts = read_cutouts("examples/demo_catalog.fits")
-    >>> table = EnsembleSersicFitter(members=("survey-v2", "survey-v3")).fit(cutouts[:4])
+    >>> table = EnsembleSersicFitter(members=("survey-v3", "survey-v3-fast")).fit(cutouts[:4])
     >>> len(table)
     4
     """
 
-    members: Sequence[str | os.PathLike[str]] | str = ("survey-v2", "survey-v3")
+    members: Sequence[str | os.PathLike[str]] | str = ("survey-v3", "survey-v3-fast")
     summary: str = "mean"
     refine: str | None = "auto"
     precision: str | None = None

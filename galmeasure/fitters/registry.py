@@ -221,7 +221,7 @@ FITTERS: dict[str, RegisteredFitter] = {
             options=(
                 FitterOption(
                     name="members",
-                    help="names or files of weights, with commas between them.  [default: survey-v2,survey-v3]",
+                    help="names or files of weights, with commas between them.  [default: survey-v3,survey-v3-fast]",
                 ),
                 _SUMMARY,
                 _PRECISION,

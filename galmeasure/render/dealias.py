@@ -62,9 +62,9 @@ def extend_band(transform: Tensor, padded: tuple[int, int], half_pixel: tuple[bo
     target = scaled.real[:, ::stride, ::stride]
     upper = torch.maximum(ky.abs(), kx) > _LOWEST * torch.pi
     weight = upper / (target.abs() + _SOFTENING)
-    shape = _fit(target, weight, kx[0], _waves(padded, 1, stride, True, *keys))
-    folded = _model(shape, _waves(padded, 1, 1, True, *keys), slopes=False)
-    model = _model(shape, _waves(padded, FOLD, 1, False, *keys), slopes=False)
+    shape = _fit(target, weight, kx[0], _waves(padded, 1, stride, 1, *keys))
+    folded = _model(shape, _waves(padded, 1, 1, 1, *keys), slopes=False)
+    model = _model(shape, _waves(padded, FOLD, 1, 0, *keys), slopes=False)
     residual = scaled - folded
     usable = (torch.isfinite(shape).all(1) & (residual.abs().amax((1, 2)) < 1.5))[:, None, None]
     residual = torch.where(usable, residual, scaled)
@@ -94,19 +94,16 @@ def _add_base(extended, base):
 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)  # what is kept must serve autograd too
-def _waves(padded, fold, stride, with_aliases, half_pixel, device, dtype):
-    """Quadratic forms ``(3, A, rows, columns)`` of a grid and its aliases, and signed responses of the pixel.
-
-    Of the aliases only those within twice the native band count: the nearest in y, in x, and in both.
-    """
+def _waves(padded, fold, stride, aliases, half_pixel, device, dtype):
+    """Quadratic forms ``(3, A, rows, columns)`` of a grid and its aliases, and signed responses of the pixel."""
     ky, kx = _grid(padded, fold, stride, device)
-    shift = 2.0 * torch.pi * torch.where(ky < 0, 1.0, -1.0)
     forms, responses = [], []
-    for in_y, in_x in ((0, 0), (0, 1), (1, 0), (1, 1)) if with_aliases else ((0, 0),):
-        y, x = ky + in_y * shift, kx - in_x * 2.0 * torch.pi
-        sign = (-1.0) ** (in_y * half_pixel[0] + in_x * half_pixel[1])
-        responses.append(sign * torch.sinc(x / (2 * torch.pi)) * torch.sinc(y / (2 * torch.pi)))
-        forms.append(torch.stack([x**2 + y**2, x**2 - y**2, 2.0 * x * y]))
+    for my in range(-aliases, aliases + 1):
+        for mx in range(-aliases, aliases + 1):
+            y, x = ky + 2 * torch.pi * my, kx + 2 * torch.pi * mx
+            sign = (-1.0) ** (my * half_pixel[0] + mx * half_pixel[1])
+            responses.append(sign * torch.sinc(x / (2 * torch.pi)) * torch.sinc(y / (2 * torch.pi)))
+            forms.append(torch.stack([x**2 + y**2, x**2 - y**2, 2.0 * x * y]))
     return torch.stack(forms, 1).to(dtype), torch.stack(responses).to(dtype)
 
 

@@ -49,8 +49,8 @@ def list_weights() -> list[Weights]:
     >>> for weights in list_weights():  # doctest: +SKIP
     ...     print(weights.name, weights.prior)
     study-v2 study
-    survey-v2 galaxies
     survey-v3 galaxies
+    survey-v3-fast galaxies
     """
     return [_shipped(name, entry) for name, entry in sorted(_read_registry(_FOLDER).items())]
 
@@ -135,8 +135,8 @@ def update_registry(folder: str | PathLike[str] | None = None, *, replace: bool 
     files = [_read_weights(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
     registry = {weights.name: _entry(weights) for weights in files}
     for weights in files:
-        if not re.fullmatch(r"[a-z][a-z0-9-]*-v[0-9]+", weights.name):
-            msg = f"{weights.path.name}: names of shipped weights end in their version, such as survey-v1"
+        if not re.fullmatch(r"[a-z][a-z0-9-]*-v[0-9]+(-[a-z]+)?", weights.name):
+            msg = f"{weights.path.name}: names of shipped weights hold their version, such as survey-v1"
             raise ValueError(msg)
         if not weights.path.with_suffix(".json").exists():
             msg = f"{weights.path.name}: shipped weights have their card beside them"
