@@ -38,6 +38,7 @@ METHODS = {
     "lsq": ["-m", "galmeasure", "measure", "--method", "lsq"],
     "network": ["-m", "galmeasure", "measure", "--method", "neural", "--refine", "none"],
     "neural": ["-m", "galmeasure", "measure", "--method", "neural"],
+    "fast": ["-m", "galmeasure", "measure", "--method", "neural", "--weights", "survey-v3-fast"],
 }
 """Commands by the name of the estimator."""
 

@@ -20,8 +20,10 @@ from astropy.io import fits
 from astropy.table import Table
 
 from galmeasure import LSQSersicFitter, NeuralSersicFitter, read_cutouts
+from galmeasure.networks.precision import bf16_is_fast
 from galmeasure.render import prepare_psf, render_sersic
 from galmeasure.training import SimulationConfig, simulate_cutouts
+from galmeasure.weights import DEFAULT_WEIGHTS
 
 SIDES = (32, 64, 128)
 ROWS = (1, 64, 1024)
@@ -79,6 +81,25 @@ def throughput(sides, rows, cores, seed, repeat):
         found = in_own_process(time_estimators, side, count, threads, seed, repeat)
         for name, (measured, clock, processor) in found.items():
             yield name, side, measured, threads, clock, processor, processor / found["lsq"][2]
+
+
+def network_rates(rows, threads, seed, repeat):
+    """Rates of the default and of the fast weights, with and without refinement, on stamps of 64 x 64 pixels."""
+    torch.set_num_threads(threads)
+    cutouts, _ = next(simulate_cutouts(SimulationConfig(prior="galaxies"), rows, seed=seed))
+    fitters = {
+        f"{weights}, {label}": NeuralSersicFitter(weights=weights, refine=refine)
+        for weights in (DEFAULT_WEIGHTS, FAST)
+        for label, refine in (("default", "auto"), ("no refinement", None))
+    }
+    return rates(fitters, cutouts, dict.fromkeys(fitters, rows), repeat)
+
+
+def networks(rows, cores, seed, repeat):
+    """Rows of the table of networks."""
+    for threads in cores:
+        for name, (clock, processor) in in_own_process(network_rates, rows, threads, seed, repeat).items():
+            yield name, rows, threads, float(clock), float(processor), 1e6 / float(clock) / 60.0
 
 
 def write_catalog(path, rows, seed):
@@ -151,10 +172,17 @@ def result_bytes(seed):
 @click.option("--cores", multiple=True, type=int, default=(1,), show_default=True, help="Numbers of cores.")
 @click.option("--repeat", default=2, show_default=True, help="Runs of each; the best counts.")
 @click.option("--seed", default=11, show_default=True, help="Seed of the stamps.")
+@click.option("--networks", "only_networks", is_flag=True, help="Compare the default with the fast weights, only.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the tables.")
-def main(rows, cores, repeat, seed, output):
-    """Take the times and write three tables."""
+def main(rows, cores, repeat, seed, only_networks, output):
+    """Take the times and write three tables, or that of networks."""
     meta = metadata(max(cores), seed=seed, repeat=repeat)
+    if only_networks:
+        meta["bfloat16"] = bf16_is_fast("cpu")
+        names = ("what", "rows", "cores", "per_second", "per_cpu_second", "minutes_a_million")
+        table = Table(rows=list(networks(rows, cores, seed, repeat)), names=names)
+        report("performance_networks", table, meta, title="The default and the fast weights", output=output)
+        return
     counts = sorted({count for count in ROWS if count < rows} | {rows})
     found = list(throughput(SIDES, counts, cores, seed, repeat))
     names = ("what", "side", "rows", "cores", "per_second", "per_cpu_second", "over_lsq")
