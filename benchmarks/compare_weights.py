@@ -1,8 +1,8 @@
 """How much better are weights A than weights B? Both measure the same new stamps of the simulation on A's card.
 
-Prints and writes the median absolute error of each parameter (relative for the flux and r_eff) with both, their ratio,
-and the mean difference of the log density that their posteriors give to the truth, each with its error: of the networks
-alone, and of the default answer (Newton steps and correction).
+Prints and writes the median absolute error and the root mean square error of each parameter (relative for the flux and
+r_eff) with both, their ratio, and the mean difference of the log density that their posteriors give to the truth, each
+with its error: of the networks alone, and of the default answer (Newton steps and correction).
 """
 
 import _one_core  # noqa: F401
@@ -41,14 +41,23 @@ def measure(fitters, config, size, seed):
     return tuple({name: np.concatenate(chunks) for name, chunks in kind.items()} for kind in (errors, densities))
 
 
-def median_ratio(first, second):
-    """Median of the absolute values of both, their ratio, and its error when galaxies are drawn again."""
+def rms(values, axis=None):
+    """Root mean square."""
+    return np.sqrt(np.mean(np.square(values), axis=axis))
+
+
+STATISTICS = {"median error": np.median, "RMSE": rms}
+"""Statistics of the absolute errors by name."""
+
+
+def ratio(statistic, first, second):
+    """Statistic of the absolute values of both, their ratio, and its error when galaxies are drawn again."""
     good = np.isfinite(first) & np.isfinite(second)
     first, second = np.abs(first[good]), np.abs(second[good])
     picks = np.random.default_rng(1).integers(len(first), size=(_BOOTSTRAPS, len(first)))
-    ratios = np.median(first[picks], axis=1) / np.median(second[picks], axis=1)
-    medians = np.median(first), np.median(second)
-    return *medians, medians[0] / medians[1], ratios.std(), len(first)
+    ratios = statistic(first[picks], axis=1) / statistic(second[picks], axis=1)
+    values = statistic(first), statistic(second)
+    return *values, values[0] / values[1], ratios.std(), len(first)
 
 
 def density_difference(first, second):
@@ -60,12 +69,13 @@ def density_difference(first, second):
 
 
 def rows_of(answer, names, config, size, seed):
-    """Rows of one answer: a ratio for each parameter, and the difference of the log densities."""
+    """Rows of one answer: two ratios for each parameter, and the difference of the log densities."""
     fitters = {name: NeuralSersicFitter(weights=name, refine=ANSWERS[answer]) for name in names}
     errors, densities = measure(fitters, config, size, seed)
     first, second = names
     rows = [
-        (answer, f"median error of {parameter}", "ratio", *median_ratio(errors[first][:, i], errors[second][:, i]))
+        (answer, f"{name} of {parameter}", "ratio", *ratio(statistic, errors[first][:, i], errors[second][:, i]))
+        for name, statistic in STATISTICS.items()
         for i, parameter in enumerate(PARAMETER_NAMES)
     ]
     return [*rows, (answer, DENSITY, "difference", *density_difference(densities[first], densities[second]))]

@@ -29,12 +29,12 @@ def test_ratio_of_medians_and_its_error(benchmark):
     rng = np.random.default_rng(5)
     first, second = 0.8 * rng.normal(size=4000), rng.normal(size=4000)
     first[:3] = np.nan
-    *medians, ratio, error, count = benchmark.median_ratio(first, second)
+    *medians, ratio, error, count = benchmark.ratio(np.median, first, second)
     assert count == 3997
     assert ratio == medians[0] / medians[1]
     assert ratio == pytest.approx(0.8, abs=4 * error)
     assert 0.005 < error < 0.04
-    assert benchmark.median_ratio(second, second)[2:4] == (1.0, 0.0)
+    assert benchmark.ratio(np.median, second, second)[2:4] == (1.0, 0.0)
 
 
 def test_difference_of_densities_where_both_are_finite(benchmark):
@@ -49,7 +49,7 @@ def test_runs_on_a_few_stamps(benchmark, tmp_path):
     result = CliRunner().invoke(benchmark.main, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     table = Table.read(tmp_path / "compare_weights_survey-v3-fast_survey-v3.ecsv")
-    assert len(table) == 16
+    assert len(table) == 30
     assert table.meta["a"].startswith("survey-v3-fast ")
     assert np.isfinite(table["value"]).all()
     refused = CliRunner().invoke(benchmark.main, ["study-v2", "study-v2"])
