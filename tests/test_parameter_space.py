@@ -120,8 +120,17 @@ NOT_PARAMETERS = {
     "render/grid.py": {"folded", "beyond"},  # wavenumbers
     "render/modes.py": {"coefficients", "power", "self.weights"},  # wavenumbers; of a value and its derivative
     "render/profiles.py": {"integrand", "log_s", "matrix", "table"},  # nodes of a quadrature and of splines
+    "render/compiled.py": {
+        "out",
+        "b_and_amplitude",
+        "position",
+        "offsets",
+        "signed",
+        "lines",
+        "psf_row",
+    },  # y and x; images
     "render/sersic.py": {"coefficients", "components", "ky"},  # powers, real and imaginary parts, wavenumbers
-    "render/wrap.py": {"b_and_amplitude"},  # value and slope of two numbers
+    "render/wrap.py": {"b_and_amplitude", "n"},  # value and slope of two numbers
     "networks/correction.py": {"white"},  # the only column of a solution
     "networks/inputs.py": {"image", "level", "rows"},  # pixels; a moment
     "networks/psf_cleaning.py": {"pedestal", "noise"},  # numbers of an image
@@ -129,6 +138,7 @@ NOT_PARAMETERS = {
     "calibration/quantiles.py": {"quantiles", "_move_quantiles(name, quantiles, terms)"},  # of one parameter
     "priors/prior.py": {"middle", "offset"},  # of y and x
     "likelihood/white_noise.py": {"sums"},  # of all images and of one more
+    "likelihood/compiled.py": {"totals"},
     "likelihood/fisher.py": {"fisher"},
     "ood/residuals.py": {"image", "pairs"},  # pixels
     "networks/bodies/autoencoder.py": {"noise", "variance"},  # of one pixel

@@ -4,12 +4,14 @@ Everywhere: ``image``, ``error`` and models are in the same unit, ``gain`` is el
 ``variance = error**2 + max(model, 0) / gain`` when a gain is given. Simulation and fit use this one model.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from galmeasure.utils.chunks import CACHE_LINE
+from galmeasure.utils.compiled import compiled_module
 
 __all__ = [
     "NormalEquations",
@@ -40,12 +42,21 @@ class NormalEquations:
         Derivative of the log-likelihood along each image, shape ``(B, J)``, double precision.
     fisher : Tensor
         Expected information, shape ``(B, J, J)``, double precision.
+    snr : Tensor or None
+        Optimal signal-to-noise ratio of the model, shape ``(B,)``, double precision; where asked for.
+    light : Tensor or None
+        Sum of the model over all pixels, shape ``(B,)``, double precision; where asked for.
+    residual : Tensor or None
+        Data minus model over the noise, 0 where bad, shape ``(B, ny, nx)``; where asked for.
     """
 
     loss: torch.Tensor
     chi2: torch.Tensor
     score: torch.Tensor
     fisher: torch.Tensor
+    snr: torch.Tensor | None = None
+    light: torch.Tensor | None = None
+    residual: torch.Tensor | None = None
 
 
 def variance(model: Tensor, error: Tensor, gain: Tensor | None = None) -> Tensor:
@@ -158,6 +169,7 @@ def normal_equations(
     gain: Tensor | None = None,
     *,
     dof: float | None = None,
+    residuals: bool = False,
 ) -> NormalEquations:
     """Loss, score and Fisher matrix of one evaluation.
 
@@ -169,6 +181,8 @@ def normal_equations(
         Derivatives of the model along ``J`` directions, shape ``(B, J, ny, nx)``.
     data, error, good, gain, dof
         Arguments of :func:`log_likelihood`, with the same meaning.
+    residuals : bool, optional
+        Also give the signal-to-noise ratio and the light of the model, and the residuals. Default False.
 
     Returns
     -------
@@ -180,6 +194,9 @@ def normal_equations(
     The Gaussian loss is :func:`deviance`: chi-squared without a gain, and with one the function whose derivative is
     ``-2 (data - model) / variance``, so that the score vanishes at the truth for an image without noise.
     """
+    loops = compiled_module("galmeasure.likelihood.compiled", model, images, data, error)
+    if dof is None and loops is not None:
+        return _compiled_equations(loops, model, images, data, error, good, gain, residuals=residuals)
     residual = data - model
     var = variance(model, error, gain)
     inverse = good / var
@@ -191,12 +208,39 @@ def normal_equations(
         loss, score, weight = _student_t(model, residual2, score, inverse, good, var, gain, dof)
     sums = _pixel_sums(images.flatten(2), weight.flatten(1), score.flatten(1))
     fisher = sums[:, :-1]
-    return NormalEquations(
+    equations = NormalEquations(
         loss=loss.flatten(1).sum(1, dtype=torch.float64),
         chi2=residual2.flatten(1).sum(1, dtype=torch.float64),
         score=sums[:, -1],
         fisher=0.5 * (fisher + fisher.transpose(1, 2)),
     )
+    if not residuals:
+        return equations
+    root = inverse.sqrt()
+    power = (root * model).square().flatten(1).sum(1, dtype=torch.float64)
+    light = model.flatten(1).sum(1, dtype=torch.float64)
+    return replace(equations, snr=power.sqrt(), light=light, residual=root * residual)
+
+
+def _compiled_equations(loops, model, images, data, error, good, gain, *, residuals):
+    """Gaussian normal equations, by compiled loops."""
+    count, n_images = images.shape[:2]
+    totals = model.new_empty(count, 3, dtype=torch.float64)
+    sums = model.new_empty(count, n_images + 1, n_images, dtype=torch.float64)
+    residual = torch.empty_like(data, memory_format=torch.contiguous_format) if residuals else data.new_empty(0, 0, 0)
+    gains = model.new_empty(0) if gain is None else gain.expand(count)
+    inputs = (model, images.contiguous(), data, error.expand_as(data), good.expand_as(data), gains)
+    loops.pixel_sums(*(tensor.detach().numpy() for tensor in (*inputs, totals, sums, residual)))
+    chi2, power, light = totals.unbind(1)
+    loss = chi2
+    if gain is not None:
+        skewness = torch.empty_like(chi2)
+        pixels = (tensor.detach().numpy() for tensor in (model, *inputs[2:]))
+        loops.skewness(*pixels, _GAIN_NEGLIGIBLE, np.array(_SERIES), _SERIES_LIMIT, skewness.numpy())
+        loss = chi2 + skewness
+    lower = sums[:, :-1].tril()
+    equations = NormalEquations(loss, chi2, sums[:, -1], lower + lower.tril(-1).mT)
+    return replace(equations, snr=power.sqrt(), light=light, residual=residual) if residuals else equations
 
 
 def deviance(model: Tensor, data: Tensor, error: Tensor, good: Tensor, gain: Tensor | None = None) -> Tensor:

@@ -2,14 +2,16 @@
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from galmeasure.parameters import N_PARAMETERS, SERSIC
 from galmeasure.render.grid import PSFGrid, fold_columns, place_rows, wavenumbers
 from galmeasure.render.profiles import TABLE_LOG_K, TABLE_LOG_N, load_table, polynomial_pieces, profile_table
-from galmeasure.render.wrap import wrapped_light
+from galmeasure.render.wrap import interpolation, lattice, light_beyond, wrapped_light
 from galmeasure.utils.chunks import rows_per_chunk
+from galmeasure.utils.compiled import compiled_module
 
 __all__ = ["is_narrow_ridge", "quadratic_form", "raw_jacobian_matrix", "render_raw", "render_sersic"]
 
@@ -34,6 +36,12 @@ RAW_FORM = slice(RAW_INDEX["a"], RAW_INDEX["c"] + 1)
 LOG_K_STEP = float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
 KAPPA_MIN = 1e-4
 """Wavenumbers below this, in units of the inverse half-light radius, count as zero."""
+
+
+@lru_cache(maxsize=1)
+def _compiled_table():
+    """Polynomial pieces in log k of the transform, the coefficients of a piece side by side."""
+    return np.ascontiguousarray(polynomial_pieces(load_table()).transpose(0, 2, 1), np.float32)
 
 
 @lru_cache(maxsize=16)
@@ -263,6 +271,9 @@ def _enlargement(parameters, padded):
 
 def _render(parameters, psf, psf_index, derivatives):
     """Raw images on the grid as it is."""
+    loops = compiled_module("galmeasure.render.compiled", parameters)
+    if loops is not None and psf.transform.dtype == torch.complex64:
+        return _render_compiled(loops, parameters, psf, psf_index, derivatives)
     value, by_n, slope, b_and_amplitude = _evaluate_transform(parameters, psf, derivatives)
     form = quadratic_form(parameters)
     wrapped = wrapped_light(parameters, form, b_and_amplitude, psf.shape, psf.padded, derivatives)
@@ -275,6 +286,54 @@ def _render(parameters, psf, psf_index, derivatives):
         spectra = _spectra(parameters[rows], psf, index, value[rows], *by_shape)
         images.append(to_pixels(spectra, psf) - wrapped[rows])
     return images[0] if len(images) == 1 else torch.cat(images)
+
+
+def _render_compiled(loops, parameters, psf, psf_index, derivatives):
+    """Raw images on the grid as it is, by compiled loops."""
+    count, n_images = len(parameters), len(RAW) if derivatives else 1
+    _, profile = _tables(parameters.device, parameters.dtype)
+    first, *slopes = index_weights(parameters[:, _N])
+    weights = torch.stack(slopes[: 2 if derivatives else 1], 1)
+    b_and_amplitude = torch.bmm(weights, profile[first[:, None] + torch.arange(4)])
+    form, centre = quadratic_form(parameters), parameters[:, [_Y, _X]]
+    tail = light_beyond(parameters[:, _N, None], form, b_and_amplitude, psf.padded, derivatives)
+    kind = parameters.device, parameters.dtype
+    (nodes_y, matrix_y), (nodes_x, matrix_x) = (interpolation(side, *kind) for side in psf.shape)
+    nodes = parameters.new_empty(count, n_images, len(nodes_y), len(nodes_x))
+    offsets = lattice(psf.padded, *kind)
+    loops.wrapped_nodes(*_arrays(parameters[:, _N], form, b_and_amplitude, centre, nodes_y, nodes_x, offsets, nodes))
+    nodes[:, : tail.shape[1]] += tail[:, :, None, None]
+    index = torch.zeros(count, dtype=torch.int64) if psf_index is None else psf_index
+    ky, kx, _ = wavenumbers(psf.padded, psf.band, parameters.device, torch.float64)
+    (ly, lx), columns = psf.padded, min(len(kx[0]), psf.padded[1] // 2 + 1)
+    shared = *_arrays(ky[:, 0], kx[0]), _aliases(len(ky), ly), lx, KAPPA_MIN**2
+    (transform,) = _arrays(torch.view_as_real(psf.transform))
+    images = parameters.new_empty(count, n_images, *psf.shape)
+    matrices = _arrays(matrix_y, matrix_x.T)
+    size = rows_per_chunk("spectra", n_images * ly * columns)
+    for start in range(0, count, size):
+        chunk = slice(start, start + size)
+        arguments = _arrays(first[chunk], weights[chunk], form[chunk], centre[chunk].double())
+        spectrum = parameters.new_empty(len(arguments[0]), n_images, ly, columns, 2)
+        loops.spectra(
+            _compiled_table(), *arguments, transform, *_arrays(index[chunk]), *shared, spectrum.flatten(3).numpy()
+        )
+        lines = torch.fft.ifft(torch.view_as_complex(spectrum), dim=-2)[..., : psf.shape[0], :]
+        periodic = torch.fft.irfft(lines, n=lx, dim=-1)
+        loops.subtract_wrapped(periodic.numpy(), nodes[chunk].numpy(), *matrices, images[chunk].numpy())
+    return images
+
+
+@lru_cache(maxsize=64)
+def _aliases(rows, side):
+    """Row of a period for each wavenumber ``0 .. h - 1, -h .. -1`` of a band."""
+    order = np.arange(rows)
+    return np.where(order < rows // 2, order, order - rows) % side
+
+
+def _arrays(*tensors):
+    """Contiguous arrays that share the memory of tensors, or copies of these."""
+    return tuple(tensor.contiguous().numpy() for tensor in tensors)
 
 
 def render_sersic(

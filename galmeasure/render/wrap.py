@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from galmeasure.parameters import SERSIC
+from galmeasure.utils.compiled import compiled_module
 
-__all__ = ["light_beyond", "wrapped_light"]
+__all__ = ["interpolation", "lattice", "light_beyond", "wrapped_light"]
 
 _N, _X, _Y = SERSIC.indices("n", "x", "y")
 _N_NODES = 6
@@ -24,7 +25,7 @@ _N_LAGUERRE = 12
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # what is kept must serve autograd too
-def _interpolation(side, device, dtype):
+def interpolation(side: int, device: torch.device | str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Chebyshev nodes on ``[0, side - 1]`` and the matrix ``(side, nodes)`` of their Lagrange polynomials."""
     order = torch.arange(_N_NODES, dtype=torch.float64, device=device)
     nodes = (side - 1) / 2.0 * (1.0 - torch.cos(torch.pi * (order + 0.5) / _N_NODES))
@@ -41,7 +42,7 @@ def _interpolation(side, device, dtype):
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # what is kept must serve autograd too
-def _lattice(padded, device, dtype):
+def lattice(padded: tuple[int, int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
     """Offsets ``(2, rings)`` in x and y of the periodic copies within the nearest rings."""
     steps = torch.arange(-_RINGS, _RINGS + 1, dtype=dtype, device=device)
     y, x = torch.meshgrid(steps * padded[0], steps * padded[1], indexing="ij")
@@ -74,9 +75,9 @@ def wrapped_light(
     derivatives : bool
         Let the derivatives by n, a, b, c, y, x follow the model.
     """
-    nodes_y, matrix_y = _interpolation(shape[0], parameters.device, parameters.dtype)
-    nodes_x, matrix_x = _interpolation(shape[1], parameters.device, parameters.dtype)
-    offsets = _lattice(padded, parameters.device, parameters.dtype)
+    nodes_y, matrix_y = interpolation(shape[0], parameters.device, parameters.dtype)
+    nodes_x, matrix_x = interpolation(shape[1], parameters.device, parameters.dtype)
+    offsets = lattice(padded, parameters.device, parameters.dtype)
     dx = nodes_x - parameters[:, _X, None]
     dy = nodes_y - parameters[:, _Y, None]
     dx = (dx[:, None, None, :] + offsets[0][:, None, None]).expand(-1, -1, len(nodes_y), -1)
@@ -186,6 +187,13 @@ def light_beyond(
     In each direction the light beyond ``z`` is ``Gamma(2 n, t) / Gamma(2 n)`` with ``t = b_n z**(1 / n)``.
     """
     signed = _boundary(padded, rings, n.device, n.dtype)
+    loops = compiled_module("galmeasure.render.compiled", n, form, b_and_amplitude)
+    if loops is not None:
+        digamma = torch.digamma(2.0 * n[:, 0]) if derivatives else n[:, 0]
+        light = n.new_empty(len(n), 5 if derivatives else 1)
+        columns = (n[:, 0], form, b_and_amplitude, digamma, signed, *_laguerre(n.device, n.dtype))
+        loops.light_beyond(*(column.contiguous().numpy() for column in columns), padded[0] * padded[1], light.numpy())
+        return light
     signs = _form_signs(n.device, n.dtype)
     signed_form = form * signs
     b_n = b_and_amplitude[:, 0, 0, None]

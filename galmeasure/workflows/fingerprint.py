@@ -11,6 +11,7 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from galmeasure.fitters.registry import FitterSpec
 from galmeasure.io import ReadOptions
+from galmeasure.utils.compiled import is_compiled
 
 __all__ = ["file_digest", "fingerprint", "processor_kind", "versions"]
 
@@ -68,7 +70,7 @@ def versions() -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        One entry per package, named ``version of NAME``.
+        One entry per package, named ``version of NAME``; that of numba is ``none`` where loops are not compiled.
     """
     import scipy
     import torch
@@ -76,7 +78,9 @@ def versions() -> dict[str, str]:
     from galmeasure import __version__
 
     packages = {"galmeasure": __version__, "torch": torch.__version__, "numpy": np.__version__}
-    return {f"version of {name}": str(version) for name, version in (packages | {"scipy": scipy.__version__}).items()}
+    packages["scipy"] = scipy.__version__
+    packages["numba"] = version("numba") if is_compiled() else "none"
+    return {f"version of {name}": str(number) for name, number in packages.items()}
 
 
 def processor_kind() -> str:

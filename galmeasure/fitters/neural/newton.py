@@ -15,7 +15,7 @@ from galmeasure.fitters.network_psfs import CleanedPSFs
 from galmeasure.fitters.neural.encode import EncodedChunk
 from galmeasure.fitters.rendering import rendering_groups
 from galmeasure.fitters.tensors import BatchTensors
-from galmeasure.likelihood import normal_equations, variance
+from galmeasure.likelihood import normal_equations
 from galmeasure.networks import SersicPosterior
 from galmeasure.networks.correction import Evaluation
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
@@ -337,12 +337,10 @@ class _NewtonSteps:
         image, error, good, gain = problem.data(rows)
         raw = render_raw(stamp.to(image.dtype), problem.psf, problem.psf_index[rows], enlarge=problem.enlarged(rows))
         model = raw[:, RAW_INDEX["model"]] * stamp[:, _FLUX, None, None].to(raw.dtype)
-        equations = normal_equations(model, raw, image, error, good, gain)
-        weight = good * variance(model, error, gain).rsqrt()
-        residual = weight * (image - model)
-        snr = (weight * model).square().flatten(1).sum(1).sqrt().double()
-        inside = model.flatten(1).sum(1, dtype=torch.float64) / stamp[:, _FLUX]
-        return equations.score, equations.fisher, equations.loss, equations.chi2, snr, inside, residual
+        equations = normal_equations(model, raw, image, error, good, gain, residuals=True)
+        inside = equations.light / stamp[:, _FLUX]
+        columns = (equations.score, equations.fisher, equations.loss, equations.chi2, equations.snr)
+        return *columns, inside, equations.residual
 
 
 def _log_prior(point):

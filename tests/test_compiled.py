@@ -1,0 +1,139 @@
+"""Compiled loops against the operations of torch that they replace."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from galmeasure.likelihood import normal_equations
+from galmeasure.render import prepare_psf, render_raw, render_sersic
+from galmeasure.render.sersic import RAW_INDEX
+from galmeasure.utils.compiled import VARIABLE, compiled_module, is_compiled
+
+pytest.importorskip("numba")
+
+
+@pytest.fixture
+def both_ways(monkeypatch):
+    """Results of a function with compiled loops, and with the operations of torch."""
+
+    def call(function):
+        monkeypatch.setenv(VARIABLE, "1")
+        assert is_compiled()
+        compiled = function()
+        monkeypatch.setenv(VARIABLE, "0")
+        assert not is_compiled()
+        return compiled, function()
+
+    return call
+
+
+def some_galaxies(count, side, seed=3):
+    """Parameters over the whole domain, ridges and galaxies that are larger than the stamp among them."""
+    generator = np.random.default_rng(seed)
+    shear = generator.uniform(0.0, 0.85, count) * np.exp(1j * generator.uniform(0.0, 2.0 * np.pi, count))
+    columns = [
+        generator.uniform(1.0, 1e4, count), np.exp(generator.uniform(np.log(0.3), np.log(6.2), count)),
+        np.exp(generator.uniform(np.log(0.3), np.log(side), count)), shear.real, shear.imag,
+        *(side / 2 + generator.uniform(-3.0, 3.0, (2, count))),
+    ]  # fmt: skip
+    return torch.tensor(np.stack(columns, 1), dtype=torch.float32)
+
+
+def star(width, side=25, oversampling=1):
+    axis = (torch.arange(float(side)) - (side - 1) / 2) / oversampling
+    image = torch.exp(-(axis[:, None] ** 2 + 1.2 * axis**2) / (2.0 * width**2))
+    return image / image.sum()
+
+
+@pytest.mark.parametrize(
+    ("width", "oversampling", "shape"),
+    [(0.5, 5, (32, 48)), (0.55, 3, (20, 20)), (0.7, 1, (64, 64)), (1.0, 1, (33, 40)), (2.0, 1, (64, 64)),
+     (5.0, 1, (64, 64))],
+)  # fmt: skip
+def test_renderer(both_ways, width, oversampling, shape):
+    """All bands, from half of the Nyquist wavenumber to three times it."""
+    psfs = prepare_psf(torch.stack([star(width, 41, oversampling)] * 2), shape, oversampling=oversampling)
+    parameters = some_galaxies(40, min(shape))
+    index = torch.arange(40) % 2
+    for derivatives in (True, False):
+        compiled, plain = both_ways(lambda: render_raw(parameters, psfs, index, derivatives=derivatives))  # noqa: B023
+        scale = plain.abs().amax((2, 3), keepdim=True)
+        difference = ((compiled - plain).abs() / scale).amax((0, 2, 3))
+        if derivatives:  # that by n is no more exact in either form
+            assert difference[RAW_INDEX["n"]] < 5e-4
+            difference[RAW_INDEX["n"]] = 0.0
+        assert difference.max() < 5e-6
+        assert compiled.shape == plain.shape
+        assert compiled.is_contiguous()
+
+
+def test_gradients_need_torch(monkeypatch):
+    parameters = some_galaxies(2, 32).requires_grad_()
+    psf = prepare_psf(star(1.5)[None], (32, 32))
+    render_sersic(parameters, psf).sum().backward()
+    assert torch.isfinite(parameters.grad).all()
+    assert compiled_module("galmeasure.render.compiled", parameters.double().detach()) is None
+
+
+@pytest.mark.parametrize("electrons", [None, 1e13, 0.4, 50.0])
+def test_normal_equations(both_ways, electrons):
+    generator = torch.Generator().manual_seed(5)
+    model = 3.0 * torch.randn(6, 17, 21, generator=generator) + 2.0
+    images = torch.randn(6, 7, 17, 21, generator=generator)
+    data = model + torch.randn(6, 17, 21, generator=generator)
+    good = torch.rand(6, 17, 21, generator=generator) > 0.2
+    gain = None if electrons is None else torch.full((6,), electrons)
+    for error in (torch.tensor(0.7)[None, None, None], 0.5 + torch.rand(6, 17, 21, generator=generator)):
+        arguments = (model, images, data, error, good, gain)
+        compiled, plain = both_ways(lambda: normal_equations(*arguments, residuals=True))  # noqa: B023
+        for name in ("loss", "chi2", "score", "fisher", "snr", "light", "residual"):
+            ours, theirs = getattr(compiled, name), getattr(plain, name)
+            scale = theirs.abs().max()
+            assert ours.dtype == theirs.dtype, name
+            assert (ours - theirs).abs().max() < 2e-5 * scale, name
+
+
+def test_a_pixel_that_is_no_number_spoils_its_row_only(both_ways):
+    model, images = torch.ones(2, 8, 8), torch.ones(2, 7, 8, 8)
+    data = torch.ones(2, 8, 8)
+    data[1, 3, 3] = torch.nan
+    arguments = (model, images, data, torch.ones(1, 1, 1), torch.ones(2, 8, 8, dtype=torch.bool), torch.ones(2))
+    for equations in both_ways(lambda: normal_equations(*arguments)):
+        assert torch.isfinite(equations.loss[0])
+        assert torch.isnan(equations.loss[1])
+
+
+def test_rows_do_not_depend_on_each_other():
+    parameters, psf = some_galaxies(30, 40), prepare_psf(star(1.3)[None], (40, 40))
+    together = render_raw(parameters, psf)
+    for rows in (slice(0, 1), slice(3, 10), slice(11, 30)):
+        torch.testing.assert_close(render_raw(parameters[rows], psf), together[rows], rtol=0, atol=0)
+
+
+SCRIPT = """
+import torch
+from galmeasure.render import prepare_psf, render_sersic
+from galmeasure.utils.compiled import compiled_module
+psf = prepare_psf(torch.ones(1, 3, 3) / 9, (24, 24))
+assert compiled_module("galmeasure.render.compiled") is not None
+print(float(render_sersic(torch.tensor([[10.0, 1.0, 2.0, 0.1, 0.0, 12.0, 12.0]]), psf).sum()))
+"""
+
+
+@pytest.mark.slow
+def test_no_folder_can_be_written(tmp_path):
+    """Loops are compiled in the process then; the package must be where nobody can write."""
+    if os.geteuid() == 0:
+        environment = {"NUMBA_CACHE_DIR": "/proc/nowhere"}
+    else:
+        tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+        environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    )
+    assert 9.0 < float(done.stdout) < 10.0
