@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from galmeasure.fitters.lsq.fourier import Stamps
+from galmeasure.fitters.problem import Problem
 from galmeasure.likelihood import normal_equations
 from galmeasure.render import prepare_psf, render_raw, render_sersic
+from galmeasure.render.modes import Profiles, stamp_transforms
 from galmeasure.render.sersic import RAW_INDEX
 from galmeasure.utils.compiled import VARIABLE, compiled_module, is_compiled
 
@@ -96,6 +99,26 @@ def test_normal_equations(both_ways, electrons):
             scale = theirs.abs().max()
             assert ours.dtype == theirs.dtype, name
             assert (ours - theirs).abs().max() < 2e-5 * scale, name
+
+
+@pytest.mark.parametrize(("shape", "width"), [((64, 64), 0.8), ((33, 40), 2.0)])
+def test_normal_equations_on_modes(both_ways, shape, width):
+    """Sums over wavenumbers, scaled to unit information and in units of the loss."""
+    truth, psf_image = some_galaxies(20, min(shape)), star(width, 31)
+    noise = truth[:, 0, None, None] * 1e-3
+    psf = prepare_psf(psf_image[None], shape)
+    image = render_sersic(truth, psf) + noise * torch.randn(20, *shape, generator=torch.Generator().manual_seed(2))
+    index = torch.zeros(20, dtype=torch.int64)
+    problem = Problem(image, noise, torch.ones(20, *shape, dtype=torch.bool), None, psf, index)
+    (stamps,) = Stamps.of(problem, stamp_transforms(psf_image[None], shape))
+    moved = truth * 1.01
+    profiles = Profiles.of(moved)
+    outside = profiles.light_outside(shape)
+    compiled, plain = both_ways(lambda: stamps.normal_equations(stamps.rows, moved, profiles, outside))
+    scale = plain.diagonal(dim1=1, dim2=2).sqrt()
+    assert ((compiled - plain).abs() / (scale[:, :, None] * scale[:, None])).max() < 1e-4
+    few = stamps.normal_equations(stamps.rows[3:5], moved[3:5], profiles.of_rows(torch.arange(3, 5)), outside[3:5])
+    assert few.shape == (2, 8, 8)
 
 
 def test_a_pixel_that_is_no_number_spoils_its_row_only(both_ways):

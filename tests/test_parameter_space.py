@@ -106,7 +106,22 @@ NOT_PARAMETERS = {
     "fitters/neural/fitter.py": {"log_density"},  # densities of several draws
     "fitters/problem.py": {"raw", "matrix"},  # raw images, and the row of the background
     "simulation/stamps.py": {"numbers", "start", "sides"},  # random numbers, y and x
-    "fitters/lsq/fourier.py": {"amplitude", "even", "images", "odd", "sums"},  # modes of the stamp's transform
+    "fitters/compiled_modes.py": {
+        "waves",
+        "images",
+        "sums",
+        "value",
+        "modulus",
+        "outside",
+    },  # y and x, cosine and sine; images; modes
+    "fitters/lsq/fourier.py": {
+        "profiles.rows",
+        "amplitude",
+        "even",
+        "images",
+        "odd",
+        "sums",
+    },  # modes of the stamp's transform
     "fitters/lsq/bias.py": {"projected"},  # the only column of a product
     "fitters/moments.py": {"sums", "image"},  # sums of pixels times 1, x, y, xx, xy, yy
     "fitters/neural/draws.py": {"cutouts.origin"},

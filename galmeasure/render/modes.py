@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from galmeasure.parameters import SERSIC
@@ -14,7 +16,16 @@ from galmeasure.render.sersic import KAPPA_MIN, index_weights, quadratic_form
 from galmeasure.render.wrap import light_beyond
 from galmeasure.utils.chunks import CACHE_LINE, chunk_size
 
-__all__ = ["BANDS", "Modes", "Profiles", "mode_bands", "modes_of_band", "stamp_transforms"]
+__all__ = [
+    "BANDS",
+    "TABLE_STEPS",
+    "Modes",
+    "Profiles",
+    "compiled_table",
+    "mode_bands",
+    "modes_of_band",
+    "stamp_transforms",
+]
 
 BANDS = (0.625, 0.8, 1.0, 1.42)
 """Radii of the discs of wavenumbers that are kept, in units of the Nyquist wavenumber."""
@@ -161,6 +172,22 @@ def mode_bands(
         outside = (power * (ring > bands[position])).amax((1, 2))
         needed = torch.where(outside <= limit, position, needed)
     return needed
+
+
+TABLE_STEPS = (float(TABLE_LOG_K[0]), _STEP)
+"""First node in log k of the table of the transform, and distance of its nodes."""
+
+
+@lru_cache(maxsize=1)
+def compiled_table() -> NDArray[np.float32]:
+    """Polynomial pieces of the transform in log k, the coefficients of a piece side by side, for compiled loops.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(rows, pieces, 4)``.
+    """
+    return np.ascontiguousarray(polynomial_pieces(coarse_table(_COARSE)).transpose(0, 2, 1), np.float32)
 
 
 @lru_cache(maxsize=16)

@@ -15,9 +15,18 @@ from galmeasure.fitters import variables as _variables
 from galmeasure.fitters.problem import Problem
 from galmeasure.likelihood import variance
 from galmeasure.parameters import SERSIC
-from galmeasure.render.modes import BANDS, Modes, Profiles, mode_bands, modes_of_band
-from galmeasure.render.sersic import RAW, RAW_FORM, RAW_INDEX, raw_jacobian_matrix
+from galmeasure.render.modes import (
+    BANDS,
+    TABLE_STEPS,
+    Modes,
+    Profiles,
+    compiled_table,
+    mode_bands,
+    modes_of_band,
+)  # fmt: skip
+from galmeasure.render.sersic import KAPPA_MIN, RAW, RAW_FORM, RAW_INDEX, raw_jacobian_matrix
 from galmeasure.utils.chunks import rows_per_chunk
+from galmeasure.utils.compiled import compiled_module
 
 __all__ = ["FourierProblem", "Stamps"]
 
@@ -110,9 +119,12 @@ class Stamps:
         Returns
         -------
         Tensor
-            Double precision, shape ``(R, 8, 8)``: information by raw coordinates, in the last row and column the score
-            and the loss.
+            Double precision, shape ``(R, 8, 8)``: information by raw coordinates, in the last column the score and the
+            loss.
         """
+        loops = compiled_module("galmeasure.fitters.compiled_modes", self.real, parameters)
+        if loops is not None:
+            return self._compiled_equations(loops, rows, parameters, profiles, outside)
         real, imag = self._turned(rows, parameters)
         amplitude, flux = self.amplitude[rows], parameters[:, _FLUX, None]
         images = self._even_images(profiles, amplitude, outside)
@@ -129,6 +141,25 @@ class Stamps:
             sums[:, row, column] = sums[:, column, row] = odd[:, 0, position]
         sums[:, _Y_RAW, -1], sums[:, _X_RAW, -1] = -odd[:, 1, 3], -odd[:, 1, 4]
         sums[:, -1, -1] = loss
+        return sums
+
+    def _compiled_equations(self, loops, rows, parameters, profiles, outside):
+        """Return the same sums, by compiled loops."""
+        modes, (ny, nx) = self.modes, self.modes.shape
+        centre = parameters[:, [_Y, _X]].double() - torch.tensor([ny - 1, nx - 1]) / 2.0
+        columns = nx // 2 + 1
+        row_of = modes.index // columns
+        row_of = torch.where(row_of > ny // 2, row_of - ny, row_of)
+        sums = parameters.new_empty(len(rows), len(RAW) + 1, len(RAW) + 1, dtype=torch.float64)
+        tensors = (
+            profiles.rows[:, 0], profiles.weights, profiles.form, centre * (2.0 * torch.pi / torch.tensor([ny, nx])),
+            parameters[:, _FLUX], rows, self.real, self.imag, self.amplitude, outside, modes.ky, modes.kx, row_of,
+            modes.index % columns,
+        )  # fmt: skip
+        arrays = (tensor.contiguous().numpy() for tensor in tensors)
+        start, step = TABLE_STEPS
+        table = compiled_table()
+        loops.normal_equations(table, *arrays, max(ny // 2, nx // 2), start, step, KAPPA_MIN**2, sums.numpy())
         return sums
 
     def _turned(self, rows, parameters):
