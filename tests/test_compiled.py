@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from galmeasure import Cutouts
 from galmeasure.fitters.lsq.fourier import Stamps
 from galmeasure.fitters.problem import Problem
 from galmeasure.likelihood import normal_equations
@@ -160,3 +161,55 @@ def test_no_folder_can_be_written(tmp_path):
         [sys.executable, "-c", SCRIPT], env={**os.environ, **environment}, capture_output=True, text=True, check=True
     )
     assert 9.0 < float(done.stdout) < 10.0
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_medians_are_those_of_numpy(kind):
+    generator = np.random.default_rng(4)
+    tables = [
+        generator.normal(size=(20, 4096)), np.ones((3, 700)), generator.integers(-3, 3, (20, 1001)).astype(float),
+        generator.normal(size=(20, 300)) * 10.0 ** generator.integers(-30, 30, (20, 300)), np.arange(5.0)[None],
+        np.sort(generator.exponential(size=(4, 2000))), -np.sort(generator.exponential(size=(4, 2001))),
+    ]  # fmt: skip
+    loops = compiled_module("galmeasure.utils.compiled_medians")
+    for table in tables:
+        values = table.astype(kind)
+        values.setflags(write=False)
+        good = generator.random(values.shape) > 0.2
+        good[0] = len(values) == 1  # none, if there are more rows
+        median = np.empty(len(values))
+        loops.masked_medians(values, good, median)
+        expected = [
+            np.median(row[use].astype(float)) if use.any() else np.nan for row, use in zip(values, good, strict=True)
+        ]
+        np.testing.assert_array_equal(median, expected)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16])
+def test_batches_are_the_same_to_the_last_bit(both_ways, kind):
+    """Bad pixels, bad rows, masks, unequal shapes, and all forms of the error."""
+    generator = np.random.default_rng(6)
+    images = [(100.0 * generator.normal(size=(20 + row % 3, 22))).astype(kind) for row in range(12)]
+    if kind != np.int16:
+        images[0][3, 4], images[1][5, 5], images[2][...], images[3][2, 2] = np.nan, np.inf, np.nan, 1e38
+    masks = [generator.random(image.shape) > 0.9 for image in images]
+    maps = [generator.uniform(0.5, 2.0, image.shape).astype(np.float32) for image in images]
+    maps[4][1, 1], maps[5][1, 2], maps[6][...] = np.nan, -1.0, 0.0
+    psf = np.ones((3, 3)) / 9
+    for options in ({}, {"error": 3.0}, {"error": maps, "mask": masks}, {"error": maps, "gain": 2.0}):
+        for count in (12, 1):
+            cutouts = Cutouts(
+                images[:count],
+                psf,
+                **{name: value[:count] if isinstance(value, list) else value for name, value in options.items()},
+            )
+            compiled, plain = both_ways(lambda: list(cutouts.batches(10**6)))  # noqa: B023
+            for ours, theirs in zip(compiled, plain, strict=True):
+                for name in ("flags", "image", "error", "good", "scale", "gain"):
+                    np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), err_msg=name)
+    stack = np.stack([image[:20] for image in images])
+    compiled, plain = both_ways(
+        lambda: list(Cutouts(stack, psf, error=np.stack([m[:20] for m in maps])).batches(10**6))
+    )
+    np.testing.assert_array_equal(compiled[0].image, plain[0].image)
+    np.testing.assert_array_equal(compiled[0].error, plain[0].error)

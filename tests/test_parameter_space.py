@@ -137,13 +137,14 @@ NOT_PARAMETERS = {
     "render/profiles.py": {"integrand", "log_s", "matrix", "table"},  # nodes of a quadrature and of splines
     "render/compiled.py": {
         "out",
+        "pieces",
         "b_and_amplitude",
         "position",
         "offsets",
         "signed",
         "lines",
         "psf_row",
-    },  # y and x; images
+    },
     "render/sersic.py": {"coefficients", "components", "ky"},  # powers, real and imaginary parts, wavenumbers
     "render/wrap.py": {"b_and_amplitude", "n"},  # value and slope of two numbers
     "networks/correction.py": {"white"},  # the only column of a solution

@@ -12,6 +12,7 @@ from galmeasure.cutouts.noise import error_values
 from galmeasure.flags import Flag
 from galmeasure.parameters import N_PARAMETERS
 from galmeasure.utils.chunks import rows_per_chunk
+from galmeasure.utils.compiled import compiled_module
 from galmeasure.utils.progress import BatchProgress
 
 if TYPE_CHECKING:
@@ -212,20 +213,30 @@ def make_batch(store: Store, rows: npt.NDArray[np.int64], box: tuple[int, int]) 
 
 def _prepare(store, rows, box, shape, flags, image, good, relative):
     """(scale, number of good pixels) of a few rows, (B,); ``flags``, ``image``, ``good``, ``relative`` are filled."""
+    loops = compiled_module("galmeasure.cutouts.compiled")
     pixels = _plane(store.images, rows, box, _work_dtype(store.images, rows), 0.0)
-    np.isfinite(pixels, out=good)
     n_unmasked = box[0] * box[1]
+    good[...] = True
     if store.masks or not (shape == box).all():
-        unmasked = _inside(shape, box)
+        good[...] = _inside(shape, box)
         for source in store.masks:
-            unmasked &= ~_plane(source, rows, box, bool, False)
-        n_unmasked = _number(unmasked)
-        good &= unmasked
+            good &= ~_plane(source, rows, box, bool, False)
+        n_unmasked = _number(good)
+    if loops is None:
+        good &= np.isfinite(pixels)
+    else:
+        pixels = np.ascontiguousarray(pixels)
+        if relative is not None or store.errors.estimate[rows].any():  # pixels are checked when they are scaled, too
+            loops.mark_finite(pixels, good)
     sigma = _noise(store, rows, box, pixels, good, relative, shape, flags)
     scale = np.where((sigma >= _SCALE_RANGE[0]) & (sigma <= _SCALE_RANGE[1]), sigma, np.nan)
-    _scale(pixels, scale, image, good)
-    n_good = _number(good)
-    np.copyto(image, 0.0, where=~good)
+    if loops is None:
+        _scale(pixels, scale, image, good)
+        n_good = _number(good)
+        np.copyto(image, 0.0, where=~good)
+    else:
+        n_good = np.empty(len(rows), dtype=np.int64)
+        loops.scale_pixels(pixels, scale, _MAX_PIXEL, good, image, n_good)
     flags[n_good < n_unmasked] |= Flag.NONFINITE_PIXELS
     return scale, n_good
 
@@ -249,6 +260,14 @@ def _noise(store, rows, box, image, good, relative, shape, flags):
     if maps is None:
         return sigma
     have, block, factor = maps
+    loops = compiled_module("galmeasure.cutouts.compiled")
+    if loops is not None:
+        valid, ratio, median = good[have], relative[have], np.empty(len(block))
+        loops.relative_errors(np.ascontiguousarray(block), _MAX_RATIO, valid, ratio, median)
+        if not isinstance(have, slice):  # else these are views
+            good[have], relative[have] = valid, ratio
+        sigma[have] = median * factor
+        return sigma
     valid = np.isfinite(block)
     valid &= block > 0
     valid &= good[have]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from galmeasure.utils.compiled import compiled_module
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -36,6 +38,11 @@ def masked_median(values: npt.NDArray[np.float64], good: npt.NDArray[np.bool_]) 
     median : ndarray, shape (B,)
         The median, NaN for rows with no good value.
     """
+    loops = compiled_module("galmeasure.utils.compiled_medians")
+    if loops is not None and values.dtype in (np.float32, np.float64):
+        median = np.empty(len(values))
+        loops.masked_medians(values, good, median)
+        return median
     n_bad = values.shape[1] - np.count_nonzero(good, axis=1)
     is_sorted = n_bad > _FEW_BAD * values.shape[1]
     if is_sorted.all():
@@ -127,6 +134,12 @@ def _frame(ny, nx):
 
 def _clipped_mad(values, good):
     """Standard deviation (B,) from the median absolute deviation, with outliers clipped."""
+    loops = compiled_module("galmeasure.cutouts.compiled")
+    if loops is not None and values.dtype in (np.float32, np.float64):
+        sigma = np.empty(len(values))
+        values, good = np.ascontiguousarray(values), np.ascontiguousarray(good)
+        loops.clipped_deviations(values, good, _N_CLIPS, _CLIP_SIGMA, _MAD_TO_SIGMA, sigma)
+        return np.where(np.isfinite(sigma) & (sigma > 0), sigma, np.nan)
     values = np.where(good, values, 0.0).astype(np.float64)
     use = good
     for _ in range(_N_CLIPS):

@@ -42,21 +42,6 @@ def _lines_of_derivatives(twice_kx, k_y, slope, by_n, carrier, turned, lines):
         of_x[number] = twice_kx[number] * turned[number]
 
 
-@njit(fastmath=FAST_MATH, error_model="numpy")
-def _add_aliases(line, half, straight_index, mirrored_index, straight, mirrored):
-    """Add what lies at the Nyquist wavenumber and beyond to its aliases: the signal is real."""
-    for column in range(half, len(line) // 2):
-        re, im = line[2 * column], line[2 * column + 1]
-        alias = straight_index[column]
-        if alias >= 0:
-            straight[2 * alias] += re
-            straight[2 * alias + 1] += im
-        alias = mirrored_index[column]
-        if alias >= 0:
-            mirrored[2 * alias] += re
-            mirrored[2 * alias + 1] -= im
-
-
 @compile_loop(
     "void(float32[:, :, ::1], int64[::1], float32[:, :, ::1], float32[:, ::1], float64[:, ::1], float32[:, :, :, ::1],"
     "int64[::1], float64[::1], float64[::1], int64[::1], int64, float32, float32[:, :, :, ::1])"
@@ -159,15 +144,15 @@ def spectra(
                 carrier[2 * column] = psf_re * re - psf_im * im
                 carrier[2 * column + 1] = psf_re * im + psf_im * re
             for column in range(n_columns):
-                piece = pieces[index[column]]
-                t = fraction[column] - _F(index[column])
-                height = piece[0] + t * (piece[1] + t * (piece[2] + t * piece[3]))
+                i = index[column]
+                t = fraction[column] - _F(i)
+                height = pieces[i, 0] + t * (pieces[i, 1] + t * (pieces[i, 2] + t * pieces[i, 3]))
                 value[2 * column] = value[2 * column + 1] = height
                 if is_full:
-                    height = piece[4] + t * (piece[5] + t * (piece[6] + t * piece[7]))
+                    height = pieces[i, 4] + t * (pieces[i, 5] + t * (pieces[i, 6] + t * pieces[i, 7]))
                     by_n[2 * column] = by_n[2 * column + 1] = height
-                    height = (piece[1] + t * (_TWO * piece[2] + t * _F(3.0) * piece[3])) * kappa2[column]
-                    slope[2 * column] = slope[2 * column + 1] = height
+                    height = pieces[i, 1] + t * (_TWO * pieces[i, 2] + t * _F(3.0) * pieces[i, 3])
+                    slope[2 * column] = slope[2 * column + 1] = height * kappa2[column]
             line = lines[0]
             for number in range(2 * n_columns):
                 line[number] = value[number] * carrier[number]
@@ -178,11 +163,18 @@ def spectra(
             straight = alias_y[row]
             mirrored = (out.shape[2] - straight) % out.shape[2]
             for image in range(len(lines)):
-                line, target = lines[image], out[galaxy, image, straight]
                 for number in range(2 * n_straight):
-                    target[number] += line[number]
-                if n_columns > half:
-                    _add_aliases(line, half, straight_index, mirrored_index, target, out[galaxy, image, mirrored])
+                    out[galaxy, image, straight, number] += lines[image, number]
+                for column in range(half, n_columns):
+                    re, im = lines[image, 2 * column], lines[image, 2 * column + 1]
+                    alias = straight_index[column]
+                    if alias >= 0:
+                        out[galaxy, image, straight, 2 * alias] += re
+                        out[galaxy, image, straight, 2 * alias + 1] += im
+                    alias = mirrored_index[column]
+                    if alias >= 0:
+                        out[galaxy, image, mirrored, 2 * alias] += re
+                        out[galaxy, image, mirrored, 2 * alias + 1] -= im
 
 
 @compile_loop(

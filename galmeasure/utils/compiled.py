@@ -77,13 +77,13 @@ def _imported(name):
         return None
 
 
-def compile_loop(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def compile_loop(*signatures: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a function that numba compiles at once.
 
     Parameters
     ----------
-    signature : str
-        Types of the arguments and of the result, as numba writes them.
+    *signatures : str or numba signature
+        Types of the arguments and of the result, once for each kind of arguments.
 
     Returns
     -------
@@ -95,8 +95,8 @@ def compile_loop(signature: str) -> Callable[[Callable[..., Any]], Callable[...,
     def decorate(function):
         options = {"nogil": True, "error_model": "numpy", "fastmath": FAST_MATH}
         try:
-            return njit(signature, cache=True, **options)(function)
+            return njit(list(signatures), cache=True, **options)(function)
         except (OSError, RuntimeError):  # no folder for the cache, or no room in it
-            return njit(signature, **options)(function)
+            return njit(list(signatures), **options)(function)
 
     return decorate
