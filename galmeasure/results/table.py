@@ -6,12 +6,13 @@ import os
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import astropy.units as u
 import numpy as np
-from astropy.table import MaskedColumn, QTable
+from astropy.table import Column, MaskedColumn, QTable
 
 from galmeasure.flags import FLAGS, Flag
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX, PARAMETERS
@@ -155,11 +156,10 @@ def _build(cutouts, measurement, covariance):
     failed = (flags & Flag.FAILED) != 0
     values = _blanked(measurement.values, failed)
     full = _blanked(measurement.covariance, failed)
-    table = QTable()
+    builder = _Columns(cutouts)
     is_masked = isinstance(cutouts.ids, np.ma.MaskedArray)
-    table["id"] = MaskedColumn(cutouts.ids, copy=True) if is_masked else np.array(cutouts.ids)
-    table["id"].info.description = "identifier of the cutout"
-    builder = _Columns(table, cutouts)
+    ids = MaskedColumn(cutouts.ids, copy=True) if is_masked else np.array(cutouts.ids)
+    builder.plain("id", ids, text="identifier of the cutout")
     if measurement.init is not None:
         builder.parameters("{}_init", _blanked(measurement.init), "start: {}")
     errors = _standard_deviations(full)
@@ -180,16 +180,15 @@ def _build(cutouts, measurement, covariance):
         builder.plain(name, np.asarray(column), cutouts.unit if is_flux else None)
     if covariance:
         scale = np.stack([builder.frame.scale(p.name) for p in PARAMETERS], axis=1)
-        builder.plain("covariance", full * scale[:, :, None] * scale[:, None, :])
         order = ", ".join(p.name for p in PARAMETERS)
-        table["covariance"].info.description = f"covariance of {order}, in the units of their columns"
-    table["method"] = np.broadcast_to(np.asarray(measurement.method, dtype=str), len(cutouts)).copy()
-    table["method"].info.description = "what measured the row"
-    table["flags"] = flags
-    table["flags"].info.description = "quality bits, see galmeasure.decode_flags"
+        text = f"covariance of {order}, in the units of their columns"
+        builder.plain("covariance", full * scale[:, :, None] * scale[:, None, :], text=text)
+    method = np.broadcast_to(np.asarray(measurement.method, dtype=str), len(cutouts)).copy()
+    builder.plain("method", method, text="what measured the row")
+    builder.plain("flags", flags, text="quality bits, see galmeasure.decode_flags")
+    table = builder.table()
     set_formats(table)
-    other_columns = [name for name in table.colnames if name not in FIRST_COLUMNS]
-    return chosen_columns(table, [*FIRST_COLUMNS, *other_columns])
+    return table
 
 
 def chosen_columns(table: QTable, names: Sequence[str]) -> QTable:
@@ -214,10 +213,15 @@ def chosen_columns(table: QTable, names: Sequence[str]) -> QTable:
 
 
 class _Columns:
-    """Adds columns in the units and frame of the table."""
+    """Collects columns in the units and frame of the table, which is made of all of them at once."""
 
-    def __init__(self, table, cutouts):
-        self.table, self.cutouts, self.frame = table, cutouts, Frame.of(cutouts)
+    def __init__(self, cutouts):
+        self.columns, self.cutouts, self.frame = {}, cutouts, Frame.of(cutouts)
+
+    def table(self):
+        """Return the table, the most important columns first."""
+        names = [*FIRST_COLUMNS, *(name for name in self.columns if name not in FIRST_COLUMNS)]
+        return QTable([self.columns[name] for name in names], names=names, copy=False)
 
     def parameters(self, name, values, text, *, second=None, position_offset=True):
         """One column (or a column and its error) for each parameter."""
@@ -232,12 +236,16 @@ class _Columns:
 
     def plain(self, name, column, unit=None, text=None):
         """One column."""
-        self.table[name] = column if unit is None else u.Quantity(column, unit, copy=False)
+        if unit is not None or isinstance(column, u.Quantity):
+            column = u.Quantity(column, unit)
+        elif not isinstance(column, Column):
+            column = Column(column)
         if text is None:
             base = name.removesuffix("_err")
             text = _DESCRIPTIONS.get(base, "")
             text = f"1-sigma error: {text}" if text and base != name else text
-        self.table[name].info.description = text or f"{name}, as the estimator gives it"
+        column.info.description = text or f"{name}, as the estimator gives it"
+        self.columns[name] = column
 
 
 def _add_derived(builder, values, covariance, sky):
@@ -374,6 +382,7 @@ def _header_value(value):
     return value if np.isfinite(value) else str(value)
 
 
+@lru_cache(maxsize=4)
 def _version(package):
     """Version of an installed package, ``"unknown"`` if it runs from a source tree."""
     try:
