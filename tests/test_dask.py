@@ -165,7 +165,15 @@ def test_errors_of_workers_are_told(cluster, catalog, tmp_path):
 def test_another_version_is_refused(catalog, monkeypatch):
     partitions = measure_dask(catalog, SUMS, division=DIVISION)
     monkeypatch.setattr("galmeasure.__version__", "0.0.1")
-    with pytest.raises(ValueError, match=r"a worker has version 0\.0\.1, and "):
+    with pytest.raises(ValueError, match=r"a worker has version 0\.0\.1( with the extra fast)?, and "):
+        compute_table(partitions)
+
+
+def test_workers_compile_their_loops_or_none_does(catalog, monkeypatch):
+    monkeypatch.setattr(workflow, "is_compiled", lambda: False)
+    partitions = measure_dask(catalog, SUMS, division=DIVISION)
+    monkeypatch.setattr(workflow, "is_compiled", lambda: True)
+    with pytest.raises(ValueError, match=r"a worker has version \S+ with the extra fast, and \S+ is needed"):
         compute_table(partitions)
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from galmeasure.cutouts import Cutouts
 from galmeasure.fitters.registry import FitterSpec
 from galmeasure.io import CatalogSource, open_catalog
+from galmeasure.utils.compiled import is_compiled
 from galmeasure.workflows.executors import Division, fit_divided
 
 if TYPE_CHECKING:
@@ -296,9 +297,10 @@ def _import_dask():
 
 
 def _version():
+    """Version of the package, and whether loops are compiled, which changes last digits."""
     from galmeasure import __version__
 
-    return __version__
+    return f"{__version__} with the extra fast" if is_compiled() else __version__
 
 
 def _measure(load, argument, spec, threads, version):
