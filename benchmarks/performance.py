@@ -4,10 +4,14 @@ Rates are the best of runs that take turns, by the clock and by the processor. O
 compare rates by the processor, and ratios to least squares in the same run. ``speed.py`` compares other codes.
 """
 
+import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import _one_core  # noqa: F401
@@ -23,6 +27,7 @@ from galmeasure import LSQSersicFitter, NeuralSersicFitter, read_cutouts
 from galmeasure.networks.precision import bf16_is_fast
 from galmeasure.render import prepare_psf, render_sersic
 from galmeasure.training import SimulationConfig, simulate_cutouts
+from galmeasure.utils.compiled import VARIABLE
 from galmeasure.weights import DEFAULT_WEIGHTS
 
 SIDES = (32, 64, 128)
@@ -102,6 +107,55 @@ def networks(rows, cores, seed, repeat):
             yield name, rows, threads, float(clock), float(processor), 1e6 / float(clock) / 60.0
 
 
+def loop_fitters():
+    """Estimators that compiled loops serve, by name, and by what their number of rows is divided."""
+    return {
+        "lsq": (LSQSersicFitter(), 4),
+        "neural": (NeuralSersicFitter(), 1),
+        FAST: (NeuralSersicFitter(weights=FAST), 1),
+        "neural, importance": (NeuralSersicFitter(refine="importance"), 32),
+    }
+
+
+def loop_rates(rows, seed, repeat, names, barrier=None):
+    """Rates by clock and processor, by name of the estimator and whether loops are compiled: the best of all turns.
+
+    Other processes that do the same work side by side wait for each other at the barrier.
+    """
+    torch.set_num_threads(1)
+    cutouts, _ = next(simulate_cutouts(SimulationConfig(prior="galaxies"), rows, seed=seed))
+    times = {}
+    for name in names:
+        fitter, divisor = loop_fitters()[name]
+        part = cutouts[: rows // divisor]
+        for turn in range(repeat + 1):
+            for is_compiled in (False, True):
+                os.environ[VARIABLE] = str(int(is_compiled))
+                if not turn:
+                    fitter.fit(part[:16])  # tables, caches and compilation
+                    continue
+                if barrier is not None:
+                    barrier.wait()
+                key = name, is_compiled
+                times.setdefault(key, []).append((len(part), *seconds(lambda f=fitter, p=part: f.fit(p))))
+    return {key: [turns[0][0] / min(turn[i] for turn in turns) for i in (1, 2)] for key, turns in times.items()}
+
+
+def loops(rows, cores, seed, repeat):
+    """Rows of the table of compiled loops: one process, and several side by side, each with rows of its own."""
+    for count in cores:
+        names = list(loop_fitters()) if count == 1 else ["neural", FAST]
+        context = multiprocessing.get_context("spawn")
+        with context.Manager() as manager, ProcessPoolExecutor(count, mp_context=context) as pool:
+            barrier = manager.Barrier(count)
+            tasks = [pool.submit(loop_rates, rows, seed + i, repeat, names, barrier) for i in range(count)]
+            found = [task.result() for task in tasks]
+        for name in names:
+            plain, compiled = (np.sum([rates[name, kind] for rates in found], axis=0) for kind in (False, True))
+            minutes = 1e6 / compiled[0] / 60.0
+            yield name, count, *map(float, (plain[0], compiled[0], compiled[1] / plain[1], minutes))
+
+
 def write_catalog(path, rows, seed):
     """Catalogue of cutouts with errors and one PSF; gives the bytes of a row."""
     cutouts, _ = next(simulate_cutouts(SimulationConfig(prior="galaxies"), rows, seed=seed))
@@ -173,10 +227,17 @@ def result_bytes(seed):
 @click.option("--repeat", default=2, show_default=True, help="Runs of each; the best counts.")
 @click.option("--seed", default=11, show_default=True, help="Seed of the stamps.")
 @click.option("--networks", "only_networks", is_flag=True, help="Compare the default with the fast weights, only.")
+@click.option("--loops", "only_loops", is_flag=True, help="Compare compiled loops with torch alone, only.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the tables.")
-def main(rows, cores, repeat, seed, only_networks, output):
-    """Take the times and write three tables, or that of networks."""
+def main(rows, cores, repeat, seed, only_networks, only_loops, output):
+    """Take the times and write three tables, or that of networks, or that of compiled loops."""
     meta = metadata(max(cores), seed=seed, repeat=repeat)
+    if only_loops:
+        meta |= {"rows": rows, "bfloat16": bf16_is_fast("cpu"), "numba": version("numba")}
+        names = ("what", "processes", "plain_per_second", "compiled_per_second", "ratio", "minutes_a_million")
+        table = Table(rows=list(loops(rows, cores, seed, repeat)), names=names)
+        report("performance_loops", table, meta, title="Galaxies a second with compiled loops", output=output)
+        return
     if only_networks:
         meta["bfloat16"] = bf16_is_fast("cpu")
         names = ("what", "rows", "cores", "per_second", "per_cpu_second", "minutes_a_million")

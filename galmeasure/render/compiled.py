@@ -165,6 +165,12 @@ def spectra(
             for image in range(len(lines)):
                 for number in range(2 * n_straight):
                     out[galaxy, image, straight, number] += lines[image, number]
+                if n_columns <= side_x:
+                    for column in range(half, n_columns):
+                        alias = 2 * (side_x - column)
+                        out[galaxy, image, mirrored, alias] += lines[image, 2 * column]
+                        out[galaxy, image, mirrored, alias + 1] -= lines[image, 2 * column + 1]
+                    continue
                 for column in range(half, n_columns):
                     re, im = lines[image, 2 * column], lines[image, 2 * column + 1]
                     alias = straight_index[column]
