@@ -160,6 +160,21 @@ def test_no_torch_below_the_renderer():
     assert not found
 
 
+def test_compiled_loops_are_imported_where_they_can_be_compiled():
+    """By name, with `compiled_module`, or by other such loops: numba is optional."""
+    modules_of_loops, found = 0, []
+    for path, name, tree in modules():
+        if path.name.startswith("compiled") and name != "utils.compiled":
+            modules_of_loops += 1
+            continue
+        names = set(imports(tree.body if name == "utils.compiled" else ast.walk(tree)))
+        loops = {f"galmeasure.{other}" for other in NAMES if other.split(".")[-1].startswith("compiled")}
+        if names & (loops - {"galmeasure.utils.compiled"}) or any(other.split(".")[0] == "numba" for other in names):
+            found.append(str(path))
+    assert modules_of_loops > 4
+    assert not found
+
+
 def test_heavy_packages_are_imported_late():
     """Optional packages are imported where they are used, so that a missing one costs nothing else."""
     found = []
