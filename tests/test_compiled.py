@@ -13,6 +13,7 @@ from galmeasure import Cutouts
 from galmeasure.fitters.lsq.fourier import Stamps
 from galmeasure.fitters.problem import Problem
 from galmeasure.likelihood import normal_equations
+from galmeasure.parameters import SERSIC
 from galmeasure.render import prepare_psf, render_raw, render_sersic
 from galmeasure.render.modes import Profiles, stamp_transforms
 from galmeasure.render.sersic import RAW_INDEX
@@ -137,6 +138,16 @@ def test_rows_do_not_depend_on_each_other():
     together = render_raw(parameters, psf)
     for rows in (slice(0, 1), slice(3, 10), slice(11, 30)):
         torch.testing.assert_close(render_raw(parameters[rows], psf), together[rows], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["r_eff", "g1", "x"])
+def test_what_is_no_number_stays_none(name):
+    """Without harm to other rows, or to memory."""
+    parameters, psf = some_galaxies(3, 40), prepare_psf(star(1.3)[None], (40, 40))
+    parameters[1, SERSIC.index(name)] = torch.nan
+    images = render_raw(parameters, psf)
+    assert torch.isfinite(images[[0, 2]]).all()
+    assert torch.isnan(images[1, RAW_INDEX["model"]]).all()
 
 
 SCRIPT = """

@@ -66,7 +66,7 @@ def normal_equations(
     for galaxy in range(len(first)):
         for order in range(2):
             w0, w1, w2, w3 = weights[galaxy, order]
-            row = first[galaxy]
+            row = min(max(first[galaxy], 0), len(table) - 4)
             t0, t1, t2, t3 = table[row], table[row + 1], table[row + 2], table[row + 3]
             for piece in range(n_pieces):
                 for power in range(4):
@@ -88,7 +88,7 @@ def normal_equations(
         stamp_real, stamp_imag, modulus = real[stamp], imag[stamp], amplitude[stamp]
         value, by_n, residual, odd = images[0], images[1], images[_N_EVEN], images[_N_EVEN + 1]
         for mode in range(count):
-            index = np.int32(place[mode])
+            index = min(max(np.int32(place[mode]), 0), n_pieces - 1)  # NaN is no number of a piece
             t, piece = place[mode] - _F(index), pieces[index]
             value[mode] = piece[0] + t * (piece[1] + t * (piece[2] + t * piece[3]))
             by_n[mode] = piece[4] + t * (piece[5] + t * (piece[6] + t * piece[7]))

@@ -109,8 +109,8 @@ def spectra(
     for galaxy in range(len(first)):
         for order in range(weights.shape[1]):
             w0, w1, w2, w3 = weights[galaxy, order]
-            t0, t1 = table[first[galaxy]], table[first[galaxy] + 1]
-            t2, t3 = table[first[galaxy] + 2], table[first[galaxy] + 3]
+            row = min(max(first[galaxy], 0), len(table) - 4)
+            t0, t1, t2, t3 = table[row], table[row + 1], table[row + 2], table[row + 3]
             for piece in range(n_pieces):
                 for power in range(4):
                     pieces[piece, 4 * order + power] = (
@@ -133,7 +133,7 @@ def spectra(
                 fraction[column] = min(max(place, _F(0.0)), _LAST)
                 kappa2[column] = _SLOPE / kappa2[column]
             for column in range(n_columns):
-                index[column] = np.int32(fraction[column])
+                index[column] = min(max(np.int32(fraction[column]), 0), n_pieces - 1)  # NaN is no number of a piece
             angle = -position[galaxy, 0] * ky[row]
             cosine, sine = _F(math.cos(angle)), _F(math.sin(angle))
             psf_row = transform[row]

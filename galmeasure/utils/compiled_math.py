@@ -12,6 +12,7 @@ _ONE, _TWO = _F(1.0), _F(2.0)
 _LOG_TWO = _F(math.log(2.0))
 _PER_LOG_TWO = _F(1.0 / math.log(2.0))
 _THIRD, _FIFTH, _SEVENTH, _NINTH = _F(1 / 3), _F(1 / 5), _F(1 / 7), _F(1 / 9)
+_INFINITY = _F(np.inf)
 _ROOT_HALF_BITS = np.int32(0x3F3504F3)
 _MANTISSA = np.int32(23)  # bits
 _EXPONENT_BIAS = np.int32(127)
@@ -21,13 +22,14 @@ _EXP = tuple(_F(1.0 / math.factorial(order)) for order in range(2, 7))
 
 @njit(inline="always")
 def fast_log(x: np.float32) -> np.float32:
-    """Natural logarithm of a positive normal number, to two units in the last place."""
+    """Natural logarithm of a positive normal number, to two units in the last place; NaN and infinity stay."""
     bits = _F(x).view(np.int32)
     exponent = (bits - _ROOT_HALF_BITS) >> _MANTISSA
     mantissa = np.int32(bits - (exponent << _MANTISSA)).view(np.float32)
     s = (mantissa - _ONE) / (mantissa + _ONE)
     q = s * s
-    return _F(exponent) * _LOG_TWO + _TWO * s * (_ONE + q * (_THIRD + q * (_FIFTH + q * (_SEVENTH + q * _NINTH))))
+    series = _ONE + q * (_THIRD + q * (_FIFTH + q * (_SEVENTH + q * _NINTH)))
+    return _F(exponent) * _LOG_TWO + _TWO * s * series if x < _INFINITY else x
 
 
 @njit(inline="always")
