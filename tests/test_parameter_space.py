@@ -110,7 +110,17 @@ NOT_PARAMETERS = {
     "fitters/lsq/bias.py": {"projected"},  # the only column of a product
     "fitters/moments.py": {"sums", "image"},  # sums of pixels times 1, x, y, xx, xy, yy
     "fitters/neural/draws.py": {"cutouts.origin"},
-    "fitters/importance/fourier.py": {"outside", "places", "psf", "value", "wave"},  # wavenumbers; disc and row
+    "fitters/importance/fourier.py": {
+        "outside",
+        "places",
+        "psf",
+        "value",
+        "wave",
+        "profiles.rows",
+        "profiles.weights",
+    },  # wavenumbers; disc and row; rows of a table
+    "fitters/importance/compiled.py": {"offset"},  # y and x
+    "networks/compiled.py": {"start_units"},  # transforms and layers
     "fitters/importance/mixture.py": {"uniform"},  # random numbers
     "fitters/importance/sampling.py": {"uniform"},
     "fitters/neural/newton.py": {"score"},  # the only column of a product
