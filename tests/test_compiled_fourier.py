@@ -8,7 +8,9 @@ from _galaxies import draw, gaussian_psf
 from galmeasure import Cutouts
 from galmeasure.fitters.importance.fourier import FourierPosterior
 from galmeasure.fitters.importance.target import ExactPosterior
-from galmeasure.fitters.tensors import BatchTensors
+from galmeasure.fitters.lsq.fourier import FourierProblem, Stamps
+from galmeasure.fitters.tensors import BatchTensors, groups
+from galmeasure.fitters.variables import from_parameters, to_parameters
 from galmeasure.networks import Window
 from galmeasure.networks.splines import draw_values, log_densities, spline_flow
 from galmeasure.priors import Disc, Prior, Range
@@ -133,5 +135,42 @@ def test_cheap_posterior_of_a_galaxy_does_not_depend_on_others():
     together = make(rows).evaluate(rows, window, values)
     for row in rows:
         alone = make(rows).evaluate(rows[row : row + 1], window[row : row + 1], values[row : row + 1])
+        for found, expected in zip(alone, together, strict=True):
+            torch.testing.assert_close(found, expected[row : row + 1], **EXACT)
+
+
+def fourier_problem(shape, width, count=4):
+    """Least-squares problem of noisy images of one galaxy in Fourier space, and parameters about its own."""
+    rng, psf = np.random.default_rng(3), gaussian_psf(25, width)
+    truth = np.array([1200.0, 2.0, 2.5, 0.1, 0.2, shape[1] / 2.0, shape[0] / 2.0 - 1.2])
+    images = draw(shape, psf, truth[None]) + rng.normal(size=(count, *shape))
+    (batch,) = Cutouts(images, psf, error=1.0).batches(2**24)
+    (group,) = groups(BatchTensors.of(batch), on_stamp=True)
+    stamps = Stamps.of(group.problem, group.psf_on_stamp)
+    values = truth + 3.0 * WIDTH * rng.uniform(-1.0, 1.0, size=(count, 7))
+    values[:, 0] /= batch.scale
+    problem = FourierProblem.join([(part, torch.arange(count)) for part in stamps])
+    return problem, from_parameters(torch.from_numpy(values))
+
+
+@pytest.mark.parametrize(("shape", "width"), [((64, 64), 2.6), ((41, 50), 2.2), ((32, 33), 5.0)])
+def test_least_squares(both_ways, shape, width):
+    """Loss, gradient and curvature, in units of the errors."""
+    problem, variables = fourier_problem(shape, width)
+    rows = torch.arange(len(variables))
+    compiled, plain = both_ways(lambda: problem.evaluate(rows, variables))
+    torch.testing.assert_close(compiled[0], plain[0], rtol=2e-6, atol=0.0)
+    sigma = plain[2].diagonal(dim1=1, dim2=2).rsqrt()
+    assert float(((compiled[1] - plain[1]) * sigma).abs().max()) < 2e-3
+    difference = (compiled[2] - plain[2]) * sigma[:, :, None] * sigma[:, None]
+    assert float(difference.abs().max()) < 2e-5
+    torch.testing.assert_close(*both_ways(lambda: problem.solve_flux(to_parameters(variables))), rtol=1e-5, atol=1e-8)
+
+
+def test_least_squares_of_a_galaxy_does_not_depend_on_others():
+    problem, variables = fourier_problem((64, 64), 2.6)
+    together = problem.evaluate(torch.arange(4), variables)
+    for row in range(4):
+        alone = problem.evaluate(torch.tensor([row]), variables[row : row + 1])
         for found, expected in zip(alone, together, strict=True):
             torch.testing.assert_close(found, expected[row : row + 1], **EXACT)

@@ -106,7 +106,15 @@ NOT_PARAMETERS = {
     "fitters/neural/fitter.py": {"log_density"},  # densities of several draws
     "fitters/problem.py": {"raw", "matrix"},  # raw images, and the row of the background
     "simulation/stamps.py": {"numbers", "start", "sides"},  # random numbers, y and x
-    "fitters/lsq/fourier.py": {"amplitude", "even", "images", "odd", "sums"},  # modes of the stamp's transform
+    "fitters/lsq/fourier.py": {
+        "amplitude",
+        "even",
+        "images",
+        "odd",
+        "sums",
+        "profiles.rows",
+    },  # modes of the stamp's transform; rows of a table
+    "fitters/lsq/compiled.py": {"images", "offset", "lines"},  # modes; y and x
     "fitters/lsq/bias.py": {"projected"},  # the only column of a product
     "fitters/moments.py": {"sums", "image"},  # sums of pixels times 1, x, y, xx, xy, yy
     "fitters/neural/draws.py": {"cutouts.origin"},
@@ -119,7 +127,7 @@ NOT_PARAMETERS = {
         "profiles.rows",
         "profiles.weights",
     },  # wavenumbers; disc and row; rows of a table
-    "fitters/importance/compiled.py": {"offset"},  # y and x
+    "fitters/importance/compiled.py": {"offset", "lines"},  # y and x; orders of wavenumbers
     "networks/compiled.py": {"start_units"},  # transforms and layers
     "fitters/importance/mixture.py": {"uniform"},  # random numbers
     "fitters/importance/sampling.py": {"uniform"},
@@ -130,6 +138,7 @@ NOT_PARAMETERS = {
     "render/grid.py": {"folded", "beyond"},  # wavenumbers
     "render/modes.py": {"coefficients", "power", "self.weights"},  # wavenumbers; of a value and its derivative
     "render/profiles.py": {"integrand", "log_s", "matrix", "table"},  # nodes of a quadrature and of splines
+    "render/compiled_modes.py": {"lines"},  # orders of wavenumbers
     "render/compiled.py": {
         "out",
         "b_and_amplitude",

@@ -11,10 +11,10 @@ from galmeasure.render.profiles import TABLE_LOG_K
 from galmeasure.utils.compiled import FAST_MATH
 from galmeasure.utils.compiled_math import fast_log
 
-__all__ = ["blend_rows", "fill_places", "fill_values", "fill_waves"]
+__all__ = ["blend_rows", "fill_phases", "fill_places", "fill_slopes", "fill_values", "fill_waves"]
 
 _F = np.float32
-_ZERO = _F(0.0)
+_ZERO, _TWO, _THREE = _F(0.0), _F(2.0), _F(3.0)
 _SLOPE, _OFFSET = _F(0.5 / COARSE_STEP), _F(float(TABLE_LOG_K[0]) / COARSE_STEP)
 _BEFORE_END = _F(0.0001)
 
@@ -64,9 +64,9 @@ def fill_places(
     last = _F(n_pieces) - _BEFORE_END
     for mode in range(len(index)):
         square = a * plus[mode] + b * minus[mode] + c * cross[mode]
-        square = square if square > least else least
-        kappa2[mode] = square
-        place = fast_log(square) * _SLOPE - _OFFSET
+        kappa2[mode] = square if square > least else least
+    for mode in range(len(index)):
+        place = fast_log(kappa2[mode]) * _SLOPE - _OFFSET
         place = place if place > _ZERO else _ZERO  # not a number counts as zero: what follows is an index
         fraction[mode] = place if place < last else last
     for mode in range(len(index)):
@@ -80,6 +80,16 @@ def fill_values(pieces: NDArray, fraction: NDArray, index: NDArray, value: NDArr
     for mode in range(len(index)):
         start, t = 4 * index[mode], fraction[mode]
         value[mode] = pieces[start] + t * (pieces[start + 1] + t * (pieces[start + 2] + t * pieces[start + 3]))
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def fill_slopes(pieces: NDArray, fraction: NDArray, index: NDArray, kappa2: NDArray, slope: NDArray) -> None:
+    """Write derivatives of such polynomials by ``kappa**2``, all of shape ``(K,)`` but the pieces."""
+    for mode in range(len(index)):
+        start, t = 4 * index[mode], fraction[mode]
+        slope[mode] = pieces[start + 1] + t * (_TWO * pieces[start + 2] + t * (_THREE * pieces[start + 3]))
+    for mode in range(len(index)):
+        slope[mode] *= _SLOPE / kappa2[mode]
 
 
 @njit(error_model="numpy")
@@ -100,3 +110,28 @@ def fill_waves(step: float, offset: float, cosine: NDArray, sine: NDArray) -> No
     for order in range(len(cosine)):
         cosine[order], sine[order] = c, s
         c, s = c * c1 - s * s1, c * s1 + s * c1
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def fill_phases(lines: NDArray, waves: tuple[NDArray, NDArray, NDArray, NDArray], out: NDArray) -> None:
+    """Write cosines and sines of the phases of all wavenumbers.
+
+    Parameters
+    ----------
+    lines : ndarray
+        Wavenumbers that lie side by side: `galmeasure.render.modes.Modes.lines`.
+    waves : tuple of ndarray
+        Cosines and sines by order along y, and along x, from `fill_waves`.
+    out : ndarray
+        Result, shape ``(2, K)``; not written where wavenumbers count nothing.
+    """
+    cos_y, sin_y, cos_x, sin_x = waves
+    cosine, sine = out[0], out[1]
+    for line in range(len(lines)):
+        start, count, order, column = lines[line, 0], lines[line, 1], lines[line, 2], lines[line, 3]
+        row_cos, row_sin = cos_y[abs(order)], sin_y[abs(order)]
+        if order < 0:
+            row_sin = -row_sin
+        for mode in range(count):
+            cosine[start + mode] = row_cos * cos_x[column + mode] - row_sin * sin_x[column + mode]
+            sine[start + mode] = row_sin * cos_x[column + mode] + row_cos * sin_x[column + mode]

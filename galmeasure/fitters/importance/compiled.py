@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from galmeasure.render.compiled_modes import blend_rows, fill_places, fill_values, fill_waves
+from galmeasure.render.compiled_modes import blend_rows, fill_phases, fill_places, fill_values, fill_waves
 from galmeasure.utils.compiled import FAST_MATH, compile_loop
 from galmeasure.utils.compiled_math import fast_log
 
@@ -15,22 +15,21 @@ _ZERO, _ONE, _HALF = _F(0.0), _F(1.0), _F(0.5)
 
 
 @njit(fastmath=FAST_MATH, error_model="numpy")
-def _turned(line, value, waves, psf, reference, excess, more, out):
-    """Fill one row of wavenumbers of a displacement: a model in its place, less the reference."""
-    start, count, order, column = line[0], line[1], line[2], line[3]
-    cos_y, sin_y, cos_x, sin_x = waves
-    row_cos, row_sin = cos_y[abs(order)], sin_y[abs(order)] if order >= 0 else -sin_y[abs(order)]
+def _fill_displacement(value, cosine, sine, psf, reference, excess, more, out):
+    """Fill the displacement of a model, turned to its place, from the reference; loops so short that they vectorize."""
     n_modes = len(value)
-    values, columns, sines = value[start : start + count], cos_x[column : column + count], sin_x[column:]
-    real, imag = psf[0, start : start + count], psf[1, start : start + count]
-    first, second = reference[start : start + count], reference[n_modes + start : n_modes + start + count]
-    first_excess, second_excess = excess[start : start + count], excess[n_modes + start : n_modes + start + count]
-    out_re, out_im = out[start : start + count], out[n_modes + start : n_modes + start + count]
-    for mode in range(count):
-        cosine = (row_cos * columns[mode] - row_sin * sines[mode]) * values[mode]
-        sine = (row_sin * columns[mode] + row_cos * sines[mode]) * values[mode]
-        out_re[mode] = cosine * real[mode] + sine * imag[mode] - first[mode] + more * first_excess[mode]
-        out_im[mode] = cosine * imag[mode] - sine * real[mode] - second[mode] + more * second_excess[mode]
+    real, imag, half = psf[0], psf[1], out[:n_modes]
+    for mode in range(n_modes):
+        cosine[mode] *= value[mode]
+    for mode in range(n_modes):
+        sine[mode] *= value[mode]
+    for mode in range(n_modes):
+        half[mode] = cosine[mode] * real[mode] + sine[mode] * imag[mode]
+    half = out[n_modes:]
+    for mode in range(n_modes):
+        half[mode] = cosine[mode] * imag[mode] - sine[mode] * real[mode]
+    for mode in range(2 * n_modes):
+        out[mode] += more * excess[mode] - reference[mode]
 
 
 @njit(fastmath=FAST_MATH, error_model="numpy")
@@ -60,7 +59,7 @@ def _central_square(model, weight):
 @compile_loop(
     "void(float32[:, ::1], int64[::1], float32[:, ::1], float32[:, ::1], float64[:, ::1], float32[::1],"
     "int64[:, ::1], float32[:, ::1], float32[::1], float64, float64, float32, float32[:, ::1], float32[::1],"
-    "float32[::1], float32, float32, float32[:, ::1], float64[:, ::1], float64[::1], float32[:, ::1])"
+    "float32[::1], float32, float32, float64[::1], float32[:, ::1])"
 )
 def displacements(
     table: NDArray,
@@ -80,12 +79,10 @@ def displacements(
     excess: NDArray,
     outside_reference: float,
     least_outside: float,
-    columns: NDArray,
-    sums: NDArray,
     squares: NDArray,
     out: NDArray,
 ) -> None:
-    """Write displacements of the unit models of one galaxy's draws from the reference, and their sums.
+    """Write displacements of the unit models of one galaxy's draws from the reference, and their squares.
 
     Parameters
     ----------
@@ -109,10 +106,8 @@ def displacements(
         Transforms of the PSF ``(2, K)``, of the reference, and of what that has too much, ``(2 K,)``.
     outside_reference, least_outside : float
         Light outside the stamp at the reference, and what counts as none.
-    columns : ndarray
-        Waves with which the displacements are multiplied, shape ``(C, 2 K)``.
-    sums, squares : ndarray
-        Results: these products, shape ``(S, C)``, and squares, per pixel, shape ``(S,)``.
+    squares : ndarray
+        Result: squares of the displacements, per pixel, shape ``(S,)``.
     out : ndarray
         Result: displacements, shape ``(S, 2 K)``.
     """
@@ -120,12 +115,9 @@ def displacements(
     pieces = np.empty(table.shape[1], np.float32)
     kappa2, fraction, value = np.empty((3, n_modes), np.float32)
     index = np.empty(n_modes, np.int32)
-    n_y, n_x = 1, 1
-    for line in lines:
-        n_y, n_x = max(n_y, abs(line[2]) + 1), max(n_x, line[1] + line[3])
-    cos_y, sin_y = np.empty(n_y, np.float32), np.empty(n_y, np.float32)
-    cos_x, sin_x = np.empty(n_x, np.float32), np.empty(n_x, np.float32)
-    out[:] = _ZERO  # also what fills the last cache line
+    waves = np.zeros((2, n_modes), np.float32)  # zero where the last cache line is filled
+    cos_y, sin_y = np.empty((2, np.abs(lines[:, 2]).max() + 1), np.float32)
+    cos_x, sin_x = np.empty((2, (lines[:, 1] + lines[:, 3]).max()), np.float32)
     for draw in range(len(first)):
         blend_rows(table, first[draw], weights[draw], pieces)
         fill_places(forms, form[draw], least, len(pieces) // 4, kappa2, fraction, index)
@@ -134,11 +126,9 @@ def displacements(
         more = _ONE - (outside[draw] + least_outside) / (outside_reference + least_outside)
         fill_waves(step_y, offset[draw, 0], cos_y, sin_y)
         fill_waves(step_x, offset[draw, 1], cos_x, sin_x)
-        wave, waves = out[draw], (cos_y, sin_y, cos_x, sin_x)
-        for line in lines:
-            _turned(line, value, waves, psf, reference, excess, more, wave)
-        for column in range(len(columns)):
-            sums[draw, column] = _dot(wave, columns[column])
+        fill_phases(lines, (cos_y, sin_y, cos_x, sin_x), waves)
+        wave = out[draw]
+        _fill_displacement(value, waves[0], waves[1], psf, reference, excess, more, wave)
         squares[draw] = _square(wave, scale)
 
 

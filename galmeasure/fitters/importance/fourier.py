@@ -197,22 +197,23 @@ class _Disc:
         draws = [column.contiguous().unflatten(0, (count, size)).numpy() for column in draws]
         constants = [array.contiguous().numpy() for array in (modes.forms, modes.count / (ny * nx))]
         steps = 2.0 * np.pi / ny, 2.0 * np.pi / nx, KAPPA_MIN**2
-        columns = self.columns.transpose(1, 2).contiguous()
-        sums = torch.empty((count, size, columns.shape[1]), dtype=torch.float64)
+        columns = self.columns.transpose(1, 2).contiguous()  # so that their products with few draws are quick
+        sums = self.wave.new_empty(count, size, self.columns.shape[2])
         square = torch.empty((count, size), dtype=torch.float64)
         away = self.wave.new_empty(size, self.wave.shape[1])
-        pixels = None if self.central is None else self.wave.new_empty(count, size, self.central[0].shape[1])
+        pixels = None if self.central is None else self.wave.new_empty(count, size, _CENTRAL**2)
         for row in range(count):  # one galaxy by itself: its products do not depend on others
             reference = [array[row].numpy() for array in (self.psf, self.wave, self.excess)]
             loops.displacements(
                 compiled_table(), *(array[row] for array in draws), modes.lines, *constants, *steps, *reference,
-                float(self.outside[row]), _LEAST_OUTSIDE, columns[row].numpy(), sums[row].numpy(), square[row].numpy(),
-                away.numpy(),
+                float(self.outside[row]), _LEAST_OUTSIDE, square[row].numpy(), away.numpy(),
             )  # fmt: skip
+            torch.mm(away, columns[row].T, out=sums[row])
             if pixels is not None:
-                torch.mm(away, self.central[0], out=pixels[row])
+                _fill_pixels(away, self.central[0], modes.shape, pixels[row])
         if pixels is not None:
             pixels += (self.central[4] / self.flux[:, None].to(pixels.dtype))[:, None]
+        sums = sums.double()
         return _Projection(sums, square * self.weight[:, None], pixels)
 
     def log_likelihood(self, flux: Tensor, projection: "_Projection") -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -311,6 +312,18 @@ class _Projection:
 def _sums(waves, columns):
     """Products of waves ``(R, S, 2 K)`` with columns ``(R, 2 K, C)``, double precision."""
     return torch.bmm(waves, columns).double()
+
+
+def _fill_pixels(waves, transform, shape, out):
+    """Fill pixels of the central square ``(S, pixels)``, each with its mirror image, from half of the products."""
+    if shape[0] % 2 or shape[1] % 2:  # the middle of the square is not that of the stamp
+        torch.mm(waves, transform, out=out)
+        return
+    n_modes, half = waves.shape[1] // 2, out.shape[1] // 2
+    even = waves[:, :n_modes] @ transform[:n_modes, :half]
+    odd = waves[:, n_modes:] @ transform[n_modes:, :half]
+    torch.add(even, odd, out=out[:, :half])
+    out[:, half:] = (even - odd).flip(1)
 
 
 def _weighted(wave, weight, scale):

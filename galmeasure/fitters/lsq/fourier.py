@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,9 +16,10 @@ from galmeasure.fitters import variables as _variables
 from galmeasure.fitters.problem import Problem
 from galmeasure.likelihood import variance
 from galmeasure.parameters import SERSIC
-from galmeasure.render.modes import BANDS, Modes, Profiles, mode_bands, modes_of_band
-from galmeasure.render.sersic import RAW, RAW_FORM, RAW_INDEX, raw_jacobian_matrix
+from galmeasure.render.modes import BANDS, Modes, Profiles, compiled_table, mode_bands, modes_of_band
+from galmeasure.render.sersic import KAPPA_MIN, RAW, RAW_FORM, RAW_INDEX, raw_jacobian_matrix
 from galmeasure.utils.chunks import rows_per_chunk
+from galmeasure.utils.compiled import compiled_module
 
 __all__ = ["FourierProblem", "Stamps"]
 
@@ -26,6 +28,7 @@ _MODEL, _BY_N, _Y_RAW, _X_RAW = (RAW_INDEX[name] for name in ("model", "n", "y",
 _EVEN = slice(0, RAW_FORM.stop)  # raw images that are even about the centre
 _SMALLEST = 16  # pixels a side: smaller stamps have too few wavenumbers
 _TINY = 1e-20
+_LOOPS = "galmeasure.fitters.lsq.compiled"
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,9 @@ class Stamps:
             Double precision, shape ``(R, 8, 8)``: information by raw coordinates, in the last row and column the score
             and the loss.
         """
+        loops = compiled_module(_LOOPS, self.real, parameters, profiles.form, outside)
+        if loops is not None:
+            return self._compiled_equations(loops, rows, parameters, profiles, outside)
         real, imag = self._turned(rows, parameters)
         amplitude, flux = self.amplitude[rows], parameters[:, _FLUX, None]
         images = self._even_images(profiles, amplitude, outside)
@@ -129,6 +135,20 @@ class Stamps:
             sums[:, row, column] = sums[:, column, row] = odd[:, 0, position]
         sums[:, _Y_RAW, -1], sums[:, _X_RAW, -1] = -odd[:, 1, 3], -odd[:, 1, 4]
         sums[:, -1, -1] = loss
+        return sums
+
+    def _compiled_equations(self, loops, rows, parameters, profiles, outside):
+        """Compute the same as `normal_equations` in one pass for each galaxy."""
+        (ny, nx), modes = self.modes.shape, self.modes
+        offset = parameters[:, [_Y, _X]].double() - parameters.new_tensor([(ny - 1) / 2.0, (nx - 1) / 2.0])
+        sums = torch.empty(len(rows), len(RAW) + 1, len(RAW) + 1, dtype=torch.float64)
+        of_galaxies = profiles.rows[:, 0], profiles.weights, profiles.form, offset, parameters[:, _FLUX], outside
+        of_stamps = rows, self.real, self.imag, self.amplitude
+        loops.mode_sums(
+            compiled_table(), *(column.contiguous().numpy() for column in of_galaxies), modes.lines,
+            modes.forms.numpy(), modes.centre_products.numpy(), 2.0 * np.pi / ny, 2.0 * np.pi / nx, KAPPA_MIN**2,
+            *(column.contiguous().numpy() for column in of_stamps), sums.numpy(),
+        )  # fmt: skip
         return sums
 
     def _turned(self, rows, parameters):
