@@ -13,6 +13,7 @@ from galmeasure.fitters.tensors import BatchTensors, groups
 from galmeasure.fitters.variables import from_parameters, to_parameters
 from galmeasure.networks import Window
 from galmeasure.networks.splines import draw_values, log_densities, spline_flow
+from galmeasure.parameters import SERSIC
 from galmeasure.priors import Disc, Prior, Range
 from galmeasure.utils.compiled import VARIABLE, is_compiled
 
@@ -174,3 +175,25 @@ def test_least_squares_of_a_galaxy_does_not_depend_on_others():
         alone = problem.evaluate(torch.tensor([row]), variables[row : row + 1])
         for found, expected in zip(alone, together, strict=True):
             torch.testing.assert_close(found, expected[row : row + 1], **EXACT)
+
+
+@pytest.mark.parametrize("name", ["r_eff", "g1", "x"])
+def test_what_is_no_number_spoils_its_row_only(name):
+    """No memory is read where a place in a table is no number."""
+    column = SERSIC.index(name)
+    problem, variables = fourier_problem((64, 64), 2.6)
+    expected = problem.evaluate(torch.arange(4), variables)
+    variables[1, column] = torch.nan
+    loss, _, curvature = problem.evaluate(torch.arange(4), variables)
+    assert torch.isnan(loss[1])
+    torch.testing.assert_close(loss[[0, 2, 3]], expected[0][[0, 2, 3]], **EXACT)
+    torch.testing.assert_close(curvature[[0, 2, 3]], expected[2][[0, 2, 3]], **EXACT)
+    make, window, values = cheap_posterior((64, 64), width=2.6, gain=5.0)
+    posterior, rows = make(np.arange(3)), np.arange(3)
+    disc = posterior._discs[0]
+    stamps = window.to_stamp(values)
+    stamps[1, 5, column] = torch.nan
+    projection = disc.project(stamps)
+    spoiled = torch.isnan(projection.sums).any(2)
+    assert spoiled.nonzero().tolist() == [[1, 5]]
+    assert rows[torch.isnan(projection.square).any(1).numpy()].tolist() == [1]

@@ -34,6 +34,7 @@ def blend_rows(table: NDArray, first: int, weights: NDArray, pieces: NDArray) ->
     pieces : ndarray
         Result, shape ``(4 P,)``.
     """
+    first = min(max(first, 0), len(table) - 4)  # no memory beyond the table is read
     w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
     t0, t1, t2, t3 = table[first], table[first + 1], table[first + 2], table[first + 3]
     for number in range(len(pieces)):

@@ -243,6 +243,8 @@ class FourierProblem:
         for position, disc in enumerate(self.discs):
             chosen = torch.nonzero(of_rows == position)[:, 0]
             size = rows_per_chunk("Fourier temporaries", len(RAW) * len(disc.modes.index), rows.device.type)
+            if compiled_module(_LOOPS, disc.real, parameters) is not None:  # one galaxy at a time, without temporaries
+                size = max(1, len(chosen))
             for chunk in chosen.split(size) if len(chosen) else ():
                 arguments = rows[chunk] - first, parameters[chunk], profiles.of_rows(chunk), outside[chunk]
                 sums[chunk] = disc.normal_equations(*arguments)
