@@ -106,26 +106,29 @@ NOT_PARAMETERS = {
     "fitters/neural/fitter.py": {"log_density"},  # densities of several draws
     "fitters/problem.py": {"raw", "matrix"},  # raw images, and the row of the background
     "simulation/stamps.py": {"numbers", "start", "sides"},  # random numbers, y and x
-    "fitters/compiled_modes.py": {
-        "waves",
-        "images",
-        "sums",
-        "value",
-        "modulus",
-        "outside",
-    },  # y and x, cosine and sine; images; modes
     "fitters/lsq/fourier.py": {
-        "profiles.rows",
         "amplitude",
         "even",
         "images",
         "odd",
         "sums",
-    },  # modes of the stamp's transform
+        "profiles.rows",
+    },  # modes of the stamp's transform; rows of a table
+    "fitters/lsq/compiled.py": {"images", "offset", "lines"},  # modes; y and x
     "fitters/lsq/bias.py": {"projected"},  # the only column of a product
     "fitters/moments.py": {"sums", "image"},  # sums of pixels times 1, x, y, xx, xy, yy
     "fitters/neural/draws.py": {"cutouts.origin"},
-    "fitters/importance/fourier.py": {"outside", "places", "psf", "value", "wave"},  # wavenumbers; disc and row
+    "fitters/importance/fourier.py": {
+        "outside",
+        "places",
+        "psf",
+        "value",
+        "wave",
+        "profiles.rows",
+        "profiles.weights",
+    },  # wavenumbers; disc and row; rows of a table
+    "fitters/importance/compiled.py": {"offset", "lines"},  # y and x; orders of wavenumbers
+    "networks/compiled.py": {"start_units"},  # transforms and layers
     "fitters/importance/mixture.py": {"uniform"},  # random numbers
     "fitters/importance/sampling.py": {"uniform"},
     "fitters/neural/newton.py": {"score"},  # the only column of a product
@@ -135,6 +138,7 @@ NOT_PARAMETERS = {
     "render/grid.py": {"folded", "beyond"},  # wavenumbers
     "render/modes.py": {"coefficients", "power", "self.weights"},  # wavenumbers; of a value and its derivative
     "render/profiles.py": {"integrand", "log_s", "matrix", "table"},  # nodes of a quadrature and of splines
+    "render/compiled_modes.py": {"lines"},  # orders of wavenumbers
     "render/compiled.py": {
         "out",
         "pieces",

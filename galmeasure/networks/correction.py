@@ -14,7 +14,7 @@ from galmeasure.networks.posterior import (
     triangle,
 )
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
-from galmeasure.networks.splines import spline_flow
+from galmeasure.networks.splines import draw_values, log_densities, spline_flow
 from galmeasure.parameters import SERSIC
 
 __all__ = ["CorrectedContext", "Correction", "CorrectionConfig", "Evaluation", "correction_inputs", "n_inputs"]
@@ -279,7 +279,7 @@ class Correction(nn.Module):
     def sample(self, context: CorrectedContext, normal: Tensor) -> Tensor:
         """Draw from the posterior, as `SersicPosterior.sample`."""
         centre, factor, _ = self._gaussian(context)
-        white = self.flow(self.flow_context(context.features)).transform.inv(normal)
+        white = draw_values(self.flow, self.flow_context(context.features), normal)
         values = centre + torch.einsum("bij,sbj->sbi", factor, white)
         return self.transform.inverse(values, context.flux_scale)
 
@@ -313,7 +313,7 @@ class Correction(nn.Module):
         flat = offset[..., None] if offset.ndim == 2 else offset.permute(1, 2, 0)
         white = torch.linalg.solve(factor, flat)
         white = white[..., 0] if offset.ndim == 2 else white.permute(2, 0, 1)
-        return self.flow(self.flow_context(context.features)).log_prob(white) - log_volume
+        return log_densities(self.flow, self.flow_context(context.features), white) - log_volume
 
     def _heads(self, context):
         """Mean, unit of its covariance ``(B, 7)``, factor ``(B, 7, 7)``, quantiles ``(B, 5, 7)``."""

@@ -13,7 +13,7 @@ from galmeasure.networks.encoders.psf import PSFEncoder
 from galmeasure.networks.inputs import NATIVE_SIZE, StampInputs, make_views
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 from galmeasure.networks.registry import encoder_class
-from galmeasure.networks.splines import spline_flow
+from galmeasure.networks.splines import draw_values, log_densities, spline_flow
 from galmeasure.networks.transform import ParameterTransform
 from galmeasure.parameters import SERSIC
 
@@ -192,7 +192,7 @@ class SersicPosterior(nn.Module):
             Parameters, shape ``(S, B, 7)``.
         """
         centre, factor, _ = self._base(context)
-        whitened = self.flow(self.flow_context(context.features)).transform.inv(normal)
+        whitened = draw_values(self.flow, self.flow_context(context.features), normal)
         values = centre + torch.einsum("bij,sbj->sbi", factor, whitened)
         return self.transform.inverse(values, context.flux_scale)
 
@@ -287,7 +287,7 @@ class SersicPosterior(nn.Module):
             whitened = torch.linalg.solve_triangular(factor, offset[..., None], upper=False)[..., 0]
         else:
             whitened = torch.linalg.solve_triangular(factor, offset.permute(1, 2, 0), upper=False).permute(2, 0, 1)
-        density = self.flow(self.flow_context(context.features)).log_prob(whitened)
+        density = log_densities(self.flow, self.flow_context(context.features), whitened)
         return density - log_diagonal.sum(-1)
 
     def _heads(self, context):

@@ -17,15 +17,8 @@ from galmeasure.render.wrap import light_beyond
 from galmeasure.utils.chunks import CACHE_LINE, chunk_size
 
 __all__ = [
-    "BANDS",
-    "TABLE_STEPS",
-    "Modes",
-    "Profiles",
-    "compiled_table",
-    "mode_bands",
-    "modes_of_band",
-    "stamp_transforms",
-]
+    "BANDS", "COARSE_STEP", "Modes", "Profiles", "compiled_table", "mode_bands", "modes_of_band", "stamp_transforms",
+]  # fmt: skip
 
 BANDS = (0.625, 0.8, 1.0, 1.42)
 """Radii of the discs of wavenumbers that are kept, in units of the Nyquist wavenumber."""
@@ -34,7 +27,8 @@ _BAND_TOLERANCE = 0.007
 
 _N = SERSIC.index("n")
 _COARSE = 3  # nodes of the table in log k for each one that is kept
-_STEP = _COARSE * float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
+COARSE_STEP = _COARSE * float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
+"""Distance in log k of the nodes of the table in use."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +50,9 @@ class Modes:
         Phase factors, complex, that move the middle of the stamp to the origin, shape ``(K,)``.
     centre_products : Tensor
         ``ky**2``, ``ky kx``, ``kx**2``, ``ky``, ``kx``, shape ``(5, K)``.
+    lines : ndarray
+        Those that lie side by side in a row of the plane, without those that count nothing: the first one's position in
+        this list, their number, order of the row, which may be negative, and of the first column, shape ``(L, 4)``.
     shape : tuple of int
         Sides of the stamp ``(ny, nx)``, pixels.
     """
@@ -67,6 +64,7 @@ class Modes:
     count: torch.Tensor
     middle: torch.Tensor
     centre_products: torch.Tensor
+    lines: NDArray[np.int64]
     shape: tuple[int, int]
 
 
@@ -92,6 +90,7 @@ def modes_of_band(shape: tuple[int, int], band: float, device: torch.device | st
     index = torch.nonzero(inside.flatten())[:, 0]  # zero is the first
     count = torch.full((len(index),), 2.0, dtype=ky.dtype)
     count[0] = 1.0
+    lines = _lines(index.numpy(), shape)
     # whole cache lines, with wavenumbers that count nothing: sums round alike wherever a galaxy lies in memory
     missing = -len(index) % CACHE_LINE
     index, count = torch.nn.functional.pad(index, (0, missing)), torch.nn.functional.pad(count, (0, missing))
@@ -101,7 +100,16 @@ def modes_of_band(shape: tuple[int, int], band: float, device: torch.device | st
     angle = 0.5 * (ky * (shape[0] - 1) + kx * (shape[1] - 1))
     middle = torch.polar(torch.ones_like(angle), angle).to(device, dtype.to_complex())
     ky, kx, forms, count, products = (column.to(device, dtype) for column in (ky, kx, forms, count, products))
-    return Modes(index.to(device), ky, kx, forms, count, middle, products, shape)
+    return Modes(index.to(device), ky, kx, forms, count, middle, products, lines, shape)
+
+
+def _lines(index, shape):
+    """Those of ascending positions in the half-plane that lie side by side, see `Modes`."""
+    row, column = np.divmod(index, shape[1] // 2 + 1)
+    start = np.flatnonzero(np.diff(index, prepend=-2) != 1)
+    start = np.union1d(start, np.flatnonzero(np.diff(row, prepend=-1)))
+    order = np.where(row > shape[0] // 2, row - shape[0], row)
+    return np.stack([start, np.diff(start, append=len(index)), order[start], column[start]], 1)
 
 
 def _half_plane(shape):
@@ -174,28 +182,19 @@ def mode_bands(
     return needed
 
 
-TABLE_STEPS = (float(TABLE_LOG_K[0]), _STEP)
-"""First node in log k of the table of the transform, and distance of its nodes."""
-
-
-@lru_cache(maxsize=1)
-def compiled_table() -> NDArray[np.float32]:
-    """Polynomial pieces of the transform in log k, the coefficients of a piece side by side, for compiled loops.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(rows, pieces, 4)``.
-    """
-    return np.ascontiguousarray(polynomial_pieces(coarse_table(_COARSE)).transpose(0, 2, 1), np.float32)
-
-
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)  # what is kept must serve autograd too
 def _tables(device, dtype):
     """Polynomial pieces of the transform in log k, shape ``(rows, 4 P)``, and the profile table."""
     pieces = torch.tensor(polynomial_pieces(coarse_table(_COARSE)), dtype=dtype, device=device)
     return pieces.flatten(1), torch.tensor(profile_table(), dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=1)
+def compiled_table() -> NDArray[np.float32]:
+    """Polynomial pieces in log k of the transform, the coefficients of a piece side by side, ``(rows, 4 P)``."""
+    pieces = polynomial_pieces(coarse_table(_COARSE)).transpose(0, 2, 1)
+    return np.ascontiguousarray(pieces, np.float32).reshape(len(pieces), -1)
 
 
 @dataclass(frozen=True)
@@ -268,7 +267,7 @@ class Profiles:
         kappa2, index, t = self._position(modes, coefficients.shape[-1])
         c0, c1, c2, c3 = (torch.gather(coefficients[:, 0, j], 1, index) for j in range(4))
         value = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
-        slope = torch.addcmul(c1, t, torch.addcmul(c2.mul_(2.0), t, c3, value=3.0)).mul_(0.5 / _STEP).div_(kappa2)
+        slope = torch.addcmul(c1, t, torch.addcmul(c2.mul_(2.0), t, c3, value=3.0)).mul_(0.5 / COARSE_STEP).div_(kappa2)
         c0, c1, c2, c3 = (torch.gather(coefficients[:, 1, j], 1, index) for j in range(4))
         return value, torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3))), slope
 
@@ -277,7 +276,7 @@ class Profiles:
         a, b, c = self.form[:, :, None].unbind(1)
         plus, minus, cross = modes.forms
         kappa2 = torch.addcmul(a * plus, b, minus).addcmul_(c, cross).clamp_min_(KAPPA_MIN**2)
-        position = torch.log(kappa2).mul_(0.5 / _STEP).sub_(float(TABLE_LOG_K[0]) / _STEP)
+        position = torch.log(kappa2).mul_(0.5 / COARSE_STEP).sub_(float(TABLE_LOG_K[0]) / COARSE_STEP)
         position.clamp_(0.0, n_pieces - 0.0001)
         index = position.long()
         return kappa2, index, position.sub_(index)

@@ -16,9 +16,11 @@ from galmeasure.likelihood import log_likelihood, variance
 from galmeasure.networks import Window
 from galmeasure.parameters import SERSIC
 from galmeasure.render import render_sersic
-from galmeasure.render.modes import Modes, Profiles, mode_bands, modes_of_band
+from galmeasure.render.modes import Modes, Profiles, compiled_table, mode_bands, modes_of_band
+from galmeasure.render.sersic import KAPPA_MIN
 from galmeasure.render.wrap import wrapped_light
 from galmeasure.utils.chunks import chunk_size, rows_per_chunk
+from galmeasure.utils.compiled import compiled_module
 
 __all__ = ["FourierPosterior"]
 
@@ -28,6 +30,7 @@ _TOLERANCE = 0.007  # modulus of the PSF's transform below which wavenumbers are
 _SMALLEST = 16  # pixels a side: smaller stamps have too few wavenumbers
 _CENTRAL = 10  # pixels a side of the square in which shot noise is that of each model
 _BRIGHT, _UNEVEN = 60.0, 1e-3  # S/N, and scatter of the inverse variance, from which a correction is worth its time
+_LOOPS = "galmeasure.fitters.importance.compiled"
 _LEAST_OUTSIDE = 1e-4  # share of the light outside a stamp that counts as none
 
 
@@ -167,6 +170,9 @@ class _Disc:
 
     def project(self, stamps: Tensor) -> "_Projection":
         """Sums over the wavenumbers of unit models of parameters ``(R, S, 7)``, and their central pixels."""
+        loops = compiled_module(_LOOPS, self.psf)
+        if loops is not None:
+            return self._project_compiled(loops, stamps)
         away, outside = _unit_models(self.modes, self.psf, stamps)
         share = (outside + _LEAST_OUTSIDE) / (self.outside[:, None] + _LEAST_OUTSIDE)
         away.sub_(self.wave[:, None])  # what is small must be small before it is squared
@@ -179,6 +185,36 @@ class _Disc:
         scale = self.modes.count / (self.modes.shape[0] * self.modes.shape[1])
         square = (away.square_() @ torch.cat([scale, scale])).double() * self.weight[:, None]
         return _Projection(sums, square, pixels)
+
+    def _project_compiled(self, loops, stamps):
+        """Do the same as `project` in one pass over the wavenumbers for each draw."""
+        modes, (ny, nx), (count, size) = self.modes, self.modes.shape, stamps.shape[:2]
+        flat = stamps.flatten(0, 1)
+        profiles = Profiles.of(flat.to(self.psf.dtype))
+        outside = profiles.light_outside(modes.shape, derivatives=False)[:, 0]
+        offset = flat[:, [_Y, _X]] - flat.new_tensor([(ny - 1) / 2.0, (nx - 1) / 2.0])
+        draws = profiles.rows[:, 0], profiles.weights[:, 0], profiles.form, offset, outside
+        draws = [column.contiguous().unflatten(0, (count, size)).numpy() for column in draws]
+        constants = [array.contiguous().numpy() for array in (modes.forms, modes.count / (ny * nx))]
+        steps = 2.0 * np.pi / ny, 2.0 * np.pi / nx, KAPPA_MIN**2
+        columns = self.columns.transpose(1, 2).contiguous()  # so that their products with few draws are quick
+        sums = self.wave.new_empty(count, size, self.columns.shape[2])
+        square = torch.empty((count, size), dtype=torch.float64)
+        away = self.wave.new_empty(size, self.wave.shape[1])
+        pixels = None if self.central is None else self.wave.new_empty(count, size, _CENTRAL**2)
+        for row in range(count):  # one galaxy by itself: its products do not depend on others
+            reference = [array[row].numpy() for array in (self.psf, self.wave, self.excess)]
+            loops.displacements(
+                compiled_table(), *(array[row] for array in draws), modes.lines, *constants, *steps, *reference,
+                float(self.outside[row]), _LEAST_OUTSIDE, square[row].numpy(), away.numpy(),
+            )  # fmt: skip
+            torch.mm(away, columns[row].T, out=sums[row])
+            if pixels is not None:
+                _fill_pixels(away, self.central[0], modes.shape, pixels[row])
+        if pixels is not None:
+            pixels += (self.central[4] / self.flux[:, None].to(pixels.dtype))[:, None]
+        sums = sums.double()
+        return _Projection(sums, square * self.weight[:, None], pixels)
 
     def log_likelihood(self, flux: Tensor, projection: "_Projection") -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Approximate log-likelihood of models, and what shot noise changes in their S/N.
@@ -220,7 +256,12 @@ class _Disc:
 
     def flux_proposal(self, along, power, pixels):
         """Mean and standard deviation ``(R, S)`` of the flux given the other parameters, without the prior."""
-        if pixels is not None:
+        loops = None if pixels is None else compiled_module(_LOOPS, pixels)
+        if loops is not None:
+            along, power = along.clone(), power.clone()
+            arrays = (pixels, torch.stack(self.central[1:]), self.gain, self.weight, along, power)
+            loops.central_products(*(array.numpy() for array in arrays))
+        elif pixels is not None:
             _, good, _, background, reference, *_ = self.central
             inverse = 1.0 / (background + reference.clamp_min(0.0) / self.gain[:, None])
             excess = good * (inverse + 0.5 * (inverse / self.gain[:, None]) ** 2) - self.weight[:, None]
@@ -231,6 +272,12 @@ class _Disc:
 
     def _shot_noise(self, flux, pixels):
         """What shot noise adds to the log-likelihood, the square of the S/N and its part that slows its growth."""
+        loops = compiled_module(_LOOPS, pixels)
+        if loops is not None:
+            sums = torch.empty((3, *flux.shape), dtype=torch.float64)
+            arrays = (flux.contiguous(), pixels, torch.stack(self.central[1:]), self.gain, self.weight, sums)
+            loops.shot_noise(*(array.numpy() for array in arrays))
+            return sums.unbind(0)
         good, data, background, reference, derivative, log_like = (column[:, None] for column in self.central[1:])
         model = flux.to(pixels.dtype)[..., None] * pixels
         var = background + model.clamp_min(0.0) / self.gain[:, None, None]
@@ -265,6 +312,18 @@ class _Projection:
 def _sums(waves, columns):
     """Products of waves ``(R, S, 2 K)`` with columns ``(R, 2 K, C)``, double precision."""
     return torch.bmm(waves, columns).double()
+
+
+def _fill_pixels(waves, transform, shape, out):
+    """Fill pixels of the central square ``(S, pixels)``, each with its mirror image, from half of the products."""
+    if shape[0] % 2 or shape[1] % 2:  # the middle of the square is not that of the stamp
+        torch.mm(waves, transform, out=out)
+        return
+    n_modes, half = waves.shape[1] // 2, out.shape[1] // 2
+    even = waves[:, :n_modes] @ transform[:n_modes, :half]
+    odd = waves[:, n_modes:] @ transform[n_modes:, :half]
+    torch.add(even, odd, out=out[:, :half])
+    out[:, half:] = (even - odd).flip(1)
 
 
 def _weighted(wave, weight, scale):
@@ -365,7 +424,8 @@ class FourierPosterior:
         for number in np.unique(places[:, 0]):
             chosen = np.flatnonzero(places[:, 0] == number)
             disc = self._discs[number]
-            size = rows_per_chunk("Fourier temporaries", values.shape[1] * len(disc.modes.index), str(self.device))
+            numbers = len(disc.modes.index) if compiled_module(_LOOPS, disc.psf) is None else _CENTRAL**2
+            size = rows_per_chunk("Fourier temporaries", values.shape[1] * numbers, str(self.device))
             for start in range(0, len(chosen), size):
                 members = torch.from_numpy(chosen[start : start + size]).to(values.device)
                 index = torch.from_numpy(places[chosen[start : start + size], 1]).to(values.device)

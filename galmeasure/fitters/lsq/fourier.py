@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,15 +16,7 @@ from galmeasure.fitters import variables as _variables
 from galmeasure.fitters.problem import Problem
 from galmeasure.likelihood import variance
 from galmeasure.parameters import SERSIC
-from galmeasure.render.modes import (
-    BANDS,
-    TABLE_STEPS,
-    Modes,
-    Profiles,
-    compiled_table,
-    mode_bands,
-    modes_of_band,
-)  # fmt: skip
+from galmeasure.render.modes import BANDS, Modes, Profiles, compiled_table, mode_bands, modes_of_band
 from galmeasure.render.sersic import KAPPA_MIN, RAW, RAW_FORM, RAW_INDEX, raw_jacobian_matrix
 from galmeasure.utils.chunks import rows_per_chunk
 from galmeasure.utils.compiled import compiled_module
@@ -35,6 +28,7 @@ _MODEL, _BY_N, _Y_RAW, _X_RAW = (RAW_INDEX[name] for name in ("model", "n", "y",
 _EVEN = slice(0, RAW_FORM.stop)  # raw images that are even about the centre
 _SMALLEST = 16  # pixels a side: smaller stamps have too few wavenumbers
 _TINY = 1e-20
+_LOOPS = "galmeasure.fitters.lsq.compiled"
 
 
 @dataclass(frozen=True)
@@ -119,10 +113,10 @@ class Stamps:
         Returns
         -------
         Tensor
-            Double precision, shape ``(R, 8, 8)``: information by raw coordinates, in the last column the score and the
-            loss.
+            Double precision, shape ``(R, 8, 8)``: information by raw coordinates, in the last row and column the score
+            and the loss.
         """
-        loops = compiled_module("galmeasure.fitters.compiled_modes", self.real, parameters)
+        loops = compiled_module(_LOOPS, self.real, parameters, profiles.form, outside)
         if loops is not None:
             return self._compiled_equations(loops, rows, parameters, profiles, outside)
         real, imag = self._turned(rows, parameters)
@@ -144,22 +138,17 @@ class Stamps:
         return sums
 
     def _compiled_equations(self, loops, rows, parameters, profiles, outside):
-        """Return the same sums, by compiled loops."""
-        modes, (ny, nx) = self.modes, self.modes.shape
-        centre = parameters[:, [_Y, _X]].double() - torch.tensor([ny - 1, nx - 1]) / 2.0
-        columns = nx // 2 + 1
-        row_of = modes.index // columns
-        row_of = torch.where(row_of > ny // 2, row_of - ny, row_of)
-        sums = parameters.new_empty(len(rows), len(RAW) + 1, len(RAW) + 1, dtype=torch.float64)
-        tensors = (
-            profiles.rows[:, 0], profiles.weights, profiles.form, centre * (2.0 * torch.pi / torch.tensor([ny, nx])),
-            parameters[:, _FLUX], rows, self.real, self.imag, self.amplitude, outside, modes.ky, modes.kx, row_of,
-            modes.index % columns,
+        """Compute the same as `normal_equations` in one pass for each galaxy."""
+        (ny, nx), modes = self.modes.shape, self.modes
+        offset = parameters[:, [_Y, _X]].double() - parameters.new_tensor([(ny - 1) / 2.0, (nx - 1) / 2.0])
+        sums = torch.empty(len(rows), len(RAW) + 1, len(RAW) + 1, dtype=torch.float64)
+        of_galaxies = profiles.rows[:, 0], profiles.weights, profiles.form, offset, parameters[:, _FLUX], outside
+        of_stamps = rows, self.real, self.imag, self.amplitude
+        loops.mode_sums(
+            compiled_table(), *(column.contiguous().numpy() for column in of_galaxies), modes.lines,
+            modes.forms.numpy(), modes.centre_products.numpy(), 2.0 * np.pi / ny, 2.0 * np.pi / nx, KAPPA_MIN**2,
+            *(column.contiguous().numpy() for column in of_stamps), sums.numpy(),
         )  # fmt: skip
-        arrays = (tensor.contiguous().numpy() for tensor in tensors)
-        start, step = TABLE_STEPS
-        table = compiled_table()
-        loops.normal_equations(table, *arrays, max(ny // 2, nx // 2), start, step, KAPPA_MIN**2, sums.numpy())
         return sums
 
     def _turned(self, rows, parameters):
@@ -254,6 +243,8 @@ class FourierProblem:
         for position, disc in enumerate(self.discs):
             chosen = torch.nonzero(of_rows == position)[:, 0]
             size = rows_per_chunk("Fourier temporaries", len(RAW) * len(disc.modes.index), rows.device.type)
+            if compiled_module(_LOOPS, disc.real, parameters) is not None:  # one galaxy at a time, without temporaries
+                size = max(1, len(chosen))
             for chunk in chosen.split(size) if len(chosen) else ():
                 arguments = rows[chunk] - first, parameters[chunk], profiles.of_rows(chunk), outside[chunk]
                 sums[chunk] = disc.normal_equations(*arguments)
