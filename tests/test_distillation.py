@@ -46,7 +46,7 @@ def test_distance_of_quantiles():
 @pytest.fixture(scope="module")
 def config():
     """Configuration of a small network that learns from the default."""
-    config = read_training_config("survey-v3-fast")
+    config = read_training_config("survey-v3-distilled")
     network = dataclasses.replace(config.network, **SMALL)
     return dataclasses.replace(
         config, name="fast", network=network, steps=60, pool=128, batch_size=32, held_out=64, validate_every=1000,
