@@ -49,3 +49,20 @@ def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture
+def both_ways(monkeypatch):
+    """Results of a function with compiled loops, and with the operations of torch."""
+
+    from galmeasure.utils.compiled import VARIABLE, is_compiled
+
+    def call(function):
+        monkeypatch.setenv(VARIABLE, "1")
+        assert is_compiled()
+        compiled = function()
+        monkeypatch.setenv(VARIABLE, "0")
+        assert not is_compiled()
+        return compiled, function()
+
+    return call

@@ -17,24 +17,9 @@ from galmeasure.parameters import SERSIC
 from galmeasure.render import prepare_psf, render_raw, render_sersic
 from galmeasure.render.modes import Profiles, stamp_transforms
 from galmeasure.render.sersic import RAW_INDEX
-from galmeasure.utils.compiled import VARIABLE, compiled_module, is_compiled
+from galmeasure.utils.compiled import compiled_module
 
 pytest.importorskip("numba")
-
-
-@pytest.fixture
-def both_ways(monkeypatch):
-    """Results of a function with compiled loops, and with the operations of torch."""
-
-    def call(function):
-        monkeypatch.setenv(VARIABLE, "1")
-        assert is_compiled()
-        compiled = function()
-        monkeypatch.setenv(VARIABLE, "0")
-        assert not is_compiled()
-        return compiled, function()
-
-    return call
 
 
 def some_galaxies(count, side, seed=3):

@@ -15,28 +15,13 @@ from galmeasure.networks import Window
 from galmeasure.networks.splines import draw_values, log_densities, spline_flow
 from galmeasure.parameters import SERSIC
 from galmeasure.priors import Disc, Prior, Range
-from galmeasure.utils.compiled import VARIABLE, is_compiled
+from galmeasure.utils.compiled import VARIABLE
 
 pytest.importorskip("numba")
 
 PRIOR = Prior("test", Range(0.5, 6), Range(0.5, 8, log=True), Disc(0.8, 2.0), 1.0, Range(5, 500, log=True), Range(1, 7))
 WIDTH = np.array([30.0, 0.3, 0.15, 0.04, 0.04, 0.06, 0.06])
 EXACT = {"rtol": 0.0, "atol": 0.0}
-
-
-@pytest.fixture
-def both_ways(monkeypatch):
-    """Results of a function with compiled loops, and with the operations of torch."""
-
-    def call(function):
-        monkeypatch.setenv(VARIABLE, "1")
-        assert is_compiled()
-        compiled = function()
-        monkeypatch.setenv(VARIABLE, "0")
-        assert not is_compiled()
-        return compiled, function()
-
-    return call
 
 
 def some_flow(hidden, transforms, context):

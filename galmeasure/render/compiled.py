@@ -42,6 +42,80 @@ def _lines_of_derivatives(twice_kx, k_y, slope, by_n, carrier, turned, lines):
         of_x[number] = twice_kx[number] * turned[number]
 
 
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def _blend(table, first, weights, start, pieces):
+    """Fill four columns of the pieces of a profile with a weighted sum of four rows of the table."""
+    row = min(max(first, 0), len(table) - 4)
+    w0, w1, w2, w3 = weights
+    t0, t1, t2, t3 = table[row], table[row + 1], table[row + 2], table[row + 3]
+    for piece in range(len(pieces)):
+        for power in range(4):
+            pieces[piece, start + power] = (
+                w0 * t0[piece, power] + w1 * t1[piece, power] + w2 * t2[piece, power] + w3 * t3[piece, power]
+            )
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def _fill_places(kx, k_y, form, least, n_pieces, factor, fraction, index):
+    """Fill pieces and places of a row of wavenumbers, and the factor from slopes in log k to those in ``kappa**2``."""
+    a, b, c = form
+    of_x2, of_y2, of_x = a + b, (a - b) * k_y * k_y, _TWO * c * k_y
+    for column in range(len(kx)):
+        factor[column] = max(of_y2 + kx[column] * (of_x + kx[column] * of_x2), least)
+    for column in range(len(kx)):
+        place = fast_log(factor[column]) * _SLOPE - _OFFSET
+        fraction[column] = min(max(place, _F(0.0)), _LAST)
+        factor[column] = _SLOPE / factor[column]
+    for column in range(len(kx)):
+        index[column] = min(max(np.int32(fraction[column]), 0), n_pieces - 1)  # NaN is no number of a piece
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def _fill_carrier(psf_row, cosine, sine, wave_x, carrier):
+    """Fill the transform of the PSF at the galaxy's centre."""
+    for column in range(len(psf_row)):
+        wave_re, wave_im = wave_x[2 * column], wave_x[2 * column + 1]
+        re, im = cosine * wave_re - sine * wave_im, cosine * wave_im + sine * wave_re
+        psf_re, psf_im = psf_row[column, 0], psf_row[column, 1]
+        carrier[2 * column] = psf_re * re - psf_im * im
+        carrier[2 * column + 1] = psf_re * im + psf_im * re
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def _fill_profile(pieces, fraction, index, factor, is_full, value, slope, by_n):
+    """Fill the transform of the profile, and its derivatives by ``kappa**2`` and by the index."""
+    for column in range(len(index)):
+        i = index[column]
+        t = fraction[column] - _F(i)
+        height = pieces[i, 0] + t * (pieces[i, 1] + t * (pieces[i, 2] + t * pieces[i, 3]))
+        value[2 * column] = value[2 * column + 1] = height
+        if is_full:
+            height = pieces[i, 4] + t * (pieces[i, 5] + t * (pieces[i, 6] + t * pieces[i, 7]))
+            by_n[2 * column] = by_n[2 * column + 1] = height
+            height = pieces[i, 1] + t * (_TWO * pieces[i, 2] + t * _F(3.0) * pieces[i, 3])
+            slope[2 * column] = slope[2 * column + 1] = height * factor[column]
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def _add_row(lines, straight, half, straight_index, mirrored_index, images):
+    """Add a row of spectra to the wavenumbers of pixels, and what lies at Nyquist or beyond to its aliases."""
+    mirrored = (images.shape[1] - straight) % images.shape[1]
+    n_columns = len(straight_index)
+    for image in range(len(lines)):
+        for number in range(2 * min(n_columns, half + 1)):
+            images[image, straight, number] += lines[image, number]
+        for column in range(half, n_columns):
+            re, im = lines[image, 2 * column], lines[image, 2 * column + 1]
+            alias = straight_index[column]
+            if alias >= 0:
+                images[image, straight, 2 * alias] += re
+                images[image, straight, 2 * alias + 1] += im
+            alias = mirrored_index[column]
+            if alias >= 0:
+                images[image, mirrored, 2 * alias] += re
+                images[image, mirrored, 2 * alias + 1] -= im
+
+
 @compile_loop(
     "void(float32[:, :, ::1], int64[::1], float32[:, :, ::1], float32[:, ::1], float64[:, ::1], float32[:, :, :, ::1],"
     "int64[::1], float64[::1], float64[::1], int64[::1], int64, float32, float32[:, :, :, ::1])"
@@ -86,15 +160,13 @@ def spectra(
     out : ndarray
         Result, real and imaginary parts side by side, shape ``(B, 7 or 1, side in y, 2 columns)``.
     """
-    n_pieces, n_rows, n_columns = table.shape[1], len(ky), len(kx)
+    n_pieces, n_columns, half = table.shape[1], len(kx), side_x // 2
     is_full = weights.shape[1] > 1
-    half, n_straight = side_x // 2, min(n_columns, side_x // 2 + 1)
     pieces = np.empty((n_pieces, 8), np.float32)
-    kappa2, fraction = np.empty(n_columns, np.float32), np.empty(n_columns, np.float32)
+    factor, fraction = np.empty((2, n_columns), np.float32)
     index = np.empty(n_columns, np.int32)
     # numbers that real and imaginary parts share stand twice, as those of the result do
-    value, slope, by_n, carrier, turned, twice_kx = np.empty((6, 2 * n_columns), np.float32)
-    wave_x = np.empty(2 * n_columns, np.float32)
+    value, slope, by_n, carrier, turned, twice_kx, wave_x = np.empty((7, 2 * n_columns), np.float32)
     lines = np.empty((out.shape[1], 2 * n_columns), np.float32)
     straight_index, mirrored_index = np.full(n_columns, -1), np.full(n_columns, -1)
     for column in range(half, n_columns):
@@ -108,51 +180,17 @@ def spectra(
     kx32 = kx.astype(np.float32)
     for galaxy in range(len(first)):
         for order in range(weights.shape[1]):
-            w0, w1, w2, w3 = weights[galaxy, order]
-            row = min(max(first[galaxy], 0), len(table) - 4)
-            t0, t1, t2, t3 = table[row], table[row + 1], table[row + 2], table[row + 3]
-            for piece in range(n_pieces):
-                for power in range(4):
-                    pieces[piece, 4 * order + power] = (
-                        w0 * t0[piece, power] + w1 * t1[piece, power] + w2 * t2[piece, power] + w3 * t3[piece, power]
-                    )
+            _blend(table, first[galaxy], weights[galaxy, order], 4 * order, pieces)
         out[galaxy] = _F(0.0)
-        a, b, c = form[galaxy]
         for column in range(n_columns):
             angle = -position[galaxy, 1] * kx[column]
             wave_x[2 * column], wave_x[2 * column + 1] = _F(math.cos(angle)), _F(math.sin(angle))
         transform = psf[psf_index[galaxy]]
-        for row in range(n_rows):
-            k_y, k_y2 = _F(ky[row]), _F(ky[row] * ky[row])
-            of_x2, of_y2, of_x = a + b, (a - b) * k_y2, _TWO * c * k_y
-            for column in range(n_columns):
-                k_x = kx32[column]
-                kappa2[column] = max(of_y2 + k_x * (of_x + k_x * of_x2), least)
-            for column in range(n_columns):
-                place = fast_log(kappa2[column]) * _SLOPE - _OFFSET
-                fraction[column] = min(max(place, _F(0.0)), _LAST)
-                kappa2[column] = _SLOPE / kappa2[column]
-            for column in range(n_columns):
-                index[column] = min(max(np.int32(fraction[column]), 0), n_pieces - 1)  # NaN is no number of a piece
-            angle = -position[galaxy, 0] * ky[row]
-            cosine, sine = _F(math.cos(angle)), _F(math.sin(angle))
-            psf_row = transform[row]
-            for column in range(n_columns):
-                wave_re, wave_im = wave_x[2 * column], wave_x[2 * column + 1]
-                re, im = cosine * wave_re - sine * wave_im, cosine * wave_im + sine * wave_re
-                psf_re, psf_im = psf_row[column, 0], psf_row[column, 1]
-                carrier[2 * column] = psf_re * re - psf_im * im
-                carrier[2 * column + 1] = psf_re * im + psf_im * re
-            for column in range(n_columns):
-                i = index[column]
-                t = fraction[column] - _F(i)
-                height = pieces[i, 0] + t * (pieces[i, 1] + t * (pieces[i, 2] + t * pieces[i, 3]))
-                value[2 * column] = value[2 * column + 1] = height
-                if is_full:
-                    height = pieces[i, 4] + t * (pieces[i, 5] + t * (pieces[i, 6] + t * pieces[i, 7]))
-                    by_n[2 * column] = by_n[2 * column + 1] = height
-                    height = pieces[i, 1] + t * (_TWO * pieces[i, 2] + t * _F(3.0) * pieces[i, 3])
-                    slope[2 * column] = slope[2 * column + 1] = height * kappa2[column]
+        for row in range(len(ky)):
+            k_y, angle = _F(ky[row]), -position[galaxy, 0] * ky[row]
+            _fill_places(kx32, k_y, form[galaxy], least, n_pieces, factor, fraction, index)
+            _fill_carrier(transform[row], _F(math.cos(angle)), _F(math.sin(angle)), wave_x, carrier)
+            _fill_profile(pieces, fraction, index, factor, is_full, value, slope, by_n)
             line = lines[0]
             for number in range(2 * n_columns):
                 line[number] = value[number] * carrier[number]
@@ -160,27 +198,7 @@ def spectra(
                 for column in range(n_columns):
                     turned[2 * column], turned[2 * column + 1] = line[2 * column + 1], -line[2 * column]
                 _lines_of_derivatives(twice_kx, k_y, slope, by_n, carrier, turned, lines)
-            straight = alias_y[row]
-            mirrored = (out.shape[2] - straight) % out.shape[2]
-            for image in range(len(lines)):
-                for number in range(2 * n_straight):
-                    out[galaxy, image, straight, number] += lines[image, number]
-                if n_columns <= side_x:
-                    for column in range(half, n_columns):
-                        alias = 2 * (side_x - column)
-                        out[galaxy, image, mirrored, alias] += lines[image, 2 * column]
-                        out[galaxy, image, mirrored, alias + 1] -= lines[image, 2 * column + 1]
-                    continue
-                for column in range(half, n_columns):
-                    re, im = lines[image, 2 * column], lines[image, 2 * column + 1]
-                    alias = straight_index[column]
-                    if alias >= 0:
-                        out[galaxy, image, straight, 2 * alias] += re
-                        out[galaxy, image, straight, 2 * alias + 1] += im
-                    alias = mirrored_index[column]
-                    if alias >= 0:
-                        out[galaxy, image, mirrored, 2 * alias] += re
-                        out[galaxy, image, mirrored, 2 * alias + 1] -= im
+            _add_row(lines, alias_y[row], half, straight_index, mirrored_index, out[galaxy])
 
 
 @compile_loop(

@@ -4,8 +4,11 @@ import math
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-__all__ = ["fast_exp", "fast_log"]
+from galmeasure.utils.compiled import FAST_MATH
+
+__all__ = ["dot", "fast_exp", "fast_log"]
 
 _F = np.float32
 _ONE, _TWO = _F(1.0), _F(2.0)
@@ -42,3 +45,12 @@ def fast_exp(x: np.float32) -> np.float32:
     series = _EXP[1] + rest * (_EXP[2] + rest * series)
     series = _ONE + rest * (_ONE + rest * (_EXP[0] + rest * series))
     return series * np.int32((whole + _EXPONENT_BIAS) << _MANTISSA).view(np.float32)
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def dot(left: NDArray, right: NDArray) -> np.float32:
+    """Sum of the products of two arrays of single-precision numbers."""
+    total = _F(0.0)
+    for number in range(len(left)):
+        total += left[number] * right[number]
+    return total

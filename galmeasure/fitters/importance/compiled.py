@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from galmeasure.render.compiled_modes import blend_rows, fill_phases, fill_places, fill_values, fill_waves
 from galmeasure.utils.compiled import FAST_MATH, compile_loop
-from galmeasure.utils.compiled_math import fast_log
+from galmeasure.utils.compiled_math import dot, fast_log
 
 __all__ = ["central_products", "displacements", "shot_noise"]
 
@@ -30,14 +30,6 @@ def _fill_displacement(value, cosine, sine, psf, reference, excess, more, out):
         half[mode] = cosine[mode] * imag[mode] - sine[mode] * real[mode]
     for mode in range(2 * n_modes):
         out[mode] += more * excess[mode] - reference[mode]
-
-
-@njit(fastmath=FAST_MATH, error_model="numpy")
-def _dot(left, right):
-    total = _ZERO
-    for number in range(len(left)):
-        total += left[number] * right[number]
-    return total
 
 
 @njit(fastmath=FAST_MATH, error_model="numpy")
@@ -164,7 +156,7 @@ def central_products(
             with_data[pixel] = excess[pixel] * reference[pixel]
         for draw in range(pixels.shape[1]):
             model = pixels[galaxy, draw]
-            along[galaxy, draw] += _dot(model, with_data)
+            along[galaxy, draw] += dot(model, with_data)
             power[galaxy, draw] += _central_square(model, excess)
 
 

@@ -13,6 +13,7 @@ from galmeasure.render.compiled_modes import (
     fill_waves,
 )
 from galmeasure.utils.compiled import FAST_MATH, compile_loop
+from galmeasure.utils.compiled_math import dot
 
 __all__ = ["mode_sums"]
 
@@ -20,14 +21,6 @@ _F = np.float32
 _ZERO = _F(0.0)
 _N_EVEN = 5  # the model and its derivatives by n, a, b, c
 _Y, _X, _LAST = 5, 6, 7  # rows of the results
-
-
-@njit(fastmath=FAST_MATH, error_model="numpy")
-def _dot(left, right):
-    total = _ZERO
-    for number in range(len(left)):
-        total += left[number] * right[number]
-    return total
 
 
 @njit(fastmath=FAST_MATH, error_model="numpy")
@@ -146,14 +139,14 @@ def mode_sums(
         sums[:] = 0.0
         for left in range(_N_EVEN):
             for right in range(left + 1):
-                sums[left, right] = sums[right, left] = _dot(images[left], images[right])
-            sums[left, _LAST] = _dot(images[left], images[_N_EVEN])
+                sums[left, right] = sums[right, left] = dot(images[left], images[right])
+            sums[left, _LAST] = dot(images[left], images[_N_EVEN])
         # the derivatives by the centre are odd: i k times the model
         _multiply(images[0], images[0], odd[0])
         _multiply(images[0], turned[1], odd[1])
-        sums[_Y, _Y] = _dot(odd[0], centre_products[0])
-        sums[_Y, _X] = sums[_X, _Y] = _dot(odd[0], centre_products[1])
-        sums[_X, _X] = _dot(odd[0], centre_products[2])
-        sums[_Y, _LAST] = -_dot(odd[1], centre_products[3])
-        sums[_X, _LAST] = -_dot(odd[1], centre_products[4])
+        sums[_Y, _Y] = dot(odd[0], centre_products[0])
+        sums[_Y, _X] = sums[_X, _Y] = dot(odd[0], centre_products[1])
+        sums[_X, _X] = dot(odd[0], centre_products[2])
+        sums[_Y, _LAST] = -dot(odd[1], centre_products[3])
+        sums[_X, _LAST] = -dot(odd[1], centre_products[4])
         sums[_LAST, _LAST] = _squares(images[_N_EVEN], turned[1])
