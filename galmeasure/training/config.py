@@ -157,8 +157,8 @@ def list_training_configs() -> list[str]:
     >>> list_training_configs()
     ['attention-v1', 'autoencoder-set3-v1', 'edsr-set1-v1', 'edsr-xception-set1-v1', 'rdn-set1-v1',
      'rdn-xception-set1-v1', 'smoke', 'study-v1', 'study-v2', 'survey-v1', 'survey-v2', 'survey-v3',
-     'survey-v3-fast', 'xception-set1-dropout-v1', 'xception-set1-noiseless-v1', 'xception-set1-v1',
-     'xception-set2-v1', 'xception-set3-v1']
+     'survey-v3-distilled', 'survey-v3-fast', 'xception-set1-dropout-v1', 'xception-set1-noiseless-v1',
+     'xception-set1-v1', 'xception-set2-v1', 'xception-set3-v1']
     """
     folder = files("galmeasure.training") / "configs"
     return sorted(path.name.removesuffix(".toml") for path in folder.iterdir() if path.name.endswith(".toml"))

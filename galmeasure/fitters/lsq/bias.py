@@ -17,7 +17,7 @@ from galmeasure.render.sersic import RAW_INDEX, is_narrow_ridge
 
 __all__ = ["evaluate_with_bias", "likelihood_bias", "parameter_covariance"]
 
-_FAR = 0.1  # sigma to the maximum, by a Newton step: somewhat more than that from which a fit ends without a model
+_FAR = 0.05  # sigma to the maximum, by a Newton step: somewhat more than that from which a fit ends without a model
 _LONGEST = 1.0
 """Longest correction, in sigma, the parameters' correlations included: beyond it second order tells little."""
 

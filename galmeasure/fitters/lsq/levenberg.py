@@ -96,7 +96,7 @@ def minimise(
     tolerance : float, optional
         A problem has converged when its next step has a squared length, in units of sigma, below this; the step
         is taken, without another evaluation. So has one whose next step promises less than the rounding of the
-        loss and does not keep it.
+        loss and finds neither a lower loss nor a smaller slope.
     first : tuple of Tensor, optional
         What ``evaluate`` gives at the start, where it is known and the start is within the bounds.
     finished : callable, optional
@@ -144,14 +144,18 @@ def minimise(
         at.n_iter[rows] += 1
         gain = at.loss[rows] - loss
         finite = torch.isfinite(loss) & torch.isfinite(hessian).flatten(1).all(1)
-        accept = finite & (gain > 0)
+        # what a loss cannot tell for its rounding, the slope along the step does
+        tiny = predicted.abs() < _ROUNDING * at.loss[rows].abs().clamp_min(1.0)
+        before, after = ((step * slope).sum(1).abs() for slope in (at.gradient[rows], gradient))
+        flatter = tiny & (after < before)
+        accept = finite & ((gain > 0) | flatter)
         taken = rows[accept]
         at.x[taken], at.loss[taken] = target[accept], loss[accept]
         at.gradient[taken], at.hessian[taken] = gradient[accept], hessian[accept]
-        tiny = predicted.abs() < _ROUNDING * at.loss[rows].abs().clamp_min(1.0)
         stalled = ~accept & tiny & (damping[rows] < 1.0)
         at.converged[rows[stalled]] = True
         ratio = torch.where(predicted > 0, gain / predicted.clamp_min(1e-300), torch.zeros_like(gain))
+        ratio = torch.where(flatter, 1.0, ratio)
         shrink = (1.0 - (2.0 * ratio - 1.0).clamp(-1.0, 1.0) ** 3).clamp_min(0.1)
         factor = torch.where(accept, shrink, growth[rows])
         damping[rows] = (damping[rows] * factor).clamp_min(_DAMPING_MIN)
