@@ -116,6 +116,7 @@ NOT_PARAMETERS = {
     },  # modes of the stamp's transform; rows of a table
     "fitters/lsq/compiled.py": {"images", "offset", "lines"},  # modes; y and x
     "fitters/lsq/bias.py": {"projected"},  # the only column of a product
+    "fitters/compiled_crops.py": {"start"},  # y and x
     "fitters/moments.py": {"sums", "image"},  # sums of pixels times 1, x, y, xx, xy, yy
     "fitters/neural/draws.py": {"cutouts.origin"},
     "fitters/importance/fourier.py": {
@@ -139,16 +140,9 @@ NOT_PARAMETERS = {
     "render/modes.py": {"coefficients", "power", "self.weights"},  # wavenumbers; of a value and its derivative
     "render/profiles.py": {"integrand", "log_s", "matrix", "table"},  # nodes of a quadrature and of splines
     "render/compiled_modes.py": {"lines"},  # orders of wavenumbers
-    "render/compiled.py": {
-        "out",
-        "pieces",
-        "b_and_amplitude",
-        "position",
-        "offsets",
-        "signed",
-        "lines",
-        "psf_row",
-    },
+    "render/compiled.py": {"out", "b_and_amplitude", "position"},
+    "render/compiled_lines.py": {"pieces", "psf_row"},  # coefficients, real and imaginary parts
+    "render/compiled_transforms.py": {"position"},  # y and x
     "render/sersic.py": {"coefficients", "components", "ky"},  # powers, real and imaginary parts, wavenumbers
     "render/wrap.py": {"b_and_amplitude", "n"},  # value and slope of two numbers
     "networks/correction.py": {"white"},  # the only column of a solution
@@ -160,7 +154,8 @@ NOT_PARAMETERS = {
     "likelihood/white_noise.py": {"sums"},  # of all images and of one more
     "likelihood/compiled.py": {"totals"},
     "likelihood/fisher.py": {"fisher"},
-    "ood/residuals.py": {"image", "pairs"},  # pixels
+    "ood/residuals.py": {"image", "pairs", "width"},  # pixels; the only column
+    "ood/compiled.py": {"out"},  # statistics
     "networks/bodies/autoencoder.py": {"noise", "variance"},  # of one pixel
     "training/search.py": {"places"},  # of axes
     "ood/reference.py": {"rarity"},

@@ -1,6 +1,7 @@
 """Small galaxies in crops of their stamps: their models cost a third, and nothing is lost beyond the crop."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from galmeasure.cutouts.batches import CutoutBatch
+from galmeasure.utils.compiled import compiled_module
 from galmeasure.utils.progress import BatchProgress
 
 __all__ = ["CROPS", "Crop", "crop_sides", "rows_of"]
@@ -17,6 +19,7 @@ __all__ = ["CROPS", "Crop", "crop_sides", "rows_of"]
 CROPS = (32, 48)
 """Sides of the crops, pixels."""
 
+_LOOPS = "galmeasure.fitters.compiled_crops"
 _EDGE = 2.0  # pixels between what must be seen of a galaxy and the edge of its crop
 _WIDEST_PSF = 0.16  # FWHM, sides of the crop
 _ROOM = 1.3  # side of a stamp, sides of the crop, from which a crop is worth it
@@ -62,7 +65,7 @@ def crop_sides(values: Tensor, shapes: NDArray[np.int64], fwhm: Tensor) -> NDArr
     return chosen
 
 
-def rows_of(batch: CutoutBatch, rows: NDArray[np.int64]) -> CutoutBatch:
+def rows_of(batch: CutoutBatch, rows: NDArray[np.int64], planes: Mapping[str, NDArray] | None = None) -> CutoutBatch:
     """Batch of some rows, in their order.
 
     Parameters
@@ -71,17 +74,20 @@ def rows_of(batch: CutoutBatch, rows: NDArray[np.int64]) -> CutoutBatch:
         Cutouts in units of their noise.
     rows : ndarray of int64
         Positions in the batch.
+    planes : mapping, optional
+        Arrays ``image``, ``error`` and ``good`` of these rows, where they are not those of the batch.
 
     Returns
     -------
     CutoutBatch
         With all the PSFs.
     """
-    names = ("index", "flags", "image", "good", "shape", "scale", "psf_index")
-    parts = {name: getattr(batch, name)[rows] for name in names}
-    parts["error"] = batch.error if len(batch.error) == 1 else batch.error[rows]
+    parts = {name: getattr(batch, name)[rows] for name in ("index", "flags", "shape", "scale", "psf_index")}
+    if planes is None:
+        error = batch.error if len(batch.error) == 1 else batch.error[rows]
+        planes = {"image": batch.image[rows], "good": batch.good[rows], "error": error}
     parts["gain"] = None if batch.gain is None else batch.gain[rows]
-    return replace(batch, progress=BatchProgress(), **parts)
+    return replace(batch, progress=BatchProgress(), **parts, **planes)
 
 
 @dataclass(frozen=True)
@@ -115,9 +121,11 @@ class Crop:
     @classmethod
     def of(cls, side: int, batch: CutoutBatch, rows: NDArray[np.int64], centre: NDArray[np.float64]) -> Self:
         """Cut squares of a side out of rows of a batch, about centres ``(K, 2)``, x and y in pixels of the stamp."""
+        loops = compiled_module(_LOOPS, *map(torch.from_numpy, (batch.image, batch.error)))
+        if loops is not None and min(batch.image.shape[1:]) >= side:
+            return cls._compiled(loops, side, batch, rows, centre)
         whole = rows_of(batch, rows)
-        room = np.maximum(np.array(whole.image.shape[1:]) - side, 0)
-        start = np.clip(np.round(centre[:, ::-1] - (side - 1) / 2.0).astype(np.int64), 0, room)
+        start = _starts(side, whole.image.shape[1:], centre)
         steps = np.arange(side)
         row, column = (start[:, axis, None] + steps for axis in (0, 1))
         row, column = (
@@ -134,11 +142,39 @@ class Crop:
         )
         return cls(side, cut, rows, start, residual, squares - inner, whole.good.sum((1, 2)))
 
+    @classmethod
+    def _compiled(cls, loops, side, batch, rows, centre):
+        """Cut squares by compiled loops, without copies of whole stamps."""
+        start = np.ascontiguousarray(_starts(side, batch.image.shape[1:], centre))
+        count, shape = len(rows), (len(rows), side, side)
+        is_map = batch.error.shape[1:] != (1, 1)
+        residual, chi2 = np.empty((count, *batch.image.shape[1:]), np.float32), np.empty(count)
+        image, good, n_pixels = np.empty(shape, np.float32), np.empty(shape, bool), np.empty(count, np.int64)
+        error = np.empty(shape if is_map else (0, 1, 1), np.float32)
+        pixels = map(np.ascontiguousarray, (batch.image, batch.error, batch.good))
+        loops.cut_squares(*pixels, rows, start, side, residual, image, error, good, chi2, n_pixels)
+        if not is_map:
+            error = batch.error if len(batch.error) == 1 else batch.error[rows]
+        cut = rows_of(batch, rows, {"image": image, "good": good, "error": error})
+        cut = replace(cut, shape=np.full_like(cut.shape, side))
+        return cls(side, cut, rows, start, residual, chi2, n_pixels)
+
     def whole(self, local: NDArray[np.int64], residual: Tensor) -> Tensor:
         """Residuals of whole stamps, and their good pixels, from those of the crops ``local``."""
+        loops = compiled_module(_LOOPS, residual)
+        if loops is not None and min(self.residual.shape[1:]) >= self.side:
+            whole = np.empty((len(local), *self.residual.shape[1:]), np.float32)
+            loops.put_squares(self.residual, local, self.start[local], residual.contiguous().numpy(), whole)
+            return torch.from_numpy(whole)
         stamps = torch.from_numpy(self.residual[local]).to(residual.device)
         for row, (y, x) in enumerate(self.start[local]):
             stamps[row, y : y + self.side, x : x + self.side] = residual[
                 row, : stamps.shape[1] - y, : stamps.shape[2] - x
             ]
         return stamps
+
+
+def _starts(side, shape, centre):
+    """Pixel, y and x, with which squares about centres ``(K, 2)``, x and y, begin on stamps of a shape."""
+    room = np.maximum(np.array(shape) - side, 0)
+    return np.clip(np.round(centre[:, ::-1] - (side - 1) / 2.0).astype(np.int64), 0, room)

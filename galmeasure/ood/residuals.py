@@ -10,6 +10,7 @@ from torch import Tensor
 from galmeasure.networks import NATIVE_SIZE
 from galmeasure.networks.inputs import hermite_moments
 from galmeasure.parameters import SERSIC
+from galmeasure.utils.compiled import compiled_module
 
 __all__ = ["STATISTICS", "ResidualFeatures", "residual_features"]
 
@@ -77,6 +78,11 @@ def residual_features(residual: Tensor, good: Tensor, values: Tensor, psf_fwhm: 
     significance less the logarithm of the number of places.
     """
     width = torch.hypot(values[:, SERSIC.index("r_eff")], psf_fwhm / _FWHM_SIGMA).to(residual.dtype)[:, None, None]
+    loops = compiled_module("galmeasure.ood.compiled", residual)
+    if loops is not None:
+        return ResidualFeatures(
+            _compiled_statistics(loops, residual, good, values, width[:, 0]), hermite_moments(residual)
+        )
     square, radius = residual**2, _squared_radius(values, residual)
     within = [good & (radius < (factor * width) ** 2) for factor in (_CENTRE, _WINGS)]
     statistics = [_excess(square, within[0]), _excess(square, within[0] ^ within[1])]
@@ -92,6 +98,16 @@ def residual_features(residual: Tensor, good: Tensor, values: Tensor, psf_fwhm: 
     statistics += [_significance(extreme, number) for extreme in (torch.maximum(highest, lowest), lowest)]
     statistics += _blobs(local, looked_at)
     return ResidualFeatures(torch.stack(statistics, 1), hermite_moments(residual))
+
+
+def _compiled_statistics(loops, residual, good, values, width):
+    """Statistics of residuals, by compiled loops."""
+    centre = values[:, list(SERSIC.indices("x", "y"))].to(residual.dtype)
+    limits = torch.cat([_CENTRE * width, _WINGS * width, (_REACH * width).clamp_min(_LEAST_REACH)], 1) ** 2
+    statistics = residual.new_empty(len(residual), len(STATISTICS))
+    arrays = (tensor.contiguous().numpy() for tensor in (residual, good, centre, limits))
+    loops.residual_statistics(*arrays, _CLIP, _MEAN, _VARIANCE, statistics.numpy())
+    return statistics
 
 
 def _squared_radius(values, residual):

@@ -6,94 +6,28 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from galmeasure.render.profiles import TABLE_LOG_K
+from galmeasure.render.compiled_lines import blend_pieces, fill_lines, fill_wave, line_buffers
 from galmeasure.utils.compiled import FAST_MATH, compile_loop
 from galmeasure.utils.compiled_math import fast_exp, fast_log
 
-__all__ = ["light_beyond", "spectra", "subtract_wrapped", "wrapped_nodes"]
+__all__ = ["alias_columns", "fill_light", "light_beyond", "spectra", "subtract_wrapped", "wrapped_nodes"]
 
 _F = np.float32
 _ONE, _TWO, _HALF = _F(1.0), _F(2.0), _F(0.5)
 
-_K_START = float(TABLE_LOG_K[0])
-_K_STEP = float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
-_SLOPE = _F(0.5 / _K_STEP)
-_OFFSET = _F(_K_START / _K_STEP)
-_LAST = _F(len(TABLE_LOG_K) - 1.0001)
 
-
-@njit(fastmath=FAST_MATH, error_model="numpy")
-def _lines_of_derivatives(twice_kx, k_y, slope, by_n, carrier, turned, lines):
-    """Fill a row of the spectra of derivatives, from the second on."""
-    k_y2 = k_y * k_y
-    line = lines[1]
-    for number in range(len(line)):
-        line[number] = by_n[number] * carrier[number]
-    line, of_b, of_c = lines[2], lines[3], lines[4]
-    for number in range(len(line)):
-        k_x = twice_kx[number]
-        factor = slope[number] * carrier[number]
-        line[number] = (k_x * k_x + k_y2) * factor
-        of_b[number] = (k_x * k_x - k_y2) * factor
-        of_c[number] = (_TWO * k_y) * k_x * factor
-    line, of_x = lines[5], lines[6]
-    for number in range(len(line)):
-        line[number] = k_y * turned[number]
-        of_x[number] = twice_kx[number] * turned[number]
-
-
-@njit(fastmath=FAST_MATH, error_model="numpy")
-def _blend(table, first, weights, start, pieces):
-    """Fill four columns of the pieces of a profile with a weighted sum of four rows of the table."""
-    row = min(max(first, 0), len(table) - 4)
-    w0, w1, w2, w3 = weights
-    t0, t1, t2, t3 = table[row], table[row + 1], table[row + 2], table[row + 3]
-    for piece in range(len(pieces)):
-        for power in range(4):
-            pieces[piece, start + power] = (
-                w0 * t0[piece, power] + w1 * t1[piece, power] + w2 * t2[piece, power] + w3 * t3[piece, power]
-            )
-
-
-@njit(fastmath=FAST_MATH, error_model="numpy")
-def _fill_places(kx, k_y, form, least, n_pieces, factor, fraction, index):
-    """Fill pieces and places of a row of wavenumbers, and the factor from slopes in log k to those in ``kappa**2``."""
-    a, b, c = form
-    of_x2, of_y2, of_x = a + b, (a - b) * k_y * k_y, _TWO * c * k_y
-    for column in range(len(kx)):
-        factor[column] = max(of_y2 + kx[column] * (of_x + kx[column] * of_x2), least)
-    for column in range(len(kx)):
-        place = fast_log(factor[column]) * _SLOPE - _OFFSET
-        fraction[column] = min(max(place, _F(0.0)), _LAST)
-        factor[column] = _SLOPE / factor[column]
-    for column in range(len(kx)):
-        index[column] = min(max(np.int32(fraction[column]), 0), n_pieces - 1)  # NaN is no number of a piece
-
-
-@njit(fastmath=FAST_MATH, error_model="numpy")
-def _fill_carrier(psf_row, cosine, sine, wave_x, carrier):
-    """Fill the transform of the PSF at the galaxy's centre."""
-    for column in range(len(psf_row)):
-        wave_re, wave_im = wave_x[2 * column], wave_x[2 * column + 1]
-        re, im = cosine * wave_re - sine * wave_im, cosine * wave_im + sine * wave_re
-        psf_re, psf_im = psf_row[column, 0], psf_row[column, 1]
-        carrier[2 * column] = psf_re * re - psf_im * im
-        carrier[2 * column + 1] = psf_re * im + psf_im * re
-
-
-@njit(fastmath=FAST_MATH, error_model="numpy")
-def _fill_profile(pieces, fraction, index, factor, is_full, value, slope, by_n):
-    """Fill the transform of the profile, and its derivatives by ``kappa**2`` and by the index."""
-    for column in range(len(index)):
-        i = index[column]
-        t = fraction[column] - _F(i)
-        height = pieces[i, 0] + t * (pieces[i, 1] + t * (pieces[i, 2] + t * pieces[i, 3]))
-        value[2 * column] = value[2 * column + 1] = height
-        if is_full:
-            height = pieces[i, 4] + t * (pieces[i, 5] + t * (pieces[i, 6] + t * pieces[i, 7]))
-            by_n[2 * column] = by_n[2 * column + 1] = height
-            height = pieces[i, 1] + t * (_TWO * pieces[i, 2] + t * _F(3.0) * pieces[i, 3])
-            slope[2 * column] = slope[2 * column + 1] = height * factor[column]
+@njit(error_model="numpy")
+def alias_columns(n_columns: int, side_x: int) -> tuple[NDArray, NDArray]:
+    """Columns to which those at Nyquist and beyond are added, and those to which their conjugates are, or -1."""
+    half = side_x // 2
+    straight_index, mirrored_index = np.full(n_columns, -1), np.full(n_columns, -1)
+    for column in range(half, n_columns):
+        alias = column % side_x
+        if half < column and alias <= half:
+            straight_index[column] = alias
+        if alias >= half or alias == 0:
+            mirrored_index[column] = (side_x - alias) % side_x
+    return straight_index, mirrored_index
 
 
 @njit(fastmath=FAST_MATH, error_model="numpy")
@@ -118,7 +52,7 @@ def _add_row(lines, straight, half, straight_index, mirrored_index, images):
 
 @compile_loop(
     "void(float32[:, :, ::1], int64[::1], float32[:, :, ::1], float32[:, ::1], float64[:, ::1], float32[:, :, :, ::1],"
-    "int64[::1], float64[::1], float64[::1], int64[::1], int64, float32, float32[:, :, :, ::1])"
+    "int64[::1], float64[::1], float64[::1], int64[::1], int64, int64, float32, float32[:, :, :, ::1])"
 )
 def spectra(
     table: NDArray,
@@ -131,6 +65,7 @@ def spectra(
     ky: NDArray,
     kx: NDArray,
     alias_y: NDArray,
+    side_y: int,
     side_x: int,
     least: float,
     out: NDArray,
@@ -153,51 +88,28 @@ def spectra(
         Wavenumbers of the rows and columns.
     alias_y : ndarray
         Row of the result for each of these rows.
-    side_x : int
-        Period of the result in x; columns beyond its half are aliases of others.
+    side_y, side_x : int
+        Periods of the result; columns beyond half of that in x are aliases of others.
     least : float
         Smallest ``kappa**2`` that is told from zero.
     out : ndarray
         Result, real and imaginary parts side by side, shape ``(B, 7 or 1, side in y, 2 columns)``.
     """
-    n_pieces, n_columns, half = table.shape[1], len(kx), side_x // 2
-    is_full = weights.shape[1] > 1
-    pieces = np.empty((n_pieces, 8), np.float32)
-    factor, fraction = np.empty((2, n_columns), np.float32)
-    index = np.empty(n_columns, np.int32)
-    # numbers that real and imaginary parts share stand twice, as those of the result do
-    value, slope, by_n, carrier, turned, twice_kx, wave_x = np.empty((7, 2 * n_columns), np.float32)
+    n_columns, half = len(kx), side_x // 2
+    pieces = np.empty((table.shape[1], 8), np.float32)
+    buffers = line_buffers(n_columns, kx)
     lines = np.empty((out.shape[1], 2 * n_columns), np.float32)
-    straight_index, mirrored_index = np.full(n_columns, -1), np.full(n_columns, -1)
-    for column in range(half, n_columns):
-        alias = column % side_x
-        if half < column and alias <= half:
-            straight_index[column] = alias
-        if alias >= half or alias == 0:
-            mirrored_index[column] = (side_x - alias) % side_x
-    for column in range(n_columns):
-        twice_kx[2 * column] = twice_kx[2 * column + 1] = _F(kx[column])
-    kx32 = kx.astype(np.float32)
+    straight_index, mirrored_index = alias_columns(n_columns, side_x)
     for galaxy in range(len(first)):
         for order in range(weights.shape[1]):
-            _blend(table, first[galaxy], weights[galaxy, order], 4 * order, pieces)
+            blend_pieces(table, first[galaxy], weights[galaxy, order], 4 * order, pieces)
         out[galaxy] = _F(0.0)
-        for column in range(n_columns):
-            angle = -position[galaxy, 1] * kx[column]
-            wave_x[2 * column], wave_x[2 * column + 1] = _F(math.cos(angle)), _F(math.sin(angle))
+        fill_wave(position[galaxy, 1], kx, buffers[3][1])
         transform = psf[psf_index[galaxy]]
         for row in range(len(ky)):
-            k_y, angle = _F(ky[row]), -position[galaxy, 0] * ky[row]
-            _fill_places(kx32, k_y, form[galaxy], least, n_pieces, factor, fraction, index)
-            _fill_carrier(transform[row], _F(math.cos(angle)), _F(math.sin(angle)), wave_x, carrier)
-            _fill_profile(pieces, fraction, index, factor, is_full, value, slope, by_n)
-            line = lines[0]
-            for number in range(2 * n_columns):
-                line[number] = value[number] * carrier[number]
-            if is_full:
-                for column in range(n_columns):
-                    turned[2 * column], turned[2 * column + 1] = line[2 * column + 1], -line[2 * column]
-                _lines_of_derivatives(twice_kx, k_y, slope, by_n, carrier, turned, lines)
+            angle = -position[galaxy, 0] * ky[row]
+            phase = _F(math.cos(angle)), _F(math.sin(angle))
+            fill_lines(pieces, form[galaxy], least, _F(ky[row]), phase, transform[row], buffers, lines)
             _add_row(lines, alias_y[row], half, straight_index, mirrored_index, out[galaxy])
 
 
@@ -357,6 +269,19 @@ def wrapped_nodes(
                 out[galaxy, 6, i, j] = -_TWO * half * ((a - b) * by_x - c * by_y) * inverse
 
 
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def fill_light(values: NDArray, weights: NDArray, matrix_x: NDArray, line: NDArray) -> None:
+    """Fill a row of pixels with light that is known at nodes ``values (nodes, nodes)``."""
+    line[:] = _F(0.0)
+    for j in range(len(matrix_x)):
+        factor = _F(0.0)
+        for i in range(len(weights)):
+            factor += weights[i] * values[i, j]
+        row = matrix_x[j]
+        for x in range(len(line)):
+            line[x] += factor * row[x]
+
+
 @compile_loop(
     "void(float32[:, :, :, ::1], float32[:, :, :, ::1], float32[:, ::1], float32[:, ::1], float32[:, :, :, ::1])"
 )
@@ -374,20 +299,13 @@ def subtract_wrapped(images: NDArray, nodes: NDArray, matrix_y: NDArray, matrix_
     out : ndarray
         Result, shape ``(B, C, ny, nx)``.
     """
-    n_nodes, nx = matrix_x.shape
+    nx = matrix_x.shape[1]
     light = np.empty(nx, np.float32)
     for galaxy in range(images.shape[0]):
         for image in range(images.shape[1]):
             values = nodes[galaxy, image]
             for y in range(images.shape[2]):
-                light[:] = _F(0.0)
-                for j in range(n_nodes):
-                    factor = _F(0.0)
-                    for i in range(n_nodes):
-                        factor += matrix_y[y, i] * values[i, j]
-                    row = matrix_x[j]
-                    for x in range(nx):
-                        light[x] += factor * row[x]
+                fill_light(values, matrix_y[y], matrix_x, light)
                 line, periodic = out[galaxy, image, y], images[galaxy, image, y]
                 for x in range(nx):
                     line[x] = periodic[x] - light[x]

@@ -21,6 +21,7 @@ RIDGE_LENGTH = 0.025
 
 _ENLARGEMENTS = (4.0 / 3.0, 2.0)
 _SHORT, _LONG = 0.05, 0.1  # |g| times semi-major axis over the period
+_LONGEST_PRODUCT = 48  # pixels a side: beyond it fast transforms are as quick as products
 _STEEP = 2.5  # Sersic index below which the light of a short ridge is gone where the grid wraps it around
 _NARROW = 0.8  # |g| from which a ridge is narrower than the PSF where the grid wraps it around
 
@@ -304,24 +305,61 @@ def _render_compiled(loops, parameters, psf, psf_index, derivatives):
     loops.wrapped_nodes(*_arrays(parameters[:, _N], form, b_and_amplitude, centre, nodes_y, nodes_x, offsets, nodes))
     nodes[:, : tail.shape[1]] += tail[:, :, None, None]
     index = torch.zeros(count, dtype=torch.int64) if psf_index is None else psf_index
-    ky, kx, _ = wavenumbers(psf.padded, psf.band, parameters.device, torch.float64)
-    (ly, lx), columns = psf.padded, min(len(kx[0]), psf.padded[1] // 2 + 1)
-    shared = *_arrays(ky[:, 0], kx[0]), _aliases(len(ky), ly), lx, KAPPA_MIN**2
-    (transform,) = _arrays(torch.view_as_real(psf.transform))
     images = parameters.new_empty(count, n_images, *psf.shape)
-    matrices = _arrays(matrix_y, matrix_x.T)
-    size = rows_per_chunk("spectra", n_images * ly * columns)
-    for start in range(0, count, size):
-        chunk = slice(start, start + size)
-        arguments = _arrays(first[chunk], weights[chunk], form[chunk], centre[chunk].double())
-        spectrum = parameters.new_empty(len(arguments[0]), n_images, ly, columns, 2)
-        loops.spectra(
-            _compiled_table(), *arguments, transform, *_arrays(index[chunk]), *shared, spectrum.flatten(3).numpy()
-        )
-        lines = torch.fft.ifft(torch.view_as_complex(spectrum), dim=-2)[..., : psf.shape[0], :]
-        periodic = torch.fft.irfft(lines, n=lx, dim=-1)
-        loops.subtract_wrapped(periodic.numpy(), nodes[chunk].numpy(), *matrices, images[chunk].numpy())
+    of_light = nodes, *_arrays(matrix_y, matrix_x.T)
+    if max(psf.shape) <= _LONGEST_PRODUCT:
+        _products(psf, index, (first, weights, form, centre.double()), of_light, images)
+    else:
+        _transforms(loops, psf, index, (first, weights, form, centre.double()), of_light, images)
     return images
+
+
+def _products(psf, index, of_galaxies, of_light, images):
+    """Fill short stamps by products with waves."""
+    loops = compiled_module("galmeasure.render.compiled_transforms")
+    *others, centre = of_galaxies
+    (ny, nx), (nodes, *matrices) = psf.shape, of_light
+    galaxies = _arrays(*others, centre - centre.new_tensor([ny // 2, nx // 2]))
+    waves = _waves(psf.shape, psf.padded, *psf.transform.shape[1:])
+    loops.model_stamps(
+        _compiled_table(), *galaxies, *_of_grid(psf, index), *waves, *_arrays(nodes), *matrices, *_arrays(images)
+    )
+
+
+def _transforms(loops, psf, index, of_galaxies, of_light, images):
+    """Fill long stamps by fast Fourier transforms."""
+    (ny, _), (ly, lx), (nodes, *matrices) = psf.shape, psf.padded, of_light
+    n_images, columns = images.shape[1], min(psf.transform.shape[2], lx // 2 + 1)
+    size = rows_per_chunk("spectra", n_images * ly * columns)
+    for start in range(0, len(images), size):
+        rows = slice(start, start + size)
+        galaxies = _arrays(*(column[rows] for column in of_galaxies))
+        spectrum = images.new_empty(len(galaxies[0]), n_images, ly, columns, 2)
+        loops.spectra(_compiled_table(), *galaxies, *_of_grid(psf, index[rows]), spectrum.flatten(3).numpy())
+        lines = torch.fft.ifft(torch.view_as_complex(spectrum), dim=-2)[..., :ny, :]
+        periodic = torch.fft.irfft(lines, n=lx, dim=-1)
+        loops.subtract_wrapped(periodic.numpy(), nodes[rows].numpy(), *matrices, images[rows].numpy())
+
+
+def _of_grid(psf, index):
+    """What compiled loops need of PSFs and their grid."""
+    ky, kx, _ = wavenumbers(psf.padded, psf.band, index.device, torch.float64)
+    arrays = _arrays(torch.view_as_real(psf.transform), index, ky[:, 0], kx[0])
+    return *arrays, _aliases(len(ky), psf.padded[0]), *psf.padded, KAPPA_MIN**2
+
+
+@lru_cache(maxsize=64)
+def _waves(shape, padded, rows, columns):
+    """Waves about the middle pixel: cosines and sines in y, and waves in x by real and imaginary part of a column."""
+    (ny, nx), (ly, lx) = shape, padded
+    angle = 2.0 * np.pi / ly * np.arange(ny // 2 + 1)[:, None] * np.arange(min(rows, ly) // 2 + 1)
+    sides = [(0, -size % multiple) for size, multiple in zip(angle.shape, (4, 4), strict=True)]
+    cosines, sines = (np.pad(wave(angle) / ly, sides).astype(np.float32) for wave in (np.cos, np.sin))
+    column = np.arange(min(columns, lx // 2 + 1))
+    angle = 2.0 * np.pi / lx * column[:, None] * (np.arange(nx) - nx // 2)
+    often = np.where((column == 0) | (2 * column == lx), 1.0, 2.0)[:, None] / lx
+    waves = np.stack([often * np.cos(angle), -often * np.sin(angle)], 1).reshape(-1, nx)
+    return cosines, sines, np.pad(waves, [(0, -len(waves) % 8), (0, 0)]).astype(np.float32)
 
 
 @lru_cache(maxsize=64)
