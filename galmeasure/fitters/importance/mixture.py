@@ -1,11 +1,12 @@
 """Mixtures of Student t distributions, fitted to weighted draws: proposals of importance sampling."""
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammainccinv, gammaln, logsumexp, ndtri
+from scipy.special import gammainccinv, gammaln, ndtri
 
 __all__ = ["Mixture", "effective_size", "fit_mixture", "normalised", "tempered"]
 
@@ -15,7 +16,7 @@ DOF = 6.0
 _ITERATIONS = 12
 _RIDGE = 0.04  # part of the overall covariance in that of each component: none collapses
 _LEAST = 1e-4  # standard deviation that is added to all
-_DOUBLINGS = 20
+_DOUBLINGS = 12
 
 
 @dataclass(frozen=True)
@@ -58,22 +59,41 @@ class Mixture:
         normal = ndtri(uniform[:, 2:])
         return self.means[chosen] + stretch[:, None] * np.einsum("sij,sj->si", self.factors[chosen], normal)
 
+    @cached_property
+    def _inverses(self):
+        """Inverses of the factors, and log weights less the log determinants of the factors."""
+        log_determinant = np.log(np.diagonal(self.factors, axis1=1, axis2=2)).sum(1)
+        return np.linalg.inv(self.factors), np.log(self.weights + 1e-300) - log_determinant
+
     def log_components(self, u: npt.NDArray[np.float64], dof: float | None = DOF) -> npt.NDArray[np.float64]:
         """Log density of values ``(S, D)`` in each component times its weight, shape ``(S, K)``; dof None: Gaussian."""
         size = u.shape[1]
         # not BLAS, whose threads cost more than these small products
-        white = np.einsum("kij,ksj->ksi", np.linalg.inv(self.factors), u - self.means[:, None])
+        inverse, constant = self._inverses
+        white = np.einsum("kij,ksj->ksi", inverse, u - self.means[:, None])
         distance2 = np.einsum("ksi,ksi->sk", white, white)
-        constant = np.log(self.weights + 1e-300)
-        constant = constant - np.log(np.diagonal(self.factors, axis1=1, axis2=2)).sum(1)
         if dof is None:
             return constant - 0.5 * (distance2 + size * np.log(2.0 * np.pi))
-        constant = constant + gammaln(0.5 * (dof + size)) - gammaln(0.5 * dof) - 0.5 * size * np.log(dof * np.pi)
+        constant = constant + _log_norm(dof, size)
         return constant - 0.5 * (dof + size) * np.log1p(distance2 / dof)
 
     def log_prob(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Log density of values ``(S, D)``, shape ``(S,)``."""
-        return logsumexp(self.log_components(u), axis=1)
+        return _log_sum(self.log_components(u))[:, 0]
+
+
+@lru_cache(maxsize=8)
+def _log_norm(dof, size):
+    """Log density of a Student t distribution of unit scale at its centre."""
+    return float(gammaln(0.5 * (dof + size)) - gammaln(0.5 * dof) - 0.5 * size * np.log(dof * np.pi))
+
+
+def _log_sum(logs):
+    """Logarithm of the sums of exponentials along the rows, shape ``(S, 1)``; NaN stays NaN."""
+    highest = logs.max(axis=1, keepdims=True)
+    shift = np.where(np.isinf(highest), 0.0, highest)
+    with np.errstate(divide="ignore"):
+        return shift + np.log(np.exp(logs - shift).sum(axis=1, keepdims=True))
 
 
 def normalised(log_weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -96,10 +116,14 @@ def tempered(log_weights: npt.NDArray[np.float64], least: float) -> npt.NDArray[
     weights = normalised(log_weights)
     if effective_size(weights) >= least:
         return weights
-    lower, upper = 0.0, 1.0
+    highest = log_weights.max()
+    if not np.isfinite(highest):
+        return weights
+    logs, lower, upper = log_weights[log_weights > -np.inf] - highest, 0.0, 1.0
     for _ in range(_DOUBLINGS):
         power = 0.5 * (lower + upper)
-        enough = effective_size(normalised(power * log_weights)) >= least
+        powers = np.exp(power * logs)
+        enough = powers.sum() ** 2 >= least * (powers @ powers)
         lower, upper = (power, upper) if enough else (lower, power)
     return normalised(lower * log_weights)
 
@@ -138,7 +162,7 @@ def fit_mixture(
     mixture = Mixture.of_moments(np.full(n_components, 1.0 / n_components), start, covariances)
     for _ in range(_ITERATIONS):
         log_components = mixture.log_components(u, dof=None)
-        shares = weights[:, None] * np.exp(log_components - logsumexp(log_components, axis=1, keepdims=True))
+        shares = weights[:, None] * np.exp(log_components - _log_sum(log_components))
         total = shares.sum(0) + 1e-6
         means = (shares.T @ u + 1e-6 * mean) / total[:, None]
         away = u[None] - means[:, None]  # (K, S, D)
