@@ -141,8 +141,7 @@ NOT_PARAMETERS = {
     "render/profiles.py": {"integrand", "log_s", "matrix", "table"},  # nodes of a quadrature and of splines
     "render/compiled_modes.py": {"lines"},  # orders of wavenumbers
     "render/compiled.py": {"out", "b_and_amplitude", "position"},
-    "render/compiled_lines.py": {"pieces", "psf_row"},  # coefficients, real and imaginary parts
-    "render/compiled_transforms.py": {"position"},  # y and x
+    "render/compiled_spectra.py": {"pieces", "psf_row"},  # coefficients, real and imaginary parts
     "render/sersic.py": {"coefficients", "components", "ky"},  # powers, real and imaginary parts, wavenumbers
     "render/wrap.py": {"b_and_amplitude", "n"},  # value and slope of two numbers
     "networks/correction.py": {"white"},  # the only column of a solution

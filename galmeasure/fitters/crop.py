@@ -121,7 +121,7 @@ class Crop:
     @classmethod
     def of(cls, side: int, batch: CutoutBatch, rows: NDArray[np.int64], centre: NDArray[np.float64]) -> Self:
         """Cut squares of a side out of rows of a batch, about centres ``(K, 2)``, x and y in pixels of the stamp."""
-        loops = compiled_module(_LOOPS, *map(torch.from_numpy, (batch.image, batch.error)))
+        loops = compiled_module(_LOOPS)
         if loops is not None and min(batch.image.shape[1:]) >= side:
             return cls._compiled(loops, side, batch, rows, centre)
         whole = rows_of(batch, rows)

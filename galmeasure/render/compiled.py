@@ -6,53 +6,19 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from galmeasure.render.compiled_lines import blend_pieces, fill_lines, fill_wave, line_buffers
+from galmeasure.render.compiled_spectra import fill_spectrum, spectrum_buffers
 from galmeasure.utils.compiled import FAST_MATH, compile_loop
 from galmeasure.utils.compiled_math import fast_exp, fast_log
 
-__all__ = ["alias_columns", "fill_light", "light_beyond", "spectra", "subtract_wrapped", "wrapped_nodes"]
+__all__ = ["fill_light", "light_beyond", "spectra", "subtract_wrapped", "wrapped_nodes"]
 
 _F = np.float32
 _ONE, _TWO, _HALF = _F(1.0), _F(2.0), _F(0.5)
 
 
-@njit(error_model="numpy")
-def alias_columns(n_columns: int, side_x: int) -> tuple[NDArray, NDArray]:
-    """Columns to which those at Nyquist and beyond are added, and those to which their conjugates are, or -1."""
-    half = side_x // 2
-    straight_index, mirrored_index = np.full(n_columns, -1), np.full(n_columns, -1)
-    for column in range(half, n_columns):
-        alias = column % side_x
-        if half < column and alias <= half:
-            straight_index[column] = alias
-        if alias >= half or alias == 0:
-            mirrored_index[column] = (side_x - alias) % side_x
-    return straight_index, mirrored_index
-
-
-@njit(fastmath=FAST_MATH, error_model="numpy")
-def _add_row(lines, straight, half, straight_index, mirrored_index, images):
-    """Add a row of spectra to the wavenumbers of pixels, and what lies at Nyquist or beyond to its aliases."""
-    mirrored = (images.shape[1] - straight) % images.shape[1]
-    n_columns = len(straight_index)
-    for image in range(len(lines)):
-        for number in range(2 * min(n_columns, half + 1)):
-            images[image, straight, number] += lines[image, number]
-        for column in range(half, n_columns):
-            re, im = lines[image, 2 * column], lines[image, 2 * column + 1]
-            alias = straight_index[column]
-            if alias >= 0:
-                images[image, straight, 2 * alias] += re
-                images[image, straight, 2 * alias + 1] += im
-            alias = mirrored_index[column]
-            if alias >= 0:
-                images[image, mirrored, 2 * alias] += re
-                images[image, mirrored, 2 * alias + 1] -= im
-
-
 @compile_loop(
     "void(float32[:, :, ::1], int64[::1], float32[:, :, ::1], float32[:, ::1], float64[:, ::1], float32[:, :, :, ::1],"
-    "int64[::1], float64[::1], float64[::1], int64[::1], int64, int64, float32, float32[:, :, :, ::1])"
+    "int64[::1], float64[::1], float64[::1], int64[::1], int64, float32, float32[:, :, :, ::1])"
 )
 def spectra(
     table: NDArray,
@@ -65,7 +31,6 @@ def spectra(
     ky: NDArray,
     kx: NDArray,
     alias_y: NDArray,
-    side_y: int,
     side_x: int,
     least: float,
     out: NDArray,
@@ -88,29 +53,17 @@ def spectra(
         Wavenumbers of the rows and columns.
     alias_y : ndarray
         Row of the result for each of these rows.
-    side_y, side_x : int
-        Periods of the result; columns beyond half of that in x are aliases of others.
+    side_x : int
+        Period of the result in x; columns beyond its half are aliases of others.
     least : float
         Smallest ``kappa**2`` that is told from zero.
     out : ndarray
         Result, real and imaginary parts side by side, shape ``(B, 7 or 1, side in y, 2 columns)``.
     """
-    n_columns, half = len(kx), side_x // 2
-    pieces = np.empty((table.shape[1], 8), np.float32)
-    buffers = line_buffers(n_columns, kx)
-    lines = np.empty((out.shape[1], 2 * n_columns), np.float32)
-    straight_index, mirrored_index = alias_columns(n_columns, side_x)
+    buffers = spectrum_buffers(table, kx, side_x, out.shape[1])
     for galaxy in range(len(first)):
-        for order in range(weights.shape[1]):
-            blend_pieces(table, first[galaxy], weights[galaxy, order], 4 * order, pieces)
-        out[galaxy] = _F(0.0)
-        fill_wave(position[galaxy, 1], kx, buffers[3][1])
-        transform = psf[psf_index[galaxy]]
-        for row in range(len(ky)):
-            angle = -position[galaxy, 0] * ky[row]
-            phase = _F(math.cos(angle)), _F(math.sin(angle))
-            fill_lines(pieces, form[galaxy], least, _F(ky[row]), phase, transform[row], buffers, lines)
-            _add_row(lines, alias_y[row], half, straight_index, mirrored_index, out[galaxy])
+        of_galaxy = first[galaxy], weights[galaxy], form[galaxy], position[galaxy], psf[psf_index[galaxy]]
+        fill_spectrum(table, of_galaxy, (ky, kx, alias_y, side_x, least), buffers, out[galaxy])
 
 
 @compile_loop(

@@ -4,14 +4,11 @@ A stamp is shorter than its period, and its PSF passes fewer wavenumbers. Produc
 fast Fourier transforms, for sides up to some dozens of pixels.
 """
 
-import math
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from galmeasure.render.compiled import alias_columns
-from galmeasure.render.compiled_lines import blend_pieces, fill_lines, fill_wave, line_buffers
+from galmeasure.render.compiled_spectra import fill_spectrum, spectrum_buffers
 from galmeasure.utils.compiled import FAST_MATH, compile_loop
 from galmeasure.utils.compiled_math import multiply
 
@@ -22,36 +19,16 @@ _WIDTH = 4  # rows of a matrix that its product takes at once
 
 
 @njit(fastmath=FAST_MATH, error_model="numpy")
-def _add_row(lines, sign, half, aliases, sums, differences):
-    """Add a row of spectra to the sums over opposite wavenumbers in y, and to their differences."""
-    straight_index, mirrored_index = aliases
-    count, width = lines.shape[1] // 2, len(sums) // len(lines)
-    size = 2 * min(count, half + 1)
-    for image in range(len(lines)):
-        line, start = lines[image], image * width
-        total, difference = sums[start : start + width], differences[start : start + width]
-        for number in range(size):
-            total[number] += line[number]
-        if sign > 0:
-            for number in range(size):
-                difference[number] += line[number]
-        else:
-            for number in range(size):
-                difference[number] -= line[number]
-        for column in range(half, count):
-            re, im = line[2 * column], line[2 * column + 1]
-            alias = straight_index[column]
-            if alias >= 0:
-                total[2 * alias] += re
-                total[2 * alias + 1] += im
-                difference[2 * alias] += sign * re
-                difference[2 * alias + 1] += sign * im
-            alias = mirrored_index[column]
-            if alias >= 0:
-                total[2 * alias] += re
-                total[2 * alias + 1] -= im
-                difference[2 * alias] -= sign * re
-                difference[2 * alias + 1] += sign * im
+def _fill_pairs(spectrum, start, sums, differences):
+    """Fill columns with sums and differences of the rows of a spectrum that belong to opposite wavenumbers in y."""
+    side, width = spectrum.shape
+    for row in range(min(side // 2 + 1, len(sums))):
+        line, other = spectrum[row], spectrum[(side - row) % side]
+        total, difference = sums[row, start : start + width], differences[row, start : start + width]
+        weight = _F(0.5) if row == (side - row) % side else _F(1.0)  # zero and Nyquist are their own opposites
+        for number in range(width):
+            total[number] = weight * (line[number] + other[number])
+            difference[number] = line[number] - other[number]
 
 
 @njit(fastmath=FAST_MATH, error_model="numpy")
@@ -84,7 +61,7 @@ def _fill_light(matrix_y, nodes, start, lines):
 
 @compile_loop(
     "void(float32[:, :, ::1], int64[::1], float32[:, :, ::1], float32[:, ::1], float64[:, ::1], float32[:, :, :, ::1],"
-    "int64[::1], float64[::1], float64[::1], int64[::1], int64, int64, float32, float32[:, ::1], float32[:, ::1],"
+    "int64[::1], float64[::1], float64[::1], int64[::1], int64, float32, int64, float32[:, ::1], float32[:, ::1],"
     "float32[:, ::1], float32[:, :, :, ::1], float32[:, ::1], float32[:, ::1], float32[:, :, :, ::1])"
 )
 def model_stamps(
@@ -98,9 +75,9 @@ def model_stamps(
     ky: NDArray,
     kx: NDArray,
     alias_y: NDArray,
-    side_y: int,
     side_x: int,
     least: float,
+    side_y: int,
     cosines: NDArray,
     sines: NDArray,
     waves: NDArray,
@@ -113,24 +90,10 @@ def model_stamps(
 
     Parameters
     ----------
-    table : ndarray
-        Polynomial pieces of the transform in log k, shape ``(rows, pieces, 4)``.
-    first, weights : ndarray
-        First row used by each galaxy, shape ``(B,)``; weights of four rows, and, for derivatives, their derivatives,
-        shape ``(B, 1 or 2, 4)``.
-    form, position : ndarray
-        Coefficients of ``kappa**2``, shape ``(B, 3)``, and centres (y, x), y from row ``ny // 2``, shape ``(B, 2)``.
-    psf, psf_index : ndarray
-        Transforms of the PSFs, real and imaginary parts side by side, shape ``(M, rows, columns, 2)``, and that of each
-        galaxy, shape ``(B,)``.
-    ky, kx : ndarray
-        Wavenumbers of the rows and columns.
-    alias_y : ndarray
-        Row of a period for each of these rows.
-    side_y, side_x : int
-        Periods; wavenumbers beyond their halves are aliases of others.
-    least : float
-        Smallest ``kappa**2`` that is told from zero.
+    table, first, weights, form, position, psf, psf_index, ky, kx, alias_y, side_x, least
+        As in `galmeasure.render.compiled.spectra`, with centres from the pixel ``(ny // 2, nx // 2)``.
+    side_y : int
+        Period of the grid in y, in pixels.
     cosines, sines : ndarray
         Waves in y at 0, 1, ... pixels from row ``ny // 2``, by wavenumber, shape ``(ny // 2 + 1 or more, rows)``.
     waves : ndarray
@@ -142,33 +105,21 @@ def model_stamps(
     out : ndarray
         Result, shape ``(B, 7 or 1, ny, nx)``.
     """
-    n_columns, n_images, half = len(kx), out.shape[1], side_x // 2
-    width, of_nodes = len(waves), len(matrix_x) + (-len(matrix_x)) % _WIDTH
-    pieces = np.empty((table.shape[1], 8), np.float32)
-    buffers, aliases = line_buffers(n_columns, kx), alias_columns(n_columns, side_x)
-    lines = np.empty((n_images, 2 * n_columns), np.float32)
+    n_images, width, of_nodes = out.shape[1], len(waves), len(matrix_x) + (-len(matrix_x)) % _WIDTH
+    buffers = spectrum_buffers(table, kx, side_x, n_images)
+    spectrum = np.empty((n_images, side_y, 2 * min(len(kx), side_x // 2 + 1)), np.float32)
     size = n_images * width
-    sums, differences = np.empty((cosines.shape[1], size), np.float32), np.empty((cosines.shape[1], size), np.float32)
+    sums, differences = np.zeros((cosines.shape[1], size), np.float32), np.zeros((cosines.shape[1], size), np.float32)
     even, odd = np.empty((len(cosines), size), np.float32), np.empty((len(cosines), size), np.float32)
     rows = np.zeros((out.shape[2], width + of_nodes), np.float32)
     across = np.zeros((width + of_nodes, out.shape[3]), np.float32)
     across[:width] = waves
     across[width : width + len(matrix_x)] = matrix_x
     for galaxy in range(len(first)):
-        for order in range(weights.shape[1]):
-            blend_pieces(table, first[galaxy], weights[galaxy, order], 4 * order, pieces)
-        sums[:] = _F(0.0)
-        differences[:] = _F(0.0)
-        fill_wave(position[galaxy, 1], kx, buffers[3][1])
-        transform = psf[psf_index[galaxy]]
-        for row in range(len(ky)):
-            angle = -position[galaxy, 0] * ky[row]
-            phase = _F(math.cos(angle)), _F(math.sin(angle))
-            fill_lines(pieces, form[galaxy], least, _F(ky[row]), phase, transform[row], buffers, lines)
-            place, sign = alias_y[row], 1
-            if 2 * place > side_y:
-                place, sign = side_y - place, -1
-            _add_row(lines, sign, half, aliases, sums[place], differences[place])
+        of_galaxy = first[galaxy], weights[galaxy], form[galaxy], position[galaxy], psf[psf_index[galaxy]]
+        fill_spectrum(table, of_galaxy, (ky, kx, alias_y, side_x, least), buffers, spectrum)
+        for image in range(n_images):
+            _fill_pairs(spectrum[image], image * width, sums, differences)
         multiply(cosines, sums, even)
         multiply(sines, differences, odd)
         for image in range(n_images):

@@ -321,9 +321,8 @@ def _products(psf, index, of_galaxies, of_light, images):
     (ny, nx), (nodes, *matrices) = psf.shape, of_light
     galaxies = _arrays(*others, centre - centre.new_tensor([ny // 2, nx // 2]))
     waves = _waves(psf.shape, psf.padded, *psf.transform.shape[1:])
-    loops.model_stamps(
-        _compiled_table(), *galaxies, *_of_grid(psf, index), *waves, *_arrays(nodes), *matrices, *_arrays(images)
-    )
+    arguments = _compiled_table(), *galaxies, *_of_grid(psf, index), psf.padded[0], *waves
+    loops.model_stamps(*arguments, *_arrays(nodes), *matrices, images.numpy())
 
 
 def _transforms(loops, psf, index, of_galaxies, of_light, images):
@@ -345,7 +344,7 @@ def _of_grid(psf, index):
     """What compiled loops need of PSFs and their grid."""
     ky, kx, _ = wavenumbers(psf.padded, psf.band, index.device, torch.float64)
     arrays = _arrays(torch.view_as_real(psf.transform), index, ky[:, 0], kx[0])
-    return *arrays, _aliases(len(ky), psf.padded[0]), *psf.padded, KAPPA_MIN**2
+    return *arrays, _aliases(len(ky), psf.padded[0]), psf.padded[1], KAPPA_MIN**2
 
 
 @lru_cache(maxsize=64)

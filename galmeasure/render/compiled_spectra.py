@@ -1,4 +1,4 @@
-"""Rows of the spectra of models and of their derivatives, compiled."""
+"""Spectra of the model of a galaxy and of its derivatives, compiled."""
 
 import math
 
@@ -10,7 +10,7 @@ from galmeasure.render.profiles import TABLE_LOG_K
 from galmeasure.utils.compiled import FAST_MATH
 from galmeasure.utils.compiled_math import fast_log
 
-__all__ = ["blend_pieces", "fill_lines", "fill_wave", "line_buffers"]
+__all__ = ["fill_spectrum", "spectrum_buffers"]
 
 _F = np.float32
 _TWO = _F(2.0)
@@ -43,7 +43,7 @@ def _lines_of_derivatives(twice_kx, k_y, slope, by_n, carrier, turned, lines):
 
 
 @njit(fastmath=FAST_MATH, error_model="numpy")
-def blend_pieces(table: NDArray, first: int, weights: NDArray, start: int, pieces: NDArray) -> None:
+def _blend(table, first, weights, start, pieces):
     """Fill four columns of the pieces of a profile with a weighted sum of four rows of the table."""
     row = min(max(first, 0), len(table) - 4)
     w0, w1, w2, w3 = weights
@@ -96,38 +96,8 @@ def _fill_profile(pieces, fraction, index, factor, is_full, value, slope, by_n):
             slope[2 * column] = slope[2 * column + 1] = height * factor[column]
 
 
-@njit(error_model="numpy")
-def line_buffers(n_columns: int, kx: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Arrays that `fill_lines` works in: of columns, of columns twice, and their wavenumbers.
-
-    Numbers that real and imaginary parts share stand twice, as those of the result do.
-    """
-    index = np.empty(n_columns, np.int32)
-    twice = np.empty((7, 2 * n_columns), np.float32)
-    for column in range(n_columns):
-        twice[0, 2 * column] = twice[0, 2 * column + 1] = _F(kx[column])
-    return kx.astype(np.float32), np.empty((2, n_columns), np.float32), index, twice
-
-
-@njit(error_model="numpy")
-def fill_wave(position: float, k: NDArray, wave: NDArray) -> None:
-    """Fill the phase of a place along an axis, real and imaginary parts side by side."""
-    for number in range(len(k)):
-        angle = -position * k[number]
-        wave[2 * number], wave[2 * number + 1] = _F(math.cos(angle)), _F(math.sin(angle))
-
-
 @njit(fastmath=FAST_MATH, error_model="numpy")
-def fill_lines(
-    pieces: NDArray,
-    form: NDArray,
-    least: float,
-    k_y: float,
-    phase: tuple[float, float],
-    psf_row: NDArray,
-    buffers: tuple[NDArray, NDArray, NDArray, NDArray],
-    lines: NDArray,
-) -> None:
+def _fill_lines(pieces, form, least, k_y, phase, psf_row, buffers, lines):
     """Fill a row of the spectra ``(7 or 1, 2 columns)`` of a galaxy.
 
     Of the buffers, one holds the phases along the row. The phase of the row is a pair of numbers.
@@ -148,3 +118,76 @@ def fill_lines(
         for column in range(len(kx)):
             turned[2 * column], turned[2 * column + 1] = line[2 * column + 1], -line[2 * column]
         _lines_of_derivatives(twice_kx, k_y, slope, by_n, carrier, turned, lines)
+
+
+@njit(error_model="numpy")
+def _alias_columns(n_columns, side_x):
+    """Columns to which those at Nyquist and beyond are added, and those to which their conjugates are, or -1."""
+    half = side_x // 2
+    straight_index, mirrored_index = np.full(n_columns, -1), np.full(n_columns, -1)
+    for column in range(half, n_columns):
+        alias = column % side_x
+        if half < column and alias <= half:
+            straight_index[column] = alias
+        if alias >= half or alias == 0:
+            mirrored_index[column] = (side_x - alias) % side_x
+    return straight_index, mirrored_index
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def _add_row(lines, straight, half, aliases, images):
+    """Add a row of spectra to the wavenumbers of pixels, and what lies at Nyquist or beyond to its aliases."""
+    straight_index, mirrored_index = aliases
+    mirrored = (images.shape[1] - straight) % images.shape[1]
+    n_columns = len(straight_index)
+    for image in range(len(lines)):
+        for number in range(2 * min(n_columns, half + 1)):
+            images[image, straight, number] += lines[image, number]
+        for column in range(half, n_columns):
+            re, im = lines[image, 2 * column], lines[image, 2 * column + 1]
+            alias = straight_index[column]
+            if alias >= 0:
+                images[image, straight, 2 * alias] += re
+                images[image, straight, 2 * alias + 1] += im
+            alias = mirrored_index[column]
+            if alias >= 0:
+                images[image, mirrored, 2 * alias] += re
+                images[image, mirrored, 2 * alias + 1] -= im
+
+
+@njit(error_model="numpy")
+def spectrum_buffers(table: NDArray, kx: NDArray, side_x: int, n_images: int) -> tuple[NDArray, ...]:
+    """Arrays that `fill_spectrum` works in, of a galaxy's profile, of its rows, and where their columns are added.
+
+    Numbers that real and imaginary parts share stand twice in those of rows, as those of the result do.
+    """
+    n_columns = len(kx)
+    twice = np.empty((7, 2 * n_columns), np.float32)
+    for column in range(n_columns):
+        twice[0, 2 * column] = twice[0, 2 * column + 1] = _F(kx[column])
+    of_columns, index = np.empty((2, n_columns), np.float32), np.empty(n_columns, np.int32)
+    pieces, lines = np.empty((table.shape[1], 8), np.float32), np.empty((n_images, 2 * n_columns), np.float32)
+    return pieces, (kx.astype(np.float32), of_columns, index, twice), lines, _alias_columns(n_columns, side_x)
+
+
+@njit(error_model="numpy")
+def fill_spectrum(table: NDArray, of_galaxy: tuple, of_grid: tuple, buffers: tuple, out: NDArray) -> None:
+    """Fill spectra of a galaxy's model and derivatives ``(7 or 1, period in y, 2 columns)``.
+
+    Arguments and results are those of `galmeasure.render.compiled.spectra`, for a single galaxy.
+    """
+    first, weights, form, position, transform = of_galaxy
+    ky, kx, alias_y, side_x, least = of_grid
+    pieces, of_rows, lines, aliases = buffers
+    for order in range(len(weights)):
+        _blend(table, first, weights[order], 4 * order, pieces)
+    wave = of_rows[3][1]
+    for column in range(len(kx)):
+        angle = -position[1] * kx[column]
+        wave[2 * column], wave[2 * column + 1] = _F(math.cos(angle)), _F(math.sin(angle))
+    out[:] = _F(0.0)
+    for row in range(len(ky)):
+        angle = -position[0] * ky[row]
+        phase = _F(math.cos(angle)), _F(math.sin(angle))
+        _fill_lines(pieces, form, least, _F(ky[row]), phase, transform[row], of_rows, lines)
+        _add_row(lines, alias_y[row], side_x // 2, aliases, out)
