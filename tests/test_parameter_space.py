@@ -130,6 +130,7 @@ NOT_PARAMETERS = {
     },  # wavenumbers; disc and row; rows of a table
     "fitters/importance/compiled.py": {"offset", "lines"},  # y and x; orders of wavenumbers
     "networks/compiled.py": {"start_units"},  # transforms and layers
+    "networks/compiled_views.py": {"near", "far"},  # channels
     "fitters/importance/mixture.py": {"uniform"},  # random numbers
     "fitters/importance/sampling.py": {"uniform"},
     "fitters/neural/newton.py": {"score"},  # the only column of a product

@@ -7,6 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from galmeasure.utils.compiled import compiled_module
+
 __all__ = [
     "NATIVE_SIZE",
     "N_CHANNELS",
@@ -36,6 +38,7 @@ WINDOWS = (0.9, 1.6, 2.8, 5.0, 9.0, 16.0)
 _DEGREE = 4  # of the Hermite polynomials under the windows
 _PER_WINDOW = (_DEGREE + 1) * (_DEGREE + 2) // 2
 _COLUMNS = 16
+_LOOPS = "galmeasure.networks.compiled_views"
 
 N_CHANNELS = 4
 N_MOMENTS = 2 * len(WINDOWS) * _PER_WINDOW + len(WINDOWS)
@@ -171,10 +174,21 @@ def make_views(inputs: StampInputs) -> StampViews:
     moments = torch.cat([quick_asinh(coefficients), coefficients / level, covered], 1)
     numbers = torch.stack([level[:, 0].log(), size, torch.log1p(amplitude / inputs.gain)], 1)
 
+    near, far = _pixel_views(image, fraction, error, amplitude)
+    return StampViews(near, far, moments, numbers, flux_scale)
+
+
+def _pixel_views(image, fraction, error, amplitude):
+    """Four channels of the central pixels, and of all in blocks of 2 x 2."""
+    loops = compiled_module(_LOOPS, image, fraction, error, amplitude)
+    if loops is not None:
+        near, far = image.new_empty(2, len(image), N_CHANNELS, image.shape[1] // 2, image.shape[2] // 2)
+        arrays = image.contiguous(), fraction.contiguous(), error, amplitude.contiguous(), near, far
+        loops.fill_views(*(array.numpy() for array in arrays))
+        return near, far
     scaled = image / amplitude[:, None, None]
     near = _view(*map(_centre, (image, scaled, fraction, error)), 1.0)
-    far = _view(*map(_blocks, (image, scaled, fraction, error)), 2.0)
-    return StampViews(near, far, moments, numbers, flux_scale)
+    return near, _view(*map(_blocks, (image, scaled, fraction, error)), 2.0)
 
 
 def turned_inputs(inputs: StampInputs, element: int) -> StampInputs:

@@ -9,10 +9,12 @@ from torch.nn import functional
 
 from galmeasure.networks.config import NetworkConfig
 from galmeasure.networks.inputs import N_CHANNELS, N_MOMENTS, N_NUMBERS, NATIVE_SIZE, StampViews
+from galmeasure.utils.compiled import compiled_module
 
 __all__ = ["StampEncoder"]
 
 _PATCH = 4
+_LOOPS = "galmeasure.networks.encoders.compiled"
 
 
 class _Block(nn.Module):
@@ -33,6 +35,9 @@ class _Block(nn.Module):
         nn.init.zeros_(self.psf.bias)
 
     def forward(self, tokens, psf):
+        loops = _loops(tokens, psf, self.places)
+        if loops is not None:
+            return self._forward_compiled(loops, tokens, psf)
         count, places, width = tokens.shape
         split = tokens.reshape(count, places, self.groups, -1).permute(2, 1, 0, 3).reshape(self.groups, places, -1)
         mixed = torch.bmm(self.places.mT, split).view(self.groups, places, count, -1)
@@ -40,6 +45,26 @@ class _Block(nn.Module):
         scale, shift = self.psf(psf)[:, None].chunk(2, -1)
         mixed = self.norm(mixed) * (1.0 + scale) + shift
         return tokens + self.narrow(functional.gelu(self.widen(mixed)))
+
+    def _forward_compiled(self, loops, tokens, psf):
+        """Do the same with compiled loops between the products of matrices."""
+        count, places, width = tokens.shape
+        split = tokens.new_empty(self.groups, places, count * (width // self.groups))
+        loops.split_groups(tokens.contiguous().numpy(), split.numpy())
+        mixed, norm = torch.bmm(self.places.mT, split), self.norm
+        arrays = mixed, norm.weight, norm.bias, self.psf(psf)
+        rows = torch.empty_like(tokens, memory_format=torch.contiguous_format)
+        loops.join_groups(*(array.detach().numpy() for array in arrays), norm.eps, rows.numpy())
+        wide = self.widen(rows)
+        loops.apply_gelu(wide.view(-1).numpy())
+        return self.narrow(wide).add_(tokens)
+
+
+def _loops(*tensors):
+    """Compiled loops for tensors of which no gradients are asked, outside of lower precision; or None."""
+    if torch.is_grad_enabled() or torch.is_autocast_enabled(tensors[0].device.type):
+        return None
+    return compiled_module(_LOOPS, *(tensor.detach() for tensor in tensors))
 
 
 class StampEncoder(nn.Module):
@@ -150,6 +175,11 @@ class StampEncoder(nn.Module):
     def _patches(self, view):
         """Patches of a view, shape ``(B, places, channels * patch**2)``."""
         count, channels = view.shape[:2]
+        loops = _loops(view)
+        if loops is not None:
+            patches = view.new_empty(count, self.side**2, channels * _PATCH**2)
+            loops.cut_patches(view.contiguous().numpy(), _PATCH, patches.numpy())
+            return patches
         cut = view.reshape(count, channels, self.side, _PATCH, self.side, _PATCH)
         return cut.permute(0, 2, 4, 1, 3, 5).reshape(count, self.side**2, -1)
 
