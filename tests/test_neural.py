@@ -312,7 +312,7 @@ def test_draws(fitter, images):
     assert (np.abs(again["n"] - draws["n"][:5]) < ROUNDING * scatter).all()
     other = fitter.sample(images[:5] * u.ct, PSF, 30, seed=5, error=SIGMA * u.ct, pixel_scale=0.2)
     assert (np.abs(other["n"] - draws["n"][:5]) > ROUNDING * scatter).mean() > 0.9
-    assert len(np.unique(draws["n"])) == 70 * 30
+    assert len(np.unique(draws["n"])) > 0.99 * 70 * 30  # in single precision a few agree by chance
 
 
 def test_draws_of_rows_that_cannot_be_measured(fitter, images):
