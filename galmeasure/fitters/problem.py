@@ -10,11 +10,13 @@ from galmeasure.fitters.prior_term import PriorTerm
 from galmeasure.likelihood import normal_equations
 from galmeasure.parameters import N_PARAMETERS, PARAMETER_INDEX
 from galmeasure.render import PSFGrid, raw_jacobian_matrix, render_raw
-from galmeasure.utils.chunks import chunk_size
+from galmeasure.utils.chunks import rows_per_chunk
+from galmeasure.utils.compiled import compiled_module
 
 __all__ = ["Problem"]
 
 _FLUX = PARAMETER_INDEX["flux"]
+_LOOPS = "galmeasure.render.compiled"
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,11 @@ class Problem:
         tuple of Tensor
             The rows in their order.
         """
+        if compiled_module(_LOOPS, self.image) is not None:  # spectra of one model at a time
+            return rows.split(rows_per_chunk("compiled models", N_PARAMETERS * self.image[0].numel()))
         rows_k, columns_k = self.psf.transform.shape[1:]
         numbers = 2 * N_PARAMETERS * max(rows_k, self.psf.padded[0]) * columns_k  # per stamp
-        return rows.split(max(1, chunk_size("least-squares temporaries", self.image.device.type) // numbers))
+        return rows.split(rows_per_chunk("least-squares temporaries", numbers, self.image.device.type))
 
     def data(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Image, error, good and gain of some rows."""

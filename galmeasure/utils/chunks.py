@@ -67,6 +67,10 @@ CHUNKS = {
         (1_200_000,), (240_000_000,), "numbers of the largest temporary array",
         "it stays in the cache and in the heap that the C library keeps",
     ),
+    "compiled models": ChunkSizes(
+        (2_500_000,), (2_500_000,), "numbers of the images of models and derivatives",
+        "many models share the cost of operations beside compiled loops, which themselves need little memory",
+    ),
     "spectra": ChunkSizes(
         (200_000,), (30_000_000,), "complex numbers of the spectra of models and derivatives",
         "these and their transforms stay in a core's own cache",
