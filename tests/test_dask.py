@@ -96,8 +96,9 @@ def test_weights_are_loaded_once_a_worker(cluster, catalog):
         import torch
 
         from galmeasure.workflows import dask as module
+        from galmeasure.workflows import readers
 
-        return len(module._FITTERS), len(module._SOURCES), torch.get_num_threads()
+        return len(module._FITTERS), len(readers._SOURCES), torch.get_num_threads()
 
     with distributed.Client(cluster) as client:
         compute_table(measure_dask(catalog, SUMS, division=DIVISION))

@@ -88,6 +88,11 @@ class CutoutTableSource(CatalogSource):
         return len(self._rows)
 
     @property
+    def is_read_in_parts(self) -> bool:
+        """True unless the file is compressed."""
+        return not self._rows.is_packed
+
+    @property
     def n_whole(self) -> int:
         """Number of rows, from the first one on, that are whole in the file."""
         return self._rows.n_whole

@@ -94,6 +94,11 @@ class ParquetRows:
     def __len__(self):
         return int(self._starts[-1])
 
+    @property
+    def is_packed(self) -> bool:
+        """True: groups of rows are compressed, and unpacked whole."""
+        return True
+
     def unit(self, name: str) -> str | None:
         """Text of the unit of a column, or None."""
         text = (self._fields[name].metadata or {}).get(b"unit")

@@ -165,6 +165,11 @@ class CatalogSource:
             )  # fmt: skip
 
     @property
+    def is_read_in_parts(self) -> bool:
+        """True if any process reads some rows at the cost of these rows: nothing is unpacked, searched or kept."""
+        return False
+
+    @property
     def n_whole(self) -> int:
         """Number of rows, from the first one on, that can be read: all of them unless the file ends early."""
         return len(self)

@@ -78,6 +78,11 @@ class TableRows:
     def __len__(self):
         return self._n_rows
 
+    @property
+    def is_packed(self) -> bool:
+        """True if the file is compressed, so that each process unpacks it."""
+        return self._unpacked is not None
+
     def _count_whole(self, size):
         """Number of rows whose bytes, those of arrays of varying length included, come before the end of the file."""
         with self._open() as file:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from galmeasure.fitters.registry import FitterSpec
 from galmeasure.io import CatalogSource, open_catalog
 from galmeasure.utils.compiled import is_compiled
 from galmeasure.workflows.executors import Division, fit_divided
+from galmeasure.workflows.readers import MOST_KEPT, address_of, read_rows
 
 if TYPE_CHECKING:
     from dask.delayed import Delayed
@@ -38,12 +38,8 @@ _RETRIES = 3
 
 _CONNECT_SECONDS = 20
 
-_MOST_KEPT = 4
-"""Catalogues, and estimators, that a worker keeps."""
-
 _LOCK = threading.RLock()
 _FITTERS: dict[bytes, Any] = {}
-_SOURCES: dict[bytes, tuple[CatalogSource, threading.Lock]] = {}
 
 
 def measure_dask(
@@ -103,7 +99,7 @@ def measure_dask(
     else:
         source = _opened(source, reading)
         rows = np.arange(len(source)) if rows is None else np.asarray(rows, dtype=np.int64)
-        loaders = [(_read_file, (*_address(source), block)) for block in division.blocks(source, rows)]
+        loaders = [(read_rows, (*address_of(source), block)) for block in division.blocks(source, rows)]
     task = dask.delayed(_measure, pure=False)
     return [task(load, argument, spec, division.threads, _version()) for load, argument in loaders]
 
@@ -214,12 +210,12 @@ def cluster_chunks(
         If the scheduler cannot be reached, has no workers, or a block has killed several of these.
     """
     blocks = division.blocks(source, rows)[first:]
-    address, version = _address(source), _version()
+    address, version = address_of(source), _version()
     with _client(scheduler) as client:
         waiting: deque = deque()
         most = 2 * max(1, sum(client.nthreads().values()))
         for block in blocks:
-            arguments = (_read_file, (*address, block), fitter, division.threads, version)
+            arguments = (read_rows, (*address, block), fitter, division.threads, version)
             waiting.append((block, client.submit(_measure, *arguments, pure=False, retries=_RETRIES)))
             if len(waiting) >= most:
                 yield _next(waiting, report)
@@ -318,7 +314,7 @@ def _made(spec):
     with _LOCK:
         if key not in _FITTERS:
             _use_one_thread()
-            while len(_FITTERS) >= _MOST_KEPT:
+            while len(_FITTERS) >= MOST_KEPT:
                 _FITTERS.pop(next(iter(_FITTERS)))
             _FITTERS[key] = spec.make()
         return _FITTERS[key]
@@ -345,37 +341,6 @@ def _opened(source, reading):
         msg = f"source must be a path, a CatalogSource, Cutouts or a mapping of arrays, not {type(source).__name__}"
         raise TypeError(msg)
     return open_catalog(source, **reading)
-
-
-def _address(source):
-    """Absolute path and options with which a worker opens a catalogue."""
-    options = {name: value for name, value in vars(source.options).items() if value is not None}
-    files = {name: str(Path(value).resolve()) for name, value in options.items() if _is_file(value)}
-    path = source.opened_as
-    return (str(Path(path).resolve()) if _is_file(path) else _with_folder(path)), options | files
-
-
-def _is_file(value):
-    return isinstance(value, str | PathLike) and Path(value).exists()
-
-
-def _with_folder(path):
-    """Absolute path of a file with an extension in brackets behind it."""
-    return None if path is None else str(Path.cwd() / path)
-
-
-def _read_file(argument):
-    """Cutouts of some rows of a file, which a worker keeps open."""
-    path, options, rows = argument
-    key = pickle.dumps((path, options))
-    with _LOCK:
-        if key not in _SOURCES:
-            while len(_SOURCES) >= _MOST_KEPT:
-                _SOURCES.pop(next(iter(_SOURCES)))
-            _SOURCES[key] = open_catalog(path, **options), threading.Lock()
-        source, lock = _SOURCES[key]
-    with lock:
-        return source.read(rows)
 
 
 def _as_they_are(cutouts):

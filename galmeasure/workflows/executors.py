@@ -22,6 +22,7 @@ from galmeasure.io import CatalogSource
 from galmeasure.io.source import row_blocks
 from galmeasure.utils.chunks import chunk_size
 from galmeasure.utils.processes import count_jobs, leave_with_parent, n_cores
+from galmeasure.workflows.readers import address_of, read_rows
 
 __all__ = ["Division", "check_device", "fit_divided", "measured_chunks", "process_pool"]
 
@@ -142,8 +143,8 @@ def measured_chunks(
     ------
     rows : ndarray of int
         Rows of the chunk.
-    cutouts : galmeasure.Cutouts
-        Their cutouts.
+    cutouts : galmeasure.Cutouts or None
+        Their cutouts; None where other processes have read them.
     table : astropy.table.QTable
         Their measurements.
     """
@@ -293,11 +294,17 @@ def process_pool(n_jobs: int, start: Callable[..., None], arguments: tuple[Any, 
 
 
 def _in_processes(source, blocks, worker, n_jobs):
-    """Chunks are read here, measured elsewhere, and given back in order; at most two per process are under way."""
-    waiting = deque()
+    """Chunks are measured elsewhere, and given back in order; at most two per process are under way.
+
+    They are read elsewhere, too, where that costs no more than here: one process reads for a few others at most.
+    """
+    waiting, address = deque(), address_of(source) if source.is_read_in_parts else None
     with process_pool(n_jobs, _start_worker, worker) as pool:
         for block in blocks:
-            waiting.append(_submitted(pool, source, block))
+            if address is None:
+                waiting.append(_submitted(pool, source, block))
+            else:
+                waiting.append((block, None, pool.submit(_read_and_measure, (*address, block))))
             if len(waiting) >= 2 * n_jobs:
                 yield _next(waiting)
         while waiting:
@@ -325,6 +332,10 @@ def _start_worker(fitter, threads, batch_threads, count):
 
     torch.set_num_threads(threads)
     _STATE["fit"], _STATE["batch_threads"], _STATE["count"] = fitter.make(), batch_threads, count
+
+
+def _read_and_measure(argument):
+    return _measure(read_rows(argument))
 
 
 def _measure(cutouts):
