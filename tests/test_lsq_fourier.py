@@ -212,3 +212,23 @@ def test_joint_problem_keeps_rows_apart():
     assert loss.tolist() == [100.5, 101.0, 2.0]
     assert torch.equal(gradient, points)
     assert torch.equal(hessian[:, :, 0], points)
+
+
+@pytest.mark.parametrize(("shape", "band"), [((32, 32), 0.6), ((33, 40), 1.0), ((20, 17), 1.42)])
+def test_full_lines_hold_the_same_wavenumbers(shape, band):
+    """One line for each row, of a multiple of 8 from the first column on; what is not in the disc counts nothing."""
+    short, full = (modes_of_band(shape, band, "cpu", torch.float64, full_lines=way) for way in (False, True))
+    for name in ("index", "ky", "kx", "count"):
+        some, others = (getattr(modes, name)[modes.count > 0] for modes in (short, full))
+        torch.testing.assert_close(some, others, rtol=0.0, atol=0.0)
+    start, length, order, column = full.lines.T
+    assert (length % 8 == 0).all()
+    assert (column == 0).all()
+    assert len(np.unique(order)) == len(order)
+    np.testing.assert_array_equal(start, np.append(0, length.cumsum()[:-1]))
+    for line, first in enumerate(start):
+        modes = slice(first, first + length[line])
+        used = full.count[modes] > 0
+        expected = 2.0 * np.pi / shape[0] * order[line], torch.arange(length[line]) * (2.0 * np.pi / shape[1])
+        torch.testing.assert_close(full.ky[modes][used], torch.full_like(full.ky[modes][used], expected[0]))
+        torch.testing.assert_close(full.kx[modes][used], expected[1][used].double())

@@ -11,7 +11,7 @@ from galmeasure.render.profiles import TABLE_LOG_K
 from galmeasure.utils.compiled import FAST_MATH
 from galmeasure.utils.compiled_math import fast_log
 
-__all__ = ["blend_rows", "fill_phases", "fill_places", "fill_slopes", "fill_values", "fill_waves"]
+__all__ = ["blend_rows", "fill_phases", "fill_places", "fill_slopes", "fill_turned", "fill_values", "fill_waves"]
 
 _F = np.float32
 _ZERO, _TWO, _THREE = _F(0.0), _F(2.0), _F(3.0)
@@ -114,6 +114,12 @@ def fill_waves(step: float, offset: float, cosine: NDArray, sine: NDArray) -> No
 
 
 @njit(fastmath=FAST_MATH, error_model="numpy")
+def _turn_wave(of_cosine, of_sine, cosine, sine, out):
+    for mode in range(len(out)):
+        out[mode] = of_cosine * cosine[mode] + of_sine * sine[mode]
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
 def fill_phases(lines: NDArray, waves: tuple[NDArray, NDArray, NDArray, NDArray], out: NDArray) -> None:
     """Write cosines and sines of the phases of all wavenumbers.
 
@@ -127,12 +133,43 @@ def fill_phases(lines: NDArray, waves: tuple[NDArray, NDArray, NDArray, NDArray]
         Result, shape ``(2, K)``; not written where wavenumbers count nothing.
     """
     cos_y, sin_y, cos_x, sin_x = waves
-    cosine, sine = out[0], out[1]
     for line in range(len(lines)):
         start, count, order, column = lines[line, 0], lines[line, 1], lines[line, 2], lines[line, 3]
         row_cos, row_sin = cos_y[abs(order)], sin_y[abs(order)]
         if order < 0:
             row_sin = -row_sin
-        for mode in range(count):
-            cosine[start + mode] = row_cos * cos_x[column + mode] - row_sin * sin_x[column + mode]
-            sine[start + mode] = row_sin * cos_x[column + mode] + row_cos * sin_x[column + mode]
+        cosine, sine = cos_x[column : column + count], sin_x[column : column + count]
+        _turn_wave(row_cos, -row_sin, cosine, sine, out[0, start : start + count])
+        _turn_wave(row_sin, row_cos, cosine, sine, out[1, start : start + count])
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def _turn(value, of_cosine, of_sine, cosine, sine, out):
+    for mode in range(len(out)):
+        out[mode] = value[mode] * (of_cosine * cosine[mode] + of_sine * sine[mode])
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def fill_turned(lines: NDArray, waves: tuple[NDArray, NDArray, NDArray, NDArray], value: NDArray, out: NDArray) -> None:
+    """Write products of values with cosines and sines of the phases of wavenumbers in full lines.
+
+    Parameters
+    ----------
+    lines : ndarray
+        Full lines, see `galmeasure.render.modes.modes_of_band`.
+    waves : tuple of ndarray
+        Cosines and sines by order along y, and along x, from `fill_waves`.
+    value : ndarray
+        Values by wavenumber, shape ``(K,)``.
+    out : ndarray
+        Result, shape ``(2, K)``; not written where the last cache line is filled.
+    """
+    cos_y, sin_y, cos_x, sin_x = waves
+    for line in range(len(lines)):
+        start, count, order = lines[line, 0], lines[line, 1], lines[line, 2]
+        cosine, sine = cos_y[abs(order)], sin_y[abs(order)]
+        if order < 0:
+            sine = -sine
+        of_line = value[start : start + count]
+        _turn(of_line, cosine, -sine, cos_x, sin_x, out[0, start : start + count])
+        _turn(of_line, sine, cosine, cos_x, sin_x, out[1, start : start + count])

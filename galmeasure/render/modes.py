@@ -25,6 +25,9 @@ BANDS = (0.625, 0.8, 1.0, 1.42)
 
 _BAND_TOLERANCE = 0.007
 
+_SIDE_BY_SIDE = 8
+"""Single-precision numbers that a processor works on at once: full lines are as long as a multiple of it."""
+
 _N = SERSIC.index("n")
 _COARSE = 3  # nodes of the table in log k for each one that is kept
 COARSE_STEP = _COARSE * float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
@@ -70,7 +73,9 @@ class Modes:
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # what is kept must serve autograd too
-def modes_of_band(shape: tuple[int, int], band: float, device: torch.device | str, dtype: torch.dtype) -> Modes:
+def modes_of_band(
+    shape: tuple[int, int], band: float, device: torch.device | str, dtype: torch.dtype, *, full_lines: bool = False
+) -> Modes:
     """List the wavenumbers of a stamp within a disc.
 
     Parameters
@@ -83,14 +88,19 @@ def modes_of_band(shape: tuple[int, int], band: float, device: torch.device | st
         Torch device of the result.
     dtype : torch.dtype
         Real type of the result.
+    full_lines : bool, optional
+        List a multiple of 8 wavenumbers of each row of the plane, from the first column on, as one line; those that are
+        conjugates of others, or outside the disc, count nothing.
     """
     ky, kx = _half_plane(shape)
     inside = (torch.hypot(ky, kx) < band * torch.pi) & ((kx > 0) | (ky >= 0))
     inside &= torch.maximum(ky.abs(), kx) < torch.pi * (1.0 - 1e-9)  # a Nyquist wave is its own alias
-    index = torch.nonzero(inside.flatten())[:, 0]  # zero is the first
-    count = torch.full((len(index),), 2.0, dtype=ky.dtype)
-    count[0] = 1.0
-    lines = _lines(index.numpy(), shape)
+    if full_lines:
+        index, count, lines = _full_lines(inside)
+    else:
+        index = torch.nonzero(inside.flatten())[:, 0]
+        count, lines = torch.full((len(index),), 2.0, dtype=ky.dtype), _lines(index.numpy(), shape)
+    count[0] = 1.0  # zero is the first
     # whole cache lines, with wavenumbers that count nothing: sums round alike wherever a galaxy lies in memory
     missing = -len(index) % CACHE_LINE
     index, count = torch.nn.functional.pad(index, (0, missing)), torch.nn.functional.pad(count, (0, missing))
@@ -110,6 +120,21 @@ def _lines(index, shape):
     start = np.union1d(start, np.flatnonzero(np.diff(row, prepend=-1)))
     order = np.where(row > shape[0] // 2, row - shape[0], row)
     return np.stack([start, np.diff(start, append=len(index)), order[start], column[start]], 1)
+
+
+def _full_lines(inside):
+    """Positions, counts and full lines of the wavenumbers ``inside`` the half-plane, and of others that fill them."""
+    n_rows, n_columns = inside.shape
+    inside = torch.nn.functional.pad(inside, (0, -n_columns % _SIDE_BY_SIDE))
+    last = (inside * torch.arange(1, inside.shape[1] + 1)).amax(1)
+    chosen = torch.arange(inside.shape[1]) < (last + -last % _SIDE_BY_SIDE)[:, None]
+    position = torch.arange(n_rows)[:, None] * n_columns + torch.arange(inside.shape[1])
+    index = torch.where(inside, position, 0)[chosen]  # the others are as good as zero, which is there
+    row, length = torch.nonzero(last)[:, 0].numpy(), chosen.sum(1).numpy()
+    order = np.where(row > n_rows // 2, row - n_rows, row)
+    length = length[row]
+    lines = np.stack([length.cumsum() - length, length, order, np.zeros_like(row)], 1)
+    return index, 2.0 * inside[chosen].double(), lines
 
 
 def _half_plane(shape):

@@ -4,32 +4,27 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from galmeasure.render.compiled_modes import blend_rows, fill_phases, fill_places, fill_values, fill_waves
+from galmeasure.render.compiled_modes import blend_rows, fill_places, fill_turned, fill_values, fill_waves
 from galmeasure.utils.compiled import FAST_MATH, compile_loop
-from galmeasure.utils.compiled_math import dot, fast_log
+from galmeasure.utils.compiled_math import dot, fast_log, multiply
 
-__all__ = ["central_products", "displacements", "shot_noise"]
+__all__ = ["central_products", "projections", "shot_noise"]
 
 _F = np.float32
 _ZERO, _ONE, _HALF = _F(0.0), _F(1.0), _F(0.5)
 
 
 @njit(fastmath=FAST_MATH, error_model="numpy")
-def _fill_displacement(value, cosine, sine, psf, reference, excess, more, out):
+def _fill_displacement(turned, psf, reference, excess, more, out):
     """Fill the displacement of a model, turned to its place, from the reference; loops so short that they vectorize."""
-    n_modes = len(value)
-    real, imag, half = psf[0], psf[1], out[:n_modes]
+    n_modes = turned.shape[1]
+    cosine, sine, real, imag = turned[0], turned[1], psf[0], psf[1]
+    half, before, wrapped = out[:n_modes], reference[:n_modes], excess[:n_modes]
     for mode in range(n_modes):
-        cosine[mode] *= value[mode]
+        half[mode] = cosine[mode] * real[mode] + sine[mode] * imag[mode] + more * wrapped[mode] - before[mode]
+    half, before, wrapped = out[n_modes:], reference[n_modes:], excess[n_modes:]
     for mode in range(n_modes):
-        sine[mode] *= value[mode]
-    for mode in range(n_modes):
-        half[mode] = cosine[mode] * real[mode] + sine[mode] * imag[mode]
-    half = out[n_modes:]
-    for mode in range(n_modes):
-        half[mode] = cosine[mode] * imag[mode] - sine[mode] * real[mode]
-    for mode in range(2 * n_modes):
-        out[mode] += more * excess[mode] - reference[mode]
+        half[mode] = cosine[mode] * imag[mode] - sine[mode] * real[mode] + more * wrapped[mode] - before[mode]
 
 
 @njit(fastmath=FAST_MATH, error_model="numpy")
@@ -38,6 +33,40 @@ def _square(wave, scale):
     for mode in range(n_modes):
         total += (wave[mode] * wave[mode] + wave[n_modes + mode] * wave[n_modes + mode]) * scale[mode]
     return total
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def _copy(source, out):
+    for number in range(len(out)):
+        out[number] = source[number]
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def _fill_pixels(wave, lines, waves_y, waves_x, square, buffers, out):
+    """Fill pixels of the central square of a model from its transform: one axis after the other."""
+    by_row, along_y, turned, pixels = buffers
+    length, n_offsets, half = by_row.shape[1] // 2, len(along_y) // 2, len(wave) // 2
+    for line in range(len(lines)):
+        start, count = lines[line, 0], lines[line, 1]
+        _copy(wave[start : start + count], by_row[line, :count])
+        _copy(wave[half + start : half + start + count], by_row[line, length : length + count])
+    by_row[0][0] *= _HALF  # every other wavenumber occurs twice
+    multiply(waves_y, by_row, along_y)
+    for row in range(len(square)):
+        number, side = square[row]
+        sign = _F(side)  # cosines are even, sines are odd
+        cosine, sine = along_y[number], along_y[n_offsets + number]
+        _combine(cosine[:length], -sign, sine[length:], turned[row, :length])
+        _combine(cosine[length:], sign, sine[:length], turned[row, length:])
+    multiply(turned, waves_x, pixels)
+    for row in range(len(square)):
+        _copy(pixels[row], out[row])
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def _combine(left, factor, right, out):
+    for number in range(len(out)):
+        out[number] = left[number] + factor * right[number]
 
 
 @njit(fastmath=FAST_MATH, error_model="numpy")
@@ -51,9 +80,10 @@ def _central_square(model, weight):
 @compile_loop(
     "void(float32[:, ::1], int64[::1], float32[:, ::1], float32[:, ::1], float64[:, ::1], float32[::1],"
     "int64[:, ::1], float32[:, ::1], float32[::1], float64, float64, float32, float32[:, ::1], float32[::1],"
-    "float32[::1], float32, float32, float64[::1], float32[:, ::1])"
+    "float32[::1], float32, float32, float32[:, ::1], float32[:, ::1], float32[:, ::1], int64[:, ::1],"
+    "float64[::1], float64[:, ::1], float32[:, :, ::1])"
 )
-def displacements(
+def projections(
     table: NDArray,
     first: NDArray,
     weights: NDArray,
@@ -71,10 +101,15 @@ def displacements(
     excess: NDArray,
     outside_reference: float,
     least_outside: float,
+    columns: NDArray,
+    waves_y: NDArray,
+    waves_x: NDArray,
+    square: NDArray,
     squares: NDArray,
-    out: NDArray,
+    sums: NDArray,
+    pixels: NDArray,
 ) -> None:
-    """Write displacements of the unit models of one galaxy's draws from the reference, and their squares.
+    """Write sums over displacements of the unit models of one galaxy's draws from the reference, and central pixels.
 
     Parameters
     ----------
@@ -87,7 +122,7 @@ def displacements(
     outside : ndarray
         Light outside the stamp of each draw, shape ``(S,)``.
     lines : ndarray
-        Wavenumbers of one row that lie side by side: `galmeasure.render.modes.Modes.lines`.
+        Full lines of wavenumbers, see `galmeasure.render.modes.modes_of_band`.
     forms, scale : ndarray
         Quadratic forms ``(3, K)`` of the wavenumbers, and how often each one occurs, per pixel, ``(K,)``.
     step_y, step_x : float
@@ -98,18 +133,27 @@ def displacements(
         Transforms of the PSF ``(2, K)``, of the reference, and of what that has too much, ``(2 K,)``.
     outside_reference, least_outside : float
         Light outside the stamp at the reference, and what counts as none.
-    squares : ndarray
-        Result: squares of the displacements, per pixel, shape ``(S,)``.
-    out : ndarray
-        Result: displacements, shape ``(S, 2 K)``.
+    columns : ndarray
+        Waves of which products with the displacements are taken, shape ``(C, 2 K)``.
+    waves_y, waves_x, square : ndarray
+        Transform to the central square, see `galmeasure.fitters.importance.fourier.central_square`.
+    squares, sums : ndarray
+        Results: squares of the displacements, per pixel, shape ``(S,)``, and the products, shape ``(S, C)``.
+    pixels : ndarray
+        Result: displacements in the central square, shape ``(S, side, side)``, or ``(0, 0, 0)``.
     """
-    n_modes = len(scale)
+    n_modes, length = len(scale), waves_x.shape[0] // 2
     pieces = np.empty(table.shape[1], np.float32)
-    kappa2, fraction, value = np.empty((3, n_modes), np.float32)
+    # each by itself: loops do not vectorize over rows of one array, which might overlap for all that is known of them
+    kappa2, fraction = np.empty(n_modes, np.float32), np.empty(n_modes, np.float32)
+    value = np.empty(n_modes, np.float32)
     index = np.empty(n_modes, np.int32)
-    waves = np.zeros((2, n_modes), np.float32)  # zero where the last cache line is filled
+    turned, wave = np.zeros((2, n_modes), np.float32), np.zeros(2 * n_modes, np.float32)
     cos_y, sin_y = np.empty((2, np.abs(lines[:, 2]).max() + 1), np.float32)
-    cos_x, sin_x = np.empty((2, (lines[:, 1] + lines[:, 3]).max()), np.float32)
+    cos_x, sin_x = np.empty((2, length), np.float32)
+    by_row = np.zeros((waves_y.shape[1], 2 * length), np.float32)
+    along_y = np.empty((len(waves_y), 2 * length), np.float32)
+    buffers = by_row, along_y, np.zeros((12, 2 * length), np.float32), np.empty((12, waves_x.shape[1]), np.float32)
     for draw in range(len(first)):
         blend_rows(table, first[draw], weights[draw], pieces)
         fill_places(forms, form[draw], least, len(pieces) // 4, kappa2, fraction, index)
@@ -118,10 +162,13 @@ def displacements(
         more = _ONE - (outside[draw] + least_outside) / (outside_reference + least_outside)
         fill_waves(step_y, offset[draw, 0], cos_y, sin_y)
         fill_waves(step_x, offset[draw, 1], cos_x, sin_x)
-        fill_phases(lines, (cos_y, sin_y, cos_x, sin_x), waves)
-        wave = out[draw]
-        _fill_displacement(value, waves[0], waves[1], psf, reference, excess, more, wave)
+        fill_turned(lines, (cos_y, sin_y, cos_x, sin_x), value, turned)
+        _fill_displacement(turned, psf, reference, excess, more, wave)
         squares[draw] = _square(wave, scale)
+        for column in range(len(columns)):
+            sums[draw, column] = dot(wave, columns[column])
+        if len(pixels):
+            _fill_pixels(wave, lines, waves_y, waves_x, square, buffers, pixels[draw])
 
 
 @compile_loop(

@@ -38,7 +38,7 @@ _LEAST_OUTSIDE = 1e-4  # share of the light outside a stamp that counts as none
 @torch.inference_mode(False)
 def _central_waves(shape, band, device, dtype):
     """Pixels of the central square, and cosines and sines ``(K, pixels)`` that transform a half-plane to them."""
-    modes = modes_of_band(shape, band, device, dtype)
+    modes = _modes(shape, band, device, dtype)
     starts = [(side - _CENTRAL) // 2 for side in shape]
     y, x = torch.meshgrid(*(torch.arange(start, start + _CENTRAL) for start in starts), indexing="ij")
     y, x = y.flatten(), x.flatten()
@@ -47,6 +47,48 @@ def _central_waves(shape, band, device, dtype):
     scale = modes.count.double()[:, None] / (shape[0] * shape[1])
     waves = torch.cat([scale * torch.cos(angle), -scale * torch.sin(angle)])
     return (y * shape[1] + x).to(device), waves.to(dtype)
+
+
+def _modes(shape, band, device, dtype):
+    """Wavenumbers within a disc; in full lines where compiled loops may work on them."""
+    return modes_of_band(shape, band, device, dtype, full_lines=torch.device(device).type == "cpu")
+
+
+@lru_cache(maxsize=64)
+def central_square(
+    shape: tuple[int, int], orders: tuple[int, ...], n_columns: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Transform from wavenumbers in full lines to the central square, one axis after the other.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Sides of the stamp ``(ny, nx)``, pixels.
+    orders : tuple of int
+        Orders of the rows of the lines.
+    n_columns : int
+        Number of columns of the longest one.
+
+    Returns
+    -------
+    waves_y : ndarray
+        Cosines, then sines, of the products of these orders with distances in y from the middle, shape
+        ``(2 distances, rows)``, filled up with zeros to whole blocks of `galmeasure.utils.compiled_math.multiply`.
+    waves_x : ndarray
+        Twice the cosines, then sines, per pixel, of the products of columns with the places in x, one column for each
+        place, shape ``(2 n_columns, places)``, filled up as well.
+    square : ndarray
+        Number of the distance of each place in y, and its sign, shape ``(places, 2)``.
+    """
+    offset_y, offset_x = ((side - _CENTRAL) // 2 + np.arange(_CENTRAL) - (side - 1) / 2.0 for side in shape)
+    distances, number = np.unique(np.abs(offset_y), return_inverse=True)
+    angle = 2.0 * np.pi / shape[0] * np.outer(distances, orders)
+    waves_y = np.zeros((2, 6, len(orders) + -len(orders) % 4), np.float32)
+    waves_y[0, : len(angle), : len(orders)], waves_y[1, : len(angle), : len(orders)] = np.cos(angle), np.sin(angle)
+    angle = 2.0 * np.pi / shape[1] * np.outer(np.arange(n_columns), offset_x)
+    waves_x = np.zeros((2 * n_columns, 16), np.float32)
+    waves_x[:, :_CENTRAL] = np.concatenate([np.cos(angle), -np.sin(angle)]) * (2.0 / (shape[0] * shape[1]))
+    return waves_y.reshape(12, -1), waves_x, np.stack([number, np.where(offset_y < 0, -1, 1)], 1).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -116,17 +158,17 @@ class _Disc:
         """Expand the log-likelihood of some rows of a problem about the models of parameters ``(R, 7)``."""
         image, error, good, gain = problem.data(rows)
         shape, n_pixels = problem.psf.shape, image[0].numel()
-        modes = modes_of_band(shape, band, image.device, image.dtype)
+        modes = _modes(shape, band, image.device, image.dtype)
         _, derivative = information(problem, rows, reference)
         weight = _mean_weight(reference, good / variance(reference, error, gain))
         scale = modes.count / n_pixels
 
         def on_modes(images):
             wave = torch.fft.rfft2(images).flatten(1)[:, modes.index] * modes.middle
-            return torch.stack([wave.real, wave.imag], 1)
+            return torch.stack([wave.real, wave.imag], 1) * (modes.count > 0)
 
         psf = transform.flatten(1)[problem.psf_index[rows][:, None], modes.index]
-        psf = torch.stack([psf.real, psf.imag], 1)
+        psf = torch.stack([psf.real, psf.imag], 1) * (modes.count > 0)
         wave, outside = (column.squeeze(1) for column in _unit_models(modes, psf, stamps[:, None]))
         profiles = Profiles.of(stamps.to(image.dtype))
         wrapped = wrapped_light(stamps.to(image.dtype), profiles.form, profiles.scales(), shape, shape, False)[:, 0]
@@ -195,26 +237,26 @@ class _Disc:
         offset = flat[:, [_Y, _X]] - flat.new_tensor([(ny - 1) / 2.0, (nx - 1) / 2.0])
         draws = profiles.rows[:, 0], profiles.weights[:, 0], profiles.form, offset, outside
         draws = [column.contiguous().unflatten(0, (count, size)).numpy() for column in draws]
-        constants = [array.contiguous().numpy() for array in (modes.forms, modes.count / (ny * nx))]
+        constants = modes.lines, modes.forms.contiguous().numpy(), (modes.count / (ny * nx)).numpy()
         steps = 2.0 * np.pi / ny, 2.0 * np.pi / nx, KAPPA_MIN**2
-        columns = self.columns.transpose(1, 2).contiguous()  # so that their products with few draws are quick
-        sums = self.wave.new_empty(count, size, self.columns.shape[2])
-        square = torch.empty((count, size), dtype=torch.float64)
-        away = self.wave.new_empty(size, self.wave.shape[1])
-        pixels = None if self.central is None else self.wave.new_empty(count, size, _CENTRAL**2)
-        for row in range(count):  # one galaxy by itself: its products do not depend on others
-            reference = [array[row].numpy() for array in (self.psf, self.wave, self.excess)]
-            loops.displacements(
-                compiled_table(), *(array[row] for array in draws), modes.lines, *constants, *steps, *reference,
-                float(self.outside[row]), _LEAST_OUTSIDE, square[row].numpy(), away.numpy(),
+        _, lengths, orders, _ = modes.lines.T.tolist()
+        square = central_square(modes.shape, tuple(orders), max(lengths))
+        columns = self.columns.transpose(1, 2).contiguous().numpy()
+        references = self.psf.numpy(), self.wave.numpy(), self.excess.numpy(), self.outside.numpy()
+        squares, sums = np.empty((count, size)), np.empty((count, size, columns.shape[1]))
+        shape = (count, 0, 0, 0) if self.central is None else (count, size, _CENTRAL, _CENTRAL)
+        pixels = np.empty(shape, np.float32)
+        for row in range(count):
+            loops.projections(
+                compiled_table(), *(array[row] for array in draws), *constants, *steps,
+                *(array[row] for array in references), _LEAST_OUTSIDE, columns[row], *square,
+                squares[row], sums[row], pixels[row],
             )  # fmt: skip
-            torch.mm(away, columns[row].T, out=sums[row])
-            if pixels is not None:
-                _fill_pixels(away, self.central[0], modes.shape, pixels[row])
-        if pixels is not None:
-            pixels += (self.central[4] / self.flux[:, None].to(pixels.dtype))[:, None]
-        sums = sums.double()
-        return _Projection(sums, square * self.weight[:, None], pixels)
+        central = None
+        if self.central is not None:
+            central = torch.from_numpy(pixels).flatten(2)
+            central += (self.central[4] / self.flux[:, None].to(central.dtype))[:, None]
+        return _Projection(torch.from_numpy(sums), torch.from_numpy(squares) * self.weight[:, None], central)
 
     def log_likelihood(self, flux: Tensor, projection: "_Projection") -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Approximate log-likelihood of models, and what shot noise changes in their S/N.
@@ -312,18 +354,6 @@ class _Projection:
 def _sums(waves, columns):
     """Products of waves ``(R, S, 2 K)`` with columns ``(R, 2 K, C)``, double precision."""
     return torch.bmm(waves, columns).double()
-
-
-def _fill_pixels(waves, transform, shape, out):
-    """Fill pixels of the central square ``(S, pixels)``, each with its mirror image, from half of the products."""
-    if shape[0] % 2 or shape[1] % 2:  # the middle of the square is not that of the stamp
-        torch.mm(waves, transform, out=out)
-        return
-    n_modes, half = waves.shape[1] // 2, out.shape[1] // 2
-    even = waves[:, :n_modes] @ transform[:n_modes, :half]
-    odd = waves[:, n_modes:] @ transform[n_modes:, :half]
-    torch.add(even, odd, out=out[:, :half])
-    out[:, half:] = (even - odd).flip(1)
 
 
 def _weighted(wave, weight, scale):

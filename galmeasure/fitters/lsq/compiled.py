@@ -109,9 +109,11 @@ def mode_sums(
     """
     n_modes, n_pieces = amplitude.shape[1], table.shape[1] // 4
     pieces = np.empty((2, table.shape[1]), np.float32)
-    kappa2, fraction, slope = np.empty((3, n_modes), np.float32)
+    # each by itself: loops do not vectorize over rows of one array, which might overlap for all that is known of them
+    kappa2, fraction = np.empty(n_modes, np.float32), np.empty(n_modes, np.float32)
+    slope = np.empty(n_modes, np.float32)
     index = np.empty(n_modes, np.int32)
-    images = np.empty((_N_EVEN + 1, n_modes), np.float32)
+    images, residual = np.empty((_N_EVEN, n_modes), np.float32), np.empty(n_modes, np.float32)
     turned, odd = np.empty((2, n_modes), np.float32), np.empty((2, n_modes), np.float32)
     phases = np.zeros((2, n_modes), np.float32)  # zero where the last cache line is filled
     cos_y, sin_y = np.empty((2, np.abs(lines[:, 2]).max() + 1), np.float32)
@@ -135,12 +137,12 @@ def mode_sums(
         fill_waves(step_x, offset[galaxy, 1], cos_x, sin_x)
         fill_phases(lines, (cos_y, sin_y, cos_x, sin_x), phases)
         _turn(real[row], imag[row], phases, turned)
-        _fill_residual(turned[0], flux[galaxy], images[0], images[_N_EVEN])
+        _fill_residual(turned[0], flux[galaxy], images[0], residual)
         sums[:] = 0.0
         for left in range(_N_EVEN):
             for right in range(left + 1):
                 sums[left, right] = sums[right, left] = dot(images[left], images[right])
-            sums[left, _LAST] = dot(images[left], images[_N_EVEN])
+            sums[left, _LAST] = dot(images[left], residual)
         # the derivatives by the centre are odd: i k times the model
         _multiply(images[0], images[0], odd[0])
         _multiply(images[0], turned[1], odd[1])
@@ -149,4 +151,4 @@ def mode_sums(
         sums[_X, _X] = dot(odd[0], centre_products[2])
         sums[_Y, _LAST] = -dot(odd[1], centre_products[3])
         sums[_X, _LAST] = -dot(odd[1], centre_products[4])
-        sums[_LAST, _LAST] = _squares(images[_N_EVEN], turned[1])
+        sums[_LAST, _LAST] = _squares(residual, turned[1])
