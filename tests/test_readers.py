@@ -59,6 +59,15 @@ def test_a_file_that_has_become_shorter(catalog):
         chunks_of(source, 2)
 
 
+def test_a_file_that_is_another_one(catalog):
+    """Of the same size, and written before the processes that read it have opened it."""
+    source, content = open_catalog(catalog), catalog.read_bytes()
+    catalog.unlink()
+    catalog.write_bytes(content)
+    with pytest.raises(CatalogError, match="has changed since it was opened"):
+        chunks_of(source, 2)
+
+
 def test_pictures_of_what_others_have_read(catalog, tmp_path):
     settings = MeasureSettings(
         output=tmp_path / "out.fits", fitter=FITTER, n_jobs=2, batch_size=4, plots=tmp_path / "p"

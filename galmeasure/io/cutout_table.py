@@ -92,6 +92,10 @@ class CutoutTableSource(CatalogSource):
         """True unless the file is compressed."""
         return not self._rows.is_packed
 
+    def check_unchanged(self) -> None:
+        """Raise if the file has changed since it was opened."""
+        self._rows.check_unchanged()
+
     @property
     def n_whole(self) -> int:
         """Number of rows, from the first one on, that are whole in the file."""

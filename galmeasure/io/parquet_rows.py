@@ -99,6 +99,11 @@ class ParquetRows:
         """True: groups of rows are compressed, and unpacked whole."""
         return True
 
+    def check_unchanged(self) -> None:
+        """Raise a CatalogError if a file has changed since it was opened, or is gone."""
+        for state in self._states.values():
+            state.check()
+
     def unit(self, name: str) -> str | None:
         """Text of the unit of a column, or None."""
         text = (self._fields[name].metadata or {}).get(b"unit")

@@ -169,6 +169,15 @@ class CatalogSource:
         """True if any process reads some rows at the cost of these rows: nothing is unpacked, searched or kept."""
         return False
 
+    def check_unchanged(self) -> None:
+        """Raise if the file of a catalogue that other processes read has changed since it was opened here.
+
+        Raises
+        ------
+        CatalogError
+            If so, or if the file is gone.
+        """
+
     @property
     def n_whole(self) -> int:
         """Number of rows, from the first one on, that can be read: all of them unless the file ends early."""

@@ -83,6 +83,10 @@ class TableRows:
         """True if the file is compressed, so that each process unpacks it."""
         return self._unpacked is not None
 
+    def check_unchanged(self) -> None:
+        """Raise a CatalogError if the file has changed since it was opened, or is gone."""
+        self._state.check()
+
     def _count_whole(self, size):
         """Number of rows whose bytes, those of arrays of varying length included, come before the end of the file."""
         with self._open() as file:

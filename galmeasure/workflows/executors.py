@@ -306,9 +306,9 @@ def _in_processes(source, blocks, worker, n_jobs):
             else:
                 waiting.append((block, None, pool.submit(_read_and_measure, (*address, block))))
             if len(waiting) >= 2 * n_jobs:
-                yield _next(waiting)
+                yield _next(waiting, source)
         while waiting:
-            yield _next(waiting)
+            yield _next(waiting, source)
 
 
 def _submitted(pool, source, block):
@@ -317,9 +317,12 @@ def _submitted(pool, source, block):
     return block, cutouts, pool.submit(_measure, cutouts)
 
 
-def _next(waiting):
+def _next(waiting, source):
     block, cutouts, future = waiting.popleft()
-    return block, cutouts, future.result()
+    table = future.result()
+    if cutouts is None:  # the process that has read them opened the file later than this one
+        source.check_unchanged()
+    return block, cutouts, table
 
 
 _STATE = {}
