@@ -16,8 +16,8 @@ from galmeasure.likelihood import normal_equations
 from galmeasure.parameters import SERSIC
 from galmeasure.render import prepare_psf, render_raw, render_sersic
 from galmeasure.render.modes import Profiles, stamp_transforms
-from galmeasure.render.sersic import RAW_INDEX
-from galmeasure.utils.compiled import compiled_module
+from galmeasure.render.sersic import RAW_INDEX, described_profiles
+from galmeasure.utils.compiled import VARIABLE, compiled_module
 
 pytest.importorskip("numba")
 
@@ -88,6 +88,31 @@ def test_normal_equations(both_ways, electrons):
             assert (ours - theirs).abs().max() < 2e-5 * scale, name
 
 
+@pytest.mark.parametrize("derivatives", [True, False])
+def test_descriptions_of_profiles(both_ways, derivatives):
+    """Places in the tables, weights and forms, beyond the ends of the tables too."""
+    parameters = some_galaxies(200, 64)
+    parameters[:2, SERSIC.index("n")] = torch.tensor([0.2, 7.5])
+    compiled, plain = both_ways(lambda: described_profiles(parameters, derivatives=derivatives))
+    alike = compiled[0] == plain[0]  # others lie on a row of the table, but for rounding
+    assert alike.sum() > 190
+    for found, expected in zip(compiled[1:3], plain[1:3], strict=True):
+        assert found.shape == expected.shape
+        torch.testing.assert_close(found[alike], expected[alike], rtol=2e-5, atol=1e-3)
+    torch.testing.assert_close(compiled[3], plain[3], rtol=1e-3, atol=1e-5)
+
+
+def test_profiles_without_an_index_are_not_numbers(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "1")
+    parameters = some_galaxies(4, 64)
+    parameters[:3, SERSIC.index("n")] = torch.tensor([torch.nan, -1.0, torch.inf])
+    first, *others = described_profiles(parameters, derivatives=True)
+    assert ((first >= 0) & (first < 80)).all()
+    for numbers in others:
+        assert torch.isnan(numbers[:3]).all()
+        assert torch.isfinite(numbers[3]).all()
+
+
 @pytest.mark.parametrize(("shape", "width"), [((64, 64), 0.8), ((33, 40), 2.0)])
 def test_normal_equations_on_modes(both_ways, shape, width):
     """Sums over wavenumbers, scaled to unit information and in units of the loss."""
@@ -138,7 +163,7 @@ def test_what_is_no_number_stays_none(name):
 SCRIPT = """
 import torch
 from galmeasure.render import prepare_psf, render_sersic
-from galmeasure.utils.compiled import compiled_module
+from galmeasure.utils.compiled import VARIABLE, compiled_module
 psf = prepare_psf(torch.ones(1, 3, 3) / 9, (24, 24))
 assert compiled_module("galmeasure.render.compiled") is not None
 print(float(render_sersic(torch.tensor([[10.0, 1.0, 2.0, 0.1, 0.0, 12.0, 12.0]]), psf).sum()))

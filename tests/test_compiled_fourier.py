@@ -40,13 +40,14 @@ def test_flow(both_ways, monkeypatch, hidden, transforms, context):
     flow, generator = some_flow(hidden, transforms, context), torch.Generator().manual_seed(1)
     features = torch.randn(5, context, generator=generator)
     normal = 2.0 * torch.randn(50, 5, 7, generator=generator)
-    compiled, plain = both_ways(lambda: draw_values(flow, features, normal))
+    (compiled, compiled_density), (plain, plain_density) = both_ways(lambda: draw_values(flow, features, normal))
     assert (plain.abs() > 5.0).any()
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=2e-4)
     assert float((compiled - plain).abs().median()) < 2e-6
-    compiled, plain = both_ways(lambda: log_densities(flow, features, plain))
-    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=2e-3)
-    assert float((compiled - plain).abs().median()) < 2e-5
+    for densities in both_ways(lambda: log_densities(flow, features, plain)):
+        for others in (compiled_density, plain_density):
+            torch.testing.assert_close(densities, others, rtol=1e-4, atol=2e-3)
+            assert float((densities - others).abs().median()) < 2e-5
     monkeypatch.setenv(VARIABLE, "1")
     one, all_draws = log_densities(flow, features, normal[0]), log_densities(flow, features, normal)
     torch.testing.assert_close(one, all_draws[0], **EXACT)
@@ -55,9 +56,11 @@ def test_flow(both_ways, monkeypatch, hidden, transforms, context):
 def test_draws_of_a_galaxy_do_not_depend_on_others():
     flow, generator = some_flow((48,), 2, 8), torch.Generator().manual_seed(1)
     features, normal = torch.randn(6, 8, generator=generator), torch.randn(20, 6, 7, generator=generator)
-    draws, densities = draw_values(flow, features, normal), log_densities(flow, features, normal)
+    (draws, of_draws), densities = draw_values(flow, features, normal), log_densities(flow, features, normal)
     for rows in (slice(0, 1), slice(2, 6)):
-        torch.testing.assert_close(draw_values(flow, features[rows], normal[:, rows]), draws[:, rows], **EXACT)
+        drawn = draw_values(flow, features[rows], normal[:, rows])
+        for found, expected in zip(drawn, (draws, of_draws), strict=True):
+            torch.testing.assert_close(found, expected[:, rows], **EXACT)
         torch.testing.assert_close(log_densities(flow, features[rows], normal[:, rows]), densities[:, rows], **EXACT)
     assert torch.isnan(log_densities(flow, features, normal * torch.nan)).all()
 
@@ -87,7 +90,7 @@ def cheap_posterior(shape, *, width, gain=None, error=1.0, count=3):
     window = Window(torch.from_numpy(start).expand(count, -1))
     exact = ExactPosterior(tensors, PRIOR)
     make = lambda rows: FourierPosterior(exact, rows, window[rows], torch.from_numpy(reference[rows]))  # noqa: E731
-    return make, window, torch.from_numpy(values)
+    return make, window, torch.from_numpy(values), exact
 
 
 CASES = {
@@ -103,7 +106,7 @@ CASES = {
 def test_cheap_posterior(both_ways, name):
     """Densities differ by less than their own error, while they vary by tens; fluxes are drawn alike."""
     shape, options = CASES[name]
-    make, window, values = cheap_posterior(shape, **options)
+    make, window, values, _ = cheap_posterior(shape, **options)
     rows = np.arange(3)
     uniform = torch.from_numpy(np.random.default_rng(1).random(values.shape[:2]))
     for numbers in (None, uniform):
@@ -115,8 +118,31 @@ def test_cheap_posterior(both_ways, name):
         torch.testing.assert_close(log_flux, expected_log_flux, rtol=0.0, atol=0.01)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_exact_posterior(both_ways, name):
+    """Densities, fluxes and their proposals are those of torch, with and without pixels that do not count."""
+    shape, options = CASES[name]
+    _, window, values, exact = cheap_posterior(shape, **options)
+    rows = np.arange(3)
+    (group,) = exact.groups
+    group.problem.good[1, : shape[0] // 3] = False
+    uniform = torch.from_numpy(np.random.default_rng(1).random(values.shape[:2]))
+    for numbers in (None, uniform):
+        compiled, plain = both_ways(lambda: exact.evaluate(rows, window, values, numbers))  # noqa: B023
+        assert float(plain[1].std(1).min()) > 2.0
+        torch.testing.assert_close(compiled[0], plain[0], rtol=2e-5, atol=0.0)
+        for found, expected in zip(compiled[1:], plain[1:], strict=True):
+            torch.testing.assert_close(found, expected, rtol=0.0, atol=0.02)
+    given = rows.repeat(5)
+    picks = values[:, :5].flatten(0, 1)
+    compiled, plain = both_ways(lambda: exact.log_density(given, window[given], picks))
+    torch.testing.assert_close(compiled, plain, rtol=0.0, atol=0.01)
+    expected = exact.evaluate(rows, window, values[:, :5])[1].flatten()
+    torch.testing.assert_close(plain, expected, rtol=0.0, atol=0.01)
+
+
 def test_cheap_posterior_of_a_galaxy_does_not_depend_on_others():
-    make, window, values = cheap_posterior((64, 64), width=2.6, gain=5.0)
+    make, window, values, _ = cheap_posterior((64, 64), width=2.6, gain=5.0)
     rows = np.arange(3)
     together = make(rows).evaluate(rows, window, values)
     for row in rows:
@@ -173,7 +199,7 @@ def test_what_is_no_number_spoils_its_row_only(name):
     assert torch.isnan(loss[1])
     torch.testing.assert_close(loss[[0, 2, 3]], expected[0][[0, 2, 3]], **EXACT)
     torch.testing.assert_close(curvature[[0, 2, 3]], expected[2][[0, 2, 3]], **EXACT)
-    make, window, values = cheap_posterior((64, 64), width=2.6, gain=5.0)
+    make, window, values, _ = cheap_posterior((64, 64), width=2.6, gain=5.0)
     posterior, rows = make(np.arange(3)), np.arange(3)
     disc = posterior._discs[0]
     stamps = window.to_stamp(values)

@@ -14,7 +14,7 @@ from galmeasure import Cutouts, LSQSersicFitter, NeuralSersicFitter
 from galmeasure.fitters.importance.mixture import Mixture, fit_mixture
 from galmeasure.fitters.importance.sampler import ImportanceSettings
 from galmeasure.fitters.importance.sampling import HeldParameters, gaussian_proposal, weighted_draws
-from galmeasure.fitters.importance.target import ExactPosterior
+from galmeasure.fitters.importance.target import ExactPosterior, PixelSums
 from galmeasure.fitters.neural.encode import EncodedChunk, encode_batch
 from galmeasure.fitters.tensors import BatchTensors
 from galmeasure.flags import Flag
@@ -131,11 +131,10 @@ class TestTarget:
         flux = torch.logspace(0.5, 6, 400, dtype=torch.float64)
         values = torch.tensor([1.0, 2.0, 2.0, 0.1, 0.1, 31.5, 31.5]).double().repeat(400, 1)
         unit = render_sersic(values.float(), problem.psf, problem.psf_index[local])
-        model = flux[:, None, None].float() * unit
         values[:, 0] = flux
-        background = (good * (model / error) ** 2).sum((1, 2), dtype=torch.float64).sqrt()
-        signal, shot = target._signal(model, background, error, good, electrons)
-        shot = None if electrons is None else shot
+        signal, shot = (good * (flux[:, None, None] * unit / error) ** 2).sum((1, 2)).sqrt(), None
+        if gain is not None:
+            _, signal, shot = PixelSums(problem, local, unit).terms(flux)
         density = target.log_prior(values, signal, shot, electrons, 1, torch.ones(400).double()).exp()
         total = torch.trapezoid(density * flux, flux.log())
         rest = self.prior.n.log_prob(values[0, 1]) + self.prior.r_eff.log_prob(values[0, 2])

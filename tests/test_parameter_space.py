@@ -129,6 +129,7 @@ NOT_PARAMETERS = {
         "profiles.weights",
     },  # wavenumbers; disc and row; rows of a table
     "fitters/importance/compiled.py": {"offset", "lines"},  # y and x; orders of wavenumbers
+    "fitters/importance/compiled_target.py": {"out"},  # sums
     "networks/compiled.py": {"start_units"},  # transforms and layers
     "networks/compiled_views.py": {"near", "far"},  # channels
     "fitters/importance/mixture.py": {"uniform"},  # random numbers
@@ -141,11 +142,12 @@ NOT_PARAMETERS = {
     "render/modes.py": {"coefficients", "power", "self.weights"},  # wavenumbers; of a value and its derivative
     "render/profiles.py": {"integrand", "log_s", "matrix", "table"},  # nodes of a quadrature and of splines
     "render/compiled_modes.py": {"lines"},  # orders of wavenumbers
+    "render/compiled_profiles.py": {"weights", "form"},  # rows of a table; coefficients
     "render/compiled.py": {"out", "b_and_amplitude", "position"},
     "render/compiled_spectra.py": {"pieces", "psf_row"},  # coefficients, real and imaginary parts
     "render/sersic.py": {"coefficients", "components", "ky"},  # powers, real and imaginary parts, wavenumbers
     "render/wrap.py": {"b_and_amplitude", "n"},  # value and slope of two numbers
-    "networks/correction.py": {"white"},  # the only column of a solution
+    "networks/flow_frame.py": {"white"},  # the only column of a solution
     "networks/inputs.py": {"image", "level", "rows"},  # pixels; a moment
     "networks/psf_cleaning.py": {"pedestal", "noise"},  # numbers of an image
     "networks/resize.py": {"weight"},  # along y and x

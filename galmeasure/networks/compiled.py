@@ -48,7 +48,7 @@ def _derivative(numbers, knot, log_slope):
 
 @njit(error_model="numpy")
 def _spline(numbers, value, inverse, bound, log_slope, x, y):
-    """Value of a spline, or of its inverse, and the logarithm of the derivative of the spline."""
+    """Value of a spline, or of its inverse, and the logarithm of the derivative of the spline in both cases."""
     n_bins = len(x) - 1
     _fill_knots(numbers[:n_bins], bound, log_slope, x)
     _fill_knots(numbers[n_bins : 2 * n_bins], bound, log_slope, y)
@@ -66,12 +66,13 @@ def _spline(numbers, value, inverse, bound, log_slope, x, y):
         away = value - y[k]
         a, b, c = height * (s - d0) + away * bend, height * d0 - away * bend, -s * away
         z = _TWO * c / (-b - math.sqrt(b * b - _FOUR * a * c))
-        return x[k] + z * width, 0.0
-    z = (value - x[k]) / width
+    else:
+        z = (value - x[k]) / width
     rest = _ONE - z
     share = s + bend * z * rest
     slope = s * s * (_TWO * s * z * rest + d0 * rest * rest + d1 * z * z) / (share * share)
-    return y[k] + height * (s * z * z + d0 * z * rest) / share, math.log(float(slope))
+    moved = x[k] + z * width if inverse else y[k] + height * (s * z * z + d0 * z * rest) / share
+    return moved, math.log(float(slope))
 
 
 @njit(error_model="numpy")
@@ -148,7 +149,7 @@ def transform_draws(
     out : ndarray
         Result, shape ``(S, B, D)``.
     log_density : ndarray
-        Result: log density of the draws, shape ``(S, B)``; not written for the inverse.
+        Result: log density of the draws in the flow, those that go in or those that come out, shape ``(S, B)``.
     """
     n_transforms, n_layers, n_features = ends.shape[0], ends.shape[1], order.shape[1]
     n_hidden, n_bins = first.shape[2], (last.shape[2] // n_features + 1) // 3
@@ -170,7 +171,7 @@ def transform_draws(
                 layers = first[transform], hidden[transform], last[transform]
                 of_transform = ends[transform], order[transform], inverse, bound, log_slope
                 log_volume += _pass(layers, *of_transform, moved, units, numbers, x, y)
-            if not inverse:
-                for feature in range(n_features):
-                    log_volume -= 0.5 * float(moved[feature]) ** 2 + _HALF_LOG_TWO_PI
-                log_density[draw, galaxy] = log_volume
+            normal = values[draw, galaxy] if inverse else moved
+            for feature in range(n_features):
+                log_volume -= 0.5 * float(normal[feature]) ** 2 + _HALF_LOG_TWO_PI
+            log_density[draw, galaxy] = log_volume

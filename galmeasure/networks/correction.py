@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from galmeasure.networks.base import LEVELS, Context, PosteriorNetwork, PosteriorSummary
+from galmeasure.networks.flow_frame import FlowFrame
 from galmeasure.networks.posterior import (
     N_TRIANGLE,
     head_losses,
@@ -14,7 +15,7 @@ from galmeasure.networks.posterior import (
     triangle,
 )
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
-from galmeasure.networks.splines import draw_values, log_densities, spline_flow
+from galmeasure.networks.splines import spline_flow
 from galmeasure.parameters import SERSIC
 
 __all__ = ["CorrectedContext", "Correction", "CorrectionConfig", "Evaluation", "correction_inputs", "n_inputs"]
@@ -276,24 +277,26 @@ class Correction(nn.Module):
         quantiles = self.transform.marginal_inverse(levels, context.flux_scale[:, None])
         return PosteriorSummary(mean, factor @ factor.mT, quantiles)
 
+    def frame(self, context: CorrectedContext) -> FlowFrame:
+        """Flow and Gaussian of each galaxy, as `SersicPosterior.frame`."""
+        centre, factor, log_volume = self._gaussian(context)
+        flow_context = self.flow_context(context.features)
+        return FlowFrame(
+            self.flow, self.transform, self._inside, False, flow_context, centre, factor, log_volume, context.flux_scale
+        )
+
     def sample(self, context: CorrectedContext, normal: Tensor) -> Tensor:
         """Draw from the posterior, as `SersicPosterior.sample`."""
-        centre, factor, _ = self._gaussian(context)
-        white = draw_values(self.flow, self.flow_context(context.features), normal)
-        values = centre + torch.einsum("bij,sbj->sbi", factor, white)
-        return self.transform.inverse(values, context.flux_scale)
+        return self.frame(context).sample(normal)
 
     def log_prob(self, context: CorrectedContext, parameters: Tensor) -> Tensor:
         """Log posterior density of parameters in their own units, as `SersicPosterior.log_prob`."""
-        scale = context.flux_scale.expand(parameters.shape[:-1])
-        values = self.transform.forward(parameters, scale)
-        density = self._log_density(context, values) - self.transform.log_volume(values, scale)
-        return torch.where(self._inside(parameters), density, -torch.inf)
+        return self.frame(context).log_prob(parameters)
 
     def loss(self, context: CorrectedContext, parameters: Tensor) -> dict[str, Tensor]:
         """Losses of the flow and of the heads, as `SersicPosterior.loss`, from a context."""
         values = self.transform.forward(parameters, context.flux_scale)
-        flow = -self._log_density(context, values).mean()
+        flow = -self.frame(context).log_density(values).mean()
         heads = self._heads(context)
         target = self.transform.marginal_forward(parameters, context.flux_scale)
         return {"flow": flow, **head_losses(parameters, target, *heads)}
@@ -305,15 +308,6 @@ class Correction(nn.Module):
         centre = context.anchor + (context.whitener @ out[:, :_N, None])[..., 0]
         log_whitener = context.whitener.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
         return centre, context.whitener @ relative_factor, log_whitener + log_diagonal.sum(-1)
-
-    def _log_density(self, context, values):
-        """Log density in unconstrained coordinates, ``values`` ``(B, 7)`` or ``(S, B, 7)``."""
-        centre, factor, log_volume = self._gaussian(context)
-        offset = values - centre
-        flat = offset[..., None] if offset.ndim == 2 else offset.permute(1, 2, 0)
-        white = torch.linalg.solve(factor, flat)
-        white = white[..., 0] if offset.ndim == 2 else white.permute(2, 0, 1)
-        return log_densities(self.flow, self.flow_context(context.features), white) - log_volume
 
     def _heads(self, context):
         """Mean, unit of its covariance ``(B, 7)``, factor ``(B, 7, 7)``, quantiles ``(B, 5, 7)``."""

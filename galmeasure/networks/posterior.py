@@ -10,10 +10,11 @@ from galmeasure.networks.config import NetworkConfig
 from galmeasure.networks.distillation import gaussian_divergence, level_distance
 from galmeasure.networks.encoders.attention import pixel_attention
 from galmeasure.networks.encoders.psf import PSFEncoder
+from galmeasure.networks.flow_frame import FlowFrame
 from galmeasure.networks.inputs import NATIVE_SIZE, StampInputs, make_views
 from galmeasure.networks.psf_cleaning import N_PSF_QUALITY
 from galmeasure.networks.registry import encoder_class
-from galmeasure.networks.splines import draw_values, log_densities, spline_flow
+from galmeasure.networks.splines import spline_flow
 from galmeasure.networks.transform import ParameterTransform
 from galmeasure.parameters import SERSIC
 
@@ -155,46 +156,28 @@ class SersicPosterior(nn.Module):
         quantiles = self.transform.marginal_inverse(levels, context.flux_scale[:, None])
         return PosteriorSummary(mean, factor @ factor.mT, quantiles)
 
-    def log_prob(self, context: Context, parameters: Tensor) -> Tensor:
-        """Log posterior density of parameters, in their own units.
+    def frame(self, context: Context) -> FlowFrame:
+        """Flow and Gaussian of each galaxy, from which draws and densities come.
 
         Parameters
         ----------
         context : Context
-            Encoded stamps of ``B`` galaxies.
-        parameters : Tensor
-            Points at which to evaluate, shape ``(B, 7)`` or ``(S, B, 7)``.
-
-        Returns
-        -------
-        Tensor
-            Shape ``(B,)`` or ``(S, B)``; minus infinity outside the domain.
+            Encoded stamps, from :meth:`encode`.
         """
-        scale = context.flux_scale.expand(parameters.shape[:-1])
-        values = self.transform.forward(parameters, scale)
-        inside = self.inside(parameters)
-        density = self._log_density(context, values) - self.transform.log_volume(values, scale)
-        return torch.where(inside, density, -torch.inf)
+        centre, factor, log_diagonal = self._base(context)
+        flow_context = self.flow_context(context.features)
+        return FlowFrame(
+            self.flow, self.transform, self.inside, True, flow_context, centre, factor, log_diagonal.sum(-1),
+            context.flux_scale,
+        )  # fmt: skip
+
+    def log_prob(self, context: Context, parameters: Tensor) -> Tensor:
+        """Log posterior density of parameters from a context, as :meth:`FlowFrame.log_prob`."""
+        return self.frame(context).log_prob(parameters)
 
     def sample(self, context: Context, normal: Tensor) -> Tensor:
-        """Draw from the posterior.
-
-        Parameters
-        ----------
-        context : Context
-            Encoded stamps of ``B`` galaxies.
-        normal : Tensor
-            Standard normal numbers, shape ``(S, B, 7)``: the draws are a function of them.
-
-        Returns
-        -------
-        Tensor
-            Parameters, shape ``(S, B, 7)``.
-        """
-        centre, factor, _ = self._base(context)
-        whitened = draw_values(self.flow, self.flow_context(context.features), normal)
-        values = centre + torch.einsum("bij,sbj->sbi", factor, whitened)
-        return self.transform.inverse(values, context.flux_scale)
+        """Draw from the posterior, a function of standard normal numbers, as :meth:`FlowFrame.sample`."""
+        return self.frame(context).sample(normal)
 
     def loss(
         self, inputs: StampInputs, parameters: Tensor, *, bf16: bool = False, teacher: "SersicPosterior | None" = None
@@ -220,7 +203,7 @@ class SersicPosterior(nn.Module):
         """
         context = self.encode(inputs, bf16=bf16)
         values = self.transform.forward(parameters, context.flux_scale)
-        flow = -self._log_density(context, values)
+        flow = -self.frame(context).log_density(values)
         mean, scale, factor, levels = self._heads(context)
         target = self.transform.marginal_forward(parameters, context.flux_scale)
         losses = {"flow": flow.mean(), **head_losses(parameters, target, mean, scale, factor, levels)}
@@ -278,17 +261,6 @@ class SersicPosterior(nn.Module):
         out = self.base(context.features)
         centre, factor = out[:, :_N], out[:, _N:]
         return centre, *triangle(factor)
-
-    def _log_density(self, context, values):
-        """Log density in unconstrained coordinates, ``values`` ``(B, 7)`` or ``(S, B, 7)``."""
-        centre, factor, log_diagonal = self._base(context)
-        offset = values - centre
-        if offset.ndim == 2:
-            whitened = torch.linalg.solve_triangular(factor, offset[..., None], upper=False)[..., 0]
-        else:
-            whitened = torch.linalg.solve_triangular(factor, offset.permute(1, 2, 0), upper=False).permute(2, 0, 1)
-        density = log_densities(self.flow, self.flow_context(context.features), whitened)
-        return density - log_diagonal.sum(-1)
 
     def _heads(self, context):
         """Mean, unit of its covariance ``(B, 7)``, Cholesky factor ``(B, 7, 7)``, quantiles ``(B, 5, 7)``."""

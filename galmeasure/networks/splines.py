@@ -82,8 +82,8 @@ def spline_flow(features: int, context: int, *, bins: int, slope: float, **optio
     return zuko.flows.MAF(features, context, univariate=univariate, shapes=[(bins,), (bins,), (bins - 1,)], **options)
 
 
-def draw_values(flow: zuko.flows.MAF, context: Tensor, normal: Tensor) -> Tensor:
-    """Draws from a flow.
+def draw_values(flow: zuko.flows.MAF, context: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+    """Draws from a flow, and their log densities.
 
     Parameters
     ----------
@@ -96,13 +96,17 @@ def draw_values(flow: zuko.flows.MAF, context: Tensor, normal: Tensor) -> Tensor
 
     Returns
     -------
-    Tensor
+    draws : Tensor
         Shape ``(S, B, D)``.
+    log_densities : Tensor
+        Those of the draws in the flow, shape ``(S, B)``.
     """
     loops = compiled_module(_LOOPS, context, normal)
-    if loops is None:
-        return flow(context).transform.inv(normal)
-    return _transformed(loops, flow, context, normal, inverse=True)[0]
+    if loops is not None:
+        return _transformed(loops, flow, context, normal, inverse=True)
+    distribution = flow(context)
+    draws, log_volume = distribution.transform.inv.call_and_ladj(normal)
+    return draws, distribution.base.log_prob(normal) - log_volume
 
 
 def log_densities(flow: zuko.flows.MAF, context: Tensor, values: Tensor) -> Tensor:

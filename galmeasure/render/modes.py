@@ -1,6 +1,6 @@
 """Wavenumbers of a stamp's own period as a list, and Sersic models and PSFs on them, without transforms to pixels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Self
 
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from galmeasure.parameters import SERSIC
 from galmeasure.render.grid import centred_transform
-from galmeasure.render.profiles import TABLE_LOG_K, coarse_table, polynomial_pieces, profile_table
-from galmeasure.render.sersic import KAPPA_MIN, index_weights, quadratic_form
+from galmeasure.render.profiles import TABLE_LOG_K, coarse_table, polynomial_pieces
+from galmeasure.render.sersic import KAPPA_MIN, described_profiles
 from galmeasure.render.wrap import light_beyond
 from galmeasure.utils.chunks import CACHE_LINE, chunk_size
 
@@ -209,10 +209,9 @@ def mode_bands(
 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)  # what is kept must serve autograd too
-def _tables(device, dtype):
-    """Polynomial pieces of the transform in log k, shape ``(rows, 4 P)``, and the profile table."""
-    pieces = torch.tensor(polynomial_pieces(coarse_table(_COARSE)), dtype=dtype, device=device)
-    return pieces.flatten(1), torch.tensor(profile_table(), dtype=dtype, device=device)
+def _pieces(device, dtype):
+    """Polynomial pieces of the transform in log k, shape ``(rows, 4 P)``."""
+    return torch.tensor(polynomial_pieces(coarse_table(_COARSE)), dtype=dtype, device=device).flatten(1)
 
 
 @lru_cache(maxsize=1)
@@ -236,24 +235,26 @@ class Profiles:
         Rows of the tables in n, shape ``(B, 4)``.
     weights : Tensor
         Weights of these rows for the value and for the derivative by n, shape ``(B, 2, 4)``.
+    b_and_amplitude : Tensor
+        Value and slope in n of ``b_n`` and of the log amplitude, shape ``(B, 2, 2)``.
     """
 
     n: torch.Tensor
     form: torch.Tensor
     rows: torch.Tensor
     weights: torch.Tensor
+    b_and_amplitude: torch.Tensor
 
     @classmethod
     def of(cls, parameters: Tensor) -> Self:
         """Profiles of Sersic parameters ``(B, 7)``; flux and centre are not used."""
-        n = parameters[:, _N]
-        first, *weights = index_weights(n)
-        rows = first[:, None] + torch.arange(4, device=n.device)
-        return cls(n, quadratic_form(parameters), rows, torch.stack(weights[:2], 1))
+        first, weights, form, b_and_amplitude = described_profiles(parameters, derivatives=True)
+        rows = first[:, None] + torch.arange(4, device=first.device)
+        return cls(parameters[:, _N], form, rows, weights, b_and_amplitude)
 
     def of_rows(self, rows: Tensor) -> "Profiles":
         """Return some of the profiles."""
-        return Profiles(self.n[rows], self.form[rows], self.rows[rows], self.weights[rows])
+        return Profiles(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def value_on_modes(self, modes: Modes) -> Tensor:
         """Evaluate the transforms for unit flux, without derivatives.
@@ -268,7 +269,7 @@ class Profiles:
         Tensor
             Transform, shape ``(B, K)``.
         """
-        pieces, _ = _tables(self.n.device, self.n.dtype)
+        pieces = _pieces(self.n.device, self.n.dtype)
         coefficients = torch.bmm(self.weights[:, :1], pieces[self.rows]).unflatten(2, (4, -1))
         _, index, t = self._position(modes, coefficients.shape[-1])
         c0, c1, c2, c3 = (torch.gather(coefficients[:, 0, j], 1, index) for j in range(4))
@@ -287,7 +288,7 @@ class Profiles:
         value, by_n, by_kappa2 : Tensor
             Transform and its derivatives by the Sersic index and by the squared wavenumber, shape ``(B, K)``.
         """
-        pieces, _ = _tables(self.n.device, self.n.dtype)
+        pieces = _pieces(self.n.device, self.n.dtype)
         coefficients = torch.bmm(self.weights, pieces[self.rows]).unflatten(2, (4, -1))
         kappa2, index, t = self._position(modes, coefficients.shape[-1])
         c0, c1, c2, c3 = (torch.gather(coefficients[:, 0, j], 1, index) for j in range(4))
@@ -306,12 +307,6 @@ class Profiles:
         index = position.long()
         return kappa2, index, position.sub_(index)
 
-    def scales(self, *, derivatives: bool = False) -> Tensor:
-        """Value (and slope in n) of ``b_n`` and of the log amplitude, shape ``(B, 1 or 2, 2)``."""
-        _, profile = _tables(self.n.device, self.n.dtype)
-        weights = self.weights if derivatives else self.weights[:, :1]
-        return torch.bmm(weights, profile[self.rows])
-
     def light_outside(self, shape: tuple[int, int], *, derivatives: bool = True) -> Tensor:
         """Light outside a stamp in whose middle the profiles are, with its derivatives by n, a, b, c.
 
@@ -327,6 +322,5 @@ class Profiles:
         Tensor
             For unit flux, shape ``(B, 5)``, or ``(B, 1)`` without derivatives.
         """
-        scales = self.scales(derivatives=derivatives)
-        beyond = light_beyond(self.n[:, None], self.form, scales, shape, derivatives, rings=0)
+        beyond = light_beyond(self.n[:, None], self.form, self.b_and_amplitude, shape, derivatives, rings=0)
         return beyond * (shape[0] * shape[1])

@@ -34,6 +34,7 @@ RAW = ("model", "n", "a", "b", "c", "y", "x")
 RAW_INDEX = {name: i for i, name in enumerate(RAW)}
 RAW_FORM = slice(RAW_INDEX["a"], RAW_INDEX["c"] + 1)
 
+_LOG_N_STEP = float(TABLE_LOG_N[1] - TABLE_LOG_N[0])
 LOG_K_STEP = float(TABLE_LOG_K[1] - TABLE_LOG_K[0])
 KAPPA_MIN = 1e-4
 """Wavenumbers below this, in units of the inverse half-light radius, count as zero."""
@@ -75,8 +76,7 @@ def _bspline_matrix(device, dtype):
 
 def index_weights(n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """First row of the n-table used by each galaxy; its spline weights, and their two derivatives in ``n``."""
-    step = float(TABLE_LOG_N[1] - TABLE_LOG_N[0])
-    position = (torch.log(n) - float(TABLE_LOG_N[0])) / step
+    position = (torch.log(n) - float(TABLE_LOG_N[0])) / _LOG_N_STEP
     first = position.floor().clamp(0, len(TABLE_LOG_N) - 2)
     t = position - first
     of_powers = _bspline_matrix(n.device, n.dtype)
@@ -84,8 +84,8 @@ def index_weights(n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     # the polynomials and their first and second derivatives in t
     c0, c1, c2, c3 = of_powers
     weights, slopes, curvatures = (c0 + t * (c1 + t * (c2 + t * c3))).unbind(1)
-    along = (step * n)[:, None]
-    return first.long(), weights, slopes / along, (curvatures - step * slopes) / along**2
+    along = (_LOG_N_STEP * n)[:, None]
+    return first.long(), weights, slopes / along, (curvatures - _LOG_N_STEP * slopes) / along**2
 
 
 def profile_pieces(n: Tensor, order: int = 1) -> tuple[Tensor, Tensor]:
@@ -103,6 +103,50 @@ def profile_pieces(n: Tensor, order: int = 1) -> tuple[Tensor, Tensor]:
     rows = first[:, None] + torch.arange(4, device=n.device)
     weights = torch.stack(weights[: order + 1], 1)  # (B, order + 1, 4)
     return torch.bmm(weights, transform[rows]).unflatten(2, (4, -1)), torch.bmm(weights, profile[rows])
+
+
+def described_profiles(parameters: Tensor, *, derivatives: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What renderers need of profiles before they evaluate them anywhere; of the shape, not of flux and centre.
+
+    Parameters
+    ----------
+    parameters : Tensor
+        Sersic parameters, shape ``(B, 7)``.
+    derivatives : bool
+        Let derivatives by n follow the values of weights, ``b_n`` and log amplitude.
+
+    Returns
+    -------
+    first : Tensor
+        First of four rows of the tables in n, shape ``(B,)``.
+    weights : Tensor
+        Weights of these rows, shape ``(B, 1 or 2, 4)``.
+    form : Tensor
+        Coefficients of ``kappa**2``, from `quadratic_form`, shape ``(B, 3)``.
+    b_and_amplitude : Tensor
+        ``b_n`` and log amplitude, shape ``(B, 1 or 2, 2)``.
+    """
+    n_orders = 2 if derivatives else 1
+    loops = compiled_module("galmeasure.render.compiled_profiles", parameters)
+    if loops is not None:
+        count = len(parameters)
+        first, form = torch.empty(count, dtype=torch.int64), parameters.new_empty(count, 3)
+        weights, b_and_amplitude = (parameters.new_empty(count, n_orders, numbers) for numbers in (4, 2))
+        shape = (parameters[:, column].numpy() for column in (_N, _R_EFF, _G1, _G2))
+        results = (column.numpy() for column in (first, weights, form, b_and_amplitude))
+        loops.describe_profiles(*shape, float(TABLE_LOG_N[0]), _LOG_N_STEP, _profile_table(), *results)
+        return first, weights, form, b_and_amplitude
+    first, *weights = index_weights(parameters[:, _N])
+    weights = torch.stack(weights[:n_orders], 1)
+    _, profile = _tables(parameters.device, parameters.dtype)
+    rows = first[:, None] + torch.arange(4, device=first.device)
+    return first, weights, quadratic_form(parameters), torch.bmm(weights, profile[rows])
+
+
+@lru_cache(maxsize=1)
+def _profile_table():
+    """Table of ``b_n`` and log amplitude for compiled loops."""
+    return np.ascontiguousarray(profile_table(), np.float32)
 
 
 def table_position(form: Tensor, forms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -292,11 +336,8 @@ def _render(parameters, psf, psf_index, derivatives):
 def _render_compiled(loops, parameters, psf, psf_index, derivatives):
     """Raw images on the grid as it is, by compiled loops."""
     count, n_images = len(parameters), len(RAW) if derivatives else 1
-    _, profile = _tables(parameters.device, parameters.dtype)
-    first, *slopes = index_weights(parameters[:, _N])
-    weights = torch.stack(slopes[: 2 if derivatives else 1], 1)
-    b_and_amplitude = torch.bmm(weights, profile[first[:, None] + torch.arange(4)])
-    form, centre = quadratic_form(parameters), parameters[:, [_Y, _X]]
+    first, weights, form, b_and_amplitude = described_profiles(parameters, derivatives=derivatives)
+    centre = parameters[:, [_Y, _X]]
     tail = light_beyond(parameters[:, _N, None], form, b_and_amplitude, psf.padded, derivatives)
     kind = parameters.device, parameters.dtype
     (nodes_y, matrix_y), (nodes_x, matrix_x) = (interpolation(side, *kind) for side in psf.shape)

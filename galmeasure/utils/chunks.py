@@ -80,7 +80,8 @@ CHUNKS = {
     ),
     "posterior models": ChunkSizes((32,), (2048,), "models", "transforms of the draws stay in a core's cache"),
     "flow draws": ChunkSizes((512,), (512,), "draws", "splines of these stay in a core's cache"),
-    "proposals": ChunkSizes((1, 8), (512,), "galaxies", "their draws from the flow stay in a core's cache"),
+    "proposals": ChunkSizes((1, 8), (512,), "galaxies", "few sizes, because products of matrices round by their size"),
+    "flow frames": ChunkSizes((32,), (512,), "galaxies", "their draws from the flow stay in a core's cache"),
     "scores": ChunkSizes((8192,), (8192,), "galaxies", "nearest nodes of these stay below 100 MB"),
     "prepared pixels": ChunkSizes(
         (2**18,), (2**18,), "pixels of stamps", "stamps, errors and their copies in double precision stay in a cache",

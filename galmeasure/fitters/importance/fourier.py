@@ -171,7 +171,8 @@ class _Disc:
         psf = torch.stack([psf.real, psf.imag], 1) * (modes.count > 0)
         wave, outside = (column.squeeze(1) for column in _unit_models(modes, psf, stamps[:, None]))
         profiles = Profiles.of(stamps.to(image.dtype))
-        wrapped = wrapped_light(stamps.to(image.dtype), profiles.form, profiles.scales(), shape, shape, False)[:, 0]
+        of_profile = stamps.to(image.dtype), profiles.form, profiles.b_and_amplitude
+        wrapped = wrapped_light(*of_profile, shape, shape, False)[:, 0]
         excess = on_modes(wrapped - outside[:, None, None] / n_pixels).flatten(1)
         unit = wave - excess
         columns = torch.stack([(on_modes(derivative) * scale).flatten(1), _weighted(unit, weight, scale)], 2)

@@ -16,9 +16,10 @@ from galmeasure.fitters.importance.target import ExactPosterior
 from galmeasure.fitters.neural.encode import EncodedChunk
 from galmeasure.networks import NATIVE_SIZE, SersicPosterior, Window
 from galmeasure.networks.correction import Correction
+from galmeasure.networks.flow_frame import FlowFrame
 from galmeasure.parameters import N_PARAMETERS, SERSIC
 from galmeasure.priors import Prior
-from galmeasure.utils.chunks import chunk_sizes, padded_chunks
+from galmeasure.utils.chunks import chunk_size, chunk_sizes, padded_chunks
 
 __all__ = ["HeldParameters", "gaussian_proposal", "weighted_draws"]
 
@@ -118,12 +119,14 @@ def weighted_draws(
     densities = [cheap if cheap is not None and int(row) in cheap.has_row else None for row in rows]
     samplers = [Sampler(images[row], start, density is not None)
                 for row, start, density in zip(rows, proposals, densities, strict=True)]  # fmt: skip
+    frame = None if held is not None else _frame(network, chunk.context, members)
     active = np.arange(len(members))
     while len(active):
         for (by_flow, count, _), chosen in sorted(_by_kind(samplers, densities, active, settings).items()):
             used, density = [samplers[index] for index in chosen], densities[chosen[0]] or target
             draw = _flow_round if by_flow else _fitted_round
-            draw(network, chunk, members[chosen], used, density, coordinates, count)
+            of_flow = None if frame is None else frame[torch.as_tensor(chosen, device=target.device)]
+            draw(of_flow, rows[chosen], chunk.window[members[chosen]], used, density, coordinates, count)
         due = np.array([index for index in active if samplers[index].is_due(settings)], dtype=np.int64)
         if len(due):
             _evaluate_some(target, rows[due], chunk.window[members[due]], [samplers[index] for index in due])
@@ -214,24 +217,26 @@ def _evaluate_some(target, rows, window, samplers):
         sampler.correct(picks, log_density)
 
 
-def _flow_round(network, chunk, members, samplers, target, coordinates, count):
+def _frame(network, context, members):
+    """Flows of some members of a chunk; always of as many galaxies at once, because products of matrices round so."""
+    parts = []
+    for padded, n_members in padded_chunks(members, chunk_sizes("proposals", context.features.device)):
+        parts.append(network.frame(context[padded])[slice(n_members)])
+    return FlowFrame.joined(parts)
+
+
+def _flow_round(frame, rows, window, samplers, target, coordinates, count):
     """Draw from the flow."""
-    context, device = chunk.context, target.device
     normal = np.stack([ndtri(sampler.uniforms(count)[:, :N_PARAMETERS]) for sampler in samplers], 1)
-    normal = torch.from_numpy(normal.astype(np.float32)).to(device)
-    draws, densities = [], []
-    for padded, n_members in padded_chunks(np.arange(len(members)), chunk_sizes("proposals", device)):
-        drawn = network.sample(context[members[padded]], normal[:, padded])
-        densities.append(network.log_prob(context[members[padded]], drawn)[:, :n_members])
-        draws.append(drawn[:, :n_members])
-    values = torch.cat(draws, 1).transpose(0, 1).double()
-    log_flow = torch.cat(densities, 1).T.double()
-    values, log_density, log_flux = target.evaluate(chunk.rows[members], chunk.window[members], values)
+    normal = torch.from_numpy(normal.astype(np.float32)).to(target.device)
+    drawn = [frame[part].draw(normal[:, part]) for part in _parts(frame)]
+    values, log_flow = (torch.cat(columns, 1).transpose(0, 1).double() for columns in zip(*drawn, strict=True))
+    values, log_density, log_flux = target.evaluate(rows, window, values)
     u, log_volume = coordinates.forward(values)
     _add(samplers, values, u, log_volume, log_density, log_flux, log_flow)
 
 
-def _fitted_round(network, chunk, members, samplers, target, coordinates, count):
+def _fitted_round(frame, rows, window, samplers, target, coordinates, count):
     """Draw from mixtures that are fitted to the draws so far."""
     device = target.device
     uniform = np.stack([sampler.uniforms(count) for sampler in samplers])
@@ -241,7 +246,6 @@ def _fitted_round(network, chunk, members, samplers, target, coordinates, count)
     ]
     u = torch.from_numpy(np.stack(drawn)).to(device)
     uniform = torch.from_numpy(uniform[..., -1].copy()).to(device)
-    rows, window = chunk.rows[members], chunk.window[members]
     if coordinates.held is not None:
         values, log_volume = coordinates.inverse(u, coordinates.held.of(rows, window))
         uniform = None if coordinates.held.flux else uniform
@@ -251,11 +255,15 @@ def _fitted_round(network, chunk, members, samplers, target, coordinates, count)
         return
     values, log_volume = coordinates.inverse(u)
     values, log_density, log_flux = target.evaluate(rows, window, values, uniform)
-    densities, shown = [], values.transpose(0, 1).float()
-    for padded, n_members in padded_chunks(np.arange(len(members)), chunk_sizes("proposals", device)):
-        densities.append(network.log_prob(chunk.context[members[padded]], shown[:, padded])[:, :n_members])
-    log_flow = torch.cat(densities, 1).T.double()
+    shown = values.transpose(0, 1).float()
+    log_flow = torch.cat([frame[part].log_prob(shown[:, part]) for part in _parts(frame)], 1).T.double()
     _add(samplers, values, u, log_volume, log_density, log_flux, log_flow)
+
+
+def _parts(frame):
+    """Slices of the galaxies of a frame whose draws stay in a cache."""
+    size = chunk_size("flow frames", str(frame.centre.device))
+    return [slice(start, start + size) for start in range(0, len(frame), size)]
 
 
 def _add(samplers, *columns):

@@ -17,13 +17,17 @@ from galmeasure.priors import Prior
 from galmeasure.render import render_sersic
 from galmeasure.render.sersic import is_narrow_ridge
 from galmeasure.utils.chunks import chunk_size
+from galmeasure.utils.compiled import compiled_module
 
-__all__ = ["STRETCH", "ExactPosterior", "FluxProposal"]
+__all__ = ["STRETCH", "ExactPosterior", "FluxProposal", "PixelSums"]
 
 _FLUX = SERSIC.index("flux")
 STRETCH = 1.1  # of the proposal of the flux
 _LARGER = 4  # times as many wavenumbers has the grid of narrow ridges
 _NATIVE = (NATIVE_SIZE, NATIVE_SIZE)
+_LOOPS = "galmeasure.fitters.importance.compiled_target"
+_NO_GAIN = np.empty(0, np.float32)
+_LEAST_POWER = 1e-60  # so that nothing is divided by zero
 _PIXEL = 8.0 * math.log(2.0) / 12.0  # squared FWHM that a pixel adds
 
 
@@ -151,41 +155,35 @@ class ExactPosterior:
 
     def _evaluate_models(self, problem, local, block, values, stamps, uniform, propose):
         """Fluxes, log-likelihoods, log densities of the fluxes in their proposal, and what `log_prior` takes."""
-        image, error, good, gain = problem.data(local)
-        of_unit_flux = stamps.to(image.dtype)
+        of_unit_flux = stamps.to(problem.image.dtype)
         of_unit_flux[:, _FLUX] = 1.0
         unit = render_sersic(of_unit_flux, problem.psf, problem.psf_index[local])
-        along, power = _products(good / error**2 * unit, image, unit)
-        norm, flux, log_flux = power.sqrt(), block * values[:, _FLUX], torch.zeros_like(power)
+        loops = compiled_module(_LOOPS, unit)
+        sums = PixelSums(problem, local, unit) if loops is None else _CompiledSums(loops, problem, local, unit)
+        flux, gain = block * values[:, _FLUX], None if problem.gain is None else problem.gain[local]
+        log_flux = torch.zeros_like(flux)
+        of_background = self.prior.electrons is not None or gain is None  # is the ratio of the prior
+        if propose or of_background:
+            along, power = sums.products()
         if propose:
-            proposal = self._flux_proposal(along, power, unit, image, error, good, gain)
+            proposal = self._flux_proposal(along, power, sums, gain)
             # one unit of the network's flux is as many of the stamp's as a block has pixels along its side
             flux = flux if uniform is None else proposal.sample(uniform)
             log_flux = proposal.log_prob(flux) + math.log(block)
-        model = flux[:, None, None].to(unit.dtype) * unit
-        log_like = log_likelihood(model, image, error, good, gain)
-        return flux / block, log_like, log_flux, *self._signal(model, norm * flux, error, good, gain)
+        log_like, squares, shot = sums.terms(flux)
+        if of_background:
+            squares, shot = power.sqrt() * flux, torch.zeros_like(flux)
+        return flux / block, log_like, log_flux, squares, shot
 
-    def _flux_proposal(self, along, power, unit, image, error, good, gain):
+    def _flux_proposal(self, along, power, sums, gain):
         """Normal distribution of the flux within the prior, from the products without shot noise."""
         lower, upper = self.flux_bounds(power.sqrt(), gain)
         mean = along / power
         if gain is not None:
             start = torch.minimum(torch.maximum(mean, lower), upper)
-            mean, power = self._scoring_step(start, unit, image, error, good, gain)
+            score, power = sums.scoring(start)
+            mean = start + score / power
         return FluxProposal(mean, STRETCH / power.sqrt(), lower, upper)
-
-    @staticmethod
-    def _scoring_step(flux, unit, image, error, good, gain):
-        """Flux of highest likelihood, from one near it, and the information about it; with shot noise."""
-        model = flux[:, None, None].to(unit.dtype) * unit
-        inverse = good / variance(model, error, gain)
-        residual = image - model
-        growth = inverse * unit.clamp_min(0.0) / gain[:, None, None]  # of the logarithm of the variance
-        light = inverse * unit
-        score = _sum(residual * light + 0.5 * (residual**2 * inverse - 1.0) * growth)
-        power = _sum(light * unit + 0.5 * growth**2).clamp_min(1e-60)
-        return flux + score / power, power
 
     def flux_bounds(self, norm: Tensor, gain: Tensor | None) -> tuple[Tensor, Tensor]:
         """Bounds between which the prior allows the flux, in the unit of the stamps.
@@ -204,14 +202,6 @@ class ExactPosterior:
         elif gain is None:
             upper = self.prior.snr.upper / norm
         return lower, upper
-
-    def _signal(self, model, background_snr, error, good, gain):
-        """Arguments ``signal`` and ``shot`` of `log_prior`, the second one zero where it does not matter."""
-        if self.prior.electrons is not None or gain is None:
-            return background_snr, torch.zeros_like(background_snr)
-        var = variance(model, error, gain)
-        light = good * model**2 / var
-        return _sum(light), _sum(light * (1.0 - error**2 / var))
 
     def log_prior(
         self, values: Tensor, signal: Tensor, shot: Tensor | None, gain: Tensor | None, block: int, fwhm: Tensor
@@ -242,11 +232,82 @@ class ExactPosterior:
         return self.prior.log_prob(values, _NATIVE, signal.sqrt(), psf_fwhm=fwhm) + slope.log()
 
 
-def _products(light, image, unit):
-    """Sums over pixels of the product of a weighted model with the image and with the model, double precision."""
-    light = light.flatten(1)[:, None]
-    along, power = (torch.bmm(light, other.flatten(1)[:, :, None])[:, 0, 0].double() for other in (image, unit))
-    return along, power.clamp_min(1e-60)
+class PixelSums:
+    """Sums over pixels of models and of the stamps of some rows of a problem, double precision.
+
+    Parameters
+    ----------
+    problem : Problem
+        Least-squares problem that holds the stamps.
+    local : Tensor
+        Row of the problem to which each model belongs, shape ``(M,)``.
+    unit : Tensor
+        Models of unit flux, shape ``(M, ny, nx)``.
+    """
+
+    def __init__(self, problem: Problem, local: Tensor, unit: Tensor) -> None:
+        self._unit, (self._image, self._error, self._good, self._gain) = unit, problem.data(local)
+
+    def products(self) -> tuple[Tensor, Tensor]:
+        """Products of the models with the data and with themselves, weighted without shot noise."""
+        light = (self._good / self._error**2 * self._unit).flatten(1)[:, None]
+        along, power = (torch.bmm(light, other.flatten(1)[:, :, None])[:, 0, 0].double()
+                        for other in (self._image, self._unit))  # fmt: skip
+        return along, power.clamp_min(_LEAST_POWER)
+
+    def scoring(self, flux: Tensor) -> tuple[Tensor, Tensor]:
+        """Derivative of the log-likelihood by the flux, and the information about it, with shot noise."""
+        model = self._model(flux)
+        inverse = self._good / variance(model, self._error, self._gain)
+        residual = self._image - model
+        growth = inverse * self._unit.clamp_min(0.0) / self._gain[:, None, None]  # of the logarithm of the variance
+        light = inverse * self._unit
+        score = _sum(residual * light + 0.5 * (residual**2 * inverse - 1.0) * growth)
+        return score, _sum(light * self._unit + 0.5 * growth**2).clamp_min(_LEAST_POWER)
+
+    def terms(self, flux: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Log-likelihood, square of the signal-to-noise ratio, and the part of this that slows its growth."""
+        model = self._model(flux)
+        log_like = log_likelihood(model, self._image, self._error, self._good, self._gain)
+        if self._gain is None:
+            return log_like, None, None
+        var = variance(model, self._error, self._gain)
+        light = self._good * model**2 / var
+        return log_like, _sum(light), _sum(light * (1.0 - self._error**2 / var))
+
+    def _model(self, flux):
+        return flux[:, None, None].to(self._unit.dtype) * self._unit
+
+
+class _CompiledSums:
+    """The same sums by compiled loops, which need no copies of the stamps."""
+
+    def __init__(self, loops, problem, local, unit):
+        maps = (maps.flatten(1) for maps in (problem.image, problem.error, problem.good))
+        columns = unit.flatten(1), local, *maps
+        self._loops, self._arrays = loops, [column.contiguous().numpy() for column in columns]
+        self._gain = None if problem.gain is None else problem.gain.numpy()
+
+    def products(self):
+        """Do the same as `PixelSums.products`."""
+        along, power = self._run(self._loops.products, 2)
+        return along, power.clamp_min(_LEAST_POWER)
+
+    def scoring(self, flux):
+        """Do the same as `PixelSums.scoring`."""
+        score, power = self._run(self._loops.scoring_sums, 2, flux)
+        return score, power.clamp_min(_LEAST_POWER)
+
+    def terms(self, flux):
+        """Do the same as `PixelSums.terms`."""
+        return self._run(self._loops.likelihood_terms, 3, flux)
+
+    def _run(self, loop, n_columns, *flux):
+        out = np.empty((len(self._arrays[0]), n_columns))
+        flux = [column.contiguous().numpy() for column in flux]
+        gain = [_NO_GAIN if self._gain is None else self._gain] if flux else []
+        loop(*flux, *self._arrays, *gain, out)
+        return torch.from_numpy(out).unbind(1)
 
 
 def _sum(pixels):
