@@ -14,7 +14,7 @@ from galmeasure.render.grid import centred_transform
 from galmeasure.render.profiles import TABLE_LOG_K, coarse_table, polynomial_pieces
 from galmeasure.render.sersic import KAPPA_MIN, described_profiles
 from galmeasure.render.wrap import light_beyond
-from galmeasure.utils.chunks import CACHE_LINE, chunk_size
+from galmeasure.utils.chunks import CACHE_LINE, SIDE_BY_SIDE, chunk_size
 
 __all__ = [
     "BANDS", "COARSE_STEP", "Modes", "Profiles", "compiled_table", "mode_bands", "modes_of_band", "stamp_transforms",
@@ -24,9 +24,6 @@ BANDS = (0.625, 0.8, 1.0, 1.42)
 """Radii of the discs of wavenumbers that are kept, in units of the Nyquist wavenumber."""
 
 _BAND_TOLERANCE = 0.007
-
-_SIDE_BY_SIDE = 8
-"""Single-precision numbers that a processor works on at once: full lines are as long as a multiple of it."""
 
 _N = SERSIC.index("n")
 _COARSE = 3  # nodes of the table in log k for each one that is kept
@@ -125,9 +122,9 @@ def _lines(index, shape):
 def _full_lines(inside):
     """Positions, counts and full lines of the wavenumbers ``inside`` the half-plane, and of others that fill them."""
     n_rows, n_columns = inside.shape
-    inside = torch.nn.functional.pad(inside, (0, -n_columns % _SIDE_BY_SIDE))
+    inside = torch.nn.functional.pad(inside, (0, -n_columns % SIDE_BY_SIDE))
     last = (inside * torch.arange(1, inside.shape[1] + 1)).amax(1)
-    chosen = torch.arange(inside.shape[1]) < (last + -last % _SIDE_BY_SIDE)[:, None]
+    chosen = torch.arange(inside.shape[1]) < (last + -last % SIDE_BY_SIDE)[:, None]
     position = torch.arange(n_rows)[:, None] * n_columns + torch.arange(inside.shape[1])
     index = torch.where(inside, position, 0)[chosen]  # the others are as good as zero, which is there
     row, length = torch.nonzero(last)[:, 0].numpy(), chosen.sum(1).numpy()

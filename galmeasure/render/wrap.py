@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from galmeasure.parameters import SERSIC
+from galmeasure.utils.chunks import SIDE_BY_SIDE
 from galmeasure.utils.compiled import compiled_module
 
 __all__ = ["interpolation", "lattice", "light_beyond", "wrapped_light"]
@@ -159,6 +160,14 @@ def _laguerre(device, dtype):
     return torch.tensor(nodes, dtype=dtype, device=device), torch.tensor(weights, dtype=dtype, device=device)
 
 
+@lru_cache(maxsize=1)
+def _compiled_laguerre():
+    """Nodes and weights for compiled loops, filled up to a whole number of vectors with nodes that weigh nothing."""
+    columns = np.polynomial.laguerre.laggauss(_N_LAGUERRE)
+    missing = -_N_LAGUERRE % SIDE_BY_SIDE
+    return tuple(np.pad(column, (0, missing)).astype(np.float32) for column in columns)
+
+
 def light_beyond(
     n: Tensor, form: Tensor, b_and_amplitude: Tensor, padded: tuple[int, int], derivatives: bool, *, rings: int = _RINGS
 ) -> Tensor:
@@ -191,8 +200,8 @@ def light_beyond(
     if loops is not None:
         digamma = torch.digamma(2.0 * n[:, 0]) if derivatives else n[:, 0]
         light = n.new_empty(len(n), 5 if derivatives else 1)
-        columns = (n[:, 0], form, b_and_amplitude, digamma, signed, *_laguerre(n.device, n.dtype))
-        loops.light_beyond(*(column.contiguous().numpy() for column in columns), padded[0] * padded[1], light.numpy())
+        columns = (column.contiguous().numpy() for column in (n[:, 0], form, b_and_amplitude, digamma, signed))
+        loops.light_beyond(*columns, *_compiled_laguerre(), padded[0] * padded[1], light.numpy())
         return light
     signs = _form_signs(n.device, n.dtype)
     signed_form = form * signs

@@ -12,10 +12,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CACHE_LINE", "CHUNKS", "ChunkSizes", "chunk_size", "chunk_sizes", "padded_chunks", "rows_per_chunk"]
+__all__ = [
+    "CACHE_LINE",
+    "SIDE_BY_SIDE",
+    "CHUNKS",
+    "ChunkSizes",
+    "chunk_size",
+    "chunk_sizes",
+    "padded_chunks",
+    "rows_per_chunk",
+]
 
 CACHE_LINE = 16
 """Single-precision numbers in a cache line: matrix products round alike wherever such a block lies in memory."""
+
+SIDE_BY_SIDE = 8
+"""Single-precision numbers that a processor works on at once."""
 
 
 @dataclass(frozen=True)

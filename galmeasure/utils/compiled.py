@@ -65,7 +65,12 @@ def compiled_module(name: str, *tensors: _Tensor) -> ModuleType | None:
 
 
 def _can_be_read(tensor):
-    return tensor.device.type == "cpu" and not tensor.requires_grad and str(tensor.dtype) == "torch.float32"
+    return tensor.device.type == "cpu" and not tensor.requires_grad and _is_single(tensor.dtype)
+
+
+@lru_cache(maxsize=16)
+def _is_single(dtype):
+    return str(dtype) == "torch.float32"
 
 
 @lru_cache(maxsize=16)

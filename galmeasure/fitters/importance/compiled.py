@@ -101,7 +101,7 @@ def projections(
     excess: NDArray,
     outside_reference: float,
     least_outside: float,
-    columns: NDArray,
+    patterns: NDArray,
     waves_y: NDArray,
     waves_x: NDArray,
     square: NDArray,
@@ -133,7 +133,7 @@ def projections(
         Transforms of the PSF ``(2, K)``, of the reference, and of what that has too much, ``(2 K,)``.
     outside_reference, least_outside : float
         Light outside the stamp at the reference, and what counts as none.
-    columns : ndarray
+    patterns : ndarray
         Waves of which products with the displacements are taken, shape ``(C, 2 K)``.
     waves_y, waves_x, square : ndarray
         Transform to the central square, see `galmeasure.fitters.importance.fourier.central_square`.
@@ -165,8 +165,8 @@ def projections(
         fill_turned(lines, (cos_y, sin_y, cos_x, sin_x), value, turned)
         _fill_displacement(turned, psf, reference, excess, more, wave)
         squares[draw] = _square(wave, scale)
-        for column in range(len(columns)):
-            sums[draw, column] = dot(wave, columns[column])
+        for number in range(len(patterns)):
+            sums[draw, number] = dot(wave, patterns[number])
         if len(pixels):
             _fill_pixels(wave, lines, waves_y, waves_x, square, buffers, pixels[draw])
 

@@ -26,7 +26,7 @@ __all__ = ["FourierPosterior"]
 
 _FLUX, _X, _Y = SERSIC.indices("flux", "x", "y")
 _BANDS = (0.45, 0.525, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.42)  # radii of discs of wavenumbers, over Nyquist
-_TOLERANCE = 0.007  # modulus of the PSF's transform below which wavenumbers are left out
+_TOLERANCE = 0.015  # modulus of the PSF's transform below which wavenumbers are left out
 _SMALLEST = 16  # pixels a side: smaller stamps have too few wavenumbers
 _CENTRAL = 10  # pixels a side of the square in which shot noise is that of each model
 _BRIGHT, _UNEVEN = 60.0, 1e-3  # S/N, and scatter of the inverse variance, from which a correction is worth its time
@@ -110,10 +110,10 @@ class _Disc:
         grow like the light outside.
     outside : Tensor
         Light outside the stamp at the reference, shape ``(R,)``.
-    columns : Tensor
+    patterns : Tensor
         Waves whose products with a displacement are its sums over pixels with the derivative of the exact
         log-likelihood, with the weighted model at the reference, and with the images of the correction, if there is
-        one, ``(R, 2 K, 2 or 9)``.
+        one, ``(R, 2 or 9, 2 K)``.
     products : Tensor
         The same products of the unit model at the reference, double precision, shape ``(R, 2 or 9)``.
     constant : Tensor
@@ -135,7 +135,7 @@ class _Disc:
     wave: torch.Tensor
     excess: torch.Tensor
     outside: torch.Tensor
-    columns: torch.Tensor
+    patterns: torch.Tensor
     products: torch.Tensor
     constant: torch.Tensor
     weight: torch.Tensor
@@ -175,7 +175,7 @@ class _Disc:
         wrapped = wrapped_light(*of_profile, shape, shape, False)[:, 0]
         excess = on_modes(wrapped - outside[:, None, None] / n_pixels).flatten(1)
         unit = wave - excess
-        columns = torch.stack([(on_modes(derivative) * scale).flatten(1), _weighted(unit, weight, scale)], 2)
+        patterns = torch.stack([(on_modes(derivative) * scale).flatten(1), _weighted(unit, weight, scale)], 1)
         central, pixels = None, None
         if gain is not None:
             pixels, waves = _central_waves(shape, band, image.device, image.dtype)
@@ -184,9 +184,9 @@ class _Disc:
             maps = (good.to(image.dtype), image, error.expand_as(image) ** 2, reference, derivative, log_like)
             central = (waves, *(pixel_map.flatten(1)[:, pixels] for pixel_map in maps))
         constant = log_likelihood(reference, image, error, good, gain)
-        products = _sums(unit[:, None], columns).squeeze(1)
+        products = _sums(unit[:, None], patterns).squeeze(1)
         disc = cls(
-            modes, psf, stamps[:, _FLUX], wave, excess, outside, columns, products, constant, weight, central, gain
+            modes, psf, stamps[:, _FLUX], wave, excess, outside, patterns, products, constant, weight, central, gain
         )
         return disc._corrected(problem, rows, stamps, pixels) if is_corrected else disc
 
@@ -198,13 +198,13 @@ class _Disc:
             return some.log_likelihood(moved[..., _FLUX], some.project(moved))[0]
 
         waves, correction = LocalCorrection.of(problem, rows, stamps, self.modes, self.weight, pixels, cheap)
-        columns = torch.cat([self.columns, waves], 2)
-        products = _sums((self.wave - self.excess)[:, None], columns).squeeze(1)
-        return replace(self, columns=columns, products=products, correction=correction)
+        patterns = torch.cat([self.patterns, waves], 1)
+        products = _sums((self.wave - self.excess)[:, None], patterns).squeeze(1)
+        return replace(self, patterns=patterns, products=products, correction=correction)
 
     def of_rows(self, rows: Tensor) -> "_Disc":
         """Return some of the stamps."""
-        names = ("psf", "flux", "wave", "excess", "outside", "columns", "products", "constant", "weight")
+        names = ("psf", "flux", "wave", "excess", "outside", "patterns", "products", "constant", "weight")
         columns = [getattr(self, name)[rows] for name in names]
         central = None if self.central is None else (self.central[0], *(column[rows] for column in self.central[1:]))
         gain = None if self.gain is None else self.gain[rows]
@@ -220,7 +220,7 @@ class _Disc:
         share = (outside + _LEAST_OUTSIDE) / (self.outside[:, None] + _LEAST_OUTSIDE)
         away.sub_(self.wave[:, None])  # what is small must be small before it is squared
         away.addcmul_((1.0 - share)[..., None], self.excess[:, None])
-        sums = _sums(away, self.columns)
+        sums = _sums(away, self.patterns)
         pixels = None
         if self.central is not None:
             pixels = (away.flatten(0, 1) @ self.central[0]).unflatten(0, stamps.shape[:2])
@@ -242,15 +242,15 @@ class _Disc:
         steps = 2.0 * np.pi / ny, 2.0 * np.pi / nx, KAPPA_MIN**2
         _, lengths, orders, _ = modes.lines.T.tolist()
         square = central_square(modes.shape, tuple(orders), max(lengths))
-        columns = self.columns.transpose(1, 2).contiguous().numpy()
+        patterns = self.patterns.numpy()
         references = self.psf.numpy(), self.wave.numpy(), self.excess.numpy(), self.outside.numpy()
-        squares, sums = np.empty((count, size)), np.empty((count, size, columns.shape[1]))
+        squares, sums = np.empty((count, size)), np.empty((count, size, patterns.shape[1]))
         shape = (count, 0, 0, 0) if self.central is None else (count, size, _CENTRAL, _CENTRAL)
         pixels = np.empty(shape, np.float32)
         for row in range(count):
             loops.projections(
                 compiled_table(), *(array[row] for array in draws), *constants, *steps,
-                *(array[row] for array in references), _LEAST_OUTSIDE, columns[row], *square,
+                *(array[row] for array in references), _LEAST_OUTSIDE, patterns[row], *square,
                 squares[row], sums[row], pixels[row],
             )  # fmt: skip
         central = None
@@ -340,7 +340,7 @@ class _Projection:
     Parameters
     ----------
     sums : Tensor
-        Products with the columns of a `_Disc`, double precision, shape ``(R, S, 2 or 9)``.
+        Products with the patterns of a `_Disc`, double precision, shape ``(R, S, 2 or 9)``.
     square : Tensor
         Weighted square, double precision, shape ``(R, S)``.
     pixels : Tensor or None
@@ -352,9 +352,9 @@ class _Projection:
     pixels: torch.Tensor | None
 
 
-def _sums(waves, columns):
-    """Products of waves ``(R, S, 2 K)`` with columns ``(R, 2 K, C)``, double precision."""
-    return torch.bmm(waves, columns).double()
+def _sums(waves, patterns):
+    """Products of waves ``(R, S, 2 K)`` with patterns ``(R, C, 2 K)``, double precision."""
+    return torch.bmm(waves, patterns.mT).double()
 
 
 def _weighted(wave, weight, scale):

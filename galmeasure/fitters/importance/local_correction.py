@@ -75,7 +75,7 @@ class LocalCorrection:
         -------
         waves : Tensor
             Images on wavenumbers, real and imaginary parts, whose products with a displacement are its coefficients,
-            shape ``(R, 2 K, 7)``.
+            shape ``(R, 7, 2 K)``.
         correction : LocalCorrection
             Forms of these coefficients.
         """
@@ -155,7 +155,7 @@ def _on_modes(images, weight, shape, modes, mean, central, is_measured):
         known = known + ((images * excess[:, None]) @ images.mT).double()
     products = products + torch.diag_embed((~is_measured).double())
     inverse = torch.linalg.inv(products).to(wave.dtype)
-    return (inverse @ scaled).mT.contiguous(), known
+    return inverse @ scaled, known
 
 
 def _step_sizes(along, reference):
