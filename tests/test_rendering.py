@@ -12,8 +12,9 @@ from galmeasure import Cutouts
 from galmeasure.fitters.network_psfs import cleaned_psfs
 from galmeasure.fitters.rendering import rendering_groups
 from galmeasure.fitters.tensors import BatchTensors
-from galmeasure.render import prepare_psf, render_raw, render_sersic, sersic
+from galmeasure.render import PSFGrid, prepare_psf, render_raw, render_sersic, sersic
 from galmeasure.render.sersic import is_narrow_ridge
+from galmeasure.utils.chunks import CHUNKS, ChunkSizes
 
 N_ROWS = 24
 RNG = np.random.default_rng(3)
@@ -109,3 +110,27 @@ def test_ridges_on_larger_grids(monkeypatch, n, r_eff, g, side):
     difference = render_raw(galaxy, psf, derivatives=False) - expected
     assert sides == [side]
     assert difference.norm() < 1e-3 * expected.norm()  # 0.1 sigma at S/N 100
+
+
+def test_enlarged_grids_are_kept(monkeypatch):
+    """In whatever order PSFs are asked for, also where only one can be kept, and with gradients."""
+    images = [torch.from_numpy(moffat(fwhm)).float() for fwhm in (2.6, 2.8, 3.0)]
+    psf = prepare_psf(torch.stack(images), (24, 24))
+    alone = [psf.with_transform(psf.transform[[number]]) for number in range(3)]
+    expected = [grid.enlarged(torch.tensor([0]), 2.0) for grid in alone]
+    calls = []
+    monkeypatch.setattr(PSFGrid, "_on_period", lambda *args, _of=PSFGrid._on_period: calls.append(args) or _of(*args))
+    for order in ([1], [2, 1, 0], [0, 0, 2]):
+        grid = psf.enlarged(torch.tensor(order), 2.0)
+        for number, transform in zip(order, grid.transform, strict=True):
+            torch.testing.assert_close(transform, expected[number].transform[0], rtol=1e-5, atol=1e-7)
+    assert [len(index) for _, index, _ in calls] == [1, 2]
+    assert psf.enlarged(torch.tensor([0]), 4 / 3).padded != grid.padded
+    monkeypatch.setitem(CHUNKS, "kept transforms", ChunkSizes((1,), (1,), "numbers", "few"))
+    for order in ([1, 2], [0], [2, 0, 1]):
+        grid = psf.enlarged(torch.tensor(order), 2.0)
+        for number, transform in zip(order, grid.transform, strict=True):
+            torch.testing.assert_close(transform, expected[number].transform[0], rtol=1e-5, atol=1e-7)
+    learned = psf.with_transform(psf.transform.clone().requires_grad_())
+    learned.enlarged(torch.tensor([0]), 2.0).transform.abs().sum().backward()
+    assert learned.transform.grad.abs().sum() > 0

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import torch
@@ -10,7 +10,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from galmeasure.render.dealias import FOLD, extend_band, is_aliased
-from galmeasure.utils.chunks import chunk_size
+from galmeasure.utils.chunks import chunk_size, rows_per_chunk
 
 __all__ = [
     "BANDS",
@@ -61,6 +61,9 @@ class PSFGrid:
     shape: tuple[int, int]
     padded: tuple[int, int]
     band: float
+    _kept: dict[tuple[int, tuple[int, ...]], torch.Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def fold(self) -> int:
@@ -72,8 +75,27 @@ class PSFGrid:
         return replace(self, transform=transform)
 
     def enlarged(self, index: Tensor, factor: float) -> "PSFGrid":
-        """Return the transforms ``index`` on a grid with a period ``factor`` times as long, one for each entry."""
+        """Return the transforms ``index`` on a grid with a period ``factor`` times as long, one for each entry.
+
+        They are kept, because fits ask for the same ones again and again.
+        """
         padded = tuple(good_size(factor * side) for side in self.padded)
+        if self.transform.requires_grad:
+            return PSFGrid(self._on_period(index, padded), self.shape, padded, self.band)
+        keys = [(number, padded) for number in index.tolist()]
+        found = {key: self._kept.get(key) for key in keys}
+        missing = [key for key, transform in found.items() if transform is None]
+        if missing:
+            numbers = torch.tensor([number for number, _ in missing], device=index.device)
+            found.update(zip(missing, self._on_period(numbers, padded), strict=True))
+            if len(self._kept) + len(missing) > rows_per_chunk("kept transforms", found[missing[0]].numel()):
+                self._kept.clear()
+            self._kept.update((key, found[key]) for key in missing)
+        return PSFGrid(torch.stack([found[key] for key in keys]), self.shape, padded, self.band)
+
+    @torch.inference_mode(False)  # what is kept must serve autograd too
+    def _on_period(self, index, padded):
+        """Transforms ``index`` on a grid of another period."""
         image = torch.fft.irfft2(
             place_rows(self.transform[index], self.fold * self.padded[0]), s=[self.fold * side for side in self.padded]
         )
@@ -84,8 +106,7 @@ class PSFGrid:
             gap[axis] = self.fold * side - length
             low, high = image.narrow(axis, 0, half), image.narrow(axis, half, length - half)
             image = torch.cat([low, image.new_zeros(gap), high], axis)
-        transform = _to_band(torch.fft.rfft2(image), *band_shape(padded, self.band))
-        return PSFGrid(transform, self.shape, padded, self.band)
+        return _to_band(torch.fft.rfft2(image), *band_shape(padded, self.band))
 
 
 def good_size(size: float) -> int:

@@ -95,6 +95,9 @@ CHUNKS = {
     "proposals": ChunkSizes((1, 8), (512,), "galaxies", "few sizes, because products of matrices round by their size"),
     "flow frames": ChunkSizes((32,), (512,), "galaxies", "their draws from the flow stay in a core's cache"),
     "scores": ChunkSizes((8192,), (8192,), "galaxies", "nearest nodes of these stay below 100 MB"),
+    "kept transforms": ChunkSizes(
+        (8_000_000,), (8_000_000,), "complex numbers of transforms of PSFs on larger grids", "they take 64 MB at most",
+    ),
     "prepared pixels": ChunkSizes(
         (2**18,), (2**18,), "pixels of stamps", "stamps, errors and their copies in double precision stay in a cache",
     ),
