@@ -9,6 +9,7 @@ import numpy as np
 
 from galmeasure.psf.wings import missing_light
 from galmeasure.utils.chunks import rows_per_chunk
+from galmeasure.utils.compiled import compiled_module
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -60,6 +61,11 @@ def normalise_psf(
 
 def _normalise(images):
     """Give images the sum 1, in place, and tell which of them can be used; others become 0."""
+    loops = compiled_module("galmeasure.psf.compiled")
+    if loops is not None:
+        ok = np.empty(len(images), dtype=bool)
+        loops.normalise_images(images, ok)
+        return ok
     with np.errstate(all="ignore"):
         peak = np.maximum(images.max(axis=(1, 2)), -images.min(axis=(1, 2)))
         ok = np.isfinite(peak) & (peak > 0)
@@ -91,6 +97,10 @@ def psf_stats(stack: npt.NDArray[np.float64], ok: npt.NDArray[np.bool_], oversam
     """
     n_psf, ny, nx = stack.shape
     offset, fwhm = np.full(n_psf, np.nan), np.full(n_psf, np.nan)
+    loops = compiled_module("galmeasure.psf.compiled")
+    if loops is not None:
+        loops.measure_shapes(np.ascontiguousarray(stack, dtype=np.float64), ok, offset, fwhm)
+        return PSFStats(ok, offset / oversampling, fwhm / oversampling)
     y, x = np.arange(ny) - 0.5 * (ny - 1), np.arange(nx) - 0.5 * (nx - 1)
     rows = np.flatnonzero(ok)
     step = rows_per_chunk("PSF pixels", ny * nx)

@@ -9,56 +9,91 @@ from galmeasure.utils.compiled import compile_loop
 __all__ = ["masked_medians", "median_of"]
 
 
-_SAMPLE = 64  # values that bracket the median
+_SAMPLE = 64  # values that bracket the middle
 _MARGIN = 10  # of their ranks, 2.5 standard deviations, on either side
-_FEW = 256  # values that are partitioned at once
+_FEW = 1024  # values that are parted at once, which costs less than a bracket
+_PIVOTS = 9  # values from which a pivot is chosen
+_U = np.uint64  # indices of this type need no test of their sign
 
 
 @njit(error_model="numpy")
-def _value_of_rank(values, count, rank):
-    """Value of a rank among the first ``count``, whose order and number change."""
-    sample = np.empty(_SAMPLE, values.dtype)
-    while count > _FEW:
-        step = count // _SAMPLE
-        for number in range(_SAMPLE):
-            value, place = values[number * step], number
-            while place > 0 and sample[place - 1] > value:
-                sample[place] = sample[place - 1]
-                place -= 1
-            sample[place] = value
-        middle = rank * _SAMPLE // count
-        low, high = sample[max(middle - _MARGIN, 0)], sample[min(middle + _MARGIN, _SAMPLE - 1)]
-        n_below, n_up_to = 0, 0
-        for index in range(count):
-            n_below += values[index] < low
-            n_up_to += values[index] <= high
-        if rank < n_below or rank >= n_up_to or n_up_to - n_below == count:
-            break
-        kept = 0
-        for index in range(count):
+def _bracket(values, count, rank):
+    """Sampled bounds between which the values of a rank and of the one before it are likely to be."""
+    sample, step = np.empty(_SAMPLE, values.dtype), count // _SAMPLE
+    for number in range(_SAMPLE):
+        value, place = values[number * step], number
+        while place > 0 and sample[place - 1] > value:
+            sample[place] = sample[place - 1]
+            place -= 1
+        sample[place] = value
+    middle = rank * _SAMPLE // count
+    return sample[max(middle - _MARGIN, 0)], sample[min(middle + _MARGIN, _SAMPLE - 1)]
+
+
+@njit(error_model="numpy")
+def _keep_between(values, count, low, high, kept):
+    """Write the values between two bounds; how many they are, and how many are below."""
+    n_kept, n_below = _U(0), _U(0)
+    for index in range(_U(count)):
+        value = values[index]
+        kept[n_kept] = value
+        n_kept += _U(value >= low) & _U(value <= high)
+        n_below += _U(value < low)
+    return np.int64(n_kept), np.int64(n_below)
+
+
+@njit(error_model="numpy")
+def _middle_of(first, second, third):
+    return max(min(first, second), min(max(first, second), third))
+
+
+@njit(error_model="numpy")
+def _largest(values, count):
+    largest = values[0]
+    for index in range(1, count):
+        largest = max(largest, values[index])
+    return largest
+
+
+@njit(error_model="numpy")
+def _values_of_ranks(values, count, rank, room):
+    """Values of a rank and of the one before it among the first ``count``, whose order changes; nothing branches.
+
+    The values below and above a pivot are written to the beginning of the one and of the other array.
+    """
+    before = values[0]  # the largest value that was left behind below
+    while True:
+        step = count // _PIVOTS
+        pivot = (
+            _middle_of(values[0], values[count // 2], values[count - 1])
+            if step < 5
+            else _middle_of(
+                _middle_of(values[0], values[step], values[2 * step]),
+                _middle_of(values[3 * step], values[4 * step], values[5 * step]),
+                _middle_of(values[6 * step], values[7 * step], values[8 * step]),
+            )
+        )
+        n_less, n_more = _U(0), _U(0)
+        for index in range(_U(count)):
             value = values[index]
-            values[kept] = value
-            kept += low <= value and value <= high
-        count, rank = kept, rank - n_below
-    first, last = 0, count - 1
-    while first < last:
-        pivot, i, j = values[(first + last) // 2], first, last
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while pivot < values[j]:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if rank <= j:
-            last = j
-        elif rank >= i:
-            first = i
+            values[n_less] = value
+            room[n_more] = value
+            n_less += _U(value < pivot)
+            n_more += _U(value > pivot)
+        less, more = np.int64(n_less), np.int64(n_more)
+        if rank < less:
+            count = less
+        elif rank < count - more:
+            if rank > less:
+                before = pivot
+            elif less > 0:
+                before = _largest(values, less)
+            return before, pivot
         else:
-            break
-    return values[rank]
+            before = pivot
+            rank -= count - more
+            count = more
+            values, room = room, values
 
 
 @njit(error_model="numpy")
@@ -68,7 +103,7 @@ def median_of(values: NDArray, count: int, room: NDArray) -> float:
     Parameters
     ----------
     values : ndarray
-        Values in single or double precision.
+        Values in single or double precision, which are overwritten.
     count : int
         Number of values that count.
     room : ndarray
@@ -76,17 +111,14 @@ def median_of(values: NDArray, count: int, room: NDArray) -> float:
     """
     if count == 0:
         return np.nan
-    for index in range(count):
-        room[index] = values[index]
-    upper = _value_of_rank(room, count, count // 2)
-    if count % 2:
-        return float(upper)
-    n_less, lower = 0, -np.inf
-    for index in range(count):
-        value = values[index]
-        n_less += value < upper
-        lower = max(lower, value if value < upper else -np.inf)
-    return 0.5 * float(lower if n_less == count // 2 else upper) + 0.5 * float(upper)
+    rank, number = count // 2, count
+    if count > _FEW:
+        low, high = _bracket(values, count, rank)
+        kept, below = _keep_between(values, count, low, high, room)
+        if below < rank and rank < below + kept:
+            values, room, number, rank = room, values, kept, rank - below
+    lower, upper = _values_of_ranks(values, number, rank, room)
+    return float(upper) if count % 2 else 0.5 * float(lower) + 0.5 * float(upper)
 
 
 @compile_loop(
