@@ -311,7 +311,7 @@ def fit_wings(
             number -= 1
             begin, end = first[number], first[number + 1]
             bad = _gather(flat, pixels[begin:end], wing[begin:end], values)
-            height = median_of(values, end - begin, room) if bad == 0.0 else 0.0
+            height = median_of(values, end - begin, room, end - begin) if bad == 0.0 else 0.0
             is_clean = height > 0.0
             heights[number] = math.log(height)
         if is_clean:
@@ -324,7 +324,7 @@ def fit_wings(
                 factors[radius] = math.exp(-slope * math.log(squared_radii[radius] + cores[core]))
             start, stop = first[number], first[number + 1]
             bad = _gather_product(wing[start:stop], factors[begin:end], index[start:stop], values)
-            height = median_of(values, stop - start, room) if bad == 0.0 else 0.0
+            height = median_of(values, stop - start, room, stop - start) if bad == 0.0 else 0.0
             is_clean = height > 0.0
             heights[number] = math.log(height) + slope * abscissae[number, core]
         if is_clean:

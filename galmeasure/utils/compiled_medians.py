@@ -4,22 +4,24 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
-from galmeasure.utils.compiled import compile_loop
+from galmeasure.utils.compiled import FAST_MATH, compile_loop
 
 __all__ = ["masked_medians", "median_of"]
 
 
 _SAMPLE = 64  # values that bracket the middle
 _MARGIN = 10  # of their ranks, 2.5 standard deviations, on either side
+_SLACK = 0.1  # of the values in a bracket, on either side, in a narrower one
 _FEW = 1024  # values that are parted at once, which costs less than a bracket
 _PIVOTS = 9  # values from which a pivot is chosen
+_BLOCK = 4096  # values that are counted in single precision
 _U = np.uint64  # indices of this type need no test of their sign
 
 
 @njit(error_model="numpy")
 def _bracket(values, count, rank):
     """Sampled bounds between which the values of a rank and of the one before it are likely to be."""
-    sample, step = np.empty(_SAMPLE, values.dtype), count // _SAMPLE
+    sample, step = np.empty(_SAMPLE, values.dtype), (count // _SAMPLE - 1) | 1  # odd: not down a column of an image
     for number in range(_SAMPLE):
         value, place = values[number * step], number
         while place > 0 and sample[place - 1] > value:
@@ -30,16 +32,34 @@ def _bracket(values, count, rank):
     return sample[max(middle - _MARGIN, 0)], sample[min(middle + _MARGIN, _SAMPLE - 1)]
 
 
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def _count_block(values, low, high):
+    zero, one = values.dtype.type(0.0), values.dtype.type(1.0)
+    below, up_to = zero, zero
+    for index in range(len(values)):
+        below += one if values[index] < low else zero
+        up_to += one if values[index] <= high else zero
+    return below, up_to
+
+
+@njit(error_model="numpy")
+def _count(values, count, low, high):
+    """How many of the first values are below a bound, and how many are not above another one."""
+    n_below, n_up_to = 0, 0
+    for start in range(0, count, _BLOCK):
+        below, up_to = _count_block(values[start : min(start + _BLOCK, count)], low, high)
+        n_below, n_up_to = n_below + np.int64(below), n_up_to + np.int64(up_to)
+    return n_below, n_up_to
+
+
 @njit(error_model="numpy")
 def _keep_between(values, count, low, high, kept):
-    """Write the values between two bounds; how many they are, and how many are below."""
-    n_kept, n_below = _U(0), _U(0)
+    """Write the values between two bounds."""
+    n_kept = _U(0)
     for index in range(_U(count)):
         value = values[index]
         kept[n_kept] = value
         n_kept += _U(value >= low) & _U(value <= high)
-        n_below += _U(value < low)
-    return np.int64(n_kept), np.int64(n_below)
 
 
 @njit(error_model="numpy")
@@ -97,27 +117,51 @@ def _values_of_ranks(values, count, rank, room):
 
 
 @njit(error_model="numpy")
-def median_of(values: NDArray, count: int, room: NDArray) -> float:
-    """Median of the first ``count`` values, none of which is NaN; NaN if there are none.
+def _middle_values(values, count, rank, room):
+    """Values of a rank from 1 on and of the one before it among the first ``count``, which may be overwritten."""
+    if count <= _FEW:
+        return _values_of_ranks(values, count, rank, room)
+    low, high = _bracket(values, count, rank)
+    below, up_to = _count(values, count, low, high)
+    if not (below < rank and rank < up_to):
+        return _values_of_ranks(values, count, rank, room)
+    if low == high:
+        return low, high
+    share, width = (rank - below) / (up_to - below), high - low
+    narrow_low = values.dtype.type(low + width * (share - _SLACK))
+    narrow_high = values.dtype.type(low + width * (share + _SLACK))
+    narrow_below, narrow_up_to = _count(values, count, narrow_low, narrow_high)
+    if low <= narrow_low and narrow_below < rank:
+        low, below = narrow_low, narrow_below
+    if narrow_high <= high and rank < narrow_up_to:
+        high, up_to = narrow_high, narrow_up_to
+    _keep_between(values, count, low, high, room)
+    return _values_of_ranks(room, up_to - below, rank - below, values)
+
+
+@njit(error_model="numpy")
+def median_of(values: NDArray, count: int, room: NDArray, size: int) -> float:
+    """Median of the ``count`` smallest of the first ``size`` values, none of which is NaN; NaN if there are none.
 
     Parameters
     ----------
     values : ndarray
         Values in single or double precision, which are overwritten.
     count : int
-        Number of values that count.
+        Number of values that count; all others are larger, for example infinite.
     room : ndarray
         Room for as many values of the same type.
+    size : int
+        Number of values that there are.
     """
     if count == 0:
         return np.nan
-    rank, number = count // 2, count
-    if count > _FEW:
-        low, high = _bracket(values, count, rank)
-        kept, below = _keep_between(values, count, low, high, room)
-        if below < rank and rank < below + kept:
-            values, room, number, rank = room, values, kept, rank - below
-    lower, upper = _values_of_ranks(values, number, rank, room)
+    if count == 1:
+        smallest = values[0]
+        for index in range(1, size):
+            smallest = min(smallest, values[index])
+        return float(smallest)
+    lower, upper = _middle_values(values, size, count // 2, room)
     return float(upper) if count % 2 else 0.5 * float(lower) + 0.5 * float(upper)
 
 
@@ -149,4 +193,4 @@ def masked_medians(values: NDArray, good: NDArray, out: NDArray) -> None:
         for column in range(values.shape[1]):
             chosen[count] = values[row, column]
             count += good[row, column]
-        out[row] = median_of(chosen, count, room)
+        out[row] = median_of(chosen, count, room, count)
