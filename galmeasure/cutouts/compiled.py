@@ -255,12 +255,13 @@ def clipped_deviations(
         count = _gather(values[row], good[row], columns, chosen)
         use[:] = 1
         sigma = np.nan
-        for _ in range(n_clips):
-            n_kept = _keep_used(chosen[:count], use, kept)
-            median = median_of(kept, n_kept, room, n_kept)
-            _deviate(chosen[:count], median, sizes)
-            n_kept = _keep_used(sizes[:count], use, kept)
-            sigma = to_sigma * median_of(kept, n_kept, room, n_kept)
+        for step in range(2 * n_clips):
+            n_kept = _keep_used(chosen[:count] if step % 2 == 0 else sizes[:count], use, kept)
+            middle = median_of(kept, n_kept, room, n_kept)
+            if step % 2 == 0:
+                _deviate(chosen[:count], middle, sizes)
+                continue
+            sigma = to_sigma * middle
             if not _use_small(sizes[:count], clip * sigma, use):
                 break
         out[row], n_good[row] = sigma, count

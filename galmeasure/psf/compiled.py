@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from galmeasure.utils.compiled import FAST_MATH, compile_loop
 from galmeasure.utils.compiled_medians import median_of
 
-__all__ = ["fit_wings", "has_bad_pixels", "measure_shapes", "normalise_images", "sum_bands"]
+__all__ = ["has_bad_pixels", "measure_shapes", "measure_wings"]
 
 _LEAST_SUM = 1e-6  # of an image over its peak: others count as having none
 _SAFE = 1e290  # peaks and inverse peaks up to this have a normal inverse
@@ -76,29 +76,20 @@ def _peak_and_sum(values):
     return max(high, -low), total
 
 
-@compile_loop(types.void(types.Array(types.float64, 3, "C"), _FLAGS))
-def normalise_images(images: NDArray, ok: NDArray) -> None:
-    """Give images the sum 1, or 0 if they cannot be used.
-
-    Parameters
-    ----------
-    images : ndarray
-        Images, changed in place, shape ``(M, ny, nx)``.
-    ok : ndarray of bool
-        Result: images that are finite and have a positive sum, shape ``(M,)``.
-    """
-    for number in range(len(images)):
-        flat = images[number].reshape(-1)
-        peak, total = _peak_and_sum(flat)
-        if peak > 0.0 and not 1.0 / _SAFE < peak < _SAFE:
-            for index in range(len(flat)):
-                flat[index] /= peak
-            peak, total = _peak_and_sum(flat)
-        ok[number] = peak > 0.0 and total / peak > _LEAST_SUM
-        if ok[number]:
-            _multiply(flat, 1.0 / total)
-        else:
-            flat[:] = 0.0
+@njit(error_model="numpy")
+def _normalise(values):
+    """Give the pixels of an image the sum 1, or 0 if it cannot be used; whether it can."""
+    peak, total = _peak_and_sum(values)
+    if peak > 0.0 and not 1.0 / _SAFE < peak < _SAFE:
+        for index in range(len(values)):
+            values[index] /= peak
+        peak, total = _peak_and_sum(values)
+    is_usable = peak > 0.0 and total / peak > _LEAST_SUM
+    if is_usable:
+        _multiply(values, 1.0 / total)
+    else:
+        values[:] = 0.0
+    return is_usable
 
 
 @njit(error_model="numpy")
@@ -187,16 +178,19 @@ def measure_shapes(images: NDArray, ok: NDArray, offset: NDArray, fwhm: NDArray)
         Results in pixels of the images, shape ``(M,)``.
     """
     _, n_rows, n_columns = images.shape
-    columns, along_y = np.empty(n_columns), np.empty(n_rows)
+    columns, along_x, along_y = np.empty(n_columns), np.empty(n_columns), np.empty(n_rows)
     for number in range(len(images)):
         if not ok[number]:
             continue
         image = images[number]
         peak, _ = _extremes(image.reshape(-1))
         y, x = _first_equal(image, peak)
-        along_y[:] = image[:, x]
+        for place in range(n_columns):
+            along_x[place] = image[y, place]
+        for place in range(n_rows):
+            along_y[place] = image[place, x]
         offset[number] = _centroid_distance(image, _THRESHOLD * peak, columns)
-        fwhm[number] = 0.5 * (_half_width(image[y], x) + _half_width(along_y, y))
+        fwhm[number] = 0.5 * (_half_width(along_x, x) + _half_width(along_y, y))
 
 
 @njit(fastmath=FAST_MATH, error_model="numpy")
@@ -241,10 +235,11 @@ def _fit_lines(heights, offsets, squares, slope, mean_square):
 
     ``offsets`` (annuli, cores) are the abscissae less their means, ``squares`` (cores,) sums of their squares.
     """
-    level = heights.mean()
+    level = 0.0
     slope[:] = 0.0
     mean_square[:] = 0.0
     for number in range(len(heights)):
+        level += heights[number] / len(heights)
         _add_product(slope, offsets[number], heights[number])
     for core in range(len(slope)):
         slope[core] /= squares[core]
@@ -257,81 +252,32 @@ def _fit_lines(heights, offsets, squares, slope, mean_square):
     return best, slope[best], level, math.sqrt(mean_square[best] / len(heights))
 
 
-@compile_loop(
-    types.void(
-        _IMAGES, _INDICES, _INDICES, _INDICES, _NUMBERS, _INDICES, _TABLE, _TABLE, _NUMBERS, _NUMBERS,
-        types.Array(types.float64, 2, "C"), types.Array(types.int64, 1, "C"),
-    )
-)  # fmt: skip
-def fit_wings(
-    images: NDArray,
-    pixels: NDArray,
-    first: NDArray,
-    index: NDArray,
-    squared_radii: NDArray,
-    first_radius: NDArray,
-    abscissae: NDArray,
-    offsets: NDArray,
-    squares: NDArray,
-    cores: NDArray,
-    out: NDArray,
-    best: NDArray,
-) -> None:
-    """Fit power laws to the medians of annuli.
-
-    Parameters
-    ----------
-    images : ndarray
-        Images of PSFs, shape ``(M, ny, nx)``.
-    pixels, first : ndarray
-        Flat indices of the pixels of all annuli, and where those of each begin, and end at last, shape ``(K + 1,)``.
-    index : ndarray
-        Number of the distinct radius of each of the pixels, counted within the annulus.
-    squared_radii, first_radius : ndarray
-        Squares of the distinct radii of all annuli, and where those of each begin.
-    abscissae, offsets : ndarray
-        Logarithms of the squared radii of annuli plus squared core radii, shape ``(K, C)``, and these less their means
-        over the annuli.
-    squares, cores : ndarray
-        Sums of the squares of ``offsets`` over annuli, and squared core radii, shape ``(C,)``.
-    out : ndarray
-        Result: slope, mean height and scatter of the logarithms; NaN of images that are not positive or not finite in
-        their wings, shape ``(M, 3)``.
-    best : ndarray
-        Result: number of the core, shape ``(M,)``.
-    """
+@njit(error_model="numpy")
+def _fit_wing(flat, annuli):
+    """Core radius squared, slope, intercept and scatter of the logarithms of the medians of annuli; or NaN."""
+    pixels, first, index, squared_radii, first_radius, abscissae, offsets, squares, mean_abscissae, cores = annuli
     n_annuli, n_cores = abscissae.shape
     wing, values, room = np.empty(len(pixels)), np.empty(len(pixels)), np.empty(len(pixels))
-    factors, heights = np.empty(len(squared_radii)), np.empty(n_annuli)
-    slopes, mean_square = np.empty(n_cores), np.empty(n_cores)
-    for row in range(len(images)):
-        flat = images[row].reshape(-1)
-        best[row], is_clean, number = 0, True, n_annuli
-        while is_clean and number > 0:  # the faintest first, which fail most often
-            number -= 1
-            begin, end = first[number], first[number + 1]
+    heights, slopes, mean_square = np.empty(n_annuli), np.empty(n_cores), np.empty(n_cores)
+    factors, core, slope = np.empty(len(squared_radii)), 0, 0.0
+    for step in range(2 * n_annuli):
+        number = n_annuli - 1 - step % n_annuli  # the faintest first, which fail most often
+        begin, end = first[number], first[number + 1]
+        if step < n_annuli:
             bad = _gather(flat, pixels[begin:end], wing[begin:end], values)
-            height = median_of(values, end - begin, room, end - begin) if bad == 0.0 else 0.0
-            is_clean = height > 0.0
-            heights[number] = math.log(height)
-        if is_clean:
-            core, slope, level, scatter = _fit_lines(heights, offsets, squares, slopes, mean_square)
-            number = n_annuli
-        while is_clean and number > 0:
-            number -= 1
-            begin, end = first_radius[number], first_radius[number + 1]
-            for radius in range(begin, end):
-                factors[radius] = math.exp(-slope * math.log(squared_radii[radius] + cores[core]))
-            start, stop = first[number], first[number + 1]
-            bad = _gather_product(wing[start:stop], factors[begin:end], index[start:stop], values)
-            height = median_of(values, stop - start, room, stop - start) if bad == 0.0 else 0.0
-            is_clean = height > 0.0
-            heights[number] = math.log(height) + slope * abscissae[number, core]
-        if is_clean:
-            best[row], slope, level, scatter = _fit_lines(heights, offsets, squares, slopes, mean_square)
-            out[row, 0], out[row, 1], out[row, 2] = slope, level, scatter
         else:
-            out[row] = np.nan
+            of_annulus = factors[first_radius[number] : first_radius[number + 1]]
+            bad = _gather_product(wing[begin:end], of_annulus, index[begin:end], values)
+        height = median_of(values, end - begin, room, end - begin) if bad == 0.0 else 0.0
+        if not height > 0.0:
+            return np.nan, np.nan, np.nan, np.nan
+        heights[number] = math.log(height) + slope * abscissae[number, core]
+        if step == n_annuli - 1:
+            core, slope, _, _ = _fit_lines(heights, offsets, squares, slopes, mean_square)
+            for radius in range(len(squared_radii)):
+                factors[radius] = math.exp(-slope * math.log(squared_radii[radius] + cores[core]))
+    core, slope, level, scatter = _fit_lines(heights, offsets, squares, slopes, mean_square)
+    return cores[core], slope, level - slope * mean_abscissae[core], scatter
 
 
 @njit(fastmath=FAST_MATH, error_model="numpy")
@@ -360,40 +306,59 @@ def _spike_share(levels):
     return 1.0 - 0.5 * (levels[middle - 1] + levels[middle]) / (total / len(levels))
 
 
+@njit(error_model="numpy")
+def _sum_bands(flat, bands, out):
+    """Write the light of bands, its noise, and the share of it that stands out of the median of sectors."""
+    pixels, first = bands
+    n_bands, n_sectors = first.shape[0], first.shape[1] - 1
+    levels = np.empty(n_sectors)
+    for band in range(n_bands):
+        total, square = 0.0, 0.0
+        for sector in range(n_sectors):
+            begin, end = first[band, sector], first[band, sector + 1]
+            light, difference = _sum_pairs(flat, pixels[begin:end], len(flat) - 1)
+            total += light
+            square += difference * difference
+            levels[sector] = light / (end - begin)
+        out[band], out[n_bands + band], out[2 * n_bands + band] = total, math.sqrt(square), _spike_share(levels)
+
+
 @compile_loop(
     types.void(
-        _IMAGES, _INDICES, _INDICES, types.Array(types.int64, 2, "C", readonly=True),
-        types.Array(types.float64, 2, "C"), types.Array(types.float64, 2, "C"), types.Array(types.float64, 2, "C"),
+        types.Array(types.float64, 3, "C"), types.boolean,
+        types.Tuple([_INDICES, _INDICES, _INDICES, _NUMBERS, _INDICES, _TABLE, _TABLE, *[_NUMBERS] * 3]),
+        types.Tuple([_INDICES, types.Array(types.int64, 2, "C", readonly=True)]),
+        _FLAGS, types.Array(types.float64, 2, "C"),
     )
 )  # fmt: skip
-def sum_bands(
-    images: NDArray, rows: NDArray, pixels: NDArray, first: NDArray, flux: NDArray, noise: NDArray, share: NDArray
-) -> None:
-    """Write the light of bands, its noise, and how much stands out of the median of sectors.
+def measure_wings(images: NDArray, normalise: bool, annuli: tuple, bands: tuple, ok: NDArray, out: NDArray) -> None:
+    """Write what the wings of PSF images tell, and give images the sum 1 before if that is asked for.
 
     Parameters
     ----------
     images : ndarray
-        Images of PSFs, shape ``(M, ny, nx)``.
-    rows : ndarray
-        Numbers of the images whose bands are summed, shape ``(R,)``.
-    pixels, first : ndarray
-        Flat indices of the pixels of all sectors in the upper half plane, an even number of sectors for each band, and
-        where those of each sector begin, and end at last, shape ``(K, S + 1)``.
-    flux, noise, share : ndarray
-        Results, shape ``(R, K)``.
+        Images of PSFs, changed in place if they are normalised, shape ``(M, ny, nx)``.
+    normalise : bool
+        True to give images the sum 1, or 0 if they cannot be used, before they are measured.
+    annuli : tuple of ndarray
+        Flat indices of the pixels of all annuli; where those of each begin, and end at last; the number of the distinct
+        radius of each pixel, counted within its annulus; squares of the distinct radii of all annuli; where those of
+        each begin, and end at last; logarithms of the squared radii of annuli plus squared core radii, ``(K, C)``;
+        these less their means over annuli; sums of the squares of that; these means; squared core radii.
+    bands : tuple of ndarray
+        Flat indices of the pixels of all sectors in the upper half plane, an even number of sectors for each band; and
+        where those of each sector begin, and end at last, ``(L, S + 1)``.
+    ok : ndarray of bool
+        Result if images are normalised: those that are finite and have a positive sum, shape ``(M,)``.
+    out : ndarray
+        Result, shape ``(M, 5 + 3 L)``: the sum of the image; core radius squared, slope, intercept and scatter of the
+        power law, or NaN; light of bands, its noise, and the share that stands out of the median of sectors.
     """
-    last, n_sectors = images.shape[1] * images.shape[2] - 1, first.shape[1] - 1
-    levels = np.empty(n_sectors)
-    for number in range(len(rows)):
-        flat = images[rows[number]].reshape(-1)
-        for band in range(len(first)):
-            total, square = 0.0, 0.0
-            for sector in range(n_sectors):
-                begin, end = first[band, sector], first[band, sector + 1]
-                light, difference = _sum_pairs(flat, pixels[begin:end], last)
-                total += light
-                square += difference * difference
-                levels[sector] = light / (end - begin)
-            flux[number, band], noise[number, band] = total, math.sqrt(square)
-            share[number, band] = _spike_share(levels)
+    for number in range(len(images)):
+        flat = images[number].reshape(-1)
+        if normalise:
+            ok[number] = _normalise(flat)
+        out[number, 0], _ = _sum_and_bad(flat)
+        if len(annuli[0]) > 0:
+            out[number, 1], out[number, 2], out[number, 3], out[number, 4] = _fit_wing(flat, annuli)
+        _sum_bands(flat, bands, out[number, 5:])

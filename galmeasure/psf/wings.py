@@ -15,7 +15,7 @@ from galmeasure.utils.compiled import compiled_module
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["MissingLight", "missing_flux_fraction", "missing_light"]
+__all__ = ["MissingLight", "missing_flux_fraction", "missing_light", "normalised_light"]
 
 _WING_START = 0.55
 _WING_END = 0.98
@@ -42,6 +42,13 @@ _SLOWEST = 2.7
 """Exponent of the slowest decline that is thought possible where the wings do not show one."""
 
 _N_SECTORS = 12
+
+_NO_BANDS = (np.empty(0, dtype=np.int64), np.empty((0, _N_SECTORS + 1), dtype=np.int64))
+_NO_ANNULI = (
+    *[np.empty(0, dtype=np.int64)] * 3, np.empty(0), np.empty(0, dtype=np.int64), *[np.empty((0, 0))] * 2,
+    *[np.empty(0)] * 3,
+)  # fmt: skip
+"""Arguments of the compiled loop for images that are too small."""
 
 
 @dataclass(frozen=True)
@@ -86,27 +93,104 @@ def missing_light(stack: npt.NDArray[np.float64], oversampling: int = 1) -> Miss
         One entry per image; of an image that cannot be used, a fraction of 0 and an infinite error.
     """
     fraction, error = np.zeros(len(stack)), np.full(len(stack), np.inf)
-    annuli, bands = _annuli(*stack.shape[1:], oversampling), _bands(*stack.shape[1:], oversampling)
     step = rows_per_chunk("PSF pixels", stack[0].size)
     for start in range(0, len(stack), step):
         chunk = slice(start, start + step)
-        fraction[chunk], error[chunk] = _missing(np.ascontiguousarray(stack[chunk], dtype=np.float64), annuli, bands)
+        fraction[chunk], error[chunk] = _missing(np.array(stack[chunk], dtype=np.float64, order="C"), oversampling)
     return MissingLight(fraction, error)
 
 
-def _missing(stack, annuli, bands):
-    """(fraction, error) of what is missing (M,) beyond a few PSFs, see :func:`missing_light`."""
-    fraction, error, rows = np.zeros(len(stack)), np.full(len(stack), np.inf), np.arange(len(stack))
+def normalised_light(
+    images: npt.NDArray[np.float64], oversampling: int = 1
+) -> tuple[MissingLight, npt.NDArray[np.bool_]]:
+    """Give a few images the sum 1, in place, and estimate the light beyond each of them.
+
+    Parameters
+    ----------
+    images : ndarray, shape (M, ny, nx)
+        PSF images. One that has a pixel that is not finite, or whose sum is not positive, becomes 0.
+    oversampling : int, optional
+        Image pixels per native pixel.
+
+    Returns
+    -------
+    light : MissingLight
+        One entry per image.
+    ok : ndarray of bool, shape (M,)
+        Images that can be used.
+    """
+    ok = np.empty(len(images), dtype=bool)
+    return MissingLight(*_missing(images, oversampling, ok)), ok
+
+
+def _missing(images, oversampling, ok=None):
+    """(fraction, error) of what is missing (M,) beyond a few PSFs, which are normalised first if ``ok`` is given."""
+    ny, nx = images.shape[1:]
+    annuli, bands = _annuli(ny, nx, oversampling), _bands(ny, nx, oversampling)
+    fraction, error = np.zeros(len(images)), np.full(len(images), np.inf)
     with np.errstate(all="ignore"):
-        total = stack.sum(axis=(1, 2))
-        if annuli is not None:
-            clean = _clean_wing(stack, total, annuli)
-            is_clean = np.isfinite(clean)
-            fraction[is_clean], error[is_clean] = clean[is_clean], _CLEAN_ERROR * clean[is_clean]
-            rows = np.flatnonzero(~is_clean)
+        wings = _measure(images, annuli, bands, ok)
+        clean = np.full(len(images), np.nan) if annuli is None else _beyond_clean_wing(wings, ny, nx)
+        is_clean = np.isfinite(clean)
+        fraction[is_clean], error[is_clean] = clean[is_clean], _CLEAN_ERROR * clean[is_clean]
+        rows = np.flatnonzero(~is_clean)
         if bands is not None and len(rows):
-            fraction[rows], error[rows] = _ringed_wing(stack, total, rows, bands)
+            fraction[rows], error[rows] = _beyond_rings(wings, rows, bands)
     return fraction, error
+
+
+@dataclass(frozen=True)
+class _Wings:
+    """What the wings of M PSF images tell.
+
+    ``total`` (M,): the sum of the image. ``core2``, ``slope``, ``intercept``, ``scatter`` (M,): the power law, or NaN.
+    ``flux``, ``noise``, ``share`` (M, bands): light of bands, its noise, and the share of it that is in spikes.
+    """
+
+    total: np.ndarray
+    core2: np.ndarray
+    slope: np.ndarray
+    intercept: np.ndarray
+    scatter: np.ndarray
+    flux: np.ndarray
+    noise: np.ndarray
+    share: np.ndarray
+
+
+def _measure(images, annuli, bands, ok):
+    """:class:`_Wings` of a few PSFs, which are normalised first if ``ok`` is given."""
+    loops = compiled_module("galmeasure.psf.compiled")
+    if loops is not None:
+        n_bands = 0 if bands is None else len(bands.pixels)
+        out = np.empty((len(images), 5 + 3 * n_bands))
+        loops.measure_wings(
+            images,
+            ok is not None,
+            _NO_ANNULI if annuli is None else annuli.tables,
+            _NO_BANDS if bands is None else bands.tables,
+            np.empty(0, dtype=bool) if ok is None else ok,
+            out,
+        )
+        return _Wings(*out[:, :5].T, *out[:, 5:].reshape(len(out), 3, n_bands).swapaxes(0, 1))
+    if ok is not None:
+        ok[:] = _normalise(images)
+    none = np.full(len(images), np.nan)
+    power_law = (none,) * 4 if annuli is None else _fit_power_law(images, annuli)
+    light = (none[:, None],) * 3 if bands is None else _light_of_bands(images, bands)
+    return _Wings(images.sum(axis=(1, 2)), *power_law, *light)
+
+
+def _normalise(images):
+    """Give images the sum 1, in place, and tell which of them can be used; others become 0."""
+    peak = np.maximum(images.max(axis=(1, 2)), -images.min(axis=(1, 2)))
+    ok = np.isfinite(peak) & (peak > 0)
+    images[~ok] = 0.0
+    images /= np.where(ok, peak, 1.0)[:, None, None]
+    total = images.sum(axis=(1, 2))
+    ok &= total > 1e-6
+    images /= np.where(ok, total, 1.0)[:, None, None]
+    images[~ok] = 0.0
+    return ok
 
 
 def missing_flux_fraction(image: npt.ArrayLike, oversampling: int = 1) -> float | npt.NDArray[np.float64]:
@@ -186,6 +270,7 @@ class _Annuli:
             np.ascontiguousarray(abscissae.T),
             np.ascontiguousarray(offsets.T),
             (offsets**2).sum(axis=1),
+            abscissae.mean(axis=1),
             _CORES**2,
         )
         return cls(members, abscissae, tables)
@@ -211,25 +296,18 @@ def _annuli(ny, nx, oversampling):
     return _Annuli.of([_Annulus.of(np.flatnonzero((radius >= a) & (radius < b)), radius) for a, b in pairwise(edges)])
 
 
-def _clean_wing(stack, total, annuli):
+def _beyond_clean_wing(wings, ny, nx):
     """Missing fraction (M,) of PSFs whose wings are clean declining power laws with 2.7 < p < 8; NaN for others."""
-    core2, slope, intercept, scatter = _wing_fits(stack, annuli)
-    exponent = -2.0 * slope
-    rows = np.flatnonzero((scatter < _MAX_SCATTER) & (exponent > _EXPONENTS[0]) & (exponent < _EXPONENTS[1]))
-    outside = _integral_outside(core2[rows], exponent[rows], *stack.shape[1:]) * np.exp(intercept[rows])
-    fraction, clean = outside / (total[rows] + outside), np.full(len(stack), np.nan)
+    exponent = -2.0 * wings.slope
+    rows = np.flatnonzero((wings.scatter < _MAX_SCATTER) & (exponent > _EXPONENTS[0]) & (exponent < _EXPONENTS[1]))
+    outside = _integral_outside(wings.core2[rows], exponent[rows], ny, nx) * np.exp(wings.intercept[rows])
+    fraction, clean = outside / (wings.total[rows] + outside), np.full(len(exponent), np.nan)
     clean[rows] = np.where((fraction > 0) & (fraction < _MAX_MISSING), fraction, np.nan)
     return clean
 
 
-def _wing_fits(stack, annuli):
+def _fit_power_law(stack, annuli):
     """(core radius squared, slope, intercept, scatter) of the logarithmic profile of each PSF, (M,); or NaN."""
-    loops = compiled_module("galmeasure.psf.compiled")
-    if loops is not None:
-        lines, core = np.empty((len(stack), 3)), np.empty(len(stack), dtype=np.int64)
-        loops.fit_wings(stack, *annuli.tables, lines, core)
-        slope, level, scatter = lines.T
-        return _CORES[core] ** 2, slope, level - slope * annuli.abscissae.mean(axis=1)[core], scatter
     flat = stack.reshape(len(stack), -1)
     wings = [np.take(flat, annulus.pixels, axis=1) for annulus in annuli.members]
     radius = np.array([annulus.median for annulus in annuli.members])
@@ -338,9 +416,9 @@ def _first_of_sectors(count):
     return np.concatenate([np.append(0, ends[:-1, -1])[:, None], ends], axis=1)
 
 
-def _ringed_wing(stack, total, rows, bands):
+def _beyond_rings(wings, rows, bands):
     """(fraction, error) of what is missing (R,) beyond rows with diffraction rings, see :func:`missing_light`."""
-    total, (flux, noise, share) = total[rows], _light_of_bands(stack, rows, bands)
+    total, flux, noise, share = (values[rows] for values in (wings.total, wings.flux, wings.noise, wings.share))
     n_pixels = 2 * np.sum(bands.count, axis=1)
     amplitude = flux.sum(axis=1) / bands.power.sum()
     spikes = np.clip(share.mean(axis=1), 0.0, 1.0) * amplitude * bands.outside
@@ -357,18 +435,13 @@ def _ringed_wing(stack, total, rows, bands):
     return np.where(is_ringed, fraction, 0.0), np.where(is_ringed, error, np.nan_to_num(most, nan=np.inf))
 
 
-def _light_of_bands(stack, rows, bands):
-    """Light of each band, its noise, and the share of it that is in spikes, (R, bands) each.
+def _light_of_bands(stack, bands):
+    """Light of each band, its noise, and the share of it that is in spikes, (M, bands) each.
 
     Along a spike light declines as ``r**-2`` until the width of the strut is resolved, far beyond a usual image, so
     that more of it is missing than behind rings: about as much again, which is also the uncertainty.
     """
-    loops = compiled_module("galmeasure.psf.compiled")
-    if loops is not None:
-        flux, noise, share = np.empty((3, len(rows), len(bands.pixels)))
-        loops.sum_bands(stack, rows, *bands.tables, flux, noise, share)
-        return flux, noise, share
-    sums, differences = _sector_sums(stack[rows].reshape(len(rows), -1), bands)
+    sums, differences = _sector_sums(stack.reshape(len(stack), -1), bands)
     levels = sums / bands.count
     share = 1.0 - np.median(levels, axis=2) / levels.mean(axis=2)
     return sums.sum(axis=2), np.sqrt(np.square(differences).sum(axis=2)), share

@@ -119,24 +119,23 @@ def _values_of_ranks(values, count, rank, room):
 @njit(error_model="numpy")
 def _middle_values(values, count, rank, room):
     """Values of a rank from 1 on and of the one before it among the first ``count``, which may be overwritten."""
-    if count <= _FEW:
-        return _values_of_ranks(values, count, rank, room)
-    low, high = _bracket(values, count, rank)
-    below, up_to = _count(values, count, low, high)
-    if not (below < rank and rank < up_to):
-        return _values_of_ranks(values, count, rank, room)
-    if low == high:
-        return low, high
-    share, width = (rank - below) / (up_to - below), high - low
-    narrow_low = values.dtype.type(low + width * (share - _SLACK))
-    narrow_high = values.dtype.type(low + width * (share + _SLACK))
-    narrow_below, narrow_up_to = _count(values, count, narrow_low, narrow_high)
-    if low <= narrow_low and narrow_below < rank:
-        low, below = narrow_low, narrow_below
-    if narrow_high <= high and rank < narrow_up_to:
-        high, up_to = narrow_high, narrow_up_to
-    _keep_between(values, count, low, high, room)
-    return _values_of_ranks(room, up_to - below, rank - below, values)
+    if count > _FEW:
+        low, high = _bracket(values, count, rank)
+        below, up_to = _count(values, count, low, high)
+        if below < rank and rank < up_to:
+            if low == high:
+                return low, high
+            share, width = (rank - below) / (up_to - below), high - low
+            narrow_low = values.dtype.type(low + width * (share - _SLACK))
+            narrow_high = values.dtype.type(low + width * (share + _SLACK))
+            narrow_below, narrow_up_to = _count(values, count, narrow_low, narrow_high)
+            if low <= narrow_low and narrow_below < rank:
+                low, below = narrow_low, narrow_below
+            if narrow_high <= high and rank < narrow_up_to:
+                high, up_to = narrow_high, narrow_up_to
+            _keep_between(values, count, low, high, room)
+            values, room, count, rank = room, values, up_to - below, rank - below
+    return _values_of_ranks(values, count, rank, room)
 
 
 @njit(error_model="numpy")
@@ -165,6 +164,16 @@ def median_of(values: NDArray, count: int, room: NDArray, size: int) -> float:
     return float(upper) if count % 2 else 0.5 * float(lower) + 0.5 * float(upper)
 
 
+@njit(error_model="numpy")
+def _keep_good(values, good, kept):
+    """Write the values that count; how many they are."""
+    count = _U(0)
+    for index in range(len(values)):
+        kept[count] = values[index]
+        count += _U(good[index])
+    return np.int64(count)
+
+
 @compile_loop(
     *(
         types.void(
@@ -189,8 +198,5 @@ def masked_medians(values: NDArray, good: NDArray, out: NDArray) -> None:
     """
     chosen, room = np.empty(values.shape[1], values.dtype), np.empty(values.shape[1], values.dtype)
     for row in range(len(values)):
-        count = 0
-        for column in range(values.shape[1]):
-            chosen[count] = values[row, column]
-            count += good[row, column]
+        count = _keep_good(values[row], good[row], chosen)
         out[row] = median_of(chosen, count, room, count)
