@@ -191,6 +191,8 @@ def test_medians_are_those_of_numpy(kind):
         generator.normal(size=(20, 4096)), np.ones((3, 700)), generator.integers(-3, 3, (20, 1001)).astype(float),
         generator.normal(size=(20, 300)) * 10.0 ** generator.integers(-30, 30, (20, 300)), np.arange(5.0)[None],
         np.sort(generator.exponential(size=(4, 2000))), -np.sort(generator.exponential(size=(4, 2001))),
+        np.tile(generator.normal(size=64), (3, 64)), np.where(generator.random((9, 9001)) > 0.6, np.inf, 1.0),
+        np.where(generator.random((9, 5000)) > 0.4, -np.inf, generator.normal(size=(9, 5000))),
     ]  # fmt: skip
     loops = compiled_module("galmeasure.utils.compiled_medians")
     for table in tables:

@@ -194,7 +194,11 @@ def make_batch(store: Store, rows: npt.NDArray[np.int64], box: tuple[int, int]) 
     shape = store.shapes[rows]
     flags = np.zeros(len(rows), dtype=np.int64)
     image, good = np.empty((len(rows), *box), dtype=np.float32), np.empty((len(rows), *box), dtype=bool)
-    relative = np.ones(image.shape, dtype=np.float32) if _has_maps(store.errors, rows) else None
+    relative = None
+    if _has_maps(store.errors, rows):
+        relative = np.empty(image.shape, dtype=np.float32)
+        if isinstance(store.errors.maps, list):  # of which some may be None
+            relative[...] = 1.0
     scale, n_good = np.empty(len(rows)), np.empty(len(rows), dtype=np.int64)
     step = rows_per_chunk("prepared pixels", box[0] * box[1])
     with np.errstate(all="ignore"):
@@ -216,18 +220,18 @@ def _prepare(store, rows, box, shape, flags, image, good, relative):
     loops = compiled_module("galmeasure.cutouts.compiled")
     pixels = _plane(store.images, rows, box, _work_dtype(store.images, rows), 0.0)
     n_unmasked = box[0] * box[1]
-    good[...] = True
-    if store.masks or not (shape == box).all():
-        good[...] = _inside(shape, box)
-        for source in store.masks:
-            good &= ~_plane(source, rows, box, bool, False)
+    is_padded = not (shape == box).all()
+    good[...] = _inside(shape, box) if is_padded else True
+    for source in store.masks:
+        good &= ~_plane(source, rows, box, bool, False)
+    if store.masks or is_padded:
         n_unmasked = _number(good)
     if loops is None:
         good &= np.isfinite(pixels)
     else:
         pixels = np.ascontiguousarray(pixels)
         if relative is not None or store.errors.estimate[rows].any():  # pixels are checked when they are scaled, too
-            loops.mark_finite(pixels, good)
+            loops.mark_finite(pixels, good.view(np.uint8))
     sigma = _noise(store, rows, box, pixels, good, relative, shape, flags)
     scale = np.where((sigma >= _SCALE_RANGE[0]) & (sigma <= _SCALE_RANGE[1]), sigma, np.nan)
     if loops is None:
@@ -236,14 +240,19 @@ def _prepare(store, rows, box, shape, flags, image, good, relative):
         np.copyto(image, 0.0, where=~good)
     else:
         n_good = np.empty(len(rows), dtype=np.int64)
-        loops.scale_pixels(pixels, scale, _MAX_PIXEL, good, image, n_good)
+        loops.scale_pixels(pixels, scale, _MAX_PIXEL, good.view(np.uint8), image, n_good)
     flags[n_good < n_unmasked] |= Flag.NONFINITE_PIXELS
     return scale, n_good
 
 
 def _number(flags):
     """Number of pixels (B,) that are True."""
-    return np.count_nonzero(flags.reshape(len(flags), -1), axis=1)
+    loops = compiled_module("galmeasure.cutouts.compiled")
+    if loops is None:
+        return np.count_nonzero(flags.reshape(len(flags), -1), axis=1)
+    number = np.empty(len(flags), dtype=np.int64)
+    loops.count_good(flags.view(np.uint8), number)
+    return number
 
 
 def _noise(store, rows, box, image, good, relative, shape, flags):
@@ -263,7 +272,7 @@ def _noise(store, rows, box, image, good, relative, shape, flags):
     loops = compiled_module("galmeasure.cutouts.compiled")
     if loops is not None:
         valid, ratio, median = good[have], relative[have], np.empty(len(block))
-        loops.relative_errors(np.ascontiguousarray(block), _MAX_RATIO, valid, ratio, median)
+        loops.relative_errors(np.ascontiguousarray(block), _MAX_RATIO, valid.view(np.uint8), ratio, median)
         if not isinstance(have, slice):  # else these are views
             good[have], relative[have] = valid, ratio
         sigma[have] = median * factor
@@ -297,6 +306,9 @@ def _scale(pixels, scale, image, good):
 def _many_masked(good, n_good, shape):
     """Boolean (B,): more than half of the pixels, or all of the central 3 x 3, are bad."""
     is_mostly_masked = 2 * n_good < shape.prod(axis=1)
+    if (shape == shape[0]).all():
+        y, x = (shape[0] - 1) // 2
+        return is_mostly_masked | ~good[:, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].any(axis=(1, 2))
     centre = np.zeros(len(good), dtype=bool)
     rows = np.arange(len(good))
     for dy in (-1, 0, 1):

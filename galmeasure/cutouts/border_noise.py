@@ -108,20 +108,20 @@ def border_noise(
     """
     flat = image.reshape(len(image), -1)
     flat_good = good.reshape(len(image), -1)
+    everywhere = np.arange(flat.shape[1])
     if (shape == image.shape[1:]).all():
-        columns = np.flatnonzero(_frame(*image.shape[1:]))
-        values, use = flat[:, columns], flat_good[:, columns]
+        columns, use = np.flatnonzero(_frame(*image.shape[1:])), flat_good
     else:
         ny, nx = image.shape[1:]
         y, x = np.arange(ny)[None, :, None], np.arange(nx)[None, None, :]
         height, width = shape[:, 0, None, None], shape[:, 1, None, None]
         inner = (y >= FRAME_WIDTH) & (y < height - FRAME_WIDTH) & (x >= FRAME_WIDTH) & (x < width - FRAME_WIDTH)
-        values, use = flat, flat_good & ~inner.reshape(len(image), -1)
-    few = use.sum(axis=1) < _MIN_FRAME_PIXELS
-    sigma = _clipped_mad(values, use)
+        columns, use = everywhere, flat_good & ~inner.reshape(len(image), -1)
+    sigma, n_used = _clipped_mad(flat, use, columns)
+    few = n_used < _MIN_FRAME_PIXELS
     if few.any():
-        sigma[few] = _clipped_mad(flat[few], flat_good[few])
-        sigma[few & (flat_good.sum(axis=1) < _MIN_FRAME_PIXELS)] = np.nan
+        of_few, n_used = _clipped_mad(flat[few], flat_good[few], everywhere)
+        sigma[few] = np.where(n_used < _MIN_FRAME_PIXELS, np.nan, of_few)
     return sigma
 
 
@@ -132,14 +132,19 @@ def _frame(ny, nx):
     return frame
 
 
-def _clipped_mad(values, good):
-    """Standard deviation (B,) from the median absolute deviation, with outliers clipped."""
+def _clipped_mad(values, good, columns):
+    """Standard deviation (B,) from the median absolute deviation, with outliers clipped, and number of good values.
+
+    Only some columns of ``values`` (B, P) are looked at.
+    """
     loops = compiled_module("galmeasure.cutouts.compiled")
     if loops is not None and values.dtype in (np.float32, np.float64):
-        sigma = np.empty(len(values))
-        values, good = np.ascontiguousarray(values), np.ascontiguousarray(good)
-        loops.clipped_deviations(values, good, _N_CLIPS, _CLIP_SIGMA, _MAD_TO_SIGMA, sigma)
-        return np.where(np.isfinite(sigma) & (sigma > 0), sigma, np.nan)
+        sigma, n_good = np.empty(len(values)), np.empty(len(values), dtype=np.int64)
+        values, good = np.ascontiguousarray(values), np.ascontiguousarray(good).view(np.uint8)
+        loops.clipped_deviations(values, good, columns, _N_CLIPS, _CLIP_SIGMA, _MAD_TO_SIGMA, sigma, n_good)
+        return np.where(np.isfinite(sigma) & (sigma > 0), sigma, np.nan), n_good
+    values, good = values[:, columns], good[:, columns]
+    n_good = np.count_nonzero(good, axis=1)
     values = np.where(good, values, 0.0).astype(np.float64)
     use = good
     for _ in range(_N_CLIPS):
@@ -151,4 +156,4 @@ def _clipped_mad(values, good):
         if (clipped == use).all():
             break
         use = clipped
-    return np.where(np.isfinite(sigma) & (sigma > 0), sigma, np.nan)
+    return np.where(np.isfinite(sigma) & (sigma > 0), sigma, np.nan), n_good

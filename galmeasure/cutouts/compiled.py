@@ -3,17 +3,60 @@
 import math
 
 import numpy as np
-from numba import types
+from numba import njit, types
 from numpy.typing import NDArray
 
-from galmeasure.utils.compiled import compile_loop
+from galmeasure.utils.compiled import FAST_MATH, compile_loop
 from galmeasure.utils.compiled_medians import median_of
 
-__all__ = ["clipped_deviations", "mark_finite", "relative_errors", "scale_pixels"]
+__all__ = ["clipped_deviations", "count_good", "mark_finite", "relative_errors", "scale_pixels"]
 
-_FLAGS = types.Array(types.boolean, 3, "C")
+_F = np.float32
+_ZERO, _ONE = _F(0.0), _F(1.0)
+_BLOCK = 4096  # pixels that are counted in single precision
+_FLAGS = types.Array(types.uint8, 3, "C")
 _NUMBERS = types.Array(types.float64, 1, "C")
+_COUNTS = types.Array(types.int64, 1, "C")
+_SINGLE = types.Array(types.float32, 3, "C")
 _STACKS = [types.Array(kind, 3, "C", readonly=True) for kind in (types.float32, types.float64)]
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def _count_block(good):
+    count = _ZERO
+    for index in range(len(good)):
+        count += _ONE if good[index] else _ZERO
+    return count
+
+
+@njit(error_model="numpy")
+def _count(good):
+    count = 0
+    for start in range(0, len(good), _BLOCK):
+        count += np.int64(_count_block(good[start : start + _BLOCK]))
+    return count
+
+
+@compile_loop(types.void(_FLAGS, _COUNTS))
+def count_good(good: NDArray, n_good: NDArray) -> None:
+    """Write how many pixels count.
+
+    Parameters
+    ----------
+    good : ndarray of uint8
+        1 for pixels that count, 0 for others, shape ``(B, ny, nx)``.
+    n_good : ndarray of int
+        Result for each row, shape ``(B,)``.
+    """
+    for row in range(len(good)):
+        n_good[row] = _count(good[row].reshape(-1))
+
+
+@njit(error_model="numpy")
+def _mark_finite(values, good):
+    infinite = values.dtype.type(np.inf)
+    for index in range(len(values)):
+        good[index] = 1 if (abs(values[index]) < infinite) & (good[index] != 0) else 0
 
 
 @compile_loop(*(types.void(stack, _FLAGS) for stack in _STACKS))
@@ -24,24 +67,37 @@ def mark_finite(pixels: NDArray, good: NDArray) -> None:
     ----------
     pixels : ndarray
         Pixel values of the cutouts, shape ``(B, ny, nx)``.
-    good : ndarray of bool
-        Pixels that count, changed in place, shape ``(B, ny, nx)``.
+    good : ndarray of uint8
+        1 for pixels that count, changed in place, shape ``(B, ny, nx)``.
     """
     for row in range(len(pixels)):
-        for y in range(pixels.shape[1]):
-            for x in range(pixels.shape[2]):
-                difference = pixels[row, y, x] - pixels[row, y, x]
-                good[row, y, x] &= difference == difference
+        _mark_finite(pixels[row].reshape(-1), good[row].reshape(-1))
 
 
-@compile_loop(
-    *(
-        types.void(
-            stack, _NUMBERS, types.float64, _FLAGS, types.Array(types.float32, 3, "C"), types.Array(types.int64, 1, "C")
-        )
-        for stack in _STACKS
-    )
-)
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def _scale(values, factor, largest, good, out):
+    """Write products with a factor; 0 for pixels that do not count, or where they are not below a limit."""
+    count = _ZERO
+    for index in range(len(values)):
+        value = _F(values[index] * factor)
+        is_good = (abs(value) < largest) & (good[index] != 0)
+        out[index] = value if is_good else _ZERO
+        good[index] = 1 if is_good else 0
+        count += _ONE if is_good else _ZERO
+    return count
+
+
+@njit(fastmath=FAST_MATH, error_model="numpy")
+def _relate(values, unit, low, high, good, out):
+    """Write quotients with a unit; 1 for pixels that do not count, or where they are not between two limits."""
+    for index in range(len(values)):
+        value = _F(values[index] / unit)
+        is_good = (value > low) & (value < high) & (good[index] != 0)
+        out[index] = value if is_good else _ONE
+        good[index] = 1 if is_good else 0
+
+
+@compile_loop(*(types.void(stack, _NUMBERS, types.float64, _FLAGS, _SINGLE, _COUNTS) for stack in _STACKS))
 def scale_pixels(
     pixels: NDArray, scale: NDArray, largest: float, good: NDArray, image: NDArray, n_good: NDArray
 ) -> None:
@@ -55,30 +111,35 @@ def scale_pixels(
         Unit of each cutout, shape ``(B,)``; not finite for those that have none.
     largest : float
         Absolute values from which pixels do not count.
-    good : ndarray of bool
-        Pixels that count, changed in place, shape ``(B, ny, nx)``.
+    good : ndarray of uint8
+        1 for pixels that count, changed in place, shape ``(B, ny, nx)``.
     image : ndarray
         Result in single precision, shape ``(B, ny, nx)``.
     n_good : ndarray of int
         Result: number of pixels that count, shape ``(B,)``.
     """
-    limit = np.float32(largest)
+    limit = _F(largest)
     for row in range(len(pixels)):
         factor = 1.0 / scale[row] if math.isfinite(scale[row]) else 0.0
+        values, of_row, out = pixels[row].reshape(-1), good[row].reshape(-1), image[row].reshape(-1)
         count = 0
-        for y in range(pixels.shape[1]):
-            for x in range(pixels.shape[2]):
-                value = np.float32(float(pixels[row, y, x]) * factor)
-                is_good = good[row, y, x] and abs(value) < limit
-                good[row, y, x] = is_good
-                image[row, y, x] = value if is_good else np.float32(0.0)
-                count += is_good
+        for start in range(0, len(values), _BLOCK):
+            end = start + _BLOCK
+            count += np.int64(_scale(values[start:end], factor, limit, of_row[start:end], out[start:end]))
         n_good[row] = count
 
 
-@compile_loop(
-    *(types.void(stack, types.float64, _FLAGS, types.Array(types.float32, 3, "C"), _NUMBERS) for stack in _STACKS)
-)
+@njit(error_model="numpy")
+def _keep_valid(errors, good, kept):
+    """Write errors, infinite ones for pixels that do not count or have no valid error, and let these not count."""
+    zero, infinite = errors.dtype.type(0.0), errors.dtype.type(np.inf)
+    for index in range(len(errors)):
+        is_valid = (errors[index] > zero) & (errors[index] < infinite) & (good[index] != 0)
+        kept[index] = errors[index] if is_valid else infinite
+        good[index] = 1 if is_valid else 0
+
+
+@compile_loop(*(types.void(stack, types.float64, _FLAGS, _SINGLE, _NUMBERS) for stack in _STACKS))
 def relative_errors(errors: NDArray, largest: float, good: NDArray, relative: NDArray, median: NDArray) -> None:
     """Write error maps over their medians, 1 where they are not valid.
 
@@ -88,50 +149,83 @@ def relative_errors(errors: NDArray, largest: float, good: NDArray, relative: ND
         Error maps, shape ``(B, ny, nx)``.
     largest : float
         Ratio to the median, or its inverse, from which errors are not valid.
-    good : ndarray of bool
-        Pixels that count, changed in place to those with a valid error too, shape ``(B, ny, nx)``.
+    good : ndarray of uint8
+        1 for pixels that count, changed in place to those with a valid error too, shape ``(B, ny, nx)``.
     relative : ndarray
         Result in single precision, shape ``(B, ny, nx)``.
     median : ndarray
         Result: medians of the errors that are finite and positive, shape ``(B,)``.
     """
     _, ny, nx = errors.shape
-    chosen = np.empty(ny * nx, errors.dtype)
-    room = np.empty(ny * nx, errors.dtype)
-    high, low = np.float32(largest), np.float32(1.0 / largest)
+    kept, room = np.empty(ny * nx, errors.dtype), np.empty(ny * nx, errors.dtype)
     for row in range(len(errors)):
-        count = 0
-        for y in range(ny):
-            for x in range(nx):
-                error = errors[row, y, x]
-                is_valid = good[row, y, x] and error > 0 and error < np.inf
-                good[row, y, x] = is_valid
-                chosen[count] = error
-                count += is_valid
-        median[row] = median_of(chosen, count, room)
-        for y in range(ny):
-            for x in range(nx):
-                ratio = np.float32(float(errors[row, y, x]) / median[row])
-                is_valid = good[row, y, x] and ratio < high and ratio > low
-                good[row, y, x] = is_valid
-                relative[row, y, x] = ratio if is_valid else np.float32(1.0)
+        of_row, out, flat = good[row].reshape(-1), relative[row].reshape(-1), errors[row].reshape(-1)
+        _keep_valid(flat, of_row, kept)
+        median[row] = median_of(kept, _count(of_row), room, len(kept))
+        _relate(flat, median[row], _F(1.0 / largest), _F(largest), of_row, out)
+
+
+@njit(error_model="numpy")
+def _keep_used(values, use, kept):
+    """Write the values that are used; how many they are."""
+    count = np.uint64(0)
+    for index in range(len(values)):
+        kept[count] = values[index]
+        count += np.uint64(use[index])
+    return np.int64(count)
+
+
+@njit(error_model="numpy")
+def _deviate(values, median, out):
+    for index in range(len(values)):
+        out[index] = abs(values[index] - median)
+
+
+@njit(error_model="numpy")
+def _use_small(sizes, limit, use):
+    """Use what is up to a limit; whether that changes anything."""
+    n_changes = 0
+    for index in range(len(sizes)):
+        is_used = np.uint8(1) if sizes[index] <= limit else np.uint8(0)
+        n_changes += is_used != use[index]
+        use[index] = is_used
+    return n_changes > 0
+
+
+@njit(error_model="numpy")
+def _gather(values, good, columns, out):
+    """Write the values of columns that count; how many they are."""
+    count = np.uint64(0)
+    for index in range(len(columns)):
+        out[count] = values[columns[index]]
+        count += np.uint64(good[columns[index]])
+    return np.int64(count)
 
 
 @compile_loop(
     *(
         types.void(
             types.Array(kind, 2, "C", readonly=True),
-            types.Array(types.boolean, 2, "C", readonly=True),
+            types.Array(types.uint8, 2, "C", readonly=True),
+            types.Array(types.int64, 1, "C", readonly=True),
             types.int64,
             types.float64,
             types.float64,
             _NUMBERS,
+            _COUNTS,
         )
         for kind in (types.float32, types.float64)
     )
 )
 def clipped_deviations(
-    values: NDArray, good: NDArray, n_clips: int, clip: float, to_sigma: float, out: NDArray
+    values: NDArray,
+    good: NDArray,
+    columns: NDArray,
+    n_clips: int,
+    clip: float,
+    to_sigma: float,
+    out: NDArray,
+    n_good: NDArray,
 ) -> None:
     """Write standard deviations from the median absolute deviation, with outliers clipped.
 
@@ -139,8 +233,10 @@ def clipped_deviations(
     ----------
     values : ndarray
         Values of each row, shape ``(B, P)``.
-    good : ndarray of bool
-        Values that count, shape ``(B, P)``.
+    good : ndarray of uint8
+        1 for values that count, 0 for others, shape ``(B, P)``.
+    columns : ndarray
+        Numbers of the values that are looked at, shape ``(C,)``.
     n_clips : int
         Largest number of rounds of clipping.
     clip : float
@@ -149,30 +245,23 @@ def clipped_deviations(
         Standard deviation over median absolute deviation.
     out : ndarray
         Result, shape ``(B,)``; not positive or NaN where there is none.
+    n_good : ndarray of int
+        Result: number of values that are looked at and count, shape ``(B,)``.
     """
-    n_values = values.shape[1]
-    chosen, use = np.empty(n_values), np.empty(n_values, np.bool_)
-    room = np.empty(n_values)
+    n_columns = len(columns)
+    chosen, sizes, kept, room = np.empty(n_columns), np.empty(n_columns), np.empty(n_columns), np.empty(n_columns)
+    use = np.empty(n_columns, np.uint8)
     for row in range(len(values)):
-        for column in range(n_values):
-            use[column] = good[row, column]
+        count = _gather(values[row], good[row], columns, chosen)
+        use[:] = 1
         sigma = np.nan
-        for _ in range(n_clips):
-            count = 0
-            for column in range(n_values):
-                chosen[count] = values[row, column]
-                count += use[column]
-            median = median_of(chosen, count, room)
-            count = 0
-            for column in range(n_values):
-                chosen[count] = abs(float(values[row, column]) - median)
-                count += use[column]
-            sigma = to_sigma * median_of(chosen, count, room)
-            is_same = True
-            for column in range(n_values):
-                is_used = good[row, column] and abs(float(values[row, column]) - median) <= clip * sigma
-                is_same &= is_used == use[column]
-                use[column] = is_used
-            if is_same:
+        for step in range(2 * n_clips):
+            n_kept = _keep_used(chosen[:count] if step % 2 == 0 else sizes[:count], use, kept)
+            middle = median_of(kept, n_kept, room, n_kept)
+            if step % 2 == 0:
+                _deviate(chosen[:count], middle, sizes)
+                continue
+            sigma = to_sigma * middle
+            if not _use_small(sizes[:count], clip * sigma, use):
                 break
-        out[row] = sigma
+        out[row], n_good[row] = sigma, count

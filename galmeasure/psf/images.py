@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from galmeasure.psf.wings import missing_light
+from galmeasure.psf.wings import normalised_light
 from galmeasure.utils.chunks import rows_per_chunk
+from galmeasure.utils.compiled import compiled_module
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -51,25 +52,10 @@ def normalise_psf(
     for start in range(0, len(images), step):
         rows = slice(start, start + step)
         images[rows] = stack[rows]
-        ok[rows] = _normalise(images[rows])
-        light = missing_light(images[rows], oversampling)
+        light, ok[rows] = normalised_light(images[rows], oversampling)
         images[rows] *= 1.0 - light.fraction[:, None, None]
         outside[rows] = np.maximum(light.fraction, light.error)
     return NormalisedPSFs(images, outside), ok
-
-
-def _normalise(images):
-    """Give images the sum 1, in place, and tell which of them can be used; others become 0."""
-    with np.errstate(all="ignore"):
-        peak = np.maximum(images.max(axis=(1, 2)), -images.min(axis=(1, 2)))
-        ok = np.isfinite(peak) & (peak > 0)
-        images[~ok] = 0.0
-        images /= np.where(ok, peak, 1.0)[:, None, None]
-        total = images.sum(axis=(1, 2))
-        ok &= total > 1e-6
-        images /= np.where(ok, total, 1.0)[:, None, None]
-        images[~ok] = 0.0
-    return ok
 
 
 def psf_stats(stack: npt.NDArray[np.float64], ok: npt.NDArray[np.bool_], oversampling: int = 1) -> PSFStats:
@@ -91,6 +77,10 @@ def psf_stats(stack: npt.NDArray[np.float64], ok: npt.NDArray[np.bool_], oversam
     """
     n_psf, ny, nx = stack.shape
     offset, fwhm = np.full(n_psf, np.nan), np.full(n_psf, np.nan)
+    loops = compiled_module("galmeasure.psf.compiled")
+    if loops is not None:
+        loops.measure_shapes(np.ascontiguousarray(stack, dtype=np.float64), ok, offset, fwhm)
+        return PSFStats(ok, offset / oversampling, fwhm / oversampling)
     y, x = np.arange(ny) - 0.5 * (ny - 1), np.arange(nx) - 0.5 * (nx - 1)
     rows = np.flatnonzero(ok)
     step = rows_per_chunk("PSF pixels", ny * nx)

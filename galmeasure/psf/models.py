@@ -255,4 +255,4 @@ def _draw_galsim(psf, scale, shape):
 def distinct_stack(stack: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Return distinct images (M, py, px) and index (N,) of a stack of images in which some may be equal."""
     first, index = find_equal(stack)
-    return stack[first], index
+    return stack if len(first) == len(stack) else stack[first], index

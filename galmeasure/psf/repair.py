@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from galmeasure.utils.compiled import compiled_module
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -39,10 +41,8 @@ def fill_bad_pixels(
     filled : ndarray of bool, shape (M,)
         True for images that were filled.
     """
-    with np.errstate(all="ignore"):
-        bad = ~np.isfinite([np.sum(image, dtype=np.float64) for image in images])
     filled, result = np.zeros(len(images), dtype=bool), images
-    for i in np.flatnonzero(bad):
+    for i in np.flatnonzero(_may_be_bad(images)):
         good = np.isfinite(images[i])
         if good.all() or not good.any():
             continue
@@ -53,6 +53,17 @@ def fill_bad_pixels(
             result = list(images) if result is images else result
             result[i], filled[i] = whole, True
     return result, filled
+
+
+def _may_be_bad(images):
+    """Test which images may have a pixel that is not finite, (M,)."""
+    loops = compiled_module("galmeasure.psf.compiled")
+    if loops is not None and isinstance(images, np.ndarray) and images.dtype in (np.float32, np.float64):
+        bad = np.empty(len(images), dtype=bool)
+        loops.has_bad_pixels(np.ascontiguousarray(images), bad)
+        return bad
+    with np.errstate(all="ignore"):
+        return ~np.isfinite([np.sum(image, dtype=np.float64) for image in images])
 
 
 def _filled(image, good):
