@@ -5,11 +5,13 @@ import pytest
 import torch
 from _agreement import plain
 from _galaxies import draw, gaussian_psf
+from scipy.special import ndtri
 
 from galmeasure import Cutouts, NeuralSersicFitter
 from galmeasure.fitters.importance import fourier, refine
 from galmeasure.fitters.importance.fourier import FourierPosterior
-from galmeasure.fitters.importance.sampler import ImportanceSettings
+from galmeasure.fitters.importance.mixture import Mixture
+from galmeasure.fitters.importance.sampler import ImportanceSettings, Sampler
 from galmeasure.fitters.importance.sampling import gaussian_proposal, weighted_draws
 from galmeasure.fitters.importance.target import ExactPosterior
 from galmeasure.fitters.importance.two_phase import choose, corrected, inclusion
@@ -257,6 +259,22 @@ def test_a_hopeless_approximation_is_not_used():
     np.testing.assert_allclose(away.mean(0), 0.0, atol=4.0 / np.sqrt(sum(each.ess for each in draws)))
     for found in draws:
         np.testing.assert_array_equal(found.factors, 1.0)
+
+
+@pytest.mark.parametrize(("start", "worth", "expected"), [(None, 0.0, 192), (None, 3.0, 1024), ("fit", 0.0, 1024)])
+def test_a_lost_flow_is_given_up_early(start, worth, expected):
+    """One draw has all of the weight: a flow that is worth so little is given up, a fit and a better flow are not."""
+    settings = ImportanceSettings(n_draws=1024, min_ess=100.0)
+    mixture = None if start is None else Mixture.of_moments(np.ones(1), np.zeros((1, 6)), np.eye(6)[None])
+    sampler = Sampler(np.zeros((2, 2), np.float32), mixture, False)
+    while not sampler.is_done(settings):
+        count = sampler.next_round(settings)[1]
+        u = ndtri(sampler.uniforms(count)[:, :6])
+        log_density = np.full(count, -50.0)
+        n_heavy = 1 + int(worth) if len(sampler) == 0 else 0
+        log_density[:n_heavy] = 50.0
+        sampler.add(np.pad(u, ((0, 0), (0, 1))), u, *(np.zeros(count), log_density, np.zeros(count), np.zeros(count)))
+    assert len(sampler) == expected
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,9 @@ _MOST_COMPONENTS = 4
 N_UNIFORM = N_PARAMETERS + 2
 """Random numbers of a draw."""
 
+_LOST_AFTER, _LOST = 3 * _FIRST, 2.5
+"""Draws from which a flow is given up that is worth fewer effective ones: a fit shows sooner where the posterior is."""
+
 _EDGE = 1e-9
 
 
@@ -211,8 +214,8 @@ class Sampler:
         return np.clip((table[start : start + count] + self._shift) % 1.0, _EDGE, 1.0 - _EDGE)
 
     def is_done(self, settings: ImportanceSettings) -> bool:
-        """Whether there are draws enough, and no cheap ones that wait to be corrected."""
-        return self._has_enough(settings) and (not self._waiting() or self._is_hopeless(settings))
+        """Whether there are draws enough, and no cheap ones that wait to be corrected, or no hope for more."""
+        return self._is_hopeless(settings) or (self._has_enough(settings) and not self._waiting())
 
     def is_due(self, settings: ImportanceSettings) -> bool:
         """Whether some draws are to be evaluated exactly: when they show where the posterior is, and in the end."""
@@ -225,8 +228,11 @@ class Sampler:
         return self.is_cheap and self._n_settled < len(self)
 
     def _is_hopeless(self, settings):
-        """Whether as many draws as are allowed are worth so little that they will not be used."""
-        return len(self) >= settings.n_draws and self.draws.ess < WORTHLESS * settings.min_ess
+        """Whether the draws are worth so little that they will not be used, and more of them would not help."""
+        if not len(self) or self.draws.ess >= WORTHLESS * settings.min_ess:
+            return False
+        is_lost = self._start is None and len(self) >= _LOST_AFTER and self.draws.ess < _LOST
+        return is_lost or len(self) >= settings.n_draws
 
     def give_up_approximation(self, settings: ImportanceSettings) -> None:
         """Begin again with exact weights, if cheap ones led nowhere and there is no other proposal to try."""
