@@ -17,6 +17,7 @@ from galmeasure.fitters.importance.target import ExactPosterior
 from galmeasure.fitters.importance.two_phase import choose, corrected, inclusion
 from galmeasure.fitters.neural.encode import EncodedChunk
 from galmeasure.fitters.tensors import BatchTensors
+from galmeasure.flags import Flag
 from galmeasure.networks import Context, NetworkConfig, SersicPosterior, Window
 from galmeasure.parameters import PARAMETER_NAMES
 from galmeasure.priors import Disc, Prior, Range, get_prior
@@ -293,6 +294,19 @@ def steps_between(table, expected):
         for name in PARAMETER_NAMES
     ]
     return np.abs(steps).max(0) * np.sqrt(np.minimum(table["ess"], expected["ess"]))
+
+
+@pytest.mark.parametrize("fixed", [{}, {"n": 1.0}])
+def test_galaxies_without_an_image_are_flagged(stamps, fixed):
+    """One of them, and nothing but them."""
+    images, psf = stamps
+    fitter = NeuralSersicFitter(refine="importance", fixed=fixed)
+    for count in (1, 2):
+        empty = np.concatenate([np.full((1, 64, 64), np.nan), images[: count - 1]])
+        table = fitter.fit(empty, psf, error=1.0)
+        assert np.isnan(plain(table["flux_fit"])[0])
+        assert np.isfinite(plain(table["flux_fit"])[1:]).all()
+        assert (table["flags"][0] & Flag.FAILED) > 0
 
 
 def test_cheap_and_exact_weights_agree(stamps, monkeypatch):

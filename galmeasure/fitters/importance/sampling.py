@@ -113,6 +113,8 @@ def weighted_draws(
     ----------
     Veach & Guibas 1995, SIGGRAPH, 419; Cornuet et al. 2012, Scandinavian Journal of Statistics 39, 798.
     """
+    if not len(members):
+        return []
     coordinates = _Coordinates.of(network, target.prior, held)
     proposals = [None] * len(members) if starts is None else starts
     rows = chunk.rows[members]
