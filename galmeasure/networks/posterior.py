@@ -172,11 +172,37 @@ class SersicPosterior(nn.Module):
         )  # fmt: skip
 
     def log_prob(self, context: Context, parameters: Tensor) -> Tensor:
-        """Log posterior density of parameters from a context, as :meth:`FlowFrame.log_prob`."""
+        """Log posterior density of parameters, in their own units.
+
+        Parameters
+        ----------
+        context : Context
+            Encoded stamps of ``B`` galaxies.
+        parameters : Tensor
+            Points at which to evaluate, shape ``(B, 7)`` or ``(S, B, 7)``.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(B,)`` or ``(S, B)``; minus infinity outside the domain.
+        """
         return self.frame(context).log_prob(parameters)
 
     def sample(self, context: Context, normal: Tensor) -> Tensor:
-        """Draw from the posterior, a function of standard normal numbers, as :meth:`FlowFrame.sample`."""
+        """Draw from the posterior.
+
+        Parameters
+        ----------
+        context : Context
+            Encoded stamps of ``B`` galaxies.
+        normal : Tensor
+            Standard normal numbers, shape ``(S, B, 7)``: the draws are a function of them.
+
+        Returns
+        -------
+        Tensor
+            Parameters, shape ``(S, B, 7)``.
+        """
         return self.frame(context).sample(normal)
 
     def loss(
