@@ -17,9 +17,9 @@ _LOG_TWO_PI = math.log(2.0 * math.pi)
 
 
 @njit(fastmath=FAST_MATH, error_model="numpy")
-def _fill_noise(error, good, noise, counts):
-    """Fill the variance without shot noise, and 1 or 0 for pixels that count or not; gives how many count."""
-    total = 0
+def _fill_noise(errors, flags, row, noise, counts):
+    """Fill a row's variance without shot noise, and 1 or 0 for pixels that count or not; gives how many count."""
+    error, good, total = errors[row if len(errors) > 1 else 0], flags[row], 0
     for pixel in range(len(noise)):
         noise[pixel] = error[pixel] * error[pixel] if len(error) > 1 else error[0] * error[0]
         counts[pixel] = _F(good[pixel])
@@ -92,7 +92,7 @@ def products(unit: NDArray, rows: NDArray, data: NDArray, error: NDArray, good: 
     for model in range(len(unit)):
         row = rows[model]
         if row != last:
-            _fill_noise(error[row if len(error) > 1 else 0], good[row], noise, counts)
+            _fill_noise(error, good, row, noise, counts)
             last = row
         out[model, 0], out[model, 1] = _products(unit[model], data[row], noise, counts)
 
@@ -126,7 +126,7 @@ def scoring_sums(
     for model in range(len(unit)):
         row = rows[model]
         if row != last:
-            _fill_noise(error[row if len(error) > 1 else 0], good[row], noise, counts)
+            _fill_noise(error, good, row, noise, counts)
             last = row
         sums = _scoring_sums(_F(flux[model]), unit[model], data[row], noise, counts, _ONE / gain[row])
         out[model, 0], out[model, 1] = sums
@@ -159,7 +159,7 @@ def likelihood_terms(
     for model in range(len(unit)):
         row = rows[model]
         if row != last:
-            n_good = _fill_noise(error[row if len(error) > 1 else 0], good[row], noise, counts)
+            n_good = _fill_noise(error, good, row, noise, counts)
             last = row
         per_gain = _ONE / gain[row] if len(gain) else _ZERO
         terms = _likelihood_terms(_F(flux[model]), unit[model], data[row], noise, counts, per_gain)

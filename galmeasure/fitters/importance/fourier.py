@@ -512,7 +512,3 @@ def _render(problem, rows, parameters):
     size = chunk_size("posterior models", problem.image.device.type)
     chunks = zip(rows.split(size), parameters.to(problem.image.dtype).split(size), strict=True)
     return torch.cat([render_sersic(values, problem.psf, problem.psf_index[index]) for index, values in chunks])
-
-
-def _sum(pixels):
-    return pixels.flatten(1).sum(1, dtype=torch.float64)
